@@ -1,0 +1,242 @@
+"""Emitters of arith, math and gemmir.outerproduct: one LLVM instruction for each row of a vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from xdsl.dialects import arith, math
+from xdsl.dialects.builtin import (
+    DenseIntOrFPElementsAttr,
+    FixedBitwidthType,
+    FloatAttr,
+    IntegerAttr,
+    VectorType,
+)
+from xdsl.ir import Attribute, Operation, SSAValue
+
+from gemmir.backends.llvm.emitter import (
+    Emitter,
+    Rows,
+    Table,
+    element_of,
+    row_type,
+    set_rows,
+    shape_of,
+)
+from gemmir.backends.llvm.text import float_literal, is_literal, scalar_type, splat_literal
+from gemmir.ir.dialect import OuterProductOp
+
+
+def _constant(e: Emitter, op: arith.ConstantOp) -> None:
+    value = op.value
+    if isinstance(value, DenseIntOrFPElementsAttr):
+        rows, lanes = shape_of(value.type)
+        element = value.get_element_type()
+        literal = _literal(value.get_values()[0], element)
+        row = splat_literal(literal, scalar_type(element), lanes)
+        e.values[op.result] = [row] * rows
+    elif isinstance(value, FloatAttr):
+        e.values[op.result] = float_literal(value.value.data, value.type)
+    else:
+        assert isinstance(value, IntegerAttr)
+        e.values[op.result] = str(value.value.data)
+
+
+def _literal(value: Any, element: Attribute) -> str:
+    return float_literal(value, element) if isinstance(value, float) else str(int(value))
+
+
+def _index_add(e: Emitter, op: arith.AddiOp) -> None:
+    if isinstance(op.result.type, VectorType):
+        _elementwise(e, op)
+    else:
+        e.values[op.result] = e.text.add(e.scalar(op.lhs), e.scalar(op.rhs))
+
+
+def _index_mul(e: Emitter, op: arith.MuliOp) -> None:
+    e.values[op.result] = e.text.mul(e.scalar(op.lhs), e.scalar(op.rhs))
+
+
+def _index_sub(e: Emitter, op: arith.SubiOp) -> None:
+    x, y = e.scalar(op.lhs), e.scalar(op.rhs)
+    both_known = is_literal(x) and is_literal(y)
+    e.values[op.result] = (
+        str(int(x) - int(y)) if both_known else e.text.value(f"sub nsw i64 {x}, {y}")
+    )
+
+
+def _index_min(e: Emitter, op: arith.MinSIOp) -> None:
+    x, y = e.scalar(op.lhs), e.scalar(op.rhs)
+    if is_literal(x) and is_literal(y):
+        e.values[op.result] = str(min(int(x), int(y)))
+        return
+    e.text.declare("i64 @llvm.smin.i64(i64, i64)")
+    e.values[op.result] = e.text.value(f"call i64 @llvm.smin.i64(i64 {x}, i64 {y})")
+
+
+_PREDICATES = ("eq", "ne", "slt", "sle", "sgt", "sge", "ult", "ule", "ugt", "uge")
+
+
+def _compare(e: Emitter, op: arith.CmpiOp) -> None:
+    predicate = _PREDICATES[op.predicate.value.data]
+    t = row_type(op.lhs.type)
+    x, y = e.scalar(op.lhs), e.scalar(op.rhs)
+    e.values[op.result] = e.text.value(f"icmp {predicate} {t} {x}, {y}")
+
+
+_BINARY: dict[type[Operation], str] = {
+    arith.AddfOp: "fadd",
+    arith.AddiOp: "add",
+    arith.AndIOp: "and",
+    arith.DivfOp: "fdiv",
+    arith.MulfOp: "fmul",
+    arith.RemSIOp: "srem",
+    arith.ShLIOp: "shl",
+    arith.SubfOp: "fsub",
+}
+
+
+def _elementwise(e: Emitter, op: Operation) -> None:
+    t = row_type(op.results[0].type)
+    word = _BINARY[type(op)]
+    pairs = zip(e.rows(op.operands[0]), e.rows(op.operands[1]), strict=True)
+    set_rows(e, op.results[0], [e.text.value(f"{word} {t} {x}, {y}") for x, y in pairs])
+
+
+def _negate(e: Emitter, op: arith.NegfOp) -> None:
+    t = row_type(op.result.type)
+    set_rows(e, op.result, [e.text.value(f"fneg {t} {x}") for x in e.rows(op.operand)])
+
+
+_CASTS: dict[type[Operation], str] = {
+    arith.BitcastOp: "bitcast",
+    arith.ExtSIOp: "sext",
+    arith.FPToSIOp: "fptosi",
+}
+
+
+def _cast(e: Emitter, op: Operation) -> None:
+    source, target = row_type(op.operands[0].type), row_type(op.results[0].type)
+    word = _CASTS[type(op)]
+    rows = [e.text.value(f"{word} {source} {x} to {target}") for x in e.rows(op.operands[0])]
+    set_rows(e, op.results[0], rows)
+
+
+def _extremum(e: Emitter, op: arith.MaximumfOp | arith.MinimumfOp) -> None:
+    """Against a constant one compare and select keep a NaN, and are one instruction on x86."""
+    t = row_type(op.result.type)
+    is_max = isinstance(op, arith.MaximumfOp)
+    x, y = e.rows(op.lhs), e.rows(op.rhs)
+    if isinstance(op.rhs.owner, arith.ConstantOp):
+        order = "olt" if is_max else "ogt"
+        tests = [e.text.value(f"fcmp {order} {t} {a}, {b}") for a, b in zip(x, y, strict=True)]
+        lanes = shape_of(op.result.type)[1]
+        flag = "i1" if lanes == 1 else f"<{lanes} x i1>"
+        rows = [
+            e.text.value(f"select {flag} {c}, {t} {b}, {t} {a}")
+            for c, a, b in zip(tests, x, y, strict=True)
+        ]
+    else:
+        name = _intrinsic("maximum" if is_max else "minimum", op.result.type)
+        e.text.declare(f"{t} {name}({t}, {t})")
+        rows = [
+            e.text.value(f"call {t} {name}({t} {a}, {t} {b})") for a, b in zip(x, y, strict=True)
+        ]
+    set_rows(e, op.result, rows)
+
+
+def _intrinsic(stem: str, t: Attribute) -> str:
+    lanes = shape_of(t)[1]
+    element = element_of(t)
+    assert isinstance(element, FixedBitwidthType)
+    return f"@llvm.{stem}.{'' if lanes == 1 else f'v{lanes}'}f{element.bitwidth}"
+
+
+def _call_rows(e: Emitter, stem: str, result: SSAValue, operands: Sequence[Rows]) -> None:
+    """result = llvm.stem(operands), row by row."""
+    t = row_type(result.type)
+    name = _intrinsic(stem, result.type)
+    e.text.declare(f"{t} {name}({', '.join([t] * len(operands))})")
+    rows = [
+        e.text.value(f"call {t} {name}({', '.join(f'{t} {x}' for x in row)})")
+        for row in zip(*operands, strict=True)
+    ]
+    set_rows(e, result, rows)
+
+
+def _fma(e: Emitter, op: math.FmaOp) -> None:
+    _call_rows(e, "fma", op.result, [e.rows(v) for v in op.operands])
+
+
+def _round_even(e: Emitter, op: math.RoundEvenOp) -> None:
+    _call_rows(e, "roundeven", op.result, [e.rows(op.operand)])
+
+
+def _outer_product(e: Emitter, op: OuterProductOp) -> None:
+    """Products that share their column are emitted together, one row of all of them at a time.
+
+    Then each element of the column is broadcast once and dead after its row: with as many
+    accumulators as registers allow, any other order makes LLVM spill them.
+    """
+    if op.result in e.values:
+        return
+    run = _products_of(op)
+    stem, t = _intrinsic("fma", op.result.type), row_type(op.result.type)
+    e.text.declare(f"{t} {stem}({t}, {t}, {t})")
+    rows = [e.rows(p.rhs)[0] for p in run]
+    sums = [e.rows(p.acc) for p in run]
+    made: list[Rows] = [[] for _ in run]
+    for number, element in enumerate(e.rows(op.lhs)):
+        x = _splat(e, element, op.result.type)
+        for row, total, result in zip(rows, sums, made, strict=True):
+            result.append(e.text.value(f"call {t} {stem}({t} {x}, {t} {row}, {t} {total[number]})"))
+    for product, result in zip(run, made, strict=True):
+        e.values[product.result] = result
+
+
+def _products_of(op: OuterProductOp) -> list[OuterProductOp]:
+    """`op` and the products right after it that have the same column and type."""
+    run = [op]
+    while (
+        isinstance(following := run[-1].next_op, OuterProductOp)
+        and following.lhs is op.lhs
+        and following.result.type == op.result.type
+    ):
+        run.append(following)
+    return run
+
+
+def _splat(e: Emitter, scalar: str, t: Attribute) -> str:
+    """A row with `scalar` in every lane, written once a block."""
+    rows = row_type(t)
+    lanes = shape_of(t)[1]
+    if lanes == 1:
+        return scalar
+    key = ("splat", scalar, rows)
+    if key not in e.text.addresses:
+        one = e.text.value(
+            f"insertelement {rows} poison, {scalar_type(element_of(t))} {scalar}, i64 0"
+        )
+        e.text.addresses[key] = e.text.value(
+            f"shufflevector {rows} {one}, {rows} poison, <{lanes} x i32> zeroinitializer"
+        )
+    return e.text.addresses[key]
+
+
+ARITHMETIC: Table = {
+    **dict.fromkeys(_BINARY, _elementwise),
+    **dict.fromkeys(_CASTS, _cast),
+    arith.AddiOp: _index_add,
+    arith.CmpiOp: _compare,
+    arith.ConstantOp: _constant,
+    arith.MaximumfOp: _extremum,
+    arith.MinimumfOp: _extremum,
+    arith.MinSIOp: _index_min,
+    arith.MuliOp: _index_mul,
+    arith.NegfOp: _negate,
+    arith.SubiOp: _index_sub,
+    math.FmaOp: _fma,
+    math.RoundEvenOp: _round_even,
+    OuterProductOp: _outer_product,
+}

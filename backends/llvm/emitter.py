@@ -1,0 +1,107 @@
+"""What every op emitter works with: the text of a function and what each SSA value has become.
+
+A vector<r x c> value is r rows of c lanes, a memref is a pointer with its sizes (strides are static
+and in the type), an index is i64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from xdsl.dialects.builtin import VectorType
+from xdsl.ir import Attribute, Block, Operation, SSAValue
+
+from gemmir.backends.llvm.text import FunctionText, lanes_type
+from gemmir.errors import BackendError
+from gemmir.ir.index import Extent
+
+_ADVICE = {
+    "gemmir.gemm": "add promote{operand=c to=registers} and vectorize",
+    "gemmir.epilogue": "add vectorize",
+    "gemmir.pack": "add vectorize",
+    "math.exp": "add expand-math after vectorize",
+}
+
+Rows: TypeAlias = list[str]
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """A memref: the address of its first element, and its sizes as operands."""
+
+    address: str
+    sizes: tuple[str, ...]
+
+
+Value: TypeAlias = "str | Rows | Pointer"
+Table: TypeAlias = "Mapping[type[Operation], Callable[[Emitter, Any], None]]"
+
+
+@dataclass
+class Emitter:
+    """One LLVM function: the text so far, and what each SSA value has become."""
+
+    table: Table
+    symbol: str
+    text: FunctionText = field(default_factory=FunctionText)
+    values: dict[SSAValue, Value] = field(default_factory=dict[SSAValue, Value])
+    buffers: list[str] = field(default_factory=list[str])
+    outlined: list[str] = field(default_factory=list[str])
+
+    def scalar(self, value: SSAValue) -> str:
+        """The operand of an index, i1 or float value."""
+        found = self.values[value]
+        assert isinstance(found, str)
+        return found
+
+    def rows(self, value: SSAValue) -> Rows:
+        """The rows of a vector; a scalar is its own single row."""
+        found = self.values[value]
+        assert not isinstance(found, Pointer)
+        return [found] if isinstance(found, str) else found
+
+    def pointer(self, value: SSAValue) -> Pointer:
+        """The pointer of a memref."""
+        found = self.values[value]
+        assert isinstance(found, Pointer)
+        return found
+
+    def extent(self, extent: Extent) -> str:
+        """The operand of an extent."""
+        return str(extent) if isinstance(extent, int) else self.scalar(extent)
+
+    def block(self, block: Block) -> None:
+        """Emit the ops of a block in order."""
+        for op in block.ops:
+            emit = self.table.get(type(op))
+            if emit is None:
+                raise BackendError(
+                    "GEM0403",
+                    f"{op.name} has no instruction on this target",
+                    _ADVICE.get(op.name, "lower it with a pass first"),
+                )
+            emit(self, op)
+
+
+def shape_of(t: Attribute) -> tuple[int, int]:
+    """Rows and lanes of a vector type; a scalar is one row of one lane."""
+    if not isinstance(t, VectorType):
+        return 1, 1
+    shape = t.get_shape()
+    if len(shape) != 2:
+        raise BackendError("GEM0404", f"{t} is not a matrix of rows and lanes")
+    return shape[0], shape[1]
+
+
+def element_of(t: Attribute) -> Attribute:
+    return t.element_type if isinstance(t, VectorType) else t
+
+
+def row_type(t: Attribute) -> str:
+    return lanes_type(element_of(t), shape_of(t)[1])
+
+
+def set_rows(e: Emitter, result: SSAValue, rows: Rows) -> None:
+    e.values[result] = rows if isinstance(result.type, VectorType) else rows[0]

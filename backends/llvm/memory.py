@@ -1,0 +1,309 @@
+"""Emitters of memref, vector transfers and gemmir.prefetch: addresses, masks and transposition."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from xdsl.dialects import memref, vector
+from xdsl.dialects.builtin import AnyFloat, FixedBitwidthType, VectorType
+from xdsl.ir import SSAValue
+
+from gemmir.backends.llvm.emitter import Emitter, Pointer, Rows, Table, shape_of
+from gemmir.backends.llvm.text import is_literal, lanes_type, scalar_type, splat_literal
+from gemmir.errors import BackendError
+from gemmir.ir.attributes import PanelAttr
+from gemmir.ir.dialect import PrefetchOp, memref_type, static_strides
+from gemmir.ir.index import upper_bound
+from gemmir.ir.views import extents, offsets_of, sizes_of
+
+CACHE_LINE_BYTES = 64
+
+
+def _alloc(e: Emitter, op: memref.AllocOp) -> None:
+    """A heap buffer; where there is no memory left, free the others and return 1."""
+    text = e.text
+    t = memref_type(op.memref)
+    element = t.element_type
+    assert isinstance(element, FixedBitwidthType) and op.alignment is not None
+    alignment = op.alignment.value.data
+    size = element.size
+    for extent in t.get_shape():
+        size *= extent
+    size = -(-size // alignment) * alignment
+    text.declare("noalias ptr @aligned_alloc(i64, i64)")
+    text.declare("void @free(ptr)")
+    address = text.value(f"call noalias ptr @aligned_alloc(i64 {alignment}, i64 {size})")
+    missing, present = text.fresh("missing"), text.fresh("present")
+    failed = text.value(f"icmp eq ptr {address}, null")
+    text.line(f"br i1 {failed}, label %{missing}, label %{present}")
+    text.start(missing)
+    for buffer in e.buffers:
+        text.line(f"call void @free(ptr {buffer})")
+    text.line("ret i32 1")
+    text.start(present)
+    e.buffers.append(address)
+    e.values[op.memref] = Pointer(address, tuple(str(s) for s in t.get_shape()))
+
+
+def _dealloc(e: Emitter, op: memref.DeallocOp) -> None:
+    address = e.pointer(op.memref).address
+    e.text.line(f"call void @free(ptr {address})")
+    e.buffers.remove(address)
+
+
+def _subview(e: Emitter, op: memref.SubviewOp) -> None:
+    source = e.pointer(op.source)
+    t = memref_type(op.source)
+    if isinstance(t.layout, PanelAttr):
+        strides = _panel_strides(t.layout)
+    else:
+        strides = static_strides(t)
+    offsets = [e.extent(o) for o in offsets_of(op)]
+    terms = list(zip(offsets, strides, strict=True))
+    address = e.text.address(source.address, scalar_type(t.element_type), terms)
+    sizes = [e.extent(s) for s in sizes_of(op)]
+    rank = len(memref_type(op.result).get_shape())
+    e.values[op.result] = Pointer(address, tuple(sizes[len(sizes) - rank :]))
+
+
+def _panel_strides(layout: PanelAttr) -> tuple[int, int]:
+    """Distances for offsets that begin a panel: whole panels along its dimension, rows across."""
+    along, across = layout.stride.data // layout.width.data, layout.width.data
+    return (along, across) if layout.dim.data == 0 else (across, along)
+
+
+def _reinterpret_cast(e: Emitter, op: memref.ReinterpretCastOp) -> None:
+    t = memref_type(op.result)
+    sizes = tuple(str(s) for s in t.get_shape())
+    e.values[op.result] = Pointer(e.pointer(op.source).address, sizes)
+
+
+def _prefetch(e: Emitter, op: PrefetchOp) -> None:
+    """One prefetch for writing for each cache line of each row; an address past the end is harmless."""
+    t = memref_type(op.source)
+    element = t.element_type
+    assert isinstance(element, FixedBitwidthType)
+    rows, columns = (upper_bound(x) or 0 for x in extents(op.source))
+    strides = static_strides(t)
+    e.text.declare("void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+    base = e.pointer(op.source).address
+    for row in range(rows):
+        for column in range(0, columns, CACHE_LINE_BYTES // element.size):
+            offset = row * strides[0] + column * strides[1]
+            address = e.text.offset(base, scalar_type(element), offset)
+            e.text.line(f"call void @llvm.prefetch.p0(ptr {address}, i32 1, i32 3, i32 1)")
+
+
+@dataclass(frozen=True)
+class Access:
+    """A vector<rows x lanes> in memory: lines of adjacent elements, and which of them exist."""
+
+    address: str
+    element: AnyFloat
+    line_stride: int
+    lines: int
+    lanes: int
+    lane_stride: int
+    line_limit: str | None
+    lane_limit: str | None
+
+    @property
+    def line_type(self) -> str:
+        """The LLVM type of one line."""
+        return lanes_type(self.element, self.lanes)
+
+
+def _access(
+    e: Emitter,
+    memory: SSAValue,
+    indices: Sequence[SSAValue],
+    t: VectorType[Any],
+    op: vector.TransferReadOp | vector.TransferWriteOp,
+) -> tuple[Access, bool]:
+    """How to reach a vector in memory, and whether its lines are the columns of the vector."""
+    source = memref_type(memory)
+    strides = static_strides(source)
+    scalar = scalar_type(source.element_type)
+    at = [e.scalar(i) for i in indices]
+    pointer = e.pointer(memory)
+    address = e.text.address(pointer.address, scalar, list(zip(at, strides, strict=True)))
+    limits: list[str | None] = []
+    for flag, size, index in zip(op.in_bounds.data, pointer.sizes, at, strict=True):
+        inside = bool(flag.value.data)
+        limits.append(None if inside else _difference(e, size, index))
+    shape = shape_of(t)
+    by_columns = strides[0] == 1 and strides[1] != 1 and min(shape) > 1
+    order = (1, 0) if by_columns else (0, 1)
+    access = Access(
+        address=address,
+        element=source.element_type,
+        line_stride=strides[order[0]],
+        lines=shape[order[0]],
+        lanes=shape[order[1]],
+        lane_stride=strides[order[1]],
+        line_limit=limits[order[0]],
+        lane_limit=limits[order[1]],
+    )
+    return access, by_columns
+
+
+def _difference(e: Emitter, x: str, y: str) -> str:
+    if is_literal(x) and is_literal(y):
+        return str(int(x) - int(y))
+    return x if y == "0" else e.text.value(f"sub nsw i64 {x}, {y}")
+
+
+def _mask(e: Emitter, access: Access, line: int) -> str | None:
+    """The lanes of `line` that exist, None where all do."""
+    if access.line_limit is None and access.lane_limit is None:
+        return None
+    lanes = access.lanes
+    mask = f"<{lanes} x i1>"
+    lane_flags = splat_literal("true", "i1", lanes) if lanes > 1 else "splat (i1 true)"
+    if access.lane_limit is not None:
+        lane_flags = _lane_flags(e, access.lane_limit, lanes)
+    if access.line_limit is None:
+        return lane_flags
+    present = e.text.value(f"icmp sgt i64 {access.line_limit}, {line}")
+    return e.text.value(f"select i1 {present}, {mask} {lane_flags}, {mask} zeroinitializer")
+
+
+def _lane_flags(e: Emitter, limit: str, lanes: int) -> str:
+    key = ("lanes", limit, lanes)
+    if key not in e.text.addresses:
+        wide = f"<{lanes} x i64>"
+        one = e.text.value(f"insertelement {wide} poison, i64 {limit}, i64 0")
+        spread = e.text.value(
+            f"shufflevector {wide} {one}, {wide} poison, <{lanes} x i32> zeroinitializer"
+        )
+        numbers = ", ".join(f"i64 {n}" for n in range(lanes))
+        e.text.addresses[key] = e.text.value(f"icmp sgt {wide} {spread}, <{numbers}>")
+    return e.text.addresses[key]
+
+
+def _transfer_read(e: Emitter, op: vector.TransferReadOp) -> None:
+    t = op.result.type
+    assert isinstance(t, VectorType)
+    access, transposed = _access(e, op.source, op.indices, t, op)
+    lines = [_load_line(e, access, n, e.scalar(op.padding)) for n in range(access.lines)]
+    if transposed:
+        lines = _transpose(e, access.element, lines, access.lanes)
+    e.values[op.result] = lines
+
+
+def _load_line(e: Emitter, access: Access, line: int, padding: str) -> str:
+    if access.line_stride == 0 and access.line_limit is None:
+        key = ("line", access)
+        if key not in e.text.addresses:
+            e.text.addresses[key] = _load(e, access, 0, padding)
+        return e.text.addresses[key]
+    return _load(e, access, line, padding)
+
+
+def _load(e: Emitter, access: Access, line: int, padding: str) -> str:
+    text = e.text
+    scalar = scalar_type(access.element)
+    size = access.element.size
+    address = text.offset(access.address, scalar, line * access.line_stride)
+    mask = _mask(e, access, line)
+    if access.lanes > 1 and access.lane_stride != 1:
+        return _gather(e, access, address, mask, padding)
+    if mask is None:
+        return text.value(f"load {access.line_type}, ptr {address}, align {size}")
+    wide = f"<{access.lanes} x {scalar}>"
+    name = f"@llvm.masked.load.v{access.lanes}f{size * 8}.p0"
+    flags = f"<{access.lanes} x i1>"
+    text.declare(f"{wide} {name}(ptr, {flags}, {wide})")
+    pads = f"splat ({scalar} {padding})"
+    loaded = text.value(
+        f"call {wide} {name}(ptr align {size} {address}, {flags} {mask}, {wide} {pads})"
+    )
+    return text.value(f"extractelement {wide} {loaded}, i64 0") if access.lanes == 1 else loaded
+
+
+def _gather(e: Emitter, access: Access, address: str, mask: str | None, padding: str) -> str:
+    """Elements that are not adjacent, one by one."""
+    text = e.text
+    scalar = scalar_type(access.element)
+    size = access.element.size
+    made = "poison" if mask is None else f"splat ({scalar} {padding})"
+    one = f"<1 x {scalar}>"
+    for lane in range(access.lanes):
+        at = text.offset(address, scalar, lane * access.lane_stride)
+        if mask is None:
+            value = text.value(f"load {scalar}, ptr {at}, align {size}")
+        else:
+            flag = text.value(f"extractelement <{access.lanes} x i1> {mask}, i64 {lane}")
+            flags = text.value(f"insertelement <1 x i1> poison, i1 {flag}, i64 0")
+            name = f"@llvm.masked.load.v1f{size * 8}.p0"
+            text.declare(f"{one} {name}(ptr, <1 x i1>, {one})")
+            loaded = text.value(
+                f"call {one} {name}(ptr align {size} {at}, <1 x i1> {flags}, "
+                f"{one} splat ({scalar} {padding}))"
+            )
+            value = text.value(f"extractelement {one} {loaded}, i64 0")
+        made = text.value(f"insertelement {access.line_type} {made}, {scalar} {value}, i64 {lane}")
+    return made
+
+
+def _transfer_write(e: Emitter, op: vector.TransferWriteOp) -> None:
+    t = op.vector.type
+    assert isinstance(t, VectorType)
+    access, transposed = _access(e, op.source, op.indices, t, op)
+    lines = e.rows(op.vector)
+    if transposed:
+        lines = _transpose(e, access.element, lines, access.lines)
+    for number, line in enumerate(lines):
+        _store(e, access, number, line)
+
+
+def _store(e: Emitter, access: Access, line: int, value: str) -> None:
+    text = e.text
+    scalar = scalar_type(access.element)
+    size = access.element.size
+    address = text.offset(access.address, scalar, line * access.line_stride)
+    mask = _mask(e, access, line)
+    if access.lanes > 1 and access.lane_stride != 1:
+        raise BackendError(
+            "GEM0405", f"rows with a stride of {access.lane_stride} elements cannot be stored"
+        )
+    if mask is None:
+        text.line(f"store {access.line_type} {value}, ptr {address}, align {size}")
+        return
+    wide = f"<{access.lanes} x {scalar}>"
+    if access.lanes == 1:
+        value = text.value(f"insertelement {wide} poison, {scalar} {value}, i64 0")
+    name = f"@llvm.masked.store.v{access.lanes}f{size * 8}.p0"
+    flags = f"<{access.lanes} x i1>"
+    text.declare(f"void {name}({wide}, ptr, {flags})")
+    text.line(f"call void {name}({wide} {value}, ptr align {size} {address}, {flags} {mask})")
+
+
+def _transpose(e: Emitter, element: AnyFloat, lines: Rows, lanes: int) -> Rows:
+    """From lines of `lanes` lanes, `lanes` lines with one lane for each of the given ones."""
+    text = e.text
+    scalar = scalar_type(element)
+    count = len(lines)
+    columns: list[str] = []
+    for lane in range(lanes):
+        made = "poison"
+        for number, line in enumerate(lines):
+            one = text.value(f"extractelement <{lanes} x {scalar}> {line}, i64 {lane}")
+            made = text.value(
+                f"insertelement <{count} x {scalar}> {made}, {scalar} {one}, i64 {number}"
+            )
+        columns.append(made)
+    return columns
+
+
+MEMORY: Table = {
+    PrefetchOp: _prefetch,
+    memref.AllocOp: _alloc,
+    memref.DeallocOp: _dealloc,
+    memref.ReinterpretCastOp: _reinterpret_cast,
+    memref.SubviewOp: _subview,
+    vector.TransferReadOp: _transfer_read,
+    vector.TransferWriteOp: _transfer_write,
+}

@@ -1,0 +1,225 @@
+"""Emitters of func, scf and gemmir.forall: blocks, phis and threads."""
+
+from __future__ import annotations
+
+from xdsl.dialects import func, scf
+from xdsl.ir import Operation, SSAValue
+
+from gemmir.backends.llvm.emitter import Emitter, Pointer, Table, Value, row_type, set_rows
+from gemmir.backends.llvm.text import FunctionText, is_literal
+from gemmir.ir.dialect import ForallOp, YieldOp
+
+
+def _for(e: Emitter, op: scf.ForOp) -> None:
+    """A rotated loop; the test before the first iteration is left out where it is known."""
+    text = e.text
+    lb, ub, step = (e.scalar(v) for v in (op.lb, op.ub, op.step))
+    inits = [e.rows(v) for v in op.iter_args]
+    types = [row_type(v.type) for v in op.iter_args]
+    runs = is_literal(lb) and is_literal(ub) and int(lb) < int(ub)
+    body, done = text.fresh("body"), text.fresh("done")
+    before = text.block
+    if runs:
+        text.line(f"br label %{body}")
+    else:
+        guard = text.value(f"icmp slt i64 {lb}, {ub}")
+        text.line(f"br i1 {guard}, label %{body}, label %{done}")
+    text.start(body)
+    variable, *arguments = op.body.block.args
+    iv = f"%{text.fresh('i')}"
+    phis = [[f"%{text.fresh('x')}" for _ in rows] for rows in inits]
+    at = len(text.lines)
+    e.values[variable] = iv
+    for argument, names in zip(arguments, phis, strict=True):
+        set_rows(e, argument, names)
+    e.block(op.body.block)
+    assert op.body.block.last_op is not None
+    finals = [e.rows(v) for v in op.body.block.last_op.operands]
+    latch = text.block
+    after = text.value(f"add nsw i64 {iv}, {step}")
+    again = text.value(f"icmp slt i64 {after}, {ub}")
+    text.line(f"br i1 {again}, label %{body}, label %{done}")
+    heads = [f"  {iv} = phi i64 [ {lb}, %{before} ], [ {after}, %{latch} ]"]
+    for names, begin, end, t in zip(phis, inits, finals, types, strict=True):
+        for name, x, y in zip(names, begin, end, strict=True):
+            heads.append(f"  {name} = phi {t} [ {x}, %{before} ], [ {y}, %{latch} ]")
+    text.lines[at:at] = heads
+    text.start(done)
+    for result, begin, end, t in zip(op.results, inits, finals, types, strict=True):
+        if runs:
+            set_rows(e, result, end)
+            continue
+        joined = [
+            text.value(f"phi {t} [ {x}, %{before} ], [ {y}, %{latch} ]")
+            for x, y in zip(begin, end, strict=True)
+        ]
+        set_rows(e, result, joined)
+
+
+def _if(e: Emitter, op: scf.IfOp) -> None:
+    text = e.text
+    then, otherwise, done = text.fresh("then"), text.fresh("else"), text.fresh("done")
+    text.line(f"br i1 {e.scalar(op.cond)}, label %{then}, label %{otherwise}")
+    for label, region in ((then, op.true_region), (otherwise, op.false_region)):
+        text.start(label)
+        for block in region.blocks:
+            e.block(block)
+        text.line(f"br label %{done}")
+    text.start(done)
+
+
+def _nothing(e: Emitter, op: Operation) -> None:
+    """Terminators are emitted by the op that they end."""
+
+
+def _return(e: Emitter, op: func.ReturnOp) -> None:
+    e.text.line("ret i32 0")
+
+
+def _forall(e: Emitter, op: ForallOp) -> None:
+    """Outline the body and run it on every thread of an OpenMP team, in contiguous blocks.
+
+    GOMP_parallel is the entry that GCC's, LLVM's and Intel's runtimes share. A thread that cannot
+    allocate its buffers sets the status, which the caller returns.
+    """
+    captured = _captures(e, op)
+    operands = [x for value in captured for x in _operands(e.values[value])]
+    symbol = f"{e.symbol}.forall{len(e.outlined)}"
+    e.outlined.append("")
+    place = len(e.outlined) - 1
+    text = e.text
+    fields = ", ".join(["ptr", *(t for t, _ in operands)])
+    data = text.value(f"alloca {{ {fields} }}")
+    status = text.value("alloca i32")
+    text.line(f"store i32 0, ptr {status}")
+    for number, (t, x) in enumerate([("ptr", status), *operands]):
+        at = text.value(f"getelementptr {{ {fields} }}, ptr {data}, i64 0, i32 {number}")
+        text.line(f"store {t} {x}, ptr {at}")
+    text.declare("void @GOMP_parallel(ptr, ptr, i32, i32)")
+    text.line(f"call void @GOMP_parallel(ptr @{symbol}, ptr {data}, i32 0, i32 0)")
+    _return_if_failed(e, status)
+    e.outlined[place] = _team_function(e, op, symbol, captured, fields)
+
+
+def _return_if_failed(e: Emitter, status: str) -> None:
+    text = e.text
+    failed, fine = text.fresh("failed"), text.fresh("fine")
+    value = text.value(f"load i32, ptr {status}")
+    bad = text.value(f"icmp ne i32 {value}, 0")
+    text.line(f"br i1 {bad}, label %{failed}, label %{fine}")
+    text.start(failed)
+    for buffer in e.buffers:
+        text.line(f"call void @free(ptr {buffer})")
+    text.line("ret i32 1")
+    text.start(fine)
+
+
+def _captures(e: Emitter, op: ForallOp) -> list[SSAValue]:
+    """Values from outside that the loop uses, each once, in order of first use."""
+    inside = {id(o) for o in op.walk()}
+    found: dict[SSAValue, None] = {}
+    for inner in op.walk():
+        for value in inner.operands:
+            owner = value.owner
+            holder = owner if isinstance(owner, Operation) else owner.parent_op()
+            if id(holder) not in inside or (holder is op and inner is op):
+                found.setdefault(value)
+    return [v for v in found if any(not _is_constant(x) for _, x in _operands(e.values[v]))]
+
+
+def _is_constant(operand: str) -> bool:
+    return not operand.startswith("%")
+
+
+def _operands(value: Value) -> list[tuple[str, str]]:
+    """The LLVM operands, with their types, that make up a captured value."""
+    if isinstance(value, Pointer):
+        return [("ptr", value.address), *(("i64", s) for s in value.sizes)]
+    if isinstance(value, str):
+        return [("i64", value)]
+    raise AssertionError("vectors are not carried into a gemmir.forall")
+
+
+def _team_function(
+    e: Emitter, op: ForallOp, symbol: str, captured: list[SSAValue], fields: str
+) -> str:
+    """What each thread runs: its block of the iterations, on the captured values."""
+    inner = Emitter(e.table, symbol, FunctionText(declarations=e.text.declarations))
+    inner.outlined = e.outlined
+    inner.values.update({v: x for v, x in e.values.items() if _is_plain(x)})
+    text = inner.text
+    status = text.value("load ptr, ptr %data")
+    number = 1
+    for value in captured:
+        parts: list[str] = []
+        for t, _ in _operands(e.values[value]):
+            at = text.value(f"getelementptr {{ {fields} }}, ptr %data, i64 0, i32 {number}")
+            parts.append(text.value(f"load {t}, ptr {at}"))
+            number += 1
+        known = e.values[value]
+        is_memory = isinstance(known, Pointer)
+        inner.values[value] = Pointer(parts[0], tuple(parts[1:])) if is_memory else parts[0]
+    begin, end = _share(inner, op)
+    step = inner.scalar(op.step)
+    _count(inner, op, begin, end, step)
+    text.line("ret void")
+    failure = f"  store i32 1, ptr {status}\n  ret void"
+    lines = [failure if line == "  ret i32 1" else line for line in text.lines]
+    head = f"define internal void @{symbol}(ptr %data) nounwind {{"
+    return "\n".join([head, "entry:", *lines, "}"])
+
+
+def _is_plain(value: Value) -> bool:
+    """Whether a value is a literal and so means the same in another function."""
+    return (isinstance(value, str) and is_literal(value)) or (
+        isinstance(value, list) and all(_is_constant(x) for x in value)
+    )
+
+
+def _share(e: Emitter, op: ForallOp) -> tuple[str, str]:
+    """First and past-the-last value of the induction variable for this thread."""
+    text = e.text
+    lb, ub, step = (e.scalar(v) for v in (op.lb, op.ub, op.step))
+    for name in ("omp_get_thread_num", "omp_get_num_threads"):
+        text.declare(f"i32 @{name}()")
+    thread, threads = (
+        text.value(f"sext i32 {text.value(f'call i32 @{name}()')} to i64")
+        for name in ("omp_get_thread_num", "omp_get_num_threads")
+    )
+    span = text.add(text.value(f"sub nsw i64 {ub}, {lb}"), str(int(step) - 1))
+    trips = text.value(f"sdiv i64 {span}, {step}")
+    ends: list[str] = []
+    for ordinal in (thread, text.add(thread, "1")):
+        dealt = text.value(f"sdiv i64 {text.mul(ordinal, trips)}, {threads}")
+        ends.append(text.add(lb, text.mul(dealt, step)))
+    e_text_limit = text.value(f"call i64 @llvm.smin.i64(i64 {ends[1]}, i64 {ub})")
+    text.declare("i64 @llvm.smin.i64(i64, i64)")
+    return ends[0], e_text_limit
+
+
+def _count(e: Emitter, op: ForallOp, begin: str, end: str, step: str) -> None:
+    """The loop of one thread over its iterations."""
+    text = e.text
+    body, done, before = text.fresh("body"), text.fresh("done"), text.block
+    guard = text.value(f"icmp slt i64 {begin}, {end}")
+    text.line(f"br i1 {guard}, label %{body}, label %{done}")
+    text.start(body)
+    iv = f"%{text.fresh('i')}"
+    e.values[op.body.block.args[0]] = iv
+    at = len(text.lines)
+    e.block(op.body.block)
+    after = text.value(f"add nsw i64 {iv}, {step}")
+    again = text.value(f"icmp slt i64 {after}, {end}")
+    text.line(f"br i1 {again}, label %{body}, label %{done}")
+    text.lines[at:at] = [f"  {iv} = phi i64 [ {begin}, %{before} ], [ {after}, %{text.block} ]"]
+    text.start(done)
+
+
+STRUCTURE: Table = {
+    ForallOp: _forall,
+    YieldOp: _nothing,
+    func.ReturnOp: _return,
+    scf.ForOp: _for,
+    scf.IfOp: _if,
+    scf.YieldOp: _nothing,
+}

@@ -1,0 +1,155 @@
+"""Writing LLVM text: names, blocks, constants, types and folded index arithmetic.
+
+Knows LLVM's syntax and nothing of xDSL's ops. Values are operand texts (`%v3`, `16`, `0x3FF0…`);
+arithmetic on literals is folded here, so that addresses reach LLVM as a base plus a constant.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+from xdsl.dialects.builtin import (
+    BFloat16Type,
+    Float16Type,
+    Float32Type,
+    Float64Type,
+    IndexType,
+    IntegerType,
+)
+from xdsl.ir import Attribute
+
+from gemmir.errors import BackendError
+
+_SCALARS: dict[type[Attribute], str] = {
+    BFloat16Type: "bfloat",
+    Float16Type: "half",
+    Float32Type: "float",
+    Float64Type: "double",
+    IndexType: "i64",
+}
+
+
+def scalar_type(t: Attribute) -> str:
+    """The LLVM spelling of a scalar type."""
+    if isinstance(t, IntegerType):
+        return f"i{t.width.data}"
+    if type(t) not in _SCALARS:
+        raise BackendError("GEM0402", f"LLVM emission has no type for {t}")
+    return _SCALARS[type(t)]
+
+
+def lanes_type(t: Attribute, lanes: int) -> str:
+    """The LLVM spelling of one row of a vector: a scalar where it has one lane."""
+    return scalar_type(t) if lanes == 1 else f"<{lanes} x {scalar_type(t)}>"
+
+
+def float_literal(value: float, t: Attribute) -> str:
+    """A float constant; LLVM writes all of them as the bits of a double."""
+    if isinstance(t, Float32Type):
+        value = struct.unpack("<f", struct.pack("<f", value))[0]
+    return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
+
+
+def splat_literal(literal: str, element: str, lanes: int) -> str:
+    """The constant row with `literal` in every lane."""
+    return literal if lanes == 1 else f"splat ({element} {literal})"
+
+
+def is_literal(value: str) -> bool:
+    """Whether an index operand is a number."""
+    return value.lstrip("-").isdigit()
+
+
+@dataclass
+class FunctionText:
+    """The body of one LLVM function as it is written, block by block.
+
+    `sums` remembers index values that are another value plus a constant, and `addresses` the
+    pointers already computed in the current block, so that neither is written twice.
+    """
+
+    lines: list[str] = field(default_factory=list[str])
+    block: str = "entry"
+    count: int = 0
+    sums: dict[str, tuple[str, int]] = field(default_factory=dict[str, tuple[str, int]])
+    addresses: dict[tuple[object, ...], str] = field(default_factory=dict[tuple[object, ...], str])
+    declarations: set[str] = field(default_factory=set[str])
+
+    def fresh(self, stem: str) -> str:
+        """A name that is not taken, without its `%`."""
+        self.count += 1
+        return f"{stem}{self.count}"
+
+    def value(self, text: str) -> str:
+        """Write an instruction that has a result; returns its operand."""
+        name = f"%{self.fresh('v')}"
+        self.lines.append(f"  {name} = {text}")
+        return name
+
+    def line(self, text: str) -> None:
+        """Write an instruction without a result."""
+        self.lines.append(f"  {text}")
+
+    def start(self, label: str) -> None:
+        """Begin the block `label`."""
+        self.lines.append(f"{label}:")
+        self.block = label
+        self.addresses.clear()
+
+    def declare(self, text: str) -> None:
+        """Note an external function that the module needs."""
+        self.declarations.add(f"declare {text}")
+
+    def add(self, x: str, y: str) -> str:
+        """x + y on i64."""
+        if is_literal(x):
+            x, y = y, x
+        if is_literal(x):
+            return str(int(x) + int(y))
+        if y == "0":
+            return x
+        base, constant = self.sums.get(x, (x, 0))
+        if not is_literal(y):
+            return self.value(f"add nsw i64 {x}, {y}")
+        made = self.value(f"add nsw i64 {x}, {y}")
+        self.sums[made] = (base, constant + int(y))
+        return made
+
+    def mul(self, x: str, y: str) -> str:
+        """x * y on i64."""
+        if is_literal(x):
+            x, y = y, x
+        if is_literal(x):
+            return str(int(x) * int(y))
+        if y in ("0", "1"):
+            return x if y == "1" else "0"
+        return self.value(f"mul nsw i64 {x}, {y}")
+
+    def address(self, pointer: str, element: str, terms: list[tuple[str, int]]) -> str:
+        """pointer + sum of index * stride over `terms`, in elements."""
+        constant = 0
+        scaled: list[tuple[str, int]] = []
+        for index, stride in terms:
+            if is_literal(index):
+                constant += int(index) * stride
+                continue
+            base, extra = self.sums.get(index, (index, 0))
+            constant += extra * stride
+            if stride:
+                scaled.append((base, stride))
+        for base, stride in scaled:
+            key = (pointer, element, base, stride)
+            if key not in self.addresses:
+                offset = self.mul(base, str(stride))
+                self.addresses[key] = self.value(
+                    f"getelementptr {element}, ptr {pointer}, i64 {offset}"
+                )
+            pointer = self.addresses[key]
+        return self.offset(pointer, element, constant)
+
+    def offset(self, pointer: str, element: str, constant: int) -> str:
+        """pointer + constant, in elements."""
+        if constant == 0:
+            return pointer
+        return self.value(f"getelementptr {element}, ptr {pointer}, i64 {constant}")

@@ -1,0 +1,307 @@
+"""What a backend is, and how one is found by its name.
+
+A backend turns the last IR of a pipeline into something that runs. It is a folder
+`gemmir/backends/<kind>` with three files, each holding the function that it is named after:
+
+    emit.py      emit(module, machine) -> Artifact        IR to the backend's own text
+    assemble.py  assemble(artifact) -> bytes              that text to an object file
+    load.py      load(object_bytes, signature) -> Loaded  an object file into this process
+
+The folder is the registry. Each file is imported when it is first needed, so that a kernel from
+the object cache is loaded without importing what emits it. A backend's whole input is the module
+and the machine; it never sees the problem or the schedule.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, Protocol, cast, get_args
+
+from gemmir.errors import BackendError, MissingError
+
+if TYPE_CHECKING:
+    from xdsl.dialects.builtin import DictionaryAttr, MemRefType, ModuleOp
+    from xdsl.dialects.func import FuncOp
+    from xdsl.ir import Attribute
+
+    from gemmir.machine import Machine
+
+ElementType = Literal["f32", "f64"]
+Access = Literal["read", "write", "readwrite"]
+
+ITEM_BYTES: Final[dict[ElementType, int]] = {"f32": 4, "f64": 8}
+"""Bytes of one element."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Argument:
+    """One array of a compiled function: `strides` are in elements, outermost dimension first."""
+
+    name: str
+    dtype: ElementType
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    access: Access
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one element."""
+        return ITEM_BYTES[self.dtype]
+
+    @property
+    def span_bytes(self) -> int:
+        """Bytes from the first element to one past the last; 0 where there is no element."""
+        if 0 in self.shape:
+            return 0
+        last = sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
+        return (last + 1) * self.item_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """The symbol of a compiled function and its arrays in order, the output last.
+
+    The function is `int32_t symbol(pointers…)`. It returns 0, or 1 if a packed buffer could not be
+    allocated; then it has written nothing.
+    """
+
+    symbol: str
+    arguments: tuple[Argument, ...]
+
+    def to_json(self) -> str:
+        """This signature as JSON text."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str) -> Signature:
+        """The signature that `to_json` wrote; `ValueError`, `KeyError` or `TypeError` otherwise."""
+        fields = json.loads(text)
+        arguments = [
+            Argument(
+                name=str(entry["name"]),
+                dtype=_dtype(entry["dtype"]),
+                shape=tuple(int(n) for n in entry["shape"]),
+                strides=tuple(int(s) for s in entry["strides"]),
+                access=_access(entry["access"]),
+            )
+            for entry in fields["arguments"]
+        ]
+        return Signature(symbol=str(fields["symbol"]), arguments=tuple(arguments))
+
+
+def _dtype(word: object) -> ElementType:
+    if word not in ("f32", "f64"):
+        raise ValueError(f"{word!r} is not an element type")
+    return word
+
+
+def _access(word: object) -> Access:
+    if word not in ("read", "write", "readwrite"):
+        raise ValueError(f"{word!r} is not an access")
+    return word
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """What a backend emits: text of `kind` "llvm", and the LLVM name of the CPU that it is for."""
+
+    kind: Literal["llvm"]
+    text: str
+    signature: Signature
+    cpu: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """Machine code in this process: `entry(*addresses)` runs it and returns its status.
+
+    `owner` keeps the code alive; whoever keeps `entry` must keep this object too. `entry` releases
+    the GIL and may run in several threads at once.
+    """
+
+    entry: Callable[..., int]
+    owner: object
+
+    def __call__(self, *addresses: int) -> int:
+        return self.entry(*addresses)
+
+
+class Backend(Protocol):
+    """The methods of every backend; `FolderBackend` is how they are found."""
+
+    def emit(self, module: ModuleOp, machine: Machine) -> Artifact:
+        """The last IR as the backend's text; `BackendError` where an op has no instruction."""
+        ...
+
+    def assemble(self, artifact: Artifact) -> bytes:
+        """`artifact` as an object file."""
+        ...
+
+    def load(self, object_bytes: bytes, signature: Signature) -> Loaded:
+        """The function of an object file, ready to be called with addresses."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderBackend:
+    """The backend in `gemmir/backends/<kind>`, whose files are imported when they are used."""
+
+    kind: str
+
+    def _function(self, name: str) -> Callable[..., object]:
+        return getattr(import_module(f"gemmir.backends.{self.kind}.{name}"), name)
+
+    def emit(self, module: ModuleOp, machine: Machine) -> Artifact:
+        """The last IR as the backend's text."""
+        return cast("Artifact", self._function("emit")(module, machine))
+
+    def assemble(self, artifact: Artifact) -> bytes:
+        """`artifact` as an object file."""
+        return cast("bytes", self._function("assemble")(artifact))
+
+    def load(self, object_bytes: bytes, signature: Signature) -> Loaded:
+        """The function of an object file, ready to be called with addresses."""
+        return cast("Loaded", self._function("load")(object_bytes, signature))
+
+
+def backend_kinds() -> tuple[str, ...]:
+    """The names of all backends: the folders of `gemmir.backends` that can load."""
+    package = import_module("gemmir.backends")
+    folders = (path for root in package.__path__ for path in Path(root).iterdir())
+    return tuple(sorted({folder.name for folder in folders if (folder / "load.py").is_file()}))
+
+
+def backend_for(kind: str) -> Backend:
+    """The backend named `kind`; `MissingError` GEM0601 lists the existing ones otherwise."""
+    kinds = backend_kinds()
+    if kind in kinds:
+        return FolderBackend(kind=kind)
+    nearest = difflib.get_close_matches(kind, kinds, n=1, cutoff=0.0)
+    raise MissingError(
+        "GEM0601",
+        f"there is no backend {kind!r}; the backends are {', '.join(kinds) or 'none'}",
+        f"use {nearest[0]}" if nearest else "",
+    )
+
+
+def signature_of(module: ModuleOp) -> Signature:
+    """The signature of the only public function with a body in `module`.
+
+    Its arguments are memrefs of f32 or f64 with static shape and strides and offset 0, and carry
+    the attributes `gemmir.name` and `gemmir.access`. Raises `BackendError`: GEM0410 where there is
+    not one such function, GEM0411 where it has results, GEM0412 where an argument is another type,
+    GEM0413 where an attribute is missing or wrong, GEM0414 where the output is not the last.
+    """
+    function = _public_function(module)
+    symbol = function.sym_name.data
+    if function.function_type.outputs.data:
+        raise BackendError(
+            "GEM0411", f"function @{symbol} returns values", "store the result into its last memref"
+        )
+    inputs = function.function_type.inputs.data
+    attributes = function.arg_attrs.data if function.arg_attrs else ()
+    if len(attributes) != len(inputs):
+        raise BackendError(
+            "GEM0413",
+            f"function @{symbol} has {len(inputs)} arguments, {len(attributes)} with attributes",
+            'give each argument {gemmir.name = "…", gemmir.access = "…"}',
+        )
+    arguments = tuple(map(_argument, inputs, attributes))
+    _require_last_output(symbol, arguments)
+    return Signature(symbol=symbol, arguments=arguments)
+
+
+def _public_function(module: ModuleOp) -> FuncOp:
+    from xdsl.dialects.func import FuncOp
+
+    functions = [
+        op
+        for op in module.body.block.ops
+        if isinstance(op, FuncOp)
+        and not op.is_declaration
+        and (op.sym_visibility is None or op.sym_visibility.data == "public")
+    ]
+    if len(functions) != 1:
+        names = ", ".join(f"@{f.sym_name.data}" for f in functions) or "none"
+        raise BackendError(
+            "GEM0410",
+            f"the module has {len(functions)} public functions with a body ({names})",
+            "a kernel is made of exactly one; mark the others private",
+        )
+    return functions[0]
+
+
+def _argument(value_type: Attribute, attributes: DictionaryAttr) -> Argument:
+    from xdsl.dialects.builtin import Float32Type, Float64Type, MemRefType
+
+    name = _word(attributes, "gemmir.name")
+    elements: dict[type[Attribute], ElementType] = {Float32Type: "f32", Float64Type: "f64"}
+    if not isinstance(value_type, MemRefType):
+        raise BackendError("GEM0412", f"argument {name} is {value_type}", "use a memref")
+    memref = cast("MemRefType[Attribute]", value_type)
+    dtype = elements.get(type(memref.element_type))
+    if dtype is None:
+        raise BackendError(
+            "GEM0412", f"argument {name} has elements of type {memref.element_type}", "use f32, f64"
+        )
+    return Argument(
+        name=name,
+        dtype=dtype,
+        shape=memref.get_shape(),
+        strides=_static_strides(name, memref),
+        access=_access_of(name, attributes),
+    )
+
+
+def _access_of(name: str, attributes: DictionaryAttr) -> Access:
+    word = _word(attributes, "gemmir.access")
+    try:
+        return _access(word)
+    except ValueError as error:
+        choices = ", ".join(get_args(Access))
+        raise BackendError("GEM0413", f"argument {name}: {error}", f"use {choices}") from error
+
+
+def _word(attributes: DictionaryAttr, key: str) -> str:
+    from xdsl.dialects.builtin import StringAttr
+
+    found = attributes.data.get(key)
+    if not isinstance(found, StringAttr):
+        raise BackendError("GEM0413", f"an argument has no {key}", f'add {{{key} = "…"}} to it')
+    return found.data
+
+
+def _static_strides(name: str, memref: MemRefType[Attribute]) -> tuple[int, ...]:
+    """Strides in elements; only static shapes and strides at offset 0 can be called."""
+    from xdsl.dialects.builtin import IntAttr, NoneAttr, StridedLayoutAttr
+
+    shape, layout = memref.get_shape(), memref.layout
+    if any(n < 0 for n in shape):
+        raise BackendError("GEM0412", f"argument {name} is {memref}", "use a static shape")
+    if isinstance(layout, NoneAttr):
+        return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+    if not isinstance(layout, StridedLayoutAttr):
+        raise BackendError("GEM0412", f"argument {name} is {memref}", "use a strided layout")
+    strides = [s.data for s in layout.strides.data if isinstance(s, IntAttr)]
+    at_start = isinstance(layout.offset, IntAttr) and layout.offset.data == 0
+    if len(strides) != len(shape) or not at_start or any(s < 0 for s in strides):
+        raise BackendError(
+            "GEM0412", f"argument {name} is {memref}", "use static strides >= 0 and offset 0"
+        )
+    return tuple(strides)
+
+
+def _require_last_output(symbol: str, arguments: tuple[Argument, ...]) -> None:
+    written = [a.name for a in arguments if a.access != "read"]
+    if not arguments or written != [arguments[-1].name]:
+        raise BackendError(
+            "GEM0414",
+            f"function @{symbol} writes {', '.join(written) or 'no argument'}",
+            "write the last argument and no other",
+        )

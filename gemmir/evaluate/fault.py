@@ -1,0 +1,43 @@
+"""What can go wrong while a module runs.
+
+| code    | meaning                                                                |
+|---------|------------------------------------------------------------------------|
+| GEM0901 | the module has no such function, or one that cannot be called          |
+| GEM0902 | an array does not fit the type of its argument                         |
+| GEM0903 | an op, or a form of it, has no meaning here                            |
+| GEM0904 | an element outside a memref, or outside its buffer                     |
+| GEM0905 | a buffer used after it was freed, freed twice, or never freed          |
+| GEM0906 | a tile of a panel layout that does not lie in one panel                |
+| GEM0907 | extents or strides that differ from those of a type or another operand |
+| GEM0908 | a loop whose step is not positive                                      |
+| GEM0909 | a write to an array that may only be read                              |
+"""
+
+from __future__ import annotations
+
+from xdsl.ir import Operation
+
+from gemmir.errors import GemmirError
+
+
+class EvaluationError(GemmirError):
+    """A module did what no program may do; the message names the op and the numbers (GEM09xx)."""
+
+
+class FaultError(Exception):
+    """What went wrong, before it is known in which op: the frame turns it into an error."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def one_line(op: Operation) -> str:
+    """The text of `op` without its regions."""
+    return str(op).partition("\n")[0].removesuffix("{").rstrip()
+
+
+def error_in(op: Operation, fault: FaultError) -> EvaluationError:
+    """`fault` as the error that names `op`."""
+    return EvaluationError(fault.code, f"{one_line(op)}: {fault.message}")

@@ -1,0 +1,86 @@
+"""Runs blocks: looks up what each op means, once, and calls it for every visit.
+
+A *meaning* turns an op into a *step*: it decodes the op's attributes once, and the step takes the
+values of the operands to the values of the results. The meanings of a dialect are one table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from xdsl.dialects import func, scf
+from xdsl.ir import Block, Operation, SSAValue
+
+from gemmir.evaluate.fault import FaultError, error_in
+from gemmir.evaluate.view import Buffer
+from gemmir.ir.dialect import YieldOp
+
+Step: TypeAlias = Callable[..., Sequence[Any]]
+"""From the values of the operands, in order, to the values of the results."""
+
+Meaning: TypeAlias = "Callable[[Frame, Any], Step]"
+Meanings: TypeAlias = Mapping[type[Operation], Meaning]
+
+TERMINATORS: Final = (func.ReturnOp, scf.YieldOp, YieldOp)
+"""Ops that end a block; their operands are what running the block gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    op: Operation
+    step: Step
+    operands: tuple[SSAValue, ...]
+    results: tuple[SSAValue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    visits: tuple[_Visit, ...]
+    given: tuple[SSAValue, ...]
+
+
+class Frame:
+    """One run of a function: the values so far, and who made the heap buffers still in use."""
+
+    def __init__(self, meanings: Meanings) -> None:
+        self.heap: dict[Buffer, Operation] = {}
+        self._meanings = meanings
+        self._values: dict[SSAValue, Any] = {}
+        self._plans: dict[Block, _Plan] = {}
+
+    def run(self, block: Block, arguments: Sequence[Any]) -> Sequence[Any]:
+        """Run `block` on `arguments`; returns the operands of its terminator.
+
+        Raises `EvaluationError` with the innermost op that faulted.
+        """
+        plan = self._plans.get(block) or self._plan(block)
+        values = self._values
+        values.update(zip(block.args, arguments, strict=True))
+        for visit in plan.visits:
+            try:
+                found = visit.step(*[values[operand] for operand in visit.operands])
+            except FaultError as fault:
+                raise error_in(visit.op, fault) from None
+            for result, value in zip(visit.results, found, strict=True):
+                values[result] = value
+        return [values[value] for value in plan.given]
+
+    def _plan(self, block: Block) -> _Plan:
+        ops = list(block.ops)
+        given: tuple[SSAValue, ...] = ()
+        if ops and isinstance(ops[-1], TERMINATORS):
+            given = tuple(ops.pop().operands)
+        plan = _Plan(tuple(map(self._visit, ops)), given)
+        self._plans[block] = plan
+        return plan
+
+    def _visit(self, op: Operation) -> _Visit:
+        meaning = self._meanings.get(type(op))
+        try:
+            if meaning is None:
+                raise FaultError("GEM0903", f"the evaluator has no meaning for {op.name}")
+            return _Visit(op, meaning(self, op), tuple(op.operands), tuple(op.results))
+        except FaultError as fault:
+            raise error_in(op, fault) from None

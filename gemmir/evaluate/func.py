@@ -1,0 +1,120 @@
+"""The func dialect: binds the caller's arrays to the arguments of a function and runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from xdsl.dialects import func
+from xdsl.dialects.builtin import MemRefType, ModuleOp, StringAttr
+from xdsl.ir import Attribute
+
+from gemmir.evaluate import arith, gemmir, math, memref, scf, vector
+from gemmir.evaluate.fault import EvaluationError, FaultError, error_in
+from gemmir.evaluate.frame import Frame, Meanings
+from gemmir.evaluate.memref import memref_of
+from gemmir.evaluate.values import Array, dtype_of
+from gemmir.evaluate.view import (
+    Buffer,
+    View,
+    require_type,
+    same_strides,
+    span,
+    strided_view,
+    strides_of,
+)
+
+MEANINGS: Final[Meanings] = {
+    **arith.MEANINGS,
+    **math.MEANINGS,
+    **memref.MEANINGS,
+    **vector.MEANINGS,
+    **scf.MEANINGS,
+    **gemmir.MEANINGS,
+}
+"""What every op inside a function means."""
+
+
+def evaluate(module: ModuleOp, arrays: Sequence[Array], *, symbol: str | None = None) -> None:
+    """Run the only function of `module`, or the one named `symbol`, on `arrays`, in place.
+
+    An array must have the element type, shape and strides of its argument; the stride of a
+    dimension of at most one element does not matter. An argument with `gemmir.access = "read"` is
+    not written to. Iterations of `gemmir.forall` run in reverse.
+
+    Raises `EvaluationError` (GEM09xx) naming the op at fault; arrays may then be partly written.
+    """
+    function = _function(module, symbol)
+    views = _bind(function, arrays)
+    frame = Frame(MEANINGS)
+    with np.errstate(all="ignore"):
+        frame.run(function.body.block, views)
+    for op in frame.heap.values():
+        raise error_in(op, FaultError("GEM0905", f"{len(frame.heap)} buffers are never freed"))
+
+
+def _function(module: ModuleOp, symbol: str | None) -> func.FuncOp:
+    functions = {op.sym_name.data: op for op in module.ops if isinstance(op, func.FuncOp)}
+    if symbol is None and len(functions) != 1:
+        raise EvaluationError(
+            "GEM0901", f"the module has {len(functions)} functions", "give the symbol of one"
+        )
+    name = next(iter(functions)) if symbol is None else symbol
+    if name not in functions:
+        known = ", ".join(functions) or "none"
+        raise EvaluationError("GEM0901", f"there is no function {name!r}", f"known: {known}")
+    function = functions[name]
+    if function.is_declaration or function.function_type.outputs.data:
+        raise error_in(function, FaultError("GEM0901", "the function has no body, or has results"))
+    return function
+
+
+def _bind(function: func.FuncOp, arrays: Sequence[Array]) -> list[View]:
+    arguments = function.body.block.args
+    if len(arguments) != len(arrays):
+        raise error_in(
+            function, FaultError("GEM0902", f"{len(arrays)} arrays for {len(arguments)} arguments")
+        )
+    views: list[View] = []
+    for i, (argument, array) in enumerate(zip(arguments, arrays, strict=True)):
+        attributes = _attributes(function, i)
+        try:
+            read_only = attributes.get("gemmir.access") == StringAttr("read")
+            views.append(_view(array, memref_of(argument), read_only=read_only))
+        except FaultError as fault:
+            name = attributes.get("gemmir.name")
+            shown = f" ({name.data})" if isinstance(name, StringAttr) else ""
+            where = f"argument {i}{shown}: {fault.message}"
+            raise error_in(function, FaultError("GEM0902", where)) from None
+    return views
+
+
+def _attributes(function: func.FuncOp, i: int) -> Mapping[str, Attribute]:
+    if function.arg_attrs is None:
+        return {}
+    return function.arg_attrs.data[i].data
+
+
+def _view(array: Array, of: MemRefType[Attribute], *, read_only: bool) -> View:
+    """A view of the memory of `array`; faults where it is not what the type `of` says."""
+    if array.dtype != dtype_of(of) or array.shape != of.get_shape():
+        found = "x".join(map(str, (*array.shape, array.dtype)))
+        raise FaultError("GEM0902", f"the array is {found}, not {of}")
+    strides = tuple([s // array.itemsize for s in array.strides])
+    whole = all(s % array.itemsize == 0 for s in array.strides)
+    if not whole or not same_strides(array.shape, strides, strides_of(of, array.shape)):
+        raise FaultError("GEM0902", f"byte strides {list(array.strides)} are not those of {of}")
+    strides = tuple([s if n > 1 else 0 for n, s in zip(array.shape, strides, strict=True)])
+    memory = _memory(array, span(array.shape, strides))
+    memory.flags.writeable = array.flags.writeable and not read_only
+    view = strided_view(Buffer(memory), 0, array.shape, strides)
+    require_type(view, of)
+    return view
+
+
+def _memory(array: Array, elements: int) -> Array:
+    """The memory of `array` from its first element to its last, gaps included, as one dimension."""
+    if elements == 0:
+        return np.empty(0, array.dtype)
+    return np.lib.stride_tricks.as_strided(array, (elements,), (array.itemsize,))

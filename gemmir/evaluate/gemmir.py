@@ -1,0 +1,104 @@
+"""The gemmir dialect. Every op works in the element type of its memrefs.
+
+`gemmir.forall` runs its iterations from the last to the first: they must not depend on each other,
+and one that needs what an earlier one wrote shows.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from gemmir.evaluate.arith import elementwise
+from gemmir.evaluate.fault import FaultError
+from gemmir.evaluate.frame import Frame, Meanings, Step
+from gemmir.evaluate.math import fused_multiply_add
+from gemmir.evaluate.scf import iterations
+from gemmir.evaluate.values import Array, dtype_of
+from gemmir.evaluate.view import PanelView, View
+from gemmir.ir.dialect import (
+    EpilogueOp,
+    ForallOp,
+    GemmOp,
+    OuterProductOp,
+    PackOp,
+    PrefetchOp,
+)
+
+
+def _gemm(frame: Frame, op: GemmOp) -> Step:
+    element = dtype_of(op.c.type).type
+    alpha, beta_attribute = element(op.alpha.value.data), element(op.beta.value.data)
+
+    def step(a: View, b: View, c: View, first: bool = True) -> tuple[()]:
+        _require_product(a.sizes, b.sizes, c.sizes)
+        beta = beta_attribute if first else element(1)
+        found = alpha * np.matmul(a.array(), b.array())
+        c.fill_from(found if beta == 0 else found + beta * c.array())
+        return ()
+
+    return step
+
+
+def _require_product(a: tuple[int, ...], b: tuple[int, ...], c: tuple[int, ...]) -> None:
+    fits = a[-1] == b[-2] and c[-2:] == (a[-2], b[-1]) and a[:-2] == b[:-2] == c[:-2]
+    if not fits:
+        raise FaultError("GEM0907", f"{list(a)} by {list(b)} is not {list(c)}")
+
+
+def _epilogue(frame: Frame, op: EpilogueOp) -> Step:
+    body = op.body.block
+    old_is_read = bool(body.args[-1].uses)
+
+    def step(*views: View) -> tuple[()]:
+        *inputs, output = views
+        if any(v.sizes != output.sizes for v in inputs):
+            raise FaultError("GEM0907", f"the extents {[list(v.sizes) for v in views]} differ")
+        old = output.array() if old_is_read else None
+        (found,) = frame.run(body, [*(v.array() for v in inputs), old])
+        output.fill_from(found)
+        return ()
+
+    return step
+
+
+def _forall(frame: Frame, op: ForallOp) -> Step:
+    body = op.body.block
+
+    def run(lb: int, ub: int, step: int) -> tuple[()]:
+        for i in reversed(iterations(lb, ub, step)):
+            frame.run(body, (i,))
+        return ()
+
+    return run
+
+
+def _pack(frame: Frame, op: PackOp) -> Step:
+    def step(source: View, target: PanelView) -> tuple[()]:
+        target.check((0, 0), source.sizes)
+        touched = target.whole_panels(source.sizes)
+        rows, columns = source.sizes
+        packed: Array = np.zeros(touched.sizes, target.buffer.data.dtype)
+        packed[:rows, :columns] = source.array()
+        touched.fill_from(packed)
+        return ()
+
+    return step
+
+
+def _prefetch(frame: Frame, op: PrefetchOp) -> Step:
+    def step(source: View) -> tuple[()]:
+        return ()
+
+    return step
+
+
+MEANINGS: Final[Meanings] = {
+    GemmOp: _gemm,
+    EpilogueOp: _epilogue,
+    ForallOp: _forall,
+    PackOp: _pack,
+    PrefetchOp: _prefetch,
+    OuterProductOp: elementwise(fused_multiply_add),
+}

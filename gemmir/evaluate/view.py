@@ -1,0 +1,246 @@
+"""Memrefs as views: a flat buffer, the extents of a window into it, and how the window lies.
+
+A view checks every access against its own extents. That its extents lie inside the buffer is
+checked where a view is made from a buffer (`strided_view`, `panel_view`); a window of a view cannot
+leave it. All offsets, extents and strides count elements.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from xdsl.dialects.builtin import DYNAMIC_INDEX, MemRefType, NoneAttr, StridedLayoutAttr
+from xdsl.ir import Attribute
+
+from gemmir.evaluate.fault import FaultError
+from gemmir.evaluate.values import Array
+from gemmir.ir.attributes import PanelAttr
+
+
+@dataclass(slots=True, eq=False)
+class Buffer:
+    """Memory: a 1-D array, whether it must be freed, and whether it still may be used."""
+
+    data: Array
+    on_heap: bool = False
+    freed: bool = False
+
+    def readable(self) -> Array:
+        """The memory; faults with GEM0905 after it was freed."""
+        if self.freed:
+            raise FaultError("GEM0905", "the buffer was freed before")
+        return self.data
+
+    def writable(self) -> Array:
+        """The memory to write to; faults with GEM0905 as above, GEM0909 where it is read-only."""
+        if not self.data.flags.writeable:
+            raise FaultError("GEM0909", "the array may only be read")
+        return self.readable()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class View(ABC):
+    """A memref: `sizes` elements of `buffer`, laid out as the subclass says."""
+
+    buffer: Buffer
+    sizes: tuple[int, ...]
+
+    @abstractmethod
+    def window(self, starts: Sequence[int], shape: tuple[int, ...]) -> StridedView:
+        """The tile of `shape` at `starts`; faults with GEM0904 if outside, GEM0906 if no window."""
+
+    @abstractmethod
+    def _get(self, starts: Sequence[int], shape: tuple[int, ...]) -> Array:
+        """The elements at `starts`; may share memory with the buffer."""
+
+    @abstractmethod
+    def _set(self, starts: Sequence[int], shape: tuple[int, ...], elements: Array) -> None:
+        """Store `elements`, broadcast to `shape`, at `starts`."""
+
+    def check(self, starts: Sequence[int], shape: tuple[int, ...]) -> None:
+        """FaultError with GEM0904 unless `shape` elements at `starts` lie within the extents."""
+        for start, extent, size in zip(starts, shape, self.sizes, strict=True):
+            if start < 0 or extent < 0 or start + extent > size:
+                raise FaultError(
+                    "GEM0904", f"{_times(shape)} elements at {list(starts)} of {_times(self.sizes)}"
+                )
+
+    def read(self, starts: Sequence[int], shape: tuple[int, ...]) -> Array:
+        """A copy of the `shape` elements at `starts`."""
+        self.check(starts, shape)
+        return self._get(starts, shape).copy()
+
+    def write(self, starts: Sequence[int], elements: Array) -> None:
+        """Store `elements` at `starts`."""
+        self.check(starts, elements.shape)
+        self._set(starts, elements.shape, elements)
+
+    def array(self) -> Array:
+        """All elements; for reading, before anything is written."""
+        return self._get((0,) * len(self.sizes), self.sizes)
+
+    def fill_from(self, elements: Array) -> None:
+        """Store into every element; `elements` may share the memory, and is broadcast."""
+        self._set((0,) * len(self.sizes), self.sizes, elements)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StridedView(View):
+    """Element (i, j, ..) is at `offset + i * strides[0] + j * strides[1] + ..`."""
+
+    offset: int
+    strides: tuple[int, ...]
+
+    def _offset(self, starts: Sequence[int]) -> int:
+        return self.offset + sum(i * s for i, s in zip(starts, self.strides, strict=True))
+
+    def window(self, starts: Sequence[int], shape: tuple[int, ...]) -> StridedView:
+        self.check(starts, shape)
+        return StridedView(self.buffer, shape, self._offset(starts), self.strides)
+
+    def _elements(self, data: Array, starts: Sequence[int], shape: tuple[int, ...]) -> Array:
+        if 0 in shape:
+            return np.empty(shape, data.dtype)
+        size = data.itemsize
+        strides = tuple([s * size for s in self.strides])
+        return np.ndarray(shape, data.dtype, data.data, self._offset(starts) * size, strides)
+
+    def _get(self, starts: Sequence[int], shape: tuple[int, ...]) -> Array:
+        return self._elements(self.buffer.readable(), starts, shape)
+
+    def _set(self, starts: Sequence[int], shape: tuple[int, ...], elements: Array) -> None:
+        self._elements(self.buffer.writable(), starts, shape)[...] = elements
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PanelView(View):
+    """A matrix at the start of a buffer of panels (`PanelAttr`); its last panel may be partial."""
+
+    dim: int
+    width: int
+    stride: int
+
+    def window(self, starts: Sequence[int], shape: tuple[int, ...]) -> StridedView:
+        self.check(starts, shape)
+        start, extent = starts[self.dim], shape[self.dim]
+        if start % self.width or extent > self.width:
+            raise FaultError(
+                "GEM0906",
+                f"{extent} elements at {start} of dimension {self.dim} do not lie in one panel "
+                f"of {self.width}",
+            )
+        offset = start // self.width * self.stride + starts[1 - self.dim] * self.width
+        strides = (1, self.width) if self.dim == 0 else (self.width, 1)
+        return StridedView(self.buffer, shape, offset, strides)
+
+    def leading(self, shape: tuple[int, ...]) -> PanelView:
+        """The window of `shape` at the origin, in the same panels."""
+        self.check((0, 0), shape)
+        return PanelView(self.buffer, shape, self.dim, self.width, self.stride)
+
+    def whole_panels(self, shape: tuple[int, ...]) -> PanelView:
+        """The panels that the leading `shape` touches, to their full width, past the extents."""
+        full = list(shape)
+        full[self.dim] = -(-shape[self.dim] // self.width) * self.width
+        return PanelView(self.buffer, tuple(full), self.dim, self.width, self.stride)
+
+    def _places(self, starts: Sequence[int], shape: tuple[int, ...]) -> Array:
+        panel, within = np.divmod(starts[self.dim] + np.arange(shape[self.dim]), self.width)
+        across = (starts[1 - self.dim] + np.arange(shape[1 - self.dim])) * self.width
+        along = panel * self.stride + within
+        return along[:, None] + across if self.dim == 0 else across[:, None] + along
+
+    def _get(self, starts: Sequence[int], shape: tuple[int, ...]) -> Array:
+        return self.buffer.readable()[self._places(starts, shape)]
+
+    def _set(self, starts: Sequence[int], shape: tuple[int, ...], elements: Array) -> None:
+        self.buffer.writable()[self._places(starts, shape)] = elements
+
+
+def strided_view(
+    buffer: Buffer, offset: int, sizes: tuple[int, ...], strides: tuple[int, ...]
+) -> StridedView:
+    """A view of `buffer`; faults with GEM0904 where it reaches outside."""
+    view = StridedView(buffer, sizes, offset, strides)
+    if min(sizes, default=0) < 0 or offset < 0 or min(strides, default=0) < 0:
+        raise FaultError("GEM0904", f"sizes {sizes}, offset {offset} and strides {strides}")
+    end = offset + span(sizes, strides)
+    if 0 not in sizes and end > buffer.data.size:
+        raise FaultError("GEM0904", f"the view ends at {end} of {buffer.data.size} elements")
+    return view
+
+
+def panel_view(buffer: Buffer, sizes: tuple[int, ...], layout: PanelAttr) -> PanelView:
+    """A view of `buffer`; faults with GEM0904 where a panel overlaps the next or is outside."""
+    dim, width, stride = layout.dim.data, layout.width.data, layout.stride.data
+    if sizes[1 - dim] * width > stride:
+        raise FaultError(
+            "GEM0904", f"a panel of {sizes[1 - dim]} times {width} elements overlaps the next, "
+            f"{stride} further on"
+        )  # fmt: skip
+    if panel_elements(sizes, layout) > buffer.data.size:
+        raise FaultError("GEM0904", f"the panels need more than {buffer.data.size} elements")
+    return PanelView(buffer, sizes, dim, width, stride)
+
+
+def panel_elements(sizes: tuple[int, ...], layout: PanelAttr) -> int:
+    """Elements of a buffer that holds panels for a matrix of `sizes`."""
+    return -(-sizes[layout.dim.data] // layout.width.data) * layout.stride.data
+
+
+def span(sizes: Sequence[int], strides: Sequence[int]) -> int:
+    """Elements from the first to one past the last that a strided view can touch."""
+    if 0 in sizes:
+        return 0
+    return 1 + sum((n - 1) * s for n, s in zip(sizes, strides, strict=True))
+
+
+def row_major(sizes: Sequence[int]) -> tuple[int, ...]:
+    """The strides of a packed array, the last dimension adjacent."""
+    strides: list[int] = []
+    size = 1
+    for extent in reversed(sizes):
+        strides.append(size)
+        size *= max(extent, 1)
+    return tuple(reversed(strides))
+
+
+def strides_of(of: MemRefType[Attribute], sizes: Sequence[int]) -> tuple[int | None, ...]:
+    """The strides that the strided type `of` states for extents `sizes`; None where dynamic."""
+    if isinstance(of.layout, NoneAttr):
+        return row_major(sizes)
+    assert isinstance(of.layout, StridedLayoutAttr)
+    return tuple(of.layout.get_strides())
+
+
+def same_strides(
+    sizes: Sequence[int], strides: Sequence[int], stated: Sequence[int | None]
+) -> bool:
+    """Whether `strides` are those `stated` where it matters: in dimensions of several elements."""
+    return 0 in sizes or all(
+        n == 1 or found == expected or expected is None
+        for n, found, expected in zip(sizes, strides, stated, strict=True)
+    )
+
+
+def require_type(view: View, of: MemRefType[Attribute]) -> None:
+    """Fault with GEM0907 unless `view` has the static extents and layout of the type `of`."""
+    for size, stated in zip(view.sizes, of.get_shape(), strict=True):
+        if stated not in (size, DYNAMIC_INDEX):
+            raise FaultError("GEM0907", f"the extents are {_times(view.sizes)}, not those of {of}")
+    if isinstance(view, PanelView):
+        if of.layout != PanelAttr(view.dim, view.width, view.stride):
+            raise FaultError("GEM0907", f"the layout is not that of {of}")
+        return
+    assert isinstance(view, StridedView)
+    if isinstance(of.layout, PanelAttr) or not same_strides(
+        view.sizes, view.strides, strides_of(of, view.sizes)
+    ):
+        raise FaultError("GEM0907", f"the strides are {list(view.strides)}, not those of {of}")
+
+
+def _times(extents: Sequence[int]) -> str:
+    return "x".join(map(str, extents))

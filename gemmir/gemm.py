@@ -1,0 +1,304 @@
+"""The problem: C = epilogue(alpha * op(A) @ op(B) + beta * C), as a value.
+
+`Gemm` says what is to be computed and how the user's arrays lie; it says nothing of how it is
+computed. It also knows what the right answer is (`reference`, in wider arithmetic) and how far a
+correct implementation may be from it (`error_bound`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gemmir.errors import ProblemError
+
+Array = npt.NDArray[Any]
+
+DTYPES: Final = ("f32", "f64")
+"""Element types that every machine of this release can lower."""
+
+EPILOGUE_STEPS: Final = ("bias", "relu", "gelu", "silu", "residual")
+"""Steps of an epilogue; joined by `+`, applied from left to right."""
+
+MAX_ELEMENTS: Final = 2**40
+"""No operand may span more elements than this: 64-bit byte offsets must not overflow."""
+
+GELU_SQRT_2_OVER_PI: Final = math.sqrt(2.0 / math.pi)
+"""gelu is its tanh form, Hendrycks and Gimpel, arXiv:1606.08415, section 2."""
+GELU_CUBIC: Final = 0.044715
+
+# How much each step can magnify an error of its input: the largest slope of the function.
+_SLOPES: Final = {"bias": 1.0, "residual": 1.0, "relu": 1.0, "gelu": 1.13, "silu": 1.10}
+# Rounded operations behind one step, counted generously: exp is a polynomial of about 15.
+_STEP_ROUNDINGS: Final = {"bias": 1, "residual": 1, "relu": 0, "gelu": 32, "silu": 24}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operand:
+    """One array of the problem: its shape and its strides, in elements, as the caller holds it."""
+
+    name: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    access: Literal["read", "write", "readwrite"]
+
+    @property
+    def span(self) -> int:
+        """Elements from the first to one past the last that the array can touch."""
+        if 0 in self.shape:
+            return 0
+        return 1 + sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gemm:
+    """C = epilogue(alpha * op(A) @ op(B) + beta * C) with op(A) m x k, op(B) k x n, C m x n.
+
+    All arrays are row-major. `trans_a` means that A is stored k x m, `trans_b` that B is stored
+    n x k. `lda`, `ldb`, `ldc` are the distances in elements between stored rows, at least the row
+    length, which is the default. With `batch` every array has a leading dimension; its strides
+    default to packed matrices, and a `batch_stride_a` or `batch_stride_b` of 0 means one matrix
+    shared by the whole batch (the array then has two dimensions).
+
+    `epilogue` joins steps by `+`: `bias` (length n), `relu`, `gelu` (tanh form), `silu`,
+    `residual` (shape of C). `out` is the element type of C and is that of the accumulator.
+
+    Raises `ProblemError` (GEM01xx) where the fields contradict each other.
+    """
+
+    m: int
+    n: int
+    k: int
+    dtype: str = "f32"
+    out: str | None = None
+    alpha: float = 1.0
+    beta: float = 0.0
+    trans_a: bool = False
+    trans_b: bool = False
+    lda: int | None = None
+    ldb: int | None = None
+    ldc: int | None = None
+    batch: int | None = None
+    batch_stride_a: int | None = None
+    batch_stride_b: int | None = None
+    batch_stride_c: int | None = None
+    epilogue: str = ""
+
+    def __post_init__(self) -> None:
+        self._check_sizes()
+        self._check_types()
+        self._check_epilogue()
+        self._check_strides()
+
+    def _check_sizes(self) -> None:
+        for name in ("m", "n", "k", "batch"):
+            size: object = getattr(self, name)
+            if name == "batch" and size is None:
+                continue
+            if not isinstance(size, int | np.integer) or isinstance(size, bool):
+                raise ProblemError("GEM0101", f"{name}={size!r} is not a whole number")
+            if size < 0:
+                raise ProblemError("GEM0102", f"{name}={size} is negative", "sizes start at 0")
+            object.__setattr__(self, name, int(size))
+
+    def _check_types(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ProblemError(
+                "GEM0103", f"dtype {self.dtype!r} is not supported", f"use {' or '.join(DTYPES)}"
+            )
+        if self.out not in (None, self.dtype):
+            raise ProblemError(
+                "GEM0104", f"out={self.out!r} differs from dtype {self.dtype!r}", "leave out unset"
+            )
+        for name in ("alpha", "beta"):
+            value = float(getattr(self, name))
+            if not math.isfinite(value) or not math.isfinite(float(self.numpy_dtype(value))):
+                raise ProblemError("GEM0105", f"{name}={value} is not finite as {self.dtype}")
+            object.__setattr__(self, name, value)
+
+    def _check_epilogue(self) -> None:
+        for step in self.steps:
+            if step not in EPILOGUE_STEPS:
+                raise ProblemError(
+                    "GEM0106",
+                    f"epilogue step {step!r} is not known",
+                    f"join any of {', '.join(EPILOGUE_STEPS)} by '+'",
+                )
+        for step in ("bias", "residual"):
+            if self.steps.count(step) > 1:
+                raise ProblemError("GEM0107", f"epilogue has {step} twice", "add the operands first")
+
+    def _check_strides(self) -> None:
+        for operand, least in (("a", self._cols_a), ("b", self._cols_b), ("c", self.n)):
+            lead = getattr(self, f"ld{operand}")
+            if lead is not None and lead < max(least, 1):
+                raise ProblemError(
+                    "GEM0108",
+                    f"ld{operand}={lead} is less than the row length {least}",
+                    f"use at least {max(least, 1)}",
+                )
+            stride = getattr(self, f"batch_stride_{operand}")
+            if stride is None:
+                continue
+            if self.batch is None:
+                raise ProblemError("GEM0109", f"batch_stride_{operand} needs a batch")
+            rows = self._stored_rows(operand)
+            shared = stride == 0 and operand != "c"
+            if not shared and stride < rows * self.leading(operand):
+                raise ProblemError(
+                    "GEM0110",
+                    f"batch_stride_{operand}={stride} is less than a matrix",
+                    f"use at least {rows * self.leading(operand)}"
+                    + ("" if operand == "c" else ", or 0 to share one matrix"),
+                )
+        for operand in self.operands:
+            if operand.span > MAX_ELEMENTS:
+                raise ProblemError(
+                    "GEM0111",
+                    f"operand {operand.name} spans {operand.span} elements",
+                    f"the limit is {MAX_ELEMENTS}",
+                )
+
+    @property
+    def _cols_a(self) -> int:
+        return self.m if self.trans_a else self.k
+
+    @property
+    def _cols_b(self) -> int:
+        return self.k if self.trans_b else self.n
+
+    def _stored_rows(self, operand: str) -> int:
+        return {
+            "a": self.k if self.trans_a else self.m,
+            "b": self.n if self.trans_b else self.k,
+            "c": self.m,
+        }[operand]
+
+    def leading(self, operand: str) -> int:
+        """Distance in elements between stored rows of operand `a`, `b` or `c`."""
+        given = getattr(self, f"ld{operand}")
+        return given or max({"a": self._cols_a, "b": self._cols_b, "c": self.n}[operand], 1)
+
+    def batch_stride(self, operand: str) -> int:
+        """Distance in elements between matrices of operand `a`, `b` or `c`; 0 where shared."""
+        given = getattr(self, f"batch_stride_{operand}")
+        return self._stored_rows(operand) * self.leading(operand) if given is None else given
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The steps of the epilogue, in order."""
+        return tuple(self.epilogue.split("+")) if self.epilogue else ()
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of the product; the epilogue is not counted."""
+        return 2 * (1 if self.batch is None else self.batch) * self.m * self.n * self.k
+
+    @property
+    def bytes_moved(self) -> int:
+        """Least bytes between memory and the core: every operand once, C twice if it is read."""
+        itemsize = self.numpy_dtype(0).itemsize
+        once = sum(math.prod(o.shape) for o in self.operands)
+        again = math.prod(self.operands[-1].shape) if self.beta else 0
+        return itemsize * (once + again)
+
+    @property
+    def numpy_dtype(self) -> type[np.floating[Any]]:
+        """The NumPy scalar type of the operands."""
+        return {"f32": np.float32, "f64": np.float64}[self.dtype]
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        """The arrays of a call, in order: a, b, those of the epilogue, and c last."""
+
+        def matrix(name: str, rows: int, cols: int, access: Literal["read", "write", "readwrite"]):
+            shape, strides = (rows, cols), (self.leading(name), 1)
+            if self.batch is not None and self.batch_stride(name) != 0 or 0 in shape:
+                stride = self.batch_stride(name)
+                if self.batch is not None:
+                    shape, strides = (self.batch, *shape), (stride, *strides)
+            return Operand(name=name, shape=shape, strides=strides, access=access)
+
+        c = matrix("c", self.m, self.n, "readwrite" if self.beta else "write")
+        found = [
+            matrix("a", self._stored_rows("a"), self._cols_a, "read"),
+            matrix("b", self._stored_rows("b"), self._cols_b, "read"),
+        ]
+        for step in self.steps:
+            if step == "bias":
+                found.append(Operand(name="bias", shape=(self.n,), strides=(1,), access="read"))
+            if step == "residual":
+                strides = (self.m * max(self.n, 1), max(self.n, 1), 1)[-len(c.shape) :]
+                found.append(
+                    Operand(name="residual", shape=c.shape, strides=strides, access="read")
+                )
+        return (*found, c)
+
+    def reference(self, arrays: Mapping[str, Array]) -> Array:
+        """The right answer for `arrays` (by operand name; `c` is read if beta != 0).
+
+        Computed in float64 for f32 problems, and in the platform's widest type for f64 ones.
+        """
+        wide = {name: array.astype(self._wide) for name, array in arrays.items()}
+        x = self.alpha * (self._op(wide["a"], self.trans_a) @ self._op(wide["b"], self.trans_b))
+        if self.beta:
+            x = x + self.beta * wide["c"]
+        for step in self.steps:
+            x = _apply_step(step, x, wide)
+        return x
+
+    def error_bound(self, arrays: Mapping[str, Array], depth: int | None = None) -> Array:
+        """Elementwise a-priori bound of |computed - exact| for a correct implementation.
+
+        For the product it is gamma(depth) * |alpha| |op(A)| |op(B)|, Higham, Accuracy and Stability
+        of Numerical Algorithms, 2nd ed., section 3.5; `depth` is the number of roundings on the
+        longest path of the reduction, by default k plus one for each operation around it. Each
+        epilogue step magnifies the error by its largest slope and adds its own roundings.
+        """
+        unit = float(np.finfo(self.numpy_dtype).eps) / 2
+        roundings = (self.k if depth is None else depth) + 4
+        gamma = roundings * unit / (1 - roundings * unit)
+        wide = {name: array.astype(self._wide) for name, array in arrays.items()}
+        op_a, op_b = self._op(wide["a"], self.trans_a), self._op(wide["b"], self.trans_b)
+        magnitude = abs(self.alpha) * (np.abs(op_a) @ np.abs(op_b))
+        x = self.alpha * (op_a @ op_b)
+        if self.beta:
+            magnitude = magnitude + abs(self.beta) * np.abs(wide["c"])
+            x = x + self.beta * wide["c"]
+        bound = gamma * magnitude
+        for step in self.steps:
+            y = _apply_step(step, x, wide)
+            slack = _STEP_ROUNDINGS[step] * unit * (np.abs(x) + np.abs(y))
+            bound, x = _SLOPES[step] * bound + slack, y
+        tiny = float(np.finfo(self.numpy_dtype).tiny)
+        return bound + tiny * (self.k + 4)
+
+    @property
+    def _wide(self) -> type[np.floating[Any]]:
+        return np.float64 if self.dtype == "f32" else np.longdouble
+
+    @staticmethod
+    def _op(x: Array, transposed: bool) -> Array:
+        return np.swapaxes(x, -1, -2) if transposed else x
+
+
+def _apply_step(step: str, x: Array, arrays: Mapping[str, Array]) -> Array:
+    if step == "bias":
+        return x + arrays["bias"]
+    if step == "residual":
+        return x + arrays["residual"]
+    if step == "relu":
+        return np.maximum(x, 0)
+    if step == "gelu":
+        return x * _sigmoid(2 * GELU_SQRT_2_OVER_PI * (x + GELU_CUBIC * x**3))
+    return x * _sigmoid(x)
+
+
+def _sigmoid(x: Array) -> Array:
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-x))

@@ -1,0 +1,91 @@
+"""Where data is and how it lies: memory spaces and layouts, carried by memref types."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from xdsl.dialects.builtin import IntAttr, MemRefLayoutAttr
+from xdsl.dialects.utils import EnumAttribute
+from xdsl.ir import Attribute, ParametrizedAttribute
+from xdsl.ir.affine import AffineConstantExpr, AffineExpr, AffineMap
+from xdsl.irdl import irdl_attr_definition
+from xdsl.parser import AttrParser
+from xdsl.printer import Printer
+from xdsl.utils.exceptions import VerifyException
+from xdsl.utils.str_enum import StrEnum
+
+
+class Space(StrEnum):
+    """Memory spaces of a CPU core, nearest first; a cache level is where a buffer is meant to stay."""
+
+    REGISTERS = "registers"
+    L1 = "l1"
+    L2 = "l2"
+    L3 = "l3"
+
+
+@irdl_attr_definition
+class SpaceAttr(EnumAttribute[Space]):
+    """`#gemmir.space<l2>`: the memory space of a buffer."""
+
+    name = "gemmir.space"
+
+    @classmethod
+    def parse_parameter(cls, parser: AttrParser) -> Space:
+        with parser.in_angle_brackets():
+            return parser.parse_str_enum(Space)
+
+    def print_parameter(self, printer: Printer) -> None:
+        with printer.in_angle_brackets():
+            printer.print_string(self.data.value)
+
+
+@irdl_attr_definition
+class PanelAttr(MemRefLayoutAttr, ParametrizedAttribute):
+    """`#gemmir.panel<dim, width, stride>`: a matrix cut along `dim` into panels of `width`.
+
+    Within a panel the elements along `dim` are adjacent and those along the other dimension are
+    `width` apart; panels are `stride` elements apart. This is the packed layout of Goto and van de
+    Geijn, Anatomy of High-Performance Matrix Multiplication, ACM TOMS 34(3), 2008.
+    """
+
+    name = "gemmir.panel"
+
+    dim: IntAttr
+    width: IntAttr
+    stride: IntAttr
+
+    def __init__(self, dim: int, width: int, stride: int) -> None:
+        super().__init__(IntAttr(dim), IntAttr(width), IntAttr(stride))
+
+    def verify(self) -> None:
+        if self.dim.data not in (0, 1):
+            raise VerifyException(f"panel dimension {self.dim.data} is not 0 or 1")
+        if self.width.data < 1:
+            raise VerifyException(f"panel width {self.width.data} is not positive")
+        if self.stride.data < self.width.data or self.stride.data % self.width.data:
+            raise VerifyException(
+                f"panel stride {self.stride.data} is not a positive multiple of the width "
+                f"{self.width.data}"
+            )
+
+    def get_affine_map(self) -> AffineMap:
+        along = AffineExpr.dimension(self.dim.data)
+        across = AffineExpr.dimension(1 - self.dim.data)
+        width = AffineConstantExpr(self.width.data)
+        offset = along.floor_div(width) * self.stride.data + across * self.width.data
+        return AffineMap(2, 0, (offset + along % width,))
+
+    @classmethod
+    def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
+        with parser.in_angle_brackets():
+            dim = parser.parse_integer()
+            parser.parse_punctuation(",")
+            width = parser.parse_integer()
+            parser.parse_punctuation(",")
+            stride = parser.parse_integer()
+        return (IntAttr(dim), IntAttr(width), IntAttr(stride))
+
+    def print_parameters(self, printer: Printer) -> None:
+        with printer.in_angle_brackets():
+            printer.print_string(f"{self.dim.data}, {self.width.data}, {self.stride.data}")

@@ -1,0 +1,232 @@
+"""Gemm -> the gemm-level module: views of the user's arrays, one gemmir.gemm, one epilogue.
+
+    func.func @gemm(%a, %b, %bias, %c)
+        %b_t    = memref.reinterpret_cast %b      strides swapped where B is stored n x k
+        gemmir.gemm %a, %b_t, %c
+        %bias_2 = memref.reinterpret_cast %bias   stride 0 where a vector or matrix is shared
+        gemmir.epilogue ins(%bias_2) outs(%c)     every step of the epilogue, in order
+
+Moves no data: a transposed or shared operand is the same array under other strides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from xdsl.dialects import arith, func, math, memref
+from xdsl.dialects.builtin import (
+    AnyFloat,
+    ArrayAttr,
+    DictionaryAttr,
+    FloatAttr,
+    FunctionType,
+    MemRefType,
+    ModuleOp,
+    StridedLayoutAttr,
+    StringAttr,
+    f32,
+    f64,
+)
+from xdsl.ir import Block, Operation, Region, SSAValue
+
+from gemmir.gemm import GELU_CUBIC, GELU_SQRT_2_OVER_PI, Gemm, Operand
+from gemmir.ir.dialect import EpilogueOp, GemmOp, YieldOp, memref_type
+
+ELEMENT_TYPES: Final[Mapping[str, AnyFloat]] = {"f32": f32, "f64": f64}
+"""The element type in the IR of each `Gemm.dtype`."""
+
+ARGUMENT_NAME: Final = "gemmir.name"
+ARGUMENT_ACCESS: Final = "gemmir.access"
+"""Argument attributes: what the array is called, and whether it is read, written or both."""
+
+Access = Literal["read", "write", "readwrite"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Argument:
+    """One array of a function: its name for the caller, its type, and how it is used."""
+
+    name: str
+    type: MemRefType[AnyFloat]
+    access: Access
+
+
+def packed_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Strides in elements of a row-major array without gaps; an empty dimension counts as 1."""
+    strides: list[int] = []
+    size = 1
+    for extent in reversed(shape):
+        strides.append(size)
+        size *= max(extent, 1)
+    return tuple(reversed(strides))
+
+
+def strided_memref(
+    element: AnyFloat, shape: Sequence[int], strides: Sequence[int]
+) -> MemRefType[AnyFloat]:
+    """A memref type with these strides in elements; packed row-major ones need no layout."""
+    if tuple(strides) == packed_strides(shape):
+        return MemRefType(element, shape)
+    return MemRefType(element, shape, StridedLayoutAttr(strides))
+
+
+def new_function(symbol: str, arguments: Sequence[Argument]) -> tuple[ModuleOp, Block]:
+    """A module of one function of `arguments`, and its body, which still needs its ops."""
+    types = [argument.type for argument in arguments]
+    block = Block(arg_types=types)
+    for value, argument in zip(block.args, arguments, strict=True):
+        value.name_hint = argument.name
+    attributes = ArrayAttr(
+        DictionaryAttr({ARGUMENT_NAME: StringAttr(a.name), ARGUMENT_ACCESS: StringAttr(a.access)})
+        for a in arguments
+    )
+    function = func.FuncOp(
+        symbol, FunctionType.from_lists(types, ()), Region(block), arg_attrs=attributes
+    )
+    return ModuleOp([function]), block
+
+
+def _append(block: Block, op: Operation, hint: str) -> SSAValue:
+    block.add_op(op)
+    op.results[0].name_hint = hint
+    return op.results[0]
+
+
+def view(
+    block: Block, source: SSAValue, shape: Sequence[int], strides: Sequence[int], hint: str
+) -> SSAValue:
+    """Append a cast of memref `source` to `shape` and `strides` in elements, from its start."""
+    result = strided_memref(memref_type(source).element_type, shape, strides)
+    cast = memref.ReinterpretCastOp(source, (), (), (), (0,), shape, strides, result)
+    return _append(block, cast, hint)
+
+
+def build(gemm: Gemm, symbol: str = "gemm") -> ModuleOp:
+    """The gemm-level module of one function `symbol` that computes `gemm`.
+
+    Its arguments are `gemm.operands` in order, the output last.
+    """
+    element = ELEMENT_TYPES[gemm.dtype]
+    operands = {operand.name: operand for operand in gemm.operands}
+    module, block = new_function(
+        symbol, [_argument(operand, element) for operand in operands.values()]
+    )
+    values = dict(zip(operands, block.args, strict=True))
+    a = _matrix(block, values["a"], operands["a"], gemm, transposed=gemm.trans_a)
+    b = _matrix(block, values["b"], operands["b"], gemm, transposed=gemm.trans_b)
+    block.add_op(GemmOp(a, b, values["c"], alpha=gemm.alpha, beta=gemm.beta))
+    if gemm.steps:
+        inputs = [_epilogue_input(block, values, gemm, step) for step in gemm.steps]
+        add_epilogue(block, gemm.steps, [v for v in inputs if v is not None], values["c"])
+    block.add_op(func.ReturnOp())
+    return module
+
+
+def _argument(operand: Operand, element: AnyFloat) -> Argument:
+    memref = strided_memref(element, operand.shape, operand.strides)
+    return Argument(name=operand.name, type=memref, access=operand.access)
+
+
+def _matrix(
+    block: Block, source: SSAValue, operand: Operand, gemm: Gemm, *, transposed: bool
+) -> SSAValue:
+    """The stored `operand` as the product reads it: op(A) or op(B), one for each of the batch."""
+    shape, strides, hint = operand.shape, operand.strides, operand.name
+    if transposed:
+        shape = (*shape[:-2], shape[-1], shape[-2])
+        strides = (*strides[:-2], strides[-1], strides[-2])
+        hint += "_t"
+    if gemm.batch is not None and len(shape) == 2:
+        shape, strides = (gemm.batch, *shape), (0, *strides)
+        hint += "_shared"
+    if (shape, strides) == (operand.shape, operand.strides):
+        return source
+    return view(block, source, shape, strides, hint)
+
+
+def _epilogue_input(
+    block: Block, values: Mapping[str, SSAValue], gemm: Gemm, step: str
+) -> SSAValue | None:
+    """The operand of an epilogue step in the shape of C; None where the step has none."""
+    if step == "bias":
+        shape = memref_type(values["c"]).get_shape()
+        strides = (*(0 for _ in shape[1:]), 1)
+        return view(block, values["bias"], shape, strides, "bias_rows")
+    return values.get(step)
+
+
+def add_epilogue(
+    block: Block, steps: Sequence[str], inputs: Sequence[SSAValue], output: SSAValue
+) -> None:
+    """Append one gemmir.epilogue that applies `steps` to `output`, in order.
+
+    `inputs` are the operands of those steps that have one (bias, residual), of the shape of
+    `output`.
+    """
+    element = memref_type(output).element_type
+    body = Block(arg_types=[element] * (len(inputs) + 1))
+    for argument, value in zip(body.args, (*inputs, output), strict=True):
+        argument.name_hint = f"{value.name_hint}_element"
+    *operands, x = body.args
+    elementwise = _Elementwise(block=body, element=element)
+    remaining = iter(operands)
+    for step in steps:
+        x = _STEPS[step](elementwise, x, remaining)
+    body.add_op(YieldOp(x))
+    block.add_op(EpilogueOp(inputs, output, Region(body)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Elementwise:
+    """Appends scalar operations to the body of an epilogue."""
+
+    block: Block
+    element: AnyFloat
+
+    def constant(self, value: float) -> SSAValue:
+        return _append(self.block, arith.ConstantOp(FloatAttr(value, self.element)), "cst")
+
+    def add(self, x: SSAValue, y: SSAValue, hint: str) -> SSAValue:
+        return _append(self.block, arith.AddfOp(x, y), hint)
+
+    def mul(self, x: SSAValue, y: SSAValue, hint: str) -> SSAValue:
+        return _append(self.block, arith.MulfOp(x, y), hint)
+
+    def over_one_plus_exp(self, x: SSAValue, exponent: SSAValue, hint: str) -> SSAValue:
+        """x / (1 + exp(exponent)): x times the logistic function of -exponent."""
+        exp = _append(self.block, math.ExpOp(exponent), "exp")
+        return _append(
+            self.block, arith.DivfOp(x, self.add(self.constant(1.0), exp, "denominator")), hint
+        )
+
+
+def _add_operand(body: _Elementwise, x: SSAValue, operands: Iterator[SSAValue]) -> SSAValue:
+    return body.add(x, next(operands), "sum")
+
+
+def _relu(body: _Elementwise, x: SSAValue, operands: Iterator[SSAValue]) -> SSAValue:
+    return _append(body.block, arith.MaximumfOp(x, body.constant(0.0)), "relu")
+
+
+def _silu(body: _Elementwise, x: SSAValue, operands: Iterator[SSAValue]) -> SSAValue:
+    minus_x = _append(body.block, arith.NegfOp(x), "minus_x")
+    return body.over_one_plus_exp(x, minus_x, "silu")
+
+
+def _gelu(body: _Elementwise, x: SSAValue, operands: Iterator[SSAValue]) -> SSAValue:
+    """x / (1 + exp(-2 u)) with u = sqrt(2 / pi) (x + 0.044715 x^3): gelu in its tanh form."""
+    cube = body.mul(body.mul(x, x, "square"), x, "cube")
+    inner = body.add(x, body.mul(body.constant(GELU_CUBIC), cube, "cubic"), "inner")
+    minus_2u = body.mul(body.constant(-2.0 * GELU_SQRT_2_OVER_PI), inner, "minus_2u")
+    return body.over_one_plus_exp(x, minus_2u, "gelu")
+
+
+_STEPS: Final[Mapping[str, Callable[[_Elementwise, SSAValue, Iterator[SSAValue]], SSAValue]]] = {
+    "bias": _add_operand,
+    "residual": _add_operand,
+    "relu": _relu,
+    "gelu": _gelu,
+    "silu": _silu,
+}

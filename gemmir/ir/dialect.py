@@ -1,0 +1,416 @@
+"""The `gemmir` dialect: what a GEMM needs and upstream dialects, as xDSL has them, cannot say.
+
+| op                    | level               | meaning                                             |
+|-----------------------|---------------------|-----------------------------------------------------|
+| `gemmir.gemm`         | gemm to promoted    | C = alpha * A @ B + beta * C                        |
+| `gemmir.epilogue`     | gemm to promoted    | an elementwise function of tiles, into one of them  |
+| `gemmir.forall`       | tiled and below     | a loop whose iterations run on other cores          |
+| `gemmir.pack`         | promoted            | copy into a promoted buffer, zero-filled at the edge |
+| `gemmir.prefetch`     | promoted and below  | bring a tile near; no effect on values              |
+| `gemmir.outerproduct` | vectorized          | acc + lhs @ rhs with one fused rounding an element  |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
+    AnyFloat,
+    AnyFloatConstr,
+    FloatAttr,
+    IndexType,
+    MemRefType,
+    NoneAttr,
+    StridedLayoutAttr,
+    StringAttr,
+    VectorType,
+    f64,
+    i1,
+)
+from xdsl.ir import Attribute, Dialect, Operation, Region, SSAValue
+from xdsl.irdl import (
+    IRDLOperation,
+    VarConstraint,
+    base,
+    irdl_op_definition,
+    operand_def,
+    opt_operand_def,
+    prop_def,
+    region_def,
+    result_def,
+    traits_def,
+    var_operand_def,
+)
+from xdsl.parser import Parser
+from xdsl.printer import Printer
+from xdsl.traits import (
+    IsTerminator,
+    MemoryReadEffect,
+    MemoryWriteEffect,
+    NoMemoryEffect,
+    RecursiveMemoryEffect,
+    SingleBlockImplicitTerminator,
+    ensure_terminator,
+)
+from xdsl.utils.exceptions import VerifyException
+
+from gemmir.ir.attributes import PanelAttr, SpaceAttr
+
+CORES = "cores"
+"""The mapping of `gemmir.forall` onto the cores of a CPU."""
+
+_MemRef = base(MemRefType)
+
+
+def memref_type(value: SSAValue) -> MemRefType[AnyFloat]:
+    """The type of a memref of floats; the verifiers guarantee that it is one."""
+    assert isinstance(value.type, MemRefType)
+    return value.type
+
+
+def _require_same_elements(name: str, types: Sequence[MemRefType[Attribute]]) -> None:
+    if len({t.element_type for t in types}) > 1:
+        raise VerifyException(
+            f"{name}: element types {[str(t.element_type) for t in types]} differ"
+        )
+
+
+def _require_extent(name: str, dimension: str, *extents: int) -> None:
+    static = {e for e in extents if e != DYNAMIC_INDEX}
+    if len(static) > 1:
+        raise VerifyException(f"{name}: extents {sorted(static)} of {dimension} differ")
+
+
+@irdl_op_definition
+class GemmOp(IRDLOperation):
+    """C = alpha * A @ B + beta * C on memrefs m x k, k x n, m x n, with one optional batch dimension.
+
+    Where `first` is given and false, beta is taken as 1: the op then continues a sum that an
+    earlier slice of k has begun. With beta = 0 the old C is not read.
+    """
+
+    name = "gemmir.gemm"
+
+    a = operand_def(_MemRef)
+    b = operand_def(_MemRef)
+    c = operand_def(_MemRef)
+    first = opt_operand_def(i1)
+    alpha = prop_def(FloatAttr)
+    beta = prop_def(FloatAttr)
+
+    assembly_format: ClassVar[str] = (
+        "$a `,` $b `,` $c (`first` $first^)? `alpha` $alpha `beta` $beta attr-dict"
+        " `:` type($a) `,` type($b) `,` type($c)"
+    )
+    traits = traits_def(MemoryReadEffect(), MemoryWriteEffect())
+
+    def __init__(
+        self,
+        a: SSAValue,
+        b: SSAValue,
+        c: SSAValue,
+        *,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+        first: SSAValue | None = None,
+    ) -> None:
+        super().__init__(
+            operands=[a, b, c, first],
+            properties={"alpha": FloatAttr(alpha, f64), "beta": FloatAttr(beta, f64)},
+        )
+
+    def verify_(self) -> None:
+        types = [memref_type(v) for v in (self.a, self.b, self.c)]
+        _require_same_elements(self.name, types)
+        shapes = [t.get_shape() for t in types]
+        if len({len(s) for s in shapes}) > 1 or len(shapes[0]) not in (2, 3):
+            raise VerifyException(
+                f"{self.name}: ranks {[len(s) for s in shapes]} must be all 2, or all 3 with a batch"
+            )
+        a, b, c = shapes
+        _require_extent(self.name, "m", a[-2], c[-2])
+        _require_extent(self.name, "n", b[-1], c[-1])
+        _require_extent(self.name, "k", a[-1], b[-2])
+        if len(a) == 3:
+            _require_extent(self.name, "batch", a[0], b[0], c[0])
+        for attribute in (self.alpha, self.beta):
+            if attribute.type != f64:
+                raise VerifyException(f"{self.name}: alpha and beta are written as f64")
+
+
+@irdl_op_definition
+class YieldOp(IRDLOperation):
+    """Ends the region of `gemmir.epilogue` with the element to store, or that of `gemmir.forall`."""
+
+    name = "gemmir.yield"
+
+    value = opt_operand_def(AnyFloatConstr)
+
+    assembly_format: ClassVar[str] = "($value^ `:` type($value))? attr-dict"
+    traits = traits_def(IsTerminator())
+
+    def __init__(self, value: SSAValue | None = None) -> None:
+        super().__init__(operands=[value])
+
+
+@irdl_op_definition
+class EpilogueOp(IRDLOperation):
+    """Apply an elementwise function to tiles of one shape and store into `output`.
+
+    The region has one scalar argument for each input and a last one for the old element of
+    `output`, which is read only if the argument is used. A broadcast operand is a memref with a
+    stride of 0.
+    """
+
+    name = "gemmir.epilogue"
+
+    inputs = var_operand_def(_MemRef)
+    output = operand_def(_MemRef)
+    body = region_def("single_block")
+
+    assembly_format: ClassVar[str] = (
+        "(`ins` `(` $inputs^ `:` type($inputs) `)`)? `outs` `(` $output `:` type($output) `)`"
+        " $body attr-dict"
+    )
+    traits = traits_def(RecursiveMemoryEffect(), MemoryReadEffect(), MemoryWriteEffect())
+
+    def __init__(self, inputs: Sequence[SSAValue], output: SSAValue, body: Region) -> None:
+        super().__init__(operands=[inputs, output], regions=[body])
+
+    def verify_(self) -> None:
+        types = [memref_type(v) for v in self.operands]
+        _require_same_elements(self.name, types)
+        shapes = [t.get_shape() for t in types]
+        if len({len(s) for s in shapes}) > 1:
+            raise VerifyException(f"{self.name}: ranks {[len(s) for s in shapes]} differ")
+        for dim, extents in enumerate(zip(*shapes, strict=True)):
+            _require_extent(self.name, f"dimension {dim}", *extents)
+        block = self.body.block
+        element = types[-1].element_type
+        if tuple(block.arg_types) != (element,) * len(types):
+            raise VerifyException(
+                f"{self.name}: the region needs {len(types)} arguments of {element}, "
+                f"one an operand, and has {[str(t) for t in block.arg_types]}"
+            )
+        if not isinstance(block.last_op, YieldOp):
+            raise VerifyException(f"{self.name}: the region must end in gemmir.yield")
+        for op in block.ops:
+            if not isinstance(op, YieldOp) and op.name.split(".")[0] not in ("arith", "math"):
+                raise VerifyException(f"{self.name}: {op.name} is not an elementwise op")
+            if op.regions:
+                raise VerifyException(f"{self.name}: {op.name} has a region")
+        stored = block.last_op.value
+        if stored is None or stored.type != element:
+            raise VerifyException(f"{self.name}: the region must yield one {element}")
+
+
+@irdl_op_definition
+class ForallOp(IRDLOperation):
+    """A loop whose iterations are independent and run on the units that `over` names.
+
+    Iterations are dealt to the units in contiguous blocks, so that which unit computes an element
+    never changes its bits.
+    """
+
+    name = "gemmir.forall"
+
+    lb = operand_def(IndexType())
+    ub = operand_def(IndexType())
+    step = operand_def(IndexType())
+    over = prop_def(StringAttr)
+    body = region_def("single_block")
+
+    traits = traits_def(SingleBlockImplicitTerminator(YieldOp), RecursiveMemoryEffect())
+
+    def __init__(self, lb: SSAValue, ub: SSAValue, step: SSAValue, over: str, body: Region) -> None:
+        super().__init__(
+            operands=[lb, ub, step], properties={"over": StringAttr(over)}, regions=[body]
+        )
+
+    def verify_(self) -> None:
+        if tuple(self.body.block.arg_types) != (IndexType(),):
+            raise VerifyException(f"{self.name}: the body takes one index")
+        if self.over.data != CORES:
+            raise VerifyException(f"{self.name}: over {self.over.data!r} is not {CORES!r}")
+
+    def print(self, printer: Printer) -> None:
+        printer.print_string(" ")
+        printer.print_ssa_value(self.body.block.args[0])
+        for word, value in ((" = ", self.lb), (" to ", self.ub), (" step ", self.step)):
+            printer.print_string(word)
+            printer.print_ssa_value(value)
+        printer.print_string(f" over {self.over.data} ")
+        printer.print_region(
+            self.body,
+            print_entry_block_args=False,
+            print_empty_block=False,
+            print_block_terminators=False,
+        )
+        printer.print_op_attributes(self.attributes)
+
+    @classmethod
+    def parse(cls, parser: Parser) -> ForallOp:
+        argument = parser.parse_argument(expect_type=False)
+        parser.parse_punctuation("=")
+        lb = parser.parse_unresolved_operand()
+        parser.parse_keyword("to")
+        ub = parser.parse_unresolved_operand()
+        parser.parse_keyword("step")
+        step = parser.parse_unresolved_operand()
+        parser.parse_keyword("over")
+        over = parser.parse_identifier()
+        bounds = [parser.resolve_operand(v, IndexType()) for v in (lb, ub, step)]
+        body = parser.parse_region((argument.resolve(IndexType()),))
+        attributes = parser.parse_optional_attr_dict()
+        op = cls(*bounds, over, body)
+        op.attributes |= attributes
+        for trait in op.get_traits_of_type(SingleBlockImplicitTerminator):
+            ensure_terminator(op, trait)
+        return op
+
+
+@irdl_op_definition
+class PackOp(IRDLOperation):
+    """Copy `source` into the leading corner of the panels of `target`.
+
+    The last panel that is touched is filled up with zeros to its full width; nothing beyond it is
+    written.
+    """
+
+    name = "gemmir.pack"
+
+    source = operand_def(_MemRef)
+    target = operand_def(_MemRef)
+
+    assembly_format: ClassVar[str] = (
+        "$source `into` $target attr-dict `:` type($source) `into` type($target)"
+    )
+    traits = traits_def(MemoryReadEffect(), MemoryWriteEffect())
+
+    def __init__(self, source: SSAValue, target: SSAValue) -> None:
+        super().__init__(operands=[source, target])
+
+    def verify_(self) -> None:
+        source, target = memref_type(self.source), memref_type(self.target)
+        _require_same_elements(self.name, (source, target))
+        if not isinstance(target.layout, PanelAttr):
+            raise VerifyException(f"{self.name}: the target {target} has no panel layout")
+        if len(source.get_shape()) != 2 or len(target.get_shape()) != 2:
+            raise VerifyException(f"{self.name}: source and target must be matrices")
+        for dim, (extent, room) in enumerate(
+            zip(source.get_shape(), target.get_shape(), strict=True)
+        ):
+            if DYNAMIC_INDEX not in (extent, room) and extent > room:
+                raise VerifyException(
+                    f"{self.name}: extent {extent} of dimension {dim} does not fit into {room}"
+                )
+
+
+@irdl_op_definition
+class PrefetchOp(IRDLOperation):
+    """Ask for every row of a tile to be brought into the first cache level, to be written soon."""
+
+    name = "gemmir.prefetch"
+
+    source = operand_def(_MemRef)
+
+    assembly_format: ClassVar[str] = "$source attr-dict `:` type($source)"
+    traits = traits_def(MemoryReadEffect())
+
+    def __init__(self, source: SSAValue) -> None:
+        super().__init__(operands=[source])
+
+
+@irdl_op_definition
+class OuterProductOp(IRDLOperation):
+    """acc + lhs @ rhs for a column lhs (r x 1), a row rhs (1 x c) and a tile acc (r x c).
+
+    Each element is one fused multiply-add. The last dimension of the tile is the width of the
+    vector unit.
+    """
+
+    name = "gemmir.outerproduct"
+
+    T: ClassVar = VarConstraint("T", base(VectorType))
+
+    lhs = operand_def(base(VectorType))
+    rhs = operand_def(base(VectorType))
+    acc = operand_def(T)
+    result = result_def(T)
+
+    assembly_format: ClassVar[str] = (
+        "$lhs `,` $rhs `,` $acc attr-dict `:` type($lhs) `,` type($rhs) `,` type($acc)"
+    )
+    traits = traits_def(NoMemoryEffect())
+
+    def __init__(self, lhs: SSAValue, rhs: SSAValue, acc: SSAValue) -> None:
+        super().__init__(operands=[lhs, rhs, acc], result_types=[acc.type])
+
+    def verify_(self) -> None:
+        types = [v.type for v in (self.lhs, self.rhs, self.acc)]
+        shapes: list[tuple[int, ...]] = []
+        for t in types:
+            assert isinstance(t, VectorType)
+            shapes.append(t.get_shape())
+        if any(len(s) != 2 for s in shapes):
+            raise VerifyException(f"{self.name}: shapes {shapes} are not all matrices")
+        lhs, rhs, acc = shapes
+        if lhs != (acc[0], 1) or rhs != (1, acc[1]):
+            raise VerifyException(
+                f"{self.name}: {lhs} by {rhs} is not a rank-1 update of {acc}; "
+                f"expected {(acc[0], 1)} by {(1, acc[1])}"
+            )
+        if len({t.element_type for t in types if isinstance(t, VectorType)}) > 1:
+            raise VerifyException(f"{self.name}: element types differ")
+
+
+GEMMIR = Dialect(
+    "gemmir",
+    [EpilogueOp, ForallOp, GemmOp, OuterProductOp, PackOp, PrefetchOp, YieldOp],
+    [PanelAttr, SpaceAttr],
+)
+
+
+def static_strides(t: MemRefType[Attribute]) -> tuple[int, ...]:
+    """Strides in elements of a memref whose layout is strided or absent; all are static here."""
+    if isinstance(t.layout, NoneAttr):
+        strides: list[int] = []
+        size = 1
+        for extent in reversed(t.get_shape()):
+            strides.append(size)
+            size *= extent
+        return tuple(reversed(strides))
+    if not isinstance(t.layout, StridedLayoutAttr):
+        raise VerifyException(f"{t} is not strided")
+    found = t.layout.get_strides()
+    if any(s is None for s in found):
+        raise VerifyException(f"{t} has a dynamic stride")
+    return tuple(s for s in found if s is not None)
+
+
+def enclosing_ops(op: Operation) -> list[Operation]:
+    """The ops around `op`, innermost first."""
+    found: list[Operation] = []
+    parent = op.parent_op()
+    while parent is not None:
+        found.append(parent)
+        parent = parent.parent_op()
+    return found
+
+
+__all__ = [
+    "CORES",
+    "GEMMIR",
+    "EpilogueOp",
+    "ForallOp",
+    "GemmOp",
+    "OuterProductOp",
+    "PackOp",
+    "PrefetchOp",
+    "YieldOp",
+    "enclosing_ops",
+    "memref_type",
+    "static_strides",
+]

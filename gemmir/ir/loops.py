@@ -1,0 +1,88 @@
+"""Loops of a GEMM nest: how they are made, named and found.
+
+A loop carries the discardable attribute `gemmir.dim` with the dimension of the GEMM that it walks,
+so that later passes can name it after the IR has been printed and parsed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from xdsl.builder import Builder
+from xdsl.dialects import scf
+from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.rewriter import InsertPoint
+
+from gemmir.errors import ScheduleError
+from gemmir.ir.dialect import ForallOp, GemmOp, YieldOp, enclosing_ops
+from gemmir.ir.index import INDEX, constant_of
+
+DIMENSION: Final = "gemmir.dim"
+DIMENSIONS: Final = ("batch", "m", "n", "k")
+
+Loop: TypeAlias = scf.ForOp | ForallOp
+
+
+def gemms(module: ModuleOp) -> list[GemmOp]:
+    """The `gemmir.gemm` ops of a module; a list, so that they may be rewritten on the way."""
+    return [op for op in module.walk() if isinstance(op, GemmOp)]
+
+
+def require_gemms(pass_name: str, module: ModuleOp) -> list[GemmOp]:
+    """The `gemmir.gemm` ops of a module; `ScheduleError` (GEM0301) where there are none left."""
+    found = gemms(module)
+    if not found:
+        raise ScheduleError(
+            "GEM0301",
+            f"{pass_name}: there is no gemmir.gemm to work on",
+            f"put {pass_name} before vectorize",
+        )
+    return found
+
+
+def open_loop(
+    builder: Builder,
+    dimension: str,
+    bounds: tuple[SSAValue, SSAValue, SSAValue],
+    over: str | None = None,
+) -> tuple[SSAValue, Builder]:
+    """Insert an empty loop from, to, by `bounds`; returns its variable and a builder inside it."""
+    end = scf.YieldOp() if over is None else YieldOp()
+    body = Block([end], arg_types=[INDEX])
+    region = Region(body)
+    loop = scf.ForOp(*bounds, [], region) if over is None else ForallOp(*bounds, over, region)
+    loop.attributes[DIMENSION] = StringAttr(dimension)
+    builder.insert(loop)
+    return body.args[0], Builder(InsertPoint.before(end))
+
+
+def dimension_of(op: Operation) -> str | None:
+    """The dimension that a loop walks, None where `op` is no loop of a GEMM nest."""
+    name = op.attributes.get(DIMENSION)
+    return name.data if isinstance(op, Loop) and isinstance(name, StringAttr) else None
+
+
+def loops_around(op: Operation, dimension: str) -> list[Loop]:
+    """The loops over `dimension` around `op`, innermost first."""
+    return [o for o in enclosing_ops(op) if isinstance(o, Loop) and dimension_of(o) == dimension]
+
+
+def runs_more_than_once(loop: Loop) -> bool:
+    """Whether the bounds alone show that the loop has at least two iterations."""
+    lb, ub, step = (constant_of(v) for v in (loop.lb, loop.ub, loop.step))
+    return lb is not None and ub is not None and step is not None and lb + step < ub
+
+
+def conditional(
+    condition: SSAValue,
+    then: Callable[[Builder], object],
+    otherwise: Callable[[Builder], object],
+) -> scf.IfOp:
+    """An `scf.if` whose two bodies are filled by the callables."""
+    blocks = [Block([scf.YieldOp()]), Block([scf.YieldOp()])]
+    for block, fill in zip(blocks, (then, otherwise), strict=True):
+        assert block.last_op is not None
+        fill(Builder(InsertPoint.before(block.last_op)))
+    return scf.IfOp(condition, [], Region(blocks[0]), Region(blocks[1]))

@@ -1,0 +1,126 @@
+"""Views of memrefs: extents, subviews and the chains that lead from an array to a tile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from xdsl.builder import Builder
+from xdsl.dialects import memref
+from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
+    AnyFloat,
+    MemRefType,
+    NoneAttr,
+    StridedLayoutAttr,
+)
+from xdsl.ir import SSAValue
+
+from gemmir.errors import ScheduleError
+from gemmir.ir.attributes import PanelAttr
+from gemmir.ir.dialect import memref_type, static_strides
+from gemmir.ir.index import Extent, upper_bound
+
+
+def _mixed(static: Sequence[int], dynamic: Sequence[SSAValue]) -> tuple[Extent, ...]:
+    values = iter(dynamic)
+    return tuple(next(values) if s == DYNAMIC_INDEX else s for s in static)
+
+
+def offsets_of(view: memref.SubviewOp) -> tuple[Extent, ...]:
+    """The offsets of a subview, static and dynamic ones mixed."""
+    return _mixed(view.static_offsets.get_values(), view.offsets)
+
+
+def sizes_of(view: memref.SubviewOp) -> tuple[Extent, ...]:
+    """The sizes of a subview, static and dynamic ones mixed."""
+    return _mixed(view.static_sizes.get_values(), view.sizes)
+
+
+def extents(value: SSAValue) -> tuple[Extent, ...]:
+    """The extents of a memref; dynamic ones are found at the subview that made it."""
+    shape = memref_type(value).get_shape()
+    if DYNAMIC_INDEX not in shape:
+        return shape
+    assert isinstance(value.owner, memref.SubviewOp)
+    sizes = sizes_of(value.owner)
+    return sizes[len(sizes) - len(shape) :]
+
+
+def subview(
+    builder: Builder,
+    source: SSAValue,
+    offsets: Sequence[Extent],
+    sizes: Sequence[Extent],
+    *,
+    drop_batch: bool = False,
+    one_panel: bool = False,
+) -> SSAValue:
+    """A window into `source`; with `drop_batch` its first dimension, of size 1, is dropped.
+
+    A window that begins at the origin of a panel layout keeps it, unless `one_panel` says that it
+    is a single panel; one inside a single panel is strided. Raises `ScheduleError` (GEM0310) for
+    any other window into panels.
+    """
+    result = _subview_type(memref_type(source), offsets, sizes, one_panel)
+    if drop_batch:
+        assert isinstance(result.layout, StridedLayoutAttr)
+        strides = static_strides(result)[1:]
+        result = MemRefType(
+            result.element_type,
+            result.get_shape()[1:],
+            StridedLayoutAttr(strides, None),
+            result.memory_space,
+        )
+    view = memref.SubviewOp.get(source, offsets, sizes, [1] * len(sizes), result)
+    view.result.name_hint = source.name_hint
+    return builder.insert(view).result
+
+
+def _subview_type(
+    source: MemRefType[AnyFloat],
+    offsets: Sequence[Extent],
+    sizes: Sequence[Extent],
+    one_panel: bool,
+) -> MemRefType[AnyFloat]:
+    shape = [s if isinstance(s, int) else DYNAMIC_INDEX for s in sizes]
+    at_origin = all(isinstance(o, int) and o == 0 for o in offsets)
+    layout = source.layout
+    if isinstance(layout, PanelAttr):
+        if one_panel or not at_origin:
+            offset = 0 if at_origin else None
+            layout = StridedLayoutAttr(_strides_in_panel(layout, sizes), offset)
+    elif not (at_origin and isinstance(layout, NoneAttr) and tuple(shape) == source.get_shape()):
+        layout = StridedLayoutAttr(static_strides(source), 0 if at_origin else None)
+    return MemRefType(source.element_type, shape, layout, source.memory_space)
+
+
+def _strides_in_panel(layout: PanelAttr, sizes: Sequence[Extent]) -> tuple[int, int]:
+    dim, width = layout.dim.data, layout.width.data
+    bound = upper_bound(sizes[dim])
+    if bound is None or bound > width:
+        raise ScheduleError(
+            "GEM0310",
+            f"a tile of {bound or 'unknown size'} along {'mn'[dim]} does not lie in one panel "
+            f"of {width}",
+            f"tile {'mn'[dim]} by {width} after the promotion, or promote after tiling",
+        )
+    return (1, width) if dim == 0 else (width, 1)
+
+
+def chain(value: SSAValue) -> tuple[SSAValue, list[memref.SubviewOp]]:
+    """The array that a tile was cut from, and the subviews in between, outermost first."""
+    views: list[memref.SubviewOp] = []
+    while isinstance(value.owner, memref.SubviewOp):
+        views.append(value.owner)
+        value = value.owner.source
+    return value, views[::-1]
+
+
+def follow(builder: Builder, source: SSAValue, views: Sequence[memref.SubviewOp]) -> SSAValue:
+    """Cut from `source`, of the same shape, the tile that the chain `views` cuts from its root."""
+    for view in views:
+        ranks = len(memref_type(view.source).get_shape()), len(memref_type(view.result).get_shape())
+        source = subview(
+            builder, source, offsets_of(view), sizes_of(view), drop_batch=ranks[0] > ranks[1]
+        )
+    return source

@@ -1,0 +1,156 @@
+"""Write `math.exp` on vectors as arithmetic that every vector unit has.
+
+    exp(x) = 2**i * p(r),   i = round(x / ln 2),   r = x - i * ln 2,   |r| <= ln 2 / 2
+
+p is a polynomial by Horner's rule and 2**i is put together from exponent bits (Cody and Waite,
+Software Manual for the Elementary Functions, 1980, chapter 6; ln 2 is split in two so that r is
+exact). The error is below 2 units in the last place where the result is normal; arguments are
+clamped to the range in which it is, so that there is no overflow to infinity: where exp would
+overflow the largest power is returned, and where it would underflow the least.
+"""
+
+from __future__ import annotations
+
+import math as pymath
+from dataclasses import dataclass
+from typing import Final
+
+from xdsl.builder import Builder
+from xdsl.context import Context
+from xdsl.dialects import arith, builtin, math
+from xdsl.dialects.builtin import (
+    AnyFloat,
+    DenseIntOrFPElementsAttr,
+    IntegerType,
+    VectorType,
+    f32,
+    i32,
+    i64,
+)
+from xdsl.ir import Attribute, SSAValue
+from xdsl.passes import ModulePass
+
+from gemmir.errors import ScheduleError
+from gemmir.ir.index import before, entry_constant
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpFormat:
+    """What exp needs to know of an IEEE format."""
+
+    low: float
+    high: float
+    ln2_high: float
+    ln2_low: float
+    degree: int
+    mantissa_bits: int
+    bias: int
+    bits: IntegerType
+
+    @property
+    def coefficients(self) -> tuple[float, ...]:
+        """Taylor coefficients of exp, highest first; on |r| <= ln 2 / 2 the rest is below 1 ulp."""
+        return tuple(1 / pymath.factorial(n) for n in range(self.degree, -1, -1))
+
+
+F32: Final = ExpFormat(
+    low=-87.0,
+    high=88.0,
+    ln2_high=0.693359375,
+    ln2_low=-2.12194440e-4,
+    degree=7,
+    mantissa_bits=23,
+    bias=127,
+    bits=i32,
+)
+F64: Final = ExpFormat(
+    low=-708.0,
+    high=709.0,
+    ln2_high=6.93145751953125e-1,
+    ln2_low=1.42860682030941723212e-6,
+    degree=13,
+    mantissa_bits=52,
+    bias=1023,
+    bits=i64,
+)
+"""The splits of ln 2 are those of Cephes (Moshier, Methods and Programs for Mathematical Functions,
+1989), expf and exp."""
+
+
+class _Vectors:
+    """Elementwise arithmetic on vectors of one type."""
+
+    def __init__(self, builder: Builder, anchor: math.ExpOp, made: VectorType[AnyFloat]) -> None:
+        self.builder = builder
+        self.anchor = anchor
+        self.made = made
+
+    def floats(self, value: float) -> SSAValue:
+        return entry_constant(self.anchor, DenseIntOrFPElementsAttr.from_list(self.made, [value]))
+
+    def integers(self, value: int, bits: IntegerType) -> SSAValue:
+        made = VectorType(bits, self.made.get_shape())
+        return entry_constant(self.anchor, DenseIntOrFPElementsAttr.from_list(made, [value]))
+
+    def of(self, element: Attribute) -> VectorType[Attribute]:
+        return VectorType(element, self.made.get_shape())
+
+    def fma(self, x: SSAValue, y: SSAValue, z: SSAValue) -> SSAValue:
+        return self.builder.insert(math.FmaOp(x, y, z)).result
+
+
+def expand_exp(op: math.ExpOp) -> None:
+    """Replace `op` by arithmetic."""
+    made = op.result.type
+    assert isinstance(made, VectorType)
+    format_ = F32 if made.element_type == f32 else F64
+    v = _Vectors(before(op), op, made)
+    insert = v.builder.insert
+    clamped = insert(arith.MinimumfOp(op.operand, v.floats(format_.high))).result
+    x = insert(arith.MaximumfOp(clamped, v.floats(format_.low))).result
+    scaled = insert(arith.MulfOp(x, v.floats(1 / pymath.log(2)))).result
+    power = insert(math.RoundEvenOp(scaled)).result
+    r = v.fma(power, v.floats(-format_.ln2_high), x)
+    r = v.fma(power, v.floats(-format_.ln2_low), r)
+    first, *rest = format_.coefficients
+    polynomial = v.floats(first)
+    for coefficient in rest:
+        polynomial = v.fma(polynomial, r, v.floats(coefficient))
+    result = insert(arith.MulfOp(polynomial, _power_of_two(v, power, format_))).result
+    op.result.replace_all_uses_with(result)
+    op.detach()
+    op.erase()
+
+
+def _power_of_two(v: _Vectors, power: SSAValue, format_: ExpFormat) -> SSAValue:
+    """2**power, by writing the exponent bits; through i32, which every unit can convert to."""
+    insert = v.builder.insert
+    exponent = insert(arith.FPToSIOp(power, v.of(i32))).result
+    if format_.bits != i32:
+        exponent = insert(arith.ExtSIOp(exponent, v.of(format_.bits))).result
+    biased = insert(arith.AddiOp(exponent, v.integers(format_.bias, format_.bits))).result
+    shift = v.integers(format_.mantissa_bits, format_.bits)
+    bits = insert(arith.ShLIOp(biased, shift)).result
+    return insert(arith.BitcastOp(bits, v.made)).result
+
+
+@dataclass(frozen=True)
+class ExpandMath(ModulePass):
+    """Expand `math.exp` on vectors."""
+
+    name = "gemmir-expand-math"
+
+    def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
+        found = [
+            o
+            for o in op.walk()
+            if isinstance(o, math.ExpOp) and isinstance(o.result.type, VectorType)
+        ]
+        if not found:
+            raise ScheduleError(
+                "GEM0385",
+                "expand-math: there is no math.exp on vectors",
+                "put it after vectorize, or leave it out",
+            )
+        for exp in found:
+            expand_exp(exp)

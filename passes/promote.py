@@ -1,0 +1,214 @@
+"""Bring an operand of a GEMM closer: into a packed buffer, or into registers.
+
+    gemmir.gemm %a, %b, %c     ->     gemmir.pack %b into %panels        (operand=b to=l3)
+                                      gemmir.gemm %a, %panels, %c
+
+    gemmir.gemm %a, %b, %c     ->     gemmir.gemm %a, %b, %acc           (operand=c to=registers)
+                                      gemmir.epilogue ins(%acc) outs(%c)
+
+The copy is made right before the innermost `gemmir.gemm`, so its place in the loops is the place
+of this pass among the `tile` passes. A packed tile is zero-filled to whole panels; the accumulator
+tile has its full static size, and what is written back is clipped to C.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdsl.context import Context
+from xdsl.dialects import arith, builtin, memref
+from xdsl.dialects.builtin import AnyFloat, FloatAttr, MemRefType
+from xdsl.ir import Block, Region, SSAValue
+from xdsl.passes import ModulePass
+
+from gemmir.errors import ScheduleError
+from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr
+from gemmir.ir.dialect import (
+    EpilogueOp,
+    ForallOp,
+    GemmOp,
+    PackOp,
+    PrefetchOp,
+    YieldOp,
+    enclosing_ops,
+    memref_type,
+)
+from gemmir.ir.index import before, enclosing_function, upper_bound
+from gemmir.ir.loops import conditional, require_gemms
+from gemmir.ir.views import extents, subview
+
+PAGE_BYTES = 4096
+"""Packed buffers begin on a page, so that a panel touches as few pages as it can."""
+
+CACHES = (Space.L1, Space.L2, Space.L3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackPlan:
+    """A packed copy of one operand: the static shape of its buffer and the layout in it."""
+
+    operand: str
+    shape: tuple[int, int]
+    layout: PanelAttr
+    space: Space
+
+
+def plan_pack(gemm: GemmOp, operand: str, to: str, layout: str | None) -> PackPlan:
+    """Decide the buffer for `operand`; `ScheduleError` (GEM0330 to GEM0333) if it cannot be."""
+    if to not in CACHES:
+        raise ScheduleError(
+            "GEM0330",
+            f"promote: operand={operand} to={to!r}",
+            f"use one of {', '.join(CACHES)} for a and b, registers for c",
+        )
+    value, dim = (gemm.a, 0) if operand == "a" else (gemm.b, 1)
+    kind, _, digits = (layout or "").partition(":")
+    if kind != "panel" or not digits.isdigit() or int(digits) < 1:
+        raise ScheduleError(
+            "GEM0331", f"promote: layout={layout!r} of {operand}", "use panel:WIDTH, as in panel:16"
+        )
+    if isinstance(memref_type(value).layout, PanelAttr):
+        raise ScheduleError("GEM0332", f"promote: operand {operand} is packed already")
+    if len(extents(value)) != 2:
+        raise ScheduleError("GEM0333", "promote: a batch cannot be packed", "tile batch by 1 first")
+    shape = [upper_bound(e) for e in extents(value)]
+    assert shape[0] is not None and shape[1] is not None
+    width, across = int(digits), max(shape[1 - dim] or 1, 1)
+    shape[dim] = max(-(-(shape[dim] or 0) // width), 1) * width
+    shape[1 - dim] = across
+    return PackPlan(
+        operand=operand,
+        shape=(shape[0] or 1, shape[1] or 1),
+        layout=PanelAttr(dim, width, across * width),
+        space=Space(to),
+    )
+
+
+def pack(gemm: GemmOp, plan: PackPlan) -> None:
+    """Copy the operand of `plan` into a buffer right before `gemm`, and let `gemm` read that."""
+    source = gemm.a if plan.operand == "a" else gemm.b
+    made = MemRefType(
+        memref_type(source).element_type, plan.shape, plan.layout, SpaceAttr(plan.space)
+    )
+    buffer = _allocate(gemm, made)
+    buffer.name_hint = f"{plan.operand}_packed"
+    builder = before(gemm)
+    view = subview(builder, buffer, (0, 0), extents(source))
+    builder.insert(PackOp(source, view))
+    gemm.operands[0 if plan.operand == "a" else 1] = view
+
+
+def _allocate(gemm: GemmOp, made: MemRefType[AnyFloat]) -> SSAValue:
+    """A buffer that lives for the whole call, or for one iteration of the loop over cores."""
+    around = [o for o in enclosing_ops(gemm) if isinstance(o, ForallOp)]
+    body = around[0].body.block if around else enclosing_function(gemm).body.block
+    alloc = memref.AllocOp.get(
+        made.element_type, PAGE_BYTES, made.shape, None, made.layout, made.memory_space
+    )
+    first = next(op for op in body.ops if not isinstance(op, arith.ConstantOp | memref.AllocOp))
+    body.insert_op_before(alloc, first)
+    assert body.last_op is not None
+    body.insert_op_before(memref.DeallocOp.get(alloc), body.last_op)
+    return alloc.memref
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccumulatePlan:
+    """An accumulator tile for C in registers."""
+
+    shape: tuple[int, int]
+    prefetch: bool
+
+
+def plan_accumulate(gemm: GemmOp, to: str, layout: str | None, prefetch: bool) -> AccumulatePlan:
+    """Decide the accumulator tile; `ScheduleError` (GEM0334, GEM0335) if it cannot be."""
+    if to != Space.REGISTERS or layout is not None:
+        raise ScheduleError(
+            "GEM0334",
+            f"promote: operand=c to={to} layout={layout}",
+            "C goes to=registers, with no layout",
+        )
+    if len(extents(gemm.c)) != 2:
+        raise ScheduleError("GEM0333", "promote: a batch cannot be kept", "tile batch by 1 first")
+    if isinstance(memref_type(gemm.c).memory_space, SpaceAttr):
+        raise ScheduleError("GEM0335", "promote: operand c is in registers already")
+    rows, columns = (upper_bound(e) for e in extents(gemm.c))
+    assert rows is not None and columns is not None
+    return AccumulatePlan(shape=(rows, columns), prefetch=prefetch)
+
+
+def accumulate(gemm: GemmOp, plan: AccumulatePlan) -> None:
+    """Let `gemm` sum into an accumulator tile, and write that back to C after it."""
+    builder = before(gemm)
+    c = gemm.c
+    element = memref_type(c).element_type
+    made = MemRefType(element, plan.shape, memory_space=SpaceAttr(Space.REGISTERS))
+    alloca = builder.insert(memref.AllocaOp(operands=[[], []], result_types=[made]))
+    alloca.memref.name_hint = "acc"
+    tile = subview(builder, alloca.memref, (0, 0), extents(c))
+    if plan.prefetch:
+        builder.insert(PrefetchOp(c))
+    alpha, beta = gemm.alpha.value.data, gemm.beta.value.data
+    builder.insert(GemmOp(gemm.a, gemm.b, tile))
+    if gemm.first is None or beta == 1:
+        builder.insert(_write_back(tile, c, alpha, beta))
+    else:
+        builder.insert(
+            conditional(
+                gemm.first,
+                lambda inner: inner.insert(_write_back(tile, c, alpha, beta)),
+                lambda inner: inner.insert(_write_back(tile, c, alpha, 1.0)),
+            )
+        )
+    gemm.detach()
+    gemm.erase()
+
+
+def _write_back(acc: SSAValue, c: SSAValue, alpha: float, beta: float) -> EpilogueOp:
+    """c = alpha * acc + beta * c, leaving out what alpha and beta make needless."""
+    element = memref_type(c).element_type
+    block = Block(arg_types=[element, element])
+    summed, old = block.args
+
+    def scaled(value: SSAValue, factor: float) -> SSAValue:
+        if factor == 1:
+            return value
+        constant = arith.ConstantOp(FloatAttr(factor, element))
+        product = arith.MulfOp(value, constant.result)
+        block.add_ops([constant, product])
+        return product.result
+
+    value = scaled(summed, alpha)
+    if beta != 0:
+        total = arith.AddfOp(value, scaled(old, beta))
+        block.add_op(total)
+        value = total.result
+    block.add_op(YieldOp(value))
+    return EpilogueOp([acc], c, Region(block))
+
+
+@dataclass(frozen=True)
+class Promote(ModulePass):
+    """Promote `operand` (a, b or c) `to` a memory space.
+
+    a and b go to a cache level with `layout=panel:WIDTH`; c goes to registers, and `prefetch=true`
+    asks for its tile before the sum begins.
+    """
+
+    name = "gemmir-promote"
+
+    operand: str
+    to: str
+    layout: str | None = None
+    prefetch: bool = False
+
+    def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
+        if self.operand not in ("a", "b", "c"):
+            raise ScheduleError("GEM0336", f"promote: operand={self.operand!r}", "use a, b or c")
+        if self.prefetch and self.operand != "c":
+            raise ScheduleError("GEM0337", "promote: prefetch is for operand=c", "leave it out")
+        for gemm in require_gemms("promote", op):
+            if self.operand == "c":
+                accumulate(gemm, plan_accumulate(gemm, self.to, self.layout, self.prefetch))
+            else:
+                pack(gemm, plan_pack(gemm, self.operand, self.to, self.layout))

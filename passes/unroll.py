@@ -1,0 +1,101 @@
+"""Repeat the body of the innermost loops over a dimension.
+
+    scf.for %k = 0 to kc step 1     ->     scf.for %k = 0 to kc / 4 * 4 step 4
+        body(%k)                               body(%k) … body(%k + 3)
+                                           scf.for %k = kc / 4 * 4 to kc step 1
+                                               body(%k)
+
+The second loop is left out where it would not run. Sums keep their order: each accumulator is
+carried through the copies one after another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdsl.builder import Builder
+from xdsl.context import Context
+from xdsl.dialects import arith, builtin, scf
+from xdsl.ir import Block, Region, SSAValue
+from xdsl.passes import ModulePass
+
+from gemmir.errors import ScheduleError
+from gemmir.ir.index import INDEX, as_index, at_end, before, constant_of, round_down
+from gemmir.ir.loops import DIMENSION, dimension_of
+
+
+def plan(module: builtin.ModuleOp, loop: str, factor: int) -> list[scf.ForOp]:
+    """The loops to unroll; `ScheduleError` (GEM0380, GEM0381) where there is none or no factor."""
+    if factor < 2:
+        raise ScheduleError("GEM0380", f"unroll: factor={factor} repeats nothing", "use 2 or more")
+    found = [op for op in module.walk() if isinstance(op, scf.ForOp) and _is_innermost(op, loop)]
+    if not found:
+        raise ScheduleError(
+            "GEM0381",
+            f"unroll: no innermost loop over {loop} carries a sum",
+            "unroll loop=k after vectorize",
+        )
+    return found
+
+
+def _is_innermost(op: scf.ForOp, loop: str) -> bool:
+    inner = any(isinstance(o, scf.ForOp | scf.IfOp) for o in op.body.block.ops)
+    return dimension_of(op) == loop and not inner and bool(op.iter_args)
+
+
+def unroll(loop: scf.ForOp, factor: int) -> None:
+    """Replace `loop`, of step 1 from 0, by a loop of step `factor` and one for what remains."""
+    builder = before(loop)
+    extent = constant_of(loop.ub)
+    end = round_down(builder, loop, loop.ub if extent is None else extent, factor)
+    sums: list[SSAValue] = list(loop.iter_args)
+    if end != 0:
+        bounds = (loop.lb, as_index(loop, end), as_index(loop, factor))
+        sums = _copies(builder, loop, bounds, sums, factor)
+    if extent is None or end != extent:
+        sums = _copies(builder, loop, (as_index(loop, end), loop.ub, loop.step), sums, 1)
+    for old, new in zip(loop.results, sums, strict=True):
+        old.replace_all_uses_with(new)
+    loop.detach()
+    loop.erase()
+
+
+def _copies(
+    builder: Builder,
+    loop: scf.ForOp,
+    bounds: tuple[SSAValue, SSAValue, SSAValue],
+    sums: list[SSAValue],
+    factor: int,
+) -> list[SSAValue]:
+    """A loop over `bounds` with `factor` copies of the body of `loop`; returns its results."""
+    body = Block(arg_types=[INDEX, *[v.type for v in sums]])
+    inner = at_end(body)
+    carried: list[SSAValue] = list(body.args[1:])
+    for step in range(factor):
+        at: SSAValue = body.args[0]
+        if step:
+            at = inner.insert(arith.AddiOp(at, as_index(loop, step))).result
+        mapping = dict(zip(loop.body.block.args, [at, *carried], strict=True))
+        for op in loop.body.block.ops:
+            if isinstance(op, scf.YieldOp):
+                carried = [mapping[v] for v in op.operands]
+            else:
+                inner.insert(op.clone(mapping))
+    inner.insert(scf.YieldOp(*carried))
+    made = scf.ForOp(*bounds, sums, Region(body))
+    made.attributes[DIMENSION] = loop.attributes[DIMENSION]
+    return list(builder.insert(made).results)
+
+
+@dataclass(frozen=True)
+class Unroll(ModulePass):
+    """Unroll the innermost loops over dimension `loop` by `factor`."""
+
+    name = "gemmir-unroll"
+
+    loop: str
+    factor: int
+
+    def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
+        for found in plan(op, self.loop, self.factor):
+            unroll(found, self.factor)

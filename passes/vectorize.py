@@ -1,0 +1,415 @@
+"""Feed the widest unit: turn a GEMM on an accumulator tile into vector code.
+
+    gemmir.gemm %a, %b, %acc   ->   scf.for %k … iter_args(%x = 0)
+      (6 x k, k x 8, 6 x 8)             %ak = vector.transfer_read %a[0, %k]   : vector<6x1xf32>
+                                        %bk = vector.transfer_read %b[%k, 0]   : vector<1x8xf32>
+                                        %y  = gemmir.outerproduct %ak, %bk, %x : vector<6x8xf32>
+
+A tile wider than the unit becomes several accumulators side by side. Copies (`gemmir.pack`) become
+loops over panels, and epilogues become vector arithmetic: one version for full tiles, one clipped
+at the edge of C. Needs C in registers; does not unroll.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xdsl.builder import Builder
+from xdsl.context import Context
+from xdsl.dialects import arith, builtin, memref, scf, vector
+from xdsl.dialects.builtin import (
+    AffineMapAttr,
+    AnyFloat,
+    ArrayAttr,
+    BoolAttr,
+    DenseIntOrFPElementsAttr,
+    FloatAttr,
+    StringAttr,
+    VectorType,
+)
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.ir.affine import AffineMap
+from xdsl.passes import ModulePass
+from xdsl.utils.arg_spec import ArgSpec
+
+from gemmir.errors import ScheduleError
+from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr
+from gemmir.ir.dialect import (
+    EpilogueOp,
+    GemmOp,
+    OuterProductOp,
+    PackOp,
+    YieldOp,
+    memref_type,
+    static_strides,
+)
+from gemmir.ir.index import (
+    INDEX,
+    Extent,
+    as_index,
+    at_end,
+    before,
+    both,
+    entry_constant,
+    equals,
+    round_down,
+)
+from gemmir.ir.loops import DIMENSION, conditional, open_loop, require_gemms
+from gemmir.ir.views import chain, extents, offsets_of, subview
+
+UNITS = ("fma",)
+COPY_BLOCK = 8
+"""Elements that a transposing copy takes at once from each row of its source: half a cache line
+of f32, so that rows are read by vectors."""
+
+_IDENTITY = AffineMapAttr(AffineMap.identity(2))
+_FLAGS = {
+    (p, q): ArrayAttr([BoolAttr.from_bool(p), BoolAttr.from_bool(q)])
+    for p in (False, True)
+    for q in (False, True)
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GemmPlan:
+    """One GEMM on an accumulator tile of static shape."""
+
+    accumulator: SSAValue
+    rows: int
+    columns: int
+    width: int
+    k: Extent
+
+    @property
+    def starts(self) -> range:
+        """First columns of the accumulators."""
+        return range(0, self.columns, self.width)
+
+
+def plan_gemm(gemm: GemmOp, with_: str, width: int) -> GemmPlan:
+    """Check that `gemm` can go to the unit; `ScheduleError` (GEM0370 to GEM0373) if not."""
+    if with_ not in UNITS:
+        raise ScheduleError(
+            "GEM0370", f"vectorize: with={with_!r} is no unit of a CPU", f"use {', '.join(UNITS)}"
+        )
+    if width < 1:
+        raise ScheduleError("GEM0371", f"vectorize: width={width}", "use the lanes of a vector")
+    accumulator = chain(gemm.c)[0]
+    space = memref_type(accumulator).memory_space
+    if not isinstance(space, SpaceAttr) or space.data != Space.REGISTERS:
+        raise ScheduleError(
+            "GEM0372",
+            "vectorize: C is not in registers",
+            "put promote{operand=c to=registers} before vectorize",
+        )
+    rows, columns = memref_type(accumulator).get_shape()
+    return GemmPlan(
+        accumulator=accumulator, rows=rows, columns=columns, width=width, k=extents(gemm.a)[1]
+    )
+
+
+def _read(
+    builder: Builder,
+    anchor: Operation,
+    source: SSAValue,
+    at: tuple[Extent, Extent],
+    shape: tuple[int, int],
+    in_bounds: tuple[bool, bool],
+) -> SSAValue:
+    element = memref_type(source).element_type
+    read = vector.TransferReadOp(
+        source,
+        [as_index(anchor, i) for i in at],
+        entry_constant(anchor, FloatAttr(0.0, element)),
+        VectorType(element, shape),
+        _FLAGS[in_bounds],
+        _IDENTITY,
+    )
+    return builder.insert(read).result
+
+
+def _write(
+    builder: Builder,
+    anchor: Operation,
+    value: SSAValue,
+    target: SSAValue,
+    at: tuple[Extent, Extent],
+    in_bounds: tuple[bool, bool],
+) -> None:
+    indices = [as_index(anchor, i) for i in at]
+    flags = _FLAGS[in_bounds]
+    builder.insert(vector.TransferWriteOp(value, target, indices, flags, permutation_map=_IDENTITY))
+
+
+def _splat(anchor: Operation, value: float, made: VectorType[AnyFloat]) -> SSAValue:
+    return entry_constant(anchor, DenseIntOrFPElementsAttr.from_list(made, [value]))
+
+
+def _panel_of(value: SSAValue, dim: int) -> PanelAttr | None:
+    """The panel layout along `dim` of the buffer that `value` is a window into."""
+    layout = memref_type(chain(value)[0]).layout
+    return layout if isinstance(layout, PanelAttr) and layout.dim.data == dim else None
+
+
+def _whole_panel(builder: Builder, value: SSAValue, dim: int, extent: int) -> SSAValue:
+    """The window `value` with all of its panel along `dim`: past a clipped tile there are zeros."""
+    layout = _panel_of(value, dim)
+    assert layout is not None
+    if layout.width.data != extent:
+        raise ScheduleError(
+            "GEM0373",
+            f"vectorize: tiles of {extent} along {'mn'[dim]} read panels of {layout.width.data}",
+            f"tile {'mn'[dim]} by {layout.width.data}, or promote with panel:{extent}",
+        )
+    buffer, views = chain(value)
+    offsets: tuple[Extent, ...] = offsets_of(views[-1]) if views else (0, 0)
+    sizes = list(extents(value))
+    sizes[dim] = extent
+    return subview(builder, buffer, offsets, sizes, one_panel=True)
+
+
+def _operand(builder: Builder, value: SSAValue, dim: int, extent: int) -> tuple[SSAValue, bool]:
+    """A or B as the k loop reads it, and whether all of `extent` along `dim` is there."""
+    if _panel_of(value, dim) is not None:
+        return _whole_panel(builder, value, dim, extent), True
+    return value, memref_type(value).get_shape()[dim] == extent
+
+
+def vectorize_gemm(gemm: GemmOp, plan: GemmPlan) -> list[SSAValue]:
+    """Sum into vectors over k; returns one finished accumulator for each of `plan.starts`."""
+    builder = before(gemm)
+    a, rows_in_bounds = _operand(builder, gemm.a, 0, plan.rows)
+    b, columns_in_bounds = _operand(builder, gemm.b, 1, plan.columns)
+    element = memref_type(gemm.a).element_type
+    zero = _splat(gemm, 0.0, VectorType(element, (plan.rows, plan.width)))
+    body = Block(arg_types=[INDEX, *[zero.type for _ in plan.starts]])
+    inner = at_end(body)
+    k, *sums = body.args
+    column = _read(inner, gemm, a, (0, k), (plan.rows, 1), (rows_in_bounds, True))
+    rows: list[SSAValue] = []
+    for start in plan.starts:
+        full = columns_in_bounds and start + plan.width <= plan.columns
+        rows.append(_read(inner, gemm, b, (k, start), (1, plan.width), (True, full)))
+    updated = [
+        inner.insert(OuterProductOp(column, row, total)).result
+        for row, total in zip(rows, sums, strict=True)
+    ]
+    inner.insert(scf.YieldOp(*updated))
+    bounds = [as_index(gemm, e) for e in (0, plan.k, 1)]
+    loop = scf.ForOp(*bounds, [zero] * len(updated), Region(body))
+    loop.attributes[DIMENSION] = StringAttr("k")
+    builder.insert(loop)
+    return list(loop.results)
+
+
+def vectorize_write_back(epilogue: EpilogueOp, plan: GemmPlan, sums: Sequence[SSAValue]) -> None:
+    """Store the accumulators through the body of `epilogue`, clipped where the tile is."""
+    builder = before(epilogue)
+    clipped = [
+        equals(builder, epilogue, extent, whole)
+        for extent, whole in zip(extents(epilogue.output), (plan.rows, plan.columns), strict=True)
+        if not isinstance(extent, int)
+    ]
+    is_full = both(builder, clipped)
+
+    def store(inner: Builder, full: bool) -> None:
+        for start, total in zip(plan.starts, sums, strict=True):
+            in_bounds = (full, full and start + plan.width <= plan.columns)
+            tile = _Tile((0, start), (plan.rows, plan.width), in_bounds)
+            known = {
+                argument: total
+                for argument, value in zip(epilogue.body.block.args, epilogue.inputs, strict=False)
+                if chain(value)[0] is plan.accumulator
+            }
+            _store_tile(inner, epilogue, tile, known)
+
+    if is_full is None:
+        store(builder, True)
+    else:
+        builder.insert(conditional(is_full, lambda i: store(i, True), lambda i: store(i, False)))
+    epilogue.detach()
+    epilogue.erase()
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """Where a vector lies in the operands of an epilogue, and along what it may be clipped."""
+
+    at: tuple[Extent, Extent]
+    shape: tuple[int, int]
+    in_bounds: tuple[bool, bool]
+
+
+def _store_tile(
+    builder: Builder, epilogue: EpilogueOp, tile: _Tile, known: dict[SSAValue, SSAValue]
+) -> None:
+    """Run the body of `epilogue` on vectors; arguments that are not `known` are read if used."""
+    values = dict(known)
+    block = epilogue.body.block
+    for argument, operand in zip(block.args, epilogue.operands, strict=True):
+        if argument not in values and argument.uses:
+            values[argument] = _read(
+                builder, epilogue, operand, tile.at, tile.shape, tile.in_bounds
+            )
+    for op in block.ops:
+        if isinstance(op, YieldOp):
+            assert op.value is not None
+            _write(builder, epilogue, values[op.value], epilogue.output, tile.at, tile.in_bounds)
+        elif isinstance(op, arith.ConstantOp):
+            assert isinstance(op.value, FloatAttr)
+            made = VectorType(op.value.type, tile.shape)
+            values[op.result] = _splat(epilogue, op.value.value.data, made)
+        else:
+            widened = _widen(op, values, tile.shape)
+            builder.insert(widened)
+            values[op.results[0]] = widened.results[0]
+
+
+def _widen(op: Operation, values: dict[SSAValue, SSAValue], shape: Sequence[int]) -> Operation:
+    """The elementwise `op` on vectors of `shape`."""
+    result: Attribute = VectorType(op.results[0].type, shape)
+    return type(op).create(
+        operands=[values[v] for v in op.operands],
+        result_types=[result],
+        properties=dict(op.properties),
+    )
+
+
+def vectorize_epilogue(epilogue: EpilogueOp, width: int) -> None:
+    """Run an epilogue that was not fused over all of C, a row of `width` at a time."""
+    builder = before(epilogue)
+    output = extents(epilogue.output)
+    names = ("batch", "m", "n")[-len(output) :]
+    at: list[Extent] = []
+    for name, extent in zip(names, output, strict=True):
+        step = width if name == "n" else 1
+        bounds = [as_index(epilogue, e) for e in (0, extent, step)]
+        variable, builder = open_loop(builder, name, (bounds[0], bounds[1], bounds[2]))
+        at.append(variable)
+    operands = list(epilogue.operands)
+    if len(output) == 3:
+        operands = [
+            subview(builder, v, (at[0], 0, 0), (1, *output[1:]), drop_batch=True) for v in operands
+        ]
+    matrix = EpilogueOp(operands[:-1], operands[-1], epilogue.body.clone())
+    builder.insert(matrix)
+    columns = output[-1]
+    full = isinstance(columns, int) and columns % width == 0
+    _store_tile(before(matrix), matrix, _Tile((at[-2], at[-1]), (1, width), (True, full)), {})
+    for op in (matrix, epilogue):
+        op.detach()
+        op.erase()
+
+
+def vectorize_pack(pack: PackOp) -> None:
+    """Copy panel by panel; the last one is filled up with zeros if it is clipped."""
+    layout = memref_type(chain(pack.target)[0]).layout
+    assert isinstance(layout, PanelAttr)
+    dim, width = layout.dim.data, layout.width.data
+    whole = extents(pack.source)
+    builder = before(pack)
+    bounds = [as_index(pack, e) for e in (0, whole[dim], width)]
+    start, inner = open_loop(builder, "mn"[dim], (bounds[0], bounds[1], bounds[2]))
+    buffer = chain(pack.target)[0]
+    across = whole[1 - dim]
+
+    def window(source: SSAValue, size: Extent) -> SSAValue:
+        pairs = ((start, size), (0, across))
+        (at, sizes) = zip(*(pairs if dim == 0 else pairs[::-1]), strict=True)
+        return subview(inner, source, at, sizes, one_panel=source is buffer)
+
+    extent = whole[dim]
+    if isinstance(extent, int) and extent % width == 0:
+        _copy_panel(inner, pack, window(pack.source, width), window(buffer, width), dim, True)
+    else:
+        rest = inner.insert(arith.SubiOp(as_index(pack, extent), start)).result
+        size = inner.insert(arith.MinSIOp(as_index(pack, width), rest)).result
+        source, target = window(pack.source, size), window(buffer, width)
+        inner.insert(
+            conditional(
+                equals(inner, pack, size, width),
+                lambda i: _copy_panel(i, pack, source, target, dim, True),
+                lambda i: _copy_panel(i, pack, source, target, dim, False),
+            )
+        )
+    pack.detach()
+    pack.erase()
+
+
+def _copy_panel(
+    builder: Builder, pack: PackOp, source: SSAValue, target: SSAValue, dim: int, full: bool
+) -> None:
+    """Copy one panel, several elements across at a time where they are adjacent in the source."""
+    width = memref_type(target).get_shape()[dim]
+    extent = extents(source)[1 - dim]
+    in_bounds = (full, True) if dim == 0 else (True, full)
+
+    def copy(begin: Extent, end: Extent, step: int) -> None:
+        bounds = [as_index(pack, e) for e in (begin, end, step)]
+        at, inner = open_loop(builder, "k", (bounds[0], bounds[1], bounds[2]))
+        place = (0, at) if dim == 0 else (at, 0)
+        shape = (width, step) if dim == 0 else (step, width)
+        value = _read(inner, pack, source, place, shape, in_bounds)
+        _write(inner, pack, value, target, place, (True, True))
+
+    block = COPY_BLOCK if static_strides(memref_type(source))[1 - dim] == 1 else 1
+    blocks = round_down(builder, pack, extent, block) if block > 1 else 0
+    if blocks != 0:
+        copy(0, blocks, block)
+    if blocks != extent:
+        copy(blocks, extent, 1)
+
+
+@dataclass(frozen=True)
+class Vectorize(ModulePass):
+    """Lower the GEMM, its copies and its epilogues to the unit `with`, `width` lanes wide."""
+
+    name = "gemmir-vectorize"
+
+    with_: str
+    width: int
+
+    @classmethod
+    def from_spec(cls, spec: ArgSpec) -> Vectorize:
+        """`with` is a word of Python: the text form has it, the field is `with_`."""
+        renamed = {"with_" if k == "with" else k: v for k, v in spec.parameters.items()}
+        return super().from_spec(ArgSpec(spec.name, renamed))
+
+    def spec(self, *, include_default: bool = False) -> ArgSpec:
+        """The text form of this pass."""
+        made = super().spec(include_default=include_default)
+        renamed = {"with" if k == "with_" else k: v for k, v in made.parameters.items()}
+        return ArgSpec(made.name, renamed)
+
+    def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
+        for gemm in require_gemms("vectorize", op):
+            plan = plan_gemm(gemm, self.with_, self.width)
+            sums = vectorize_gemm(gemm, plan)
+            gemm.detach()
+            gemm.erase()
+            for epilogue in _write_backs(op, plan):
+                vectorize_write_back(epilogue, plan, sums)
+            _erase_accumulator(plan.accumulator)
+        for inner in [o for o in op.walk() if isinstance(o, EpilogueOp | PackOp)]:
+            if isinstance(inner, PackOp):
+                vectorize_pack(inner)
+            else:
+                vectorize_epilogue(inner, self.width)
+
+
+def _write_backs(module: builtin.ModuleOp, plan: GemmPlan) -> list[EpilogueOp]:
+    return [
+        op
+        for op in module.walk()
+        if isinstance(op, EpilogueOp) and any(chain(v)[0] is plan.accumulator for v in op.inputs)
+    ]
+
+
+def _erase_accumulator(accumulator: SSAValue) -> None:
+    for use in list(accumulator.uses):
+        use.operation.detach()
+        use.operation.erase()
+    assert isinstance(accumulator.owner, memref.AllocaOp)
+    accumulator.owner.detach()
+    accumulator.owner.erase()
