@@ -131,7 +131,9 @@ class Gemm:
                 )
         for step in ("bias", "residual"):
             if self.steps.count(step) > 1:
-                raise ProblemError("GEM0107", f"epilogue has {step} twice", "add the operands first")
+                raise ProblemError(
+                    "GEM0107", f"epilogue has {step} twice", "add the operands first"
+                )
 
     def _check_strides(self) -> None:
         for operand, least in (("a", self._cols_a), ("b", self._cols_b), ("c", self.n)):
@@ -218,7 +220,7 @@ class Gemm:
 
         def matrix(name: str, rows: int, cols: int, access: Literal["read", "write", "readwrite"]):
             shape, strides = (rows, cols), (self.leading(name), 1)
-            if self.batch is not None and self.batch_stride(name) != 0 or 0 in shape:
+            if (self.batch is not None and self.batch_stride(name) != 0) or 0 in shape:
                 stride = self.batch_stride(name)
                 if self.batch is not None:
                     shape, strides = (self.batch, *shape), (stride, *strides)

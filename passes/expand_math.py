@@ -17,7 +17,7 @@ from typing import Final
 
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects import arith, builtin, math
+from xdsl.dialects import arith, builtin, math, vector
 from xdsl.dialects.builtin import (
     AnyFloat,
     DenseIntOrFPElementsAttr,
@@ -27,7 +27,7 @@ from xdsl.dialects.builtin import (
     i32,
     i64,
 )
-from xdsl.ir import Attribute, SSAValue
+from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
@@ -46,6 +46,11 @@ class ExpFormat:
     mantissa_bits: int
     bias: int
     bits: IntegerType
+
+    @property
+    def shifter(self) -> float:
+        """1.5 * 2**mantissa_bits: adding it rounds to an integer, left in the lowest bits."""
+        return 1.5 * 2.0**self.mantissa_bits
 
     @property
     def coefficients(self) -> tuple[float, ...]:
@@ -92,9 +97,6 @@ class _Vectors:
         made = VectorType(bits, self.made.get_shape())
         return entry_constant(self.anchor, DenseIntOrFPElementsAttr.from_list(made, [value]))
 
-    def of(self, element: Attribute) -> VectorType[Attribute]:
-        return VectorType(element, self.made.get_shape())
-
     def fma(self, x: SSAValue, y: SSAValue, z: SSAValue) -> SSAValue:
         return self.builder.insert(math.FmaOp(x, y, z)).result
 
@@ -109,29 +111,29 @@ def expand_exp(op: math.ExpOp) -> None:
     clamped = insert(arith.MinimumfOp(op.operand, v.floats(format_.high))).result
     x = insert(arith.MaximumfOp(clamped, v.floats(format_.low))).result
     scaled = insert(arith.MulfOp(x, v.floats(1 / pymath.log(2)))).result
-    power = insert(math.RoundEvenOp(scaled)).result
+    shifted = insert(arith.AddfOp(scaled, v.floats(format_.shifter))).result
+    power = insert(arith.SubfOp(shifted, v.floats(format_.shifter))).result
     r = v.fma(power, v.floats(-format_.ln2_high), x)
     r = v.fma(power, v.floats(-format_.ln2_low), r)
     first, *rest = format_.coefficients
     polynomial = v.floats(first)
     for coefficient in rest:
         polynomial = v.fma(polynomial, r, v.floats(coefficient))
-    result = insert(arith.MulfOp(polynomial, _power_of_two(v, power, format_))).result
+    result = insert(arith.MulfOp(polynomial, _power_of_two(v, shifted, format_))).result
     op.result.replace_all_uses_with(result)
     op.detach()
     op.erase()
 
 
-def _power_of_two(v: _Vectors, power: SSAValue, format_: ExpFormat) -> SSAValue:
-    """2**power, by writing the exponent bits; through i32, which every unit can convert to."""
+def _power_of_two(v: _Vectors, shifted: SSAValue, format_: ExpFormat) -> SSAValue:
+    """2**i for the integer i that lies in the low bits of `shifted`, by writing its exponent."""
     insert = v.builder.insert
-    exponent = insert(arith.FPToSIOp(power, v.of(i32))).result
-    if format_.bits != i32:
-        exponent = insert(arith.ExtSIOp(exponent, v.of(format_.bits))).result
-    biased = insert(arith.AddiOp(exponent, v.integers(format_.bias, format_.bits))).result
+    made = VectorType(format_.bits, v.made.get_shape())
+    integer = insert(vector.BitcastOp(shifted, made)).result
+    biased = insert(arith.AddiOp(integer, v.integers(format_.bias, format_.bits))).result
     shift = v.integers(format_.mantissa_bits, format_.bits)
     bits = insert(arith.ShLIOp(biased, shift)).result
-    return insert(arith.BitcastOp(bits, v.made)).result
+    return insert(vector.BitcastOp(bits, v.made)).result
 
 
 @dataclass(frozen=True)

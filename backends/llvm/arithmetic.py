@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from xdsl.dialects import arith, math
+from xdsl.dialects import arith, math, vector
 from xdsl.dialects.builtin import (
     DenseIntOrFPElementsAttr,
     FixedBitwidthType,
@@ -109,18 +109,10 @@ def _negate(e: Emitter, op: arith.NegfOp) -> None:
     set_rows(e, op.result, [e.text.value(f"fneg {t} {x}") for x in e.rows(op.operand)])
 
 
-_CASTS: dict[type[Operation], str] = {
-    arith.BitcastOp: "bitcast",
-    arith.ExtSIOp: "sext",
-    arith.FPToSIOp: "fptosi",
-}
-
-
-def _cast(e: Emitter, op: Operation) -> None:
-    source, target = row_type(op.operands[0].type), row_type(op.results[0].type)
-    word = _CASTS[type(op)]
-    rows = [e.text.value(f"{word} {source} {x} to {target}") for x in e.rows(op.operands[0])]
-    set_rows(e, op.results[0], rows)
+def _bitcast(e: Emitter, op: vector.BitcastOp) -> None:
+    source, target = row_type(op.source.type), row_type(op.result.type)
+    rows = [e.text.value(f"bitcast {source} {x} to {target}") for x in e.rows(op.source)]
+    set_rows(e, op.result, rows)
 
 
 def _extremum(e: Emitter, op: arith.MaximumfOp | arith.MinimumfOp) -> None:
@@ -167,10 +159,6 @@ def _call_rows(e: Emitter, stem: str, result: SSAValue, operands: Sequence[Rows]
 
 def _fma(e: Emitter, op: math.FmaOp) -> None:
     _call_rows(e, "fma", op.result, [e.rows(v) for v in op.operands])
-
-
-def _round_even(e: Emitter, op: math.RoundEvenOp) -> None:
-    _call_rows(e, "roundeven", op.result, [e.rows(op.operand)])
 
 
 def _outer_product(e: Emitter, op: OuterProductOp) -> None:
@@ -226,7 +214,6 @@ def _splat(e: Emitter, scalar: str, t: Attribute) -> str:
 
 ARITHMETIC: Table = {
     **dict.fromkeys(_BINARY, _elementwise),
-    **dict.fromkeys(_CASTS, _cast),
     arith.AddiOp: _index_add,
     arith.CmpiOp: _compare,
     arith.ConstantOp: _constant,
@@ -237,6 +224,6 @@ ARITHMETIC: Table = {
     arith.NegfOp: _negate,
     arith.SubiOp: _index_sub,
     math.FmaOp: _fma,
-    math.RoundEvenOp: _round_even,
     OuterProductOp: _outer_product,
+    vector.BitcastOp: _bitcast,
 }

@@ -23,13 +23,13 @@ EMITTERS: Table = {**ARITHMETIC, **MEMORY, **STRUCTURE}
 def emit_module(module: ModuleOp) -> str:
     """LLVM text for every function of `module`: `i32 @name(ptr, …)`, 0 on success.
 
-    Raises `BackendError` (GEM0403) for an op that has no emitter.
+    Raises `BackendError` (GEM0421) for an op that has no emitter.
     """
     parts: list[str] = []
     declarations: set[str] = set()
     for op in module.body.block.ops:
         if not isinstance(op, func.FuncOp):
-            raise BackendError("GEM0403", f"{op.name} has no instruction at module level")
+            raise BackendError("GEM0421", f"{op.name} has no instruction at module level")
         emitter = Emitter(EMITTERS, op.sym_name.data)
         parts.append(_function(emitter, op))
         parts.extend(emitter.outlined)

@@ -78,7 +78,7 @@ class Emitter:
             emit = self.table.get(type(op))
             if emit is None:
                 raise BackendError(
-                    "GEM0403",
+                    "GEM0421",
                     f"{op.name} has no instruction on this target",
                     _ADVICE.get(op.name, "lower it with a pass first"),
                 )
@@ -91,7 +91,7 @@ def shape_of(t: Attribute) -> tuple[int, int]:
         return 1, 1
     shape = t.get_shape()
     if len(shape) != 2:
-        raise BackendError("GEM0404", f"{t} is not a matrix of rows and lanes")
+        raise BackendError("GEM0422", f"{t} is not a matrix of rows and lanes")
     return shape[0], shape[1]
 
 

@@ -267,7 +267,7 @@ def _store(e: Emitter, access: Access, line: int, value: str) -> None:
     mask = _mask(e, access, line)
     if access.lanes > 1 and access.lane_stride != 1:
         raise BackendError(
-            "GEM0405", f"rows with a stride of {access.lane_stride} elements cannot be stored"
+            "GEM0423", f"rows with a stride of {access.lane_stride} elements cannot be stored"
         )
     if mask is None:
         text.line(f"store {access.line_type} {value}, ptr {address}, align {size}")

@@ -35,7 +35,7 @@ def scalar_type(t: Attribute) -> str:
     if isinstance(t, IntegerType):
         return f"i{t.width.data}"
     if type(t) not in _SCALARS:
-        raise BackendError("GEM0402", f"LLVM emission has no type for {t}")
+        raise BackendError("GEM0420", f"LLVM emission has no type for {t}")
     return _SCALARS[type(t)]
 
 

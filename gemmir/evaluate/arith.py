@@ -83,26 +83,38 @@ def _shift_left(a: Element, b: Element) -> Element:
     return a << b
 
 
+def _where(condition: Element, chosen: Element, otherwise: Element) -> Element:
+    where: Array = np.asarray(condition)
+    yes: Array = np.asarray(chosen)
+    no: Array = np.asarray(otherwise)
+    return np.where(where, yes, no)[()]
+
+
 def _maximum(a: Element, b: Element) -> Element:
     """NaN if either is; +0 above -0, which NumPy leaves open."""
-    larger: Array = np.where((a == 0) & (b == 0), a + b, np.maximum(a, b))
-    return larger[()]
+    return _where((a == 0) & (b == 0), a + b, np.maximum(a, b))
 
 
 def _minimum(a: Element, b: Element) -> Element:
     """NaN if either is; -0 below +0, which NumPy leaves open."""
-    smaller: Array = np.where((a == 0) & (b == 0), -(-a - b), np.minimum(a, b))
-    return smaller[()]
+    return _where((a == 0) & (b == 0), -(-a - b), np.minimum(a, b))
 
 
 def _select(condition: Element, chosen: Element, otherwise: Element) -> Element:
     if np.ndim(condition) == 0:
         return chosen if condition else otherwise
-    return np.where(condition, chosen, otherwise)
+    return _where(condition, chosen, otherwise)
 
 
 def _least(a: Element, b: Element) -> Element:
     return _select(a <= b, a, b)
+
+
+def _remainder(a: Element, b: Element) -> Element:
+    """Of the division that rounds towards zero, so that the sign is that of `a`."""
+    if np.any(b == 0):
+        raise FaultError("GEM0903", "the remainder of a division by 0")
+    return _select(a < 0, -(-a % abs(b)), a % abs(b))
 
 
 INTEGER_COMPARISONS: Final[tuple[Comparison, ...]] = (
@@ -227,6 +239,7 @@ MEANINGS: Final[Meanings] = {
     arith.AddiOp: elementwise(operator.add),
     arith.SubiOp: elementwise(operator.sub),
     arith.MuliOp: elementwise(operator.mul),
+    arith.RemSIOp: elementwise(_remainder),
     arith.MinSIOp: elementwise(_least),
     arith.AndIOp: elementwise(_and),
     arith.OrIOp: elementwise(_or),

@@ -107,7 +107,8 @@ def _view(array: Array, of: MemRefType[Attribute], *, read_only: bool) -> View:
         raise FaultError("GEM0902", f"byte strides {list(array.strides)} are not those of {of}")
     strides = tuple([s if n > 1 else 0 for n, s in zip(array.shape, strides, strict=True)])
     memory = _memory(array, span(array.shape, strides))
-    memory.flags.writeable = array.flags.writeable and not read_only
+    if read_only:
+        memory.flags.writeable = False
     view = strided_view(Buffer(memory), 0, array.shape, strides)
     require_type(view, of)
     return view

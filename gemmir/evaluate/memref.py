@@ -90,7 +90,7 @@ def _dealloc(frame: Frame, op: memref.DeallocOp) -> Step:
         buffer = view.buffer
         buffer.readable()
         if not buffer.on_heap:
-            raise FaultError("GEM0905", "the memory was not made by memref.alloc")
+            raise FaultError("GEM0905", "the buffer is not on the heap")
         buffer.freed = True
         del frame.heap[buffer]
         return ()

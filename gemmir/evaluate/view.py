@@ -61,7 +61,7 @@ class View(ABC):
         """Store `elements`, broadcast to `shape`, at `starts`."""
 
     def check(self, starts: Sequence[int], shape: tuple[int, ...]) -> None:
-        """FaultError with GEM0904 unless `shape` elements at `starts` lie within the extents."""
+        """Fault with GEM0904 unless `shape` elements at `starts` lie within the extents."""
         for start, extent, size in zip(starts, shape, self.sizes, strict=True):
             if start < 0 or extent < 0 or start + extent > size:
                 raise FaultError(
@@ -174,20 +174,21 @@ def strided_view(
 
 
 def panel_view(buffer: Buffer, sizes: tuple[int, ...], layout: PanelAttr) -> PanelView:
-    """A view of `buffer`; faults with GEM0904 where a panel overlaps the next or is outside."""
+    """A view of `buffer`, which holds the panels; faults with GEM0904 where two of them overlap."""
     dim, width, stride = layout.dim.data, layout.width.data, layout.stride.data
     if sizes[1 - dim] * width > stride:
-        raise FaultError(
-            "GEM0904", f"a panel of {sizes[1 - dim]} times {width} elements overlaps the next, "
-            f"{stride} further on"
-        )  # fmt: skip
-    if panel_elements(sizes, layout) > buffer.data.size:
-        raise FaultError("GEM0904", f"the panels need more than {buffer.data.size} elements")
+        needed = f"{sizes[1 - dim]} times {width}"
+        raise FaultError("GEM0904", f"panels of {needed} elements start every {stride}")
     return PanelView(buffer, sizes, dim, width, stride)
 
 
 def panel_elements(sizes: tuple[int, ...], layout: PanelAttr) -> int:
-    """Elements of a buffer that holds panels for a matrix of `sizes`."""
+    """Elements of a buffer that holds panels for a matrix of `sizes`.
+
+    Faults with GEM0903 where it is no matrix.
+    """
+    if len(sizes) != 2:
+        raise FaultError("GEM0903", f"only a matrix has panels, not {_times(sizes)}")
     return -(-sizes[layout.dim.data] // layout.width.data) * layout.stride.data
 
 

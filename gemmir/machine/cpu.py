@@ -10,6 +10,9 @@ from gemmir.errors import ProblemError
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
 
+HOST_NAME: Final = "host"
+"""The name of this computer's CPU, which the target string leaves out."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CpuMachine:
@@ -56,7 +59,7 @@ class CpuMachine:
     @property
     def target(self) -> str:
         """The target string of this machine."""
-        return f"{self.kind}:{self.name}"
+        return self.kind if self.name == HOST_NAME else f"{self.kind}:{self.name}"
 
     def lanes(self, item_bytes: int) -> int:
         """Elements of `item_bytes` bytes in one vector register."""
@@ -142,9 +145,10 @@ NEOVERSE_N1: Final = CpuMachine(
     l3_bytes=32 * MIB,
     fma_per_cycle=2,
 )
-"""Arm Neoverse N1: Neoverse N1 Core Technical Reference Manual, document 100616 (L1, L2).
+"""Arm Neoverse N1: Core Technical Reference Manual, document 100616 (L1 and L2 caches).
 
-Two ASIMD pipes: Neoverse N1 Software Optimization Guide, PJDOC-466751330-9707, section 2.1. The L3 is the system-level cache of AWS Graviton2, the most common such CPU.
+Two ASIMD pipes: Neoverse N1 Software Optimization Guide, PJDOC-466751330-9707, section 2.1. The L3
+is the system-level cache of AWS Graviton2, the most common such CPU.
 """
 
 SHIPPED: Final = (X86_64_V3, ZNVER3, X86_64_V4, NEOVERSE_N1)

@@ -13,10 +13,18 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-import llvmlite.binding as llvm
-
 from gemmir.errors import MissingError
-from gemmir.machine.cpu import KIB, MIB, NEOVERSE_N1, SHIPPED, X86_64_V3, X86_64_V4, CpuMachine
+from gemmir.llvm import binding
+from gemmir.machine.cpu import (
+    HOST_NAME,
+    KIB,
+    MIB,
+    NEOVERSE_N1,
+    SHIPPED,
+    X86_64_V3,
+    X86_64_V4,
+    CpuMachine,
+)
 
 CACHES: Final = Path("/sys/devices/system/cpu/cpu0/cache")
 """Where Linux describes the caches of the first core."""
@@ -40,6 +48,7 @@ class HostCpu:
 @cache
 def host_cpu() -> HostCpu:
     """This computer's CPU; without features where LLVM cannot tell them."""
+    llvm = binding()
     try:
         features = dict(llvm.get_host_cpu_features())
     except RuntimeError:
@@ -105,7 +114,7 @@ def detect(host: HostCpu, caches: Path) -> CpuMachine:
     like = _kind(host)
     l1, l2, l3 = _nested(_cache_bytes(caches), like)
     return CpuMachine(
-        name="host",
+        name=HOST_NAME,
         llvm_cpu=host.name,
         llvm_triple=host.triple,
         llvm_features=tuple(sorted(name for name, there in host.features.items() if there)),

@@ -1,0 +1,181 @@
+"""LLVM text to object files, assembly, shared libraries and C headers.
+
+LLVM's code generator runs at its highest level and its optimisation passes not at all: the loops
+are already scheduled and the accumulators are phis, so the passes would only cost time.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from gemmir.backend import Argument, Artifact, Signature
+from gemmir.backends.cpu import openmp
+from gemmir.errors import BackendError, MissingError
+from gemmir.llvm import LOCK, Module, TargetMachine, binding_for_all
+from gemmir.machine.host import feature_string, triple_for
+
+COMPILERS: Final = ("cc", "gcc", "clang")
+"""C compilers that can link, in the order in which they are looked for."""
+
+C_TYPES: Final = {"f32": "float", "f64": "double"}
+"""The C type of an element."""
+
+RESERVED: Final = """
+alignas alignof asm auto bool break case catch char class const constexpr continue default delete
+do double else enum export extern false float for friend goto if inline int int32_t long namespace
+new nullptr operator private protected public register restrict return short signed sizeof static
+struct switch template this throw true try typedef typename union unsigned using virtual void
+volatile while
+"""
+"""Words that cannot name a parameter in a header for C and C++."""
+
+
+@cache
+def target_machine(cpu: str) -> TargetMachine:
+    """LLVM's code generator for `cpu`, position-independent, at its highest level."""
+    target = binding_for_all().Target.from_triple(triple_for(cpu))
+    return target.create_target_machine(
+        cpu=cpu, features=feature_string(cpu), opt=3, reloc="pic", codemodel="default"
+    )
+
+
+def assemble(artifact: Artifact) -> bytes:
+    """The object file of `artifact`; `BackendError` GEM0401 where LLVM refuses its text."""
+    with LOCK:
+        machine = target_machine(artifact.cpu)
+        return machine.emit_object(_parsed(artifact, machine))
+
+
+def assembly(artifact: Artifact) -> str:
+    """The assembly text of `artifact`; `BackendError` GEM0401 where LLVM refuses its text."""
+    with LOCK:
+        machine = target_machine(artifact.cpu)
+        return machine.emit_assembly(_parsed(artifact, machine))
+
+
+def _parsed(artifact: Artifact, machine: TargetMachine) -> Module:
+    llvm = binding_for_all()
+    try:
+        module = llvm.parse_assembly(artifact.text, llvm.create_context())
+        module.triple = triple_for(artifact.cpu)
+        module.data_layout = str(machine.target_data)
+        module.verify()
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise BackendError("GEM0401", f"LLVM refuses the emitted text: {reason}") from error
+    return module
+
+
+def shared_library(object_bytes: bytes) -> bytes:
+    """An object file of `assemble` as a shared library, linked by the C compiler found on PATH.
+
+    Raises `MissingError` GEM0603 without a compiler, and `BackendError` GEM0402 where it cannot
+    link, as it cannot for another architecture.
+    """
+    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if compiler is None:
+        raise MissingError(
+            "GEM0603",
+            f"linking a shared library needs a C compiler, and none of {', '.join(COMPILERS)} "
+            "is on PATH",
+            "install one, or write the object file and link it elsewhere",
+        )
+    with tempfile.TemporaryDirectory(prefix="gemmir-") as folder:
+        source, result = Path(folder, "kernel.o"), Path(folder, "kernel.so")
+        source.write_bytes(object_bytes)
+        threads = ["-lgomp"] if openmp.is_needed(object_bytes) else []
+        _link([compiler, "-shared", "-o", str(result), str(source), *threads])
+        return result.read_bytes()
+
+
+def _link(command: Sequence[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = " ".join((done.stderr or done.stdout).split())
+        raise BackendError(
+            "GEM0402",
+            f"{command[0]} cannot link the object file: {reason}",
+            "link it with a compiler for the target's architecture",
+        )
+
+
+def header(signature: Signature) -> str:
+    """The C and C++ header of a compiled function.
+
+    Raises `BackendError` GEM0404 where the symbol is not a C identifier.
+    """
+    if not _is_identifier(signature.symbol):
+        raise BackendError(
+            "GEM0404",
+            f"the symbol {signature.symbol!r} is not a C identifier",
+            "name the function with letters, digits and underscores",
+        )
+    names = parameter_names(signature.arguments)
+    return HEADER.format(
+        guard=f"GEMMIR_{signature.symbol.upper()}_H",
+        symbol=signature.symbol,
+        operands="\n".join(map(_operand_comment, names, signature.arguments)),
+        parameters=",\n    ".join(map(_parameter, names, signature.arguments)),
+    )
+
+
+HEADER: Final = """\
+/* Generated by gemmir: one GEMM of fixed shape.
+ *
+ * Operands (strides in elements, each array aligned to its element):
+{operands}
+ *
+ * Returns 0 when the output is written, or 1 when memory for packed operands could not be
+ * allocated; the output is then untouched. The output must not overlap any other operand.
+ * The function may be called from several threads at once.
+ */
+#ifndef {guard}
+#define {guard}
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+int32_t {symbol}(
+    {parameters});
+
+#ifdef __cplusplus
+}}
+#endif
+
+#endif /* {guard} */
+"""
+
+
+def parameter_names(arguments: Sequence[Argument]) -> tuple[str, ...]:
+    """A C name for each argument: its own where C allows, and otherwise its place."""
+    own = [argument.name for argument in arguments]
+    fit = all(map(_is_identifier, own)) and len(set(own)) == len(own)
+    return tuple(own) if fit else tuple(f"operand{i}" for i in range(len(own)))
+
+
+def _is_identifier(name: str) -> bool:
+    return (
+        re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) is not None and name not in RESERVED.split()
+    )
+
+
+def _operand_comment(name: str, argument: Argument) -> str:
+    shape = " x ".join(map(str, argument.shape)) or "scalar"
+    strides = ", ".join(map(str, argument.strides))
+    use = {"read": "read", "write": "written", "readwrite": "read and written"}[argument.access]
+    return f" *   {name}: {C_TYPES[argument.dtype]}, {shape}, strides ({strides}), {use}"
+
+
+def _parameter(name: str, argument: Argument) -> str:
+    const = "const " if argument.access == "read" else ""
+    return f"{const}{C_TYPES[argument.dtype]} *__restrict {name}"

@@ -1,0 +1,78 @@
+"""The OpenMP runtime that threaded kernels call: found in this process, or loaded into it.
+
+A runtime that is there already is preferred, since two of them in one process would each keep a
+pool of threads and compete for the cores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import ctypes.util
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from gemmir.errors import MissingError
+
+ENTRY: Final = "GOMP_parallel"
+"""Every threaded kernel calls it; libgomp has it, and so have LLVM's and Intel's runtimes."""
+
+SYMBOLS: Final = (ENTRY, "omp_get_thread_num", "omp_get_num_threads")
+"""All that a kernel calls."""
+
+NAMES: Final = ("libgomp.so.1", "libomp.so.5", "libomp.so", "libiomp5.so", "libomp.dylib")
+"""What the runtimes are called where the dynamic linker looks."""
+
+MAPS: Final = Path("/proc/self/maps")
+"""Where Linux lists the files mapped into this process."""
+
+
+def is_needed(object_bytes: bytes) -> bool:
+    """Whether an object file calls the runtime: its symbol table then holds the name."""
+    return ENTRY.encode() in object_bytes
+
+
+def addresses() -> Mapping[str, int]:
+    """The address of each symbol that kernels call; `MissingError` GEM0604 without a runtime."""
+    library = runtime()
+    found = ((name, ctypes.cast(library[name], ctypes.c_void_p).value) for name in SYMBOLS)
+    return {name: address for name, address in found if address is not None}
+
+
+@cache
+def runtime() -> ctypes.CDLL:
+    """The OpenMP runtime; `MissingError` GEM0604 says what to install where there is none."""
+    for candidate in _candidates():
+        with contextlib.suppress(OSError):
+            library = ctypes.CDLL(candidate)
+            if all(hasattr(library, name) for name in SYMBOLS):
+                return library
+    raise MissingError(
+        "GEM0604",
+        "threaded kernels need an OpenMP runtime and none was found",
+        "install gemmir[openmp], or the system's libgomp1 (Debian) or libgomp (Fedora), "
+        "or compile for one thread",
+    )
+
+
+def _candidates() -> Iterator[str | None]:
+    """Libraries to try in order; None stands for what the process has loaded for all to see."""
+    yield None
+    with contextlib.suppress(OSError):
+        yield from mapped(MAPS.read_text())
+    yield from NAMES
+    for name in ("gomp", "omp", "iomp5"):
+        found = ctypes.util.find_library(name)
+        if found is not None:
+            yield found
+    yield from map(str, sorted(Path(sys.prefix, "lib").glob("libiomp5.*")))
+
+
+def mapped(maps: str) -> list[str]:
+    """The OpenMP runtimes among the mapped files that `maps` lists, as /proc/self/maps does."""
+    pattern = re.compile(r"(/\S*/lib(?:gomp|iomp5|omp)\b[^/\s]*\.so[^/\s]*)$", re.MULTILINE)
+    return list(dict.fromkeys(pattern.findall(maps)))

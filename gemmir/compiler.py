@@ -1,0 +1,219 @@
+"""The road of a GEMM: build, passes, emit, assemble, load.
+
+`lower` stops at the emitted text and keeps every stage at hand; `compile` goes on to a callable,
+through the object cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Final
+
+from xdsl.dialects import math
+from xdsl.dialects.builtin import ModuleOp
+
+from gemmir.backend import Artifact, backend_for
+from gemmir.cache import ObjectCache, cache_key, default_path
+from gemmir.errors import MissingError, ParseError, ScheduleError
+from gemmir.gemm import Gemm
+from gemmir.ir.build import build
+from gemmir.ir.context import parse_module
+from gemmir.ir.dialect import EpilogueOp
+from gemmir.ir.import_mlir import import_mlir, problem_of
+from gemmir.kernel import Kernel
+from gemmir.lowering import LEVELS, Stages, level_of, run_passes, run_stages, take_remaining
+from gemmir.machine import HOST, Machine, machine_for
+from gemmir.machine.host import missing_features
+from gemmir.schedule import Schedule, check_fits
+from gemmir.schedule.default import default_text
+
+KERNELS_KEPT: Final = 1024
+"""Kernels that one process keeps for problems it has seen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lowered:
+    """A module and where it went: the IR at the start, the passes, and the emitted text.
+
+    `problem` is the GEMM where it is known: a stage that was read from a file has none.
+    """
+
+    source: str
+    target: str
+    machine: Machine
+    schedule: Schedule
+    problem: Gemm | None
+    artifact: Artifact
+
+    @cached_property
+    def stages(self) -> Stages:
+        """The IR before the first pass and after each, by name (`03-tile`) or level (`tiled`)."""
+        return Stages(list(run_stages(parse_module(self.source), self.schedule)))
+
+    def compile(self, cache: ObjectCache | None = None) -> Kernel:
+        """A callable on this computer; `cache` keeps the object file, by default on disk."""
+        key = cache_key(self.target, str(self.schedule), self.source)
+        return _load(self.machine, key, cache, lambda: self.artifact)
+
+    def explain(self) -> str:
+        """What was decided and what it means on the machine, for a reader."""
+        from gemmir.explain import explain
+
+        return explain(self)
+
+
+def lower(
+    gemm: Gemm,
+    target: str = HOST,
+    schedule: Schedule | str | Path | None = None,
+    threads: int = 1,
+) -> Lowered:
+    """Take `gemm` through the passes of `schedule` to the text of a backend.
+
+    `schedule` is a value, its text, or the path of a `.schedule` file; by default it is chosen for
+    `threads` cores of the target. Raises `MissingError` for an unknown target, `ScheduleError`
+    where a pass cannot do what it is asked or the machine has no room for it.
+    """
+    machine = machine_for(target)
+    chosen = _schedule(schedule, gemm, machine, threads)
+    check_fits(chosen, gemm, machine)
+    module = build(gemm)
+    return _lower_module(module, target, machine, chosen, gemm)
+
+
+def lower_text(
+    text: str,
+    target: str = HOST,
+    stage: str | None = None,
+    schedule: Schedule | str | Path | None = None,
+    name: str = "<text>",
+) -> Lowered:
+    """Go on from MLIR text: a problem in standard MLIR, or any stage that gemmir has printed.
+
+    A printed stage carries its remaining passes, which `schedule` replaces; a problem gets the
+    default schedule. `stage` is the level that the text must have. Raises `ParseError` where the
+    text is not that, `ScheduleError` GEM0314 where no passes are known.
+    """
+    machine = machine_for(target)
+    module = import_mlir(text, name)
+    remaining = take_remaining(module)
+    level = level_of(module)
+    if stage is not None and stage != level:
+        known = "" if stage in LEVELS else f" (levels are {', '.join(LEVELS)})"
+        raise ParseError("GEM0206", f"{name} is at level {level}, not {stage}{known}")
+    problem = problem_of(module) if level == "gemm" else None
+    if schedule is not None:
+        chosen = _read(schedule)
+    elif remaining is not None:
+        chosen = remaining
+    elif problem is not None:
+        chosen = Schedule.parse(_default_for(module, problem, machine))
+    elif level == "vectorized":
+        chosen = Schedule()
+    else:
+        raise ScheduleError(
+            "GEM0314",
+            f"{name} is at level {level} and carries no schedule",
+            "give the passes to run",
+        )
+    if problem is not None:
+        check_fits(chosen, problem, machine)
+    return _lower_module(module, target, machine, chosen, problem)
+
+
+def compile(
+    gemm: Gemm,
+    target: str = HOST,
+    schedule: Schedule | str | Path | None = None,
+    threads: int = 1,
+    cache: ObjectCache | None = None,
+) -> Kernel:
+    """A callable for `gemm` on this computer; the same arguments give the same kernel.
+
+    Machine code is taken from `cache` where it is there, by default the folder that
+    `gemmir.cache.default_path` names. Raises as `lower` does, and `MissingError` GEM0606 where this
+    computer cannot run code for the target.
+    """
+    machine = machine_for(target)
+    if schedule is None:
+        text = default_text(gemm, machine, threads)
+    else:
+        text = str(_read(schedule))
+    if cache is not None:
+        return _compile(gemm, target, text, cache)
+    return _kept(gemm, target, text)
+
+
+@lru_cache(maxsize=KERNELS_KEPT)
+def _kept(gemm: Gemm, target: str, schedule: str) -> Kernel:
+    return _compile(gemm, target, schedule, None)
+
+
+def _compile(gemm: Gemm, target: str, schedule: str, cache: ObjectCache | None) -> Kernel:
+    machine = machine_for(target)
+    key = cache_key(target, schedule, repr(gemm))
+    return _load(machine, key, cache, lambda: lower(gemm, target, schedule).artifact)
+
+
+def _load(
+    machine: Machine, key: str, cache: ObjectCache | None, artifact: Callable[[], Artifact]
+) -> Kernel:
+    lacking = missing_features(machine)
+    if lacking:
+        raise MissingError(
+            "GEM0606",
+            f"this computer cannot run code for {machine.target}: it lacks {', '.join(lacking)}",
+            "compile for cpu, or emit an object file and run it there",
+        )
+    backend = backend_for(machine.kind)
+    cache = ObjectCache(default_path()) if cache is None else cache
+    found = cache.get(key)
+    if found is None:
+        made = artifact()
+        found = backend.assemble(made), made.signature
+        cache.put(key, *found)
+    return Kernel(backend.load(*found), found[1])
+
+
+def _schedule(
+    given: Schedule | str | Path | None, gemm: Gemm, machine: Machine, threads: int
+) -> Schedule:
+    return Schedule.parse(default_text(gemm, machine, threads)) if given is None else _read(given)
+
+
+def _read(given: Schedule | str | Path) -> Schedule:
+    if isinstance(given, Schedule):
+        return given
+    if isinstance(given, str):
+        return Schedule.parse(given)
+    try:
+        return Schedule.parse(given.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScheduleError("GEM0315", f"the schedule {given} cannot be read: {error}") from error
+
+
+def _default_for(module: ModuleOp, problem: Gemm, machine: Machine) -> str:
+    """The default for a module whose epilogue is known by its ops only."""
+    ops = list(module.walk())
+    has_exp = any(isinstance(op, math.ExpOp) for op in ops)
+    has_epilogue = any(isinstance(op, EpilogueOp) for op in ops)
+    return default_text(problem, machine, fuse=has_epilogue, expand=has_exp)
+
+
+def _lower_module(
+    module: ModuleOp, target: str, machine: Machine, schedule: Schedule, problem: Gemm | None
+) -> Lowered:
+    source = str(module) + "\n"
+    run_passes(module, schedule)
+    artifact = backend_for(machine.kind).emit(module, machine)
+    return Lowered(
+        source=source,
+        target=target,
+        machine=machine,
+        schedule=schedule,
+        problem=problem,
+        artifact=artifact,
+    )

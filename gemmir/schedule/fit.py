@@ -1,0 +1,106 @@
+"""Whether a schedule fits a machine: checked from its text alone, before anything is lowered.
+
+The passes are followed as they cut the problem, so that the size of every promoted tile is known
+when it is promoted.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from xdsl.passes import ModulePass
+
+from gemmir.errors import ScheduleError
+from gemmir.gemm import Gemm
+from gemmir.machine.cpu import CpuMachine
+from gemmir.passes.promote import Promote
+from gemmir.passes.tile import Tile
+from gemmir.passes.vectorize import Vectorize
+from gemmir.schedule.schedule import Schedule
+
+
+@dataclass
+class _Walk:
+    """The problem as the passes so far have cut it."""
+
+    machine: CpuMachine
+    item_bytes: int
+    tile: dict[str, int]
+    accumulator: tuple[int, int] | None = None
+    held_bytes: dict[str, int] = field(default_factory=dict[str, int])
+
+
+def check_fits(schedule: Schedule, gemm: Gemm, machine: CpuMachine) -> None:
+    """Raise `ScheduleError` where `schedule` asks more of `machine` than it has.
+
+    GEM0311 for a vector of a width that the unit does not have, GEM0312 for an accumulator tile
+    that does not fit the vector registers, GEM0313 for a packed tile larger than its cache.
+    """
+    walk = _Walk(
+        machine=machine,
+        item_bytes=gemm.numpy_dtype(0).itemsize,
+        tile={"m": gemm.m, "n": gemm.n, "k": gemm.k, "batch": gemm.batch or 1},
+    )
+    for p in schedule.passes:
+        _follow(walk, p)
+
+
+def _follow(walk: _Walk, p: ModulePass) -> None:
+    if isinstance(p, Tile):
+        for name, size in zip(p.loops, p.sizes, strict=False):
+            walk.tile[name] = min(walk.tile.get(name, size), size)
+    elif isinstance(p, Promote) and p.operand == "c":
+        walk.accumulator = (walk.tile["m"], walk.tile["n"])
+    elif isinstance(p, Promote):
+        _check_capacity(walk, p)
+    elif isinstance(p, Vectorize):
+        _check_vectors(walk, p)
+
+
+def _check_capacity(walk: _Walk, p: Promote) -> None:
+    capacity = {
+        "l1": walk.machine.l1_bytes,
+        "l2": walk.machine.l2_bytes,
+        "l3": walk.machine.l3_bytes,
+    }.get(p.to)
+    short = {"a": "m", "b": "n"}.get(p.operand)
+    if capacity is None or short is None:
+        return
+    size = walk.tile[short] * walk.tile["k"] * walk.item_bytes
+    held = walk.held_bytes.get(p.to, 0) + size
+    walk.held_bytes[p.to] = held
+    if held > capacity:
+        per_row = max(walk.tile["k"] * walk.item_bytes, 1)
+        room = max((capacity - (held - size)) // per_row, 0)
+        raise ScheduleError(
+            "GEM0313",
+            f"promote: {p.operand} tile of {walk.tile[short]} x {walk.tile['k']} is {size} bytes "
+            f"and {p.to} of {walk.machine.name} holds {capacity}"
+            + (f", {held - size} of them taken" if held > size else ""),
+            f"tile {short} by at most {room} before it" if room else "tile k smaller",
+        )
+
+
+def _check_vectors(walk: _Walk, p: Vectorize) -> None:
+    lanes = walk.machine.vector_bytes // walk.item_bytes
+    if p.with_ == "fma" and (p.width < 1 or p.width > lanes or p.width & (p.width - 1)):
+        raise ScheduleError(
+            "GEM0311",
+            f"vectorize: width={p.width}, and a vector of {walk.machine.name} has {lanes} lanes of "
+            f"{walk.item_bytes} bytes",
+            f"use {lanes} or a smaller power of two",
+        )
+    if walk.accumulator is None:
+        return
+    rows, columns = walk.accumulator
+    vectors = max(-(-columns // p.width), 1)
+    needed = rows * vectors + vectors + 1
+    registers = walk.machine.vector_registers
+    if needed > registers:
+        fitting = (registers - 1 - vectors) // vectors
+        raise ScheduleError(
+            "GEM0312",
+            f"vectorize: a {rows} x {columns} tile needs {rows}*{vectors} + {vectors} + 1 = "
+            f"{needed} vector registers and {walk.machine.name} has {registers}",
+            f"tile m by at most {fitting}" if fitting > 0 else "tile n smaller",
+        )
