@@ -1,7 +1,7 @@
 """The road of a GEMM: build, passes, emit, assemble, load.
 
-`lower` stops at the emitted text and keeps every stage at hand; `compile` goes on to a callable,
-through the object cache.
+`prepare` decides machine and passes; `lower` goes on to the emitted text and keeps every stage at
+hand; `compile` to a callable, through the object cache.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Final
 from xdsl.dialects import math
 from xdsl.dialects.builtin import ModuleOp
 
-from gemmir.backend import Artifact, backend_for
+from gemmir.backend import Artifact, Signature, backend_for
 from gemmir.cache import ObjectCache, cache_key, default_path
 from gemmir.errors import MissingError, ParseError, ScheduleError
 from gemmir.gemm import Gemm
 from gemmir.ir.build import build
 from gemmir.ir.context import parse_module
 from gemmir.ir.dialect import EpilogueOp
-from gemmir.ir.import_mlir import import_mlir, problem_of
+from gemmir.ir.problem import problem_of
 from gemmir.kernel import Kernel
 from gemmir.lowering import LEVELS, Stages, level_of, run_passes, run_stages, take_remaining
 from gemmir.machine import HOST, Machine, machine_for
@@ -35,10 +35,11 @@ KERNELS_KEPT: Final = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lowered:
-    """A module and where it went: the IR at the start, the passes, and the emitted text.
+class Job:
+    """What is to be lowered and how, decided and not begun: IR, machine and passes.
 
-    `problem` is the GEMM where it is known: a stage that was read from a file has none.
+    `problem` is the GEMM where it is known: a stage that was read from a file has none. Of the
+    epilogue of a text only the operands are known.
     """
 
     source: str
@@ -46,17 +47,35 @@ class Lowered:
     machine: Machine
     schedule: Schedule
     problem: Gemm | None
-    artifact: Artifact
+
+    @property
+    def key(self) -> str:
+        """The key of the machine code in an object cache."""
+        return cache_key(self.target, str(self.schedule), self.source)
 
     @cached_property
     def stages(self) -> Stages:
         """The IR before the first pass and after each, by name (`03-tile`) or level (`tiled`)."""
         return Stages(list(run_stages(parse_module(self.source), self.schedule)))
 
+    def lower(self) -> Lowered:
+        """Run the passes and emit; `ScheduleError` or `BackendError` where that fails."""
+        return _finish(self, parse_module(self.source))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lowered(Job):
+    """A job that is done: `artifact` is the text that the backend emitted."""
+
+    artifact: Artifact
+
+    def assemble(self, cache: ObjectCache | None = None) -> bytes:
+        """The object file, also for another computer than this one."""
+        return _object(self.machine, self.key, cache, lambda: self.artifact)[0]
+
     def compile(self, cache: ObjectCache | None = None) -> Kernel:
         """A callable on this computer; `cache` keeps the object file, by default on disk."""
-        key = cache_key(self.target, str(self.schedule), self.source)
-        return _load(self.machine, key, cache, lambda: self.artifact)
+        return _load(self.machine, self.key, cache, lambda: self.artifact)
 
     def explain(self) -> str:
         """What was decided and what it means on the machine, for a reader."""
@@ -77,11 +96,7 @@ def lower(
     `threads` cores of the target. Raises `MissingError` for an unknown target, `ScheduleError`
     where a pass cannot do what it is asked or the machine has no room for it.
     """
-    machine = machine_for(target)
-    chosen = _schedule(schedule, gemm, machine, threads)
-    check_fits(chosen, gemm, machine)
-    module = build(gemm)
-    return _lower_module(module, target, machine, chosen, gemm)
+    return _finish(*_begin(gemm, target, schedule, threads))
 
 
 def lower_text(
@@ -90,13 +105,58 @@ def lower_text(
     stage: str | None = None,
     schedule: Schedule | str | Path | None = None,
     name: str = "<text>",
+    threads: int = 1,
 ) -> Lowered:
     """Go on from MLIR text: a problem in standard MLIR, or any stage that gemmir has printed.
 
     A printed stage carries its remaining passes, which `schedule` replaces; a problem gets the
-    default schedule. `stage` is the level that the text must have. Raises `ParseError` where the
-    text is not that, `ScheduleError` GEM0314 where no passes are known.
+    default schedule for `threads` cores. `stage` is the level that the text must have. Raises
+    `ParseError` where the text is not that, `ScheduleError` GEM0314 where no passes are known.
     """
+    return _finish(*_begin_text(text, target, stage, schedule, name, threads))
+
+
+def prepare(
+    gemm: Gemm,
+    target: str = HOST,
+    schedule: Schedule | str | Path | None = None,
+    threads: int = 1,
+) -> Job:
+    """What `lower` would do, without doing it."""
+    return _begin(gemm, target, schedule, threads)[0]
+
+
+def prepare_text(
+    text: str,
+    target: str = HOST,
+    stage: str | None = None,
+    schedule: Schedule | str | Path | None = None,
+    name: str = "<text>",
+    threads: int = 1,
+) -> Job:
+    """What `lower_text` would do, without doing it."""
+    return _begin_text(text, target, stage, schedule, name, threads)[0]
+
+
+def _begin(
+    gemm: Gemm, target: str, schedule: Schedule | str | Path | None, threads: int
+) -> tuple[Job, ModuleOp]:
+    machine = machine_for(target)
+    chosen = _schedule(schedule, gemm, machine, threads)
+    check_fits(chosen, gemm, machine)
+    return _job(build(gemm), target, machine, chosen, gemm)
+
+
+def _begin_text(
+    text: str,
+    target: str,
+    stage: str | None,
+    schedule: Schedule | str | Path | None,
+    name: str,
+    threads: int,
+) -> tuple[Job, ModuleOp]:
+    from gemmir.ir.import_mlir import import_mlir
+
     machine = machine_for(target)
     module = import_mlir(text, name)
     remaining = take_remaining(module)
@@ -110,7 +170,7 @@ def lower_text(
     elif remaining is not None:
         chosen = remaining
     elif problem is not None:
-        chosen = Schedule.parse(_default_for(module, problem, machine))
+        chosen = Schedule.parse(_default_for(module, problem, machine, threads))
     elif level == "vectorized":
         chosen = Schedule()
     else:
@@ -121,7 +181,7 @@ def lower_text(
         )
     if problem is not None:
         check_fits(chosen, problem, machine)
-    return _lower_module(module, target, machine, chosen, problem)
+    return _job(module, target, machine, chosen, problem)
 
 
 def compile(
@@ -138,10 +198,7 @@ def compile(
     computer cannot run code for the target.
     """
     machine = machine_for(target)
-    if schedule is None:
-        text = default_text(gemm, machine, threads)
-    else:
-        text = str(_read(schedule))
+    text = default_text(gemm, machine, threads) if schedule is None else str(_read(schedule))
     if cache is not None:
         return _compile(gemm, target, text, cache)
     return _kept(gemm, target, text)
@@ -168,14 +225,20 @@ def _load(
             f"this computer cannot run code for {machine.target}: it lacks {', '.join(lacking)}",
             "compile for cpu, or emit an object file and run it there",
         )
-    backend = backend_for(machine.kind)
+    object_bytes, signature = _object(machine, key, cache, artifact)
+    return Kernel(backend_for(machine.kind).load(object_bytes, signature), signature)
+
+
+def _object(
+    machine: Machine, key: str, cache: ObjectCache | None, artifact: Callable[[], Artifact]
+) -> tuple[bytes, Signature]:
     cache = ObjectCache(default_path()) if cache is None else cache
     found = cache.get(key)
     if found is None:
         made = artifact()
-        found = backend.assemble(made), made.signature
+        found = backend_for(machine.kind).assemble(made), made.signature
         cache.put(key, *found)
-    return Kernel(backend.load(*found), found[1])
+    return found
 
 
 def _schedule(
@@ -195,25 +258,35 @@ def _read(given: Schedule | str | Path) -> Schedule:
         raise ScheduleError("GEM0315", f"the schedule {given} cannot be read: {error}") from error
 
 
-def _default_for(module: ModuleOp, problem: Gemm, machine: Machine) -> str:
+def _default_for(module: ModuleOp, problem: Gemm, machine: Machine, threads: int) -> str:
     """The default for a module whose epilogue is known by its ops only."""
     ops = list(module.walk())
     has_exp = any(isinstance(op, math.ExpOp) for op in ops)
     has_epilogue = any(isinstance(op, EpilogueOp) for op in ops)
-    return default_text(problem, machine, fuse=has_epilogue, expand=has_exp)
+    return default_text(problem, machine, threads, fuse=has_epilogue, expand=has_exp)
 
 
-def _lower_module(
+def _job(
     module: ModuleOp, target: str, machine: Machine, schedule: Schedule, problem: Gemm | None
-) -> Lowered:
-    source = str(module) + "\n"
-    run_passes(module, schedule)
-    artifact = backend_for(machine.kind).emit(module, machine)
-    return Lowered(
-        source=source,
+) -> tuple[Job, ModuleOp]:
+    job = Job(
+        source=str(module) + "\n",
         target=target,
         machine=machine,
         schedule=schedule,
         problem=problem,
-        artifact=artifact,
+    )
+    return job, module
+
+
+def _finish(job: Job, module: ModuleOp) -> Lowered:
+    """Run the passes over `module`, which is that of `job`, and emit."""
+    run_passes(module, job.schedule)
+    return Lowered(
+        source=job.source,
+        target=job.target,
+        machine=job.machine,
+        schedule=job.schedule,
+        problem=job.problem,
+        artifact=backend_for(job.machine.kind).emit(module, job.machine),
     )

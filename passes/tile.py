@@ -22,7 +22,8 @@ from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
-from gemmir.ir.dialect import CORES, GemmOp
+from gemmir.ir.attributes import PanelAttr
+from gemmir.ir.dialect import CORES, GemmOp, memref_type
 from gemmir.ir.index import Extent, as_index, before, both, equals
 from gemmir.ir.loops import DIMENSIONS, open_loop, require_gemms
 from gemmir.ir.views import extents, subview
@@ -135,6 +136,12 @@ def _check_loop(gemm: GemmOp, loop: Loop, made: Sequence[Loop]) -> None:
             f"tile: {name} cannot overlap; its tiles add or have no fixed size",
             "use clip",
         )
+    if _is_packed_along(gemm, name):
+        raise ScheduleError(
+            "GEM0327",
+            f"tile: {name}={loop.extent} by {size} would begin tiles inside packed panels",
+            "use clip: panels are zero-filled to their full width",
+        )
     if gemm.beta.value.data != 0 or gemm.first is not None or any(o.dimension == "k" for o in made):
         raise ScheduleError(
             "GEM0327",
@@ -187,10 +194,19 @@ def _window(
 ) -> SSAValue:
     whole = extents(operand)
     names = ["batch", *dimensions][-len(whole) :]
+    if not cuts.keys() & set(names):
+        return operand
     found = [cuts.get(name, (0, extent)) for name, extent in zip(names, whole, strict=True)]
     offsets, sizes = zip(*found, strict=True)
     batch = "batch" in cuts
     return subview(builder, operand, offsets, sizes, drop_batch=batch)
+
+
+def _is_packed_along(gemm: GemmOp, dimension: str) -> bool:
+    """Whether the operand with `dimension` lies in panels along it."""
+    operand, dim = (gemm.a, 0) if dimension == "m" else (gemm.b, 1)
+    layout = memref_type(operand).layout
+    return isinstance(layout, PanelAttr) and layout.dim.data == dim
 
 
 @dataclass(frozen=True)

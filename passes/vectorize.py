@@ -56,7 +56,7 @@ from gemmir.ir.index import (
     round_down,
 )
 from gemmir.ir.loops import DIMENSION, conditional, open_loop, require_gemms
-from gemmir.ir.views import chain, extents, offsets_of, subview
+from gemmir.ir.views import chain, extents, subview, total_offsets
 
 UNITS = ("fma",)
 COPY_BLOCK = 8
@@ -163,7 +163,7 @@ def _whole_panel(builder: Builder, value: SSAValue, dim: int, extent: int) -> SS
             f"tile {'mn'[dim]} by {layout.width.data}, or promote with panel:{extent}",
         )
     buffer, views = chain(value)
-    offsets: tuple[Extent, ...] = offsets_of(views[-1]) if views else (0, 0)
+    offsets = total_offsets(builder, views)
     sizes = list(extents(value))
     sizes[dim] = extent
     return subview(builder, buffer, offsets, sizes, one_panel=True)

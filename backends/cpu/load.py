@@ -59,7 +59,11 @@ def load(object_bytes: bytes, signature: Signature) -> Loaded:
             linked = library.link(jit, f"gemmir-{next(_numbers)}")
         except RuntimeError as error:
             reason = " ".join(str(error).split())
-            raise BackendError("GEM0403", f"the object file cannot be loaded: {reason}") from error
+            raise BackendError(
+                "GEM0403",
+                f"the object file cannot be loaded: {reason}",
+                f"it must define {signature.symbol} and call only what this process has",
+            ) from error
     prototype = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * len(signature.arguments))
     return Loaded(entry=prototype(linked[signature.symbol]), owner=(linked, jit))
 

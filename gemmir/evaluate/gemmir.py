@@ -49,14 +49,12 @@ def _require_product(a: tuple[int, ...], b: tuple[int, ...], c: tuple[int, ...])
 
 def _epilogue(frame: Frame, op: EpilogueOp) -> Step:
     body = op.body.block
-    old_is_read = bool(body.args[-1].uses)
 
     def step(*views: View) -> tuple[()]:
         *inputs, output = views
         if any(v.sizes != output.sizes for v in inputs):
             raise FaultError("GEM0907", f"the extents {[list(v.sizes) for v in views]} differ")
-        old = output.array() if old_is_read else None
-        (found,) = frame.run(body, [*(v.array() for v in inputs), old])
+        (found,) = frame.run(body, [v.array() for v in views])
         output.fill_from(found)
         return ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -67,7 +68,6 @@ class _LineParser(Parser):
 
     def __init__(self, context: Context, text: str, name: str) -> None:
         super().__init__(context, text, name)
-        self.text = text
         self.latest = 0
         self.starts: dict[Operation, int] = {}
 
@@ -87,18 +87,34 @@ def parse_error(
     return ParseError(code, ": ".join(filter(None, (name, ", ".join(where), sentence))))
 
 
-def _syntax_error(parser: _LineParser, error: Exception, name: str) -> ParseError:
-    position, reason = parser.pos, f"cannot be parsed ({type(error).__name__}: {error})"
-    if isinstance(error, XdslParseError):
-        position, reason = error.span.start, error.msg
-        if reason.startswith("Operation ") and reason.endswith(" is not registered"):
-            position = parser.latest  # xDSL points at the token after the name
-            reason += f"; the dialects read are {', '.join(parser.ctx.registered_dialect_names)}"
-    if isinstance(error, VerifyException):
-        reason = str(error)
-    line = parser.text.count("\n", 0, position) + 1
-    column = position - parser.text.rfind("\n", 0, position)
+_COMMENT_OR_STRING: Final = re.compile(
+    r'//[^\n]*|"(?:[^"\\\n\v\f]|\\(?:["nt\\]|[0-9A-Fa-f]{2}))*(?P<end>"?)'
+)
+
+
+def _require_closed_strings(text: str, name: str) -> None:
+    """Refuse a string that its line does not close: xDSL's lexer takes exponential time on it."""
+    for match in _COMMENT_OR_STRING.finditer(text):
+        if match["end"] == "":
+            raise _syntax_error("the string is not closed on its line", text, match.start(), name)
+
+
+def _syntax_error(reason: str, text: str, position: int, name: str) -> ParseError:
+    line = text.count("\n", 0, position) + 1
+    column = position - text.rfind("\n", 0, position)
     return parse_error("GEM0201", reason, name=name, line=line, column=column)
+
+
+def _reason_and_position(parser: _LineParser, error: Exception) -> tuple[str, int]:
+    if isinstance(error, VerifyException):
+        return str(error), parser.pos
+    if not isinstance(error, XdslParseError):
+        return f"cannot be parsed ({type(error).__name__}: {error})", parser.pos
+    if error.msg.startswith("Operation ") and error.msg.endswith(" is not registered"):
+        known = ", ".join(parser.ctx.registered_dialect_names)
+        # xDSL points at the token after the name.
+        return f"{error.msg}; the dialects read are {known}", parser.latest
+    return error.msg, error.span.start
 
 
 def parse_with_lines(text: str, name: str, context: Context) -> Parsed:
@@ -107,11 +123,16 @@ def parse_with_lines(text: str, name: str, context: Context) -> Parsed:
     Raises `ParseError` GEM0201 with line and column. xDSL's parser answers malformed text with
     exceptions of every kind, so all of them are taken to mean that the text is at fault.
     """
-    parser = _LineParser(context, text, name)
+    _require_closed_strings(text, name)
+    try:
+        parser = _LineParser(context, text, name)
+    except XdslParseError as error:  # in the first token, which the parser reads when it is made
+        raise _syntax_error(error.msg, text, error.span.start, name) from error
     try:
         module = parser.parse_module()
     except Exception as error:
-        raise _syntax_error(parser, error, name) from error
+        reason, position = _reason_and_position(parser, error)
+        raise _syntax_error(reason, text, position, name) from error
     return Parsed(module=module, text=text, starts=parser.starts)
 
 

@@ -17,25 +17,19 @@ from dataclasses import dataclass, replace
 
 from xdsl.dialects import arith, func, tensor
 from xdsl.dialects.builtin import (
-    DYNAMIC_INDEX,
     AnyFloat,
     FloatAttr,
     MemRefType,
     ModuleOp,
-    NoneAttr,
     TensorType,
 )
 from xdsl.ir import Block, BlockArgument, Operation, SSAValue
-from xdsl.utils.exceptions import VerifyException
 
-from gemmir.errors import ParseError
-from gemmir.gemm import Gemm
 from gemmir.ir.build import (
     ARGUMENT_NAME,
     Argument,
     add_epilogue,
     new_function,
-    packed_strides,
     strided_memref,
     view,
 )
@@ -49,7 +43,7 @@ from gemmir.ir.contraction import (
     refuse,
     require_known_attributes,
 )
-from gemmir.ir.dialect import EpilogueOp, GemmOp, memref_type, static_strides
+from gemmir.ir.dialect import GemmOp, memref_type
 from gemmir.ir.linalg_syntax import (
     CONTRACTIONS,
     LINALG,
@@ -58,6 +52,7 @@ from gemmir.ir.linalg_syntax import (
     YieldOp,
     make_import_context,
 )
+from gemmir.ir.problem import problem_of
 
 
 def import_mlir(text: str, name: str) -> ModuleOp:
@@ -297,89 +292,4 @@ def _unique(name: str, taken: Collection[str]) -> str:
     return next(candidate for candidate in candidates if candidate not in taken)
 
 
-def problem_of(module: ModuleOp) -> Gemm:
-    """The problem of a gemm-level module, to choose a schedule by and to count flops.
-
-    m, n, k, batch, dtype, alpha and beta are those of the `gemmir.gemm`. Transposition, leading
-    dimensions and batch strides follow from the strides of its operands; strides that `Gemm`
-    cannot express, such as a transposed C, are left at their defaults. Of an epilogue only its
-    operands are found, as `bias` or `residual`, not the functions between them.
-
-    Raises `ParseError` GEM0204 where the module has not exactly one `gemmir.gemm` of static shape.
-    """
-    products = [op for op in module.walk() if isinstance(op, GemmOp)]
-    if len(products) != 1:
-        raise ParseError("GEM0204", f"the module has {len(products)} gemmir.gemm; expected one")
-    (op,) = products
-    a, b, c = (_stored(op, value) for value in (op.a, op.b, op.c))
-    *batch, m, k = memref_type(op.a).get_shape()
-    return Gemm(
-        m=m,
-        n=memref_type(op.b).get_shape()[-1],
-        k=k,
-        dtype=str(memref_type(op.c).element_type),
-        alpha=op.alpha.value.data,
-        beta=op.beta.value.data,
-        trans_a=a.transposed,
-        trans_b=b.transposed,
-        lda=a.leading,
-        ldb=b.leading,
-        ldc=None if c.transposed else c.leading,
-        batch=batch[0] if batch else None,
-        batch_stride_a=a.batch_stride,
-        batch_stride_b=b.batch_stride,
-        batch_stride_c=None if c.transposed else c.batch_stride or None,
-        epilogue="+".join(_epilogue_operands(module)),
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Stored:
-    """How a matrix is stored, as `Gemm` says it; None is the default."""
-
-    transposed: bool = False
-    leading: int | None = None
-    batch_stride: int | None = None
-
-
-def _stored(op: GemmOp, value: SSAValue) -> _Stored:
-    kind = memref_type(value)
-    if DYNAMIC_INDEX in kind.get_shape() or op.first is not None:
-        raise ParseError("GEM0204", f"the gemmir.gemm on {kind} is not at the gemm level")
-    *batch, rows, columns = kind.get_shape()
-    *outer, down, across = _strides_of(kind)
-    transposed = not _is_row_major(down, across, columns) and _is_row_major(across, down, rows)
-    if transposed:
-        rows, columns, down, across = columns, rows, across, down
-    shared = _Stored(transposed=transposed, batch_stride=0 if batch and outer == [0] else None)
-    if not _is_row_major(down, across, columns):
-        return shared
-    stored = replace(shared, leading=None if down == max(columns, 1) else down)
-    if batch and outer[0] > rows * down:
-        return replace(stored, batch_stride=outer[0])
-    return stored
-
-
-def _is_row_major(down: int, across: int, columns: int) -> bool:
-    return across == 1 and down >= max(columns, 1)
-
-
-def _strides_of(kind: MemRefType[AnyFloat]) -> tuple[int, ...]:
-    if isinstance(kind.layout, NoneAttr):
-        return packed_strides(kind.get_shape())
-    try:
-        return static_strides(kind)
-    except VerifyException as error:
-        raise ParseError("GEM0204", f"not at the gemm level: {error}") from error
-
-
-def _epilogue_operands(module: ModuleOp) -> list[str]:
-    found: list[str] = []
-    for op in module.walk():
-        if isinstance(op, EpilogueOp):
-            for value in op.inputs:
-                *outer, _ = _strides_of(memref_type(value))
-                step = "residual" if any(outer) else "bias"
-                if step not in found:
-                    found.append(step)
-    return found
+__all__ = ["import_mlir", "problem_of"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from xdsl.builder import Builder
-from xdsl.dialects import memref
+from xdsl.dialects import arith, memref
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
     AnyFloat,
@@ -18,7 +18,7 @@ from xdsl.ir import SSAValue
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import PanelAttr
 from gemmir.ir.dialect import memref_type, static_strides
-from gemmir.ir.index import Extent, upper_bound
+from gemmir.ir.index import Extent, as_index, upper_bound
 
 
 def _mixed(static: Sequence[int], dynamic: Sequence[SSAValue]) -> tuple[Extent, ...]:
@@ -90,7 +90,8 @@ def _subview_type(
             offset = 0 if at_origin else None
             layout = StridedLayoutAttr(_strides_in_panel(layout, sizes), offset)
     elif not (at_origin and isinstance(layout, NoneAttr) and tuple(shape) == source.get_shape()):
-        layout = StridedLayoutAttr(static_strides(source), 0 if at_origin else None)
+        offset = source.get_offset() if at_origin else None
+        layout = StridedLayoutAttr(static_strides(source), offset)
     return MemRefType(source.element_type, shape, layout, source.memory_space)
 
 
@@ -114,6 +115,20 @@ def chain(value: SSAValue) -> tuple[SSAValue, list[memref.SubviewOp]]:
         views.append(value.owner)
         value = value.owner.source
     return value, views[::-1]
+
+
+def total_offsets(builder: Builder, views: Sequence[memref.SubviewOp]) -> tuple[Extent, ...]:
+    """Where in its root the matrix begins that a chain of subviews cuts out."""
+    total: list[Extent] = [0, 0]
+    for view in views:
+        for dim, offset in enumerate(offsets_of(view)):
+            before = total[dim]
+            if before == 0 or offset == 0:
+                total[dim] = offset if before == 0 else before
+            else:
+                at = [as_index(view, e) for e in (before, offset)]
+                total[dim] = builder.insert(arith.AddiOp(at[0], at[1])).result
+    return tuple(total)
 
 
 def follow(builder: Builder, source: SSAValue, views: Sequence[memref.SubviewOp]) -> SSAValue:

@@ -83,6 +83,18 @@ def missing_features(machine: CpuMachine) -> tuple[str, ...]:
     return tuple(name for name in machine.llvm_features if not host.features.get(name, False))
 
 
+def require_runnable(machine: CpuMachine) -> None:
+    """`MissingError` GEM0606 where this computer cannot run code made for `machine`."""
+    missing = missing_features(machine)
+    if missing:
+        raise MissingError(
+            "GEM0606",
+            f"this CPU ({host_cpu().name}) cannot run code for {machine.target}: "
+            f"it has no {', '.join(missing)}",
+            "write an object file and run it on such a CPU, or use the target cpu",
+        )
+
+
 def architecture(triple: str) -> str:
     """The architecture in an LLVM triple, by LLVM's own name for it."""
     name = triple.split("-", 1)[0]

@@ -201,8 +201,12 @@ def test_use_after_dealloc(run: Run, use: str) -> None:
 
 
 def test_a_leak_names_the_alloc(run: Run) -> None:
-    body = "%b = memref.alloc() : memref<2xf32>"
-    message = _fails(run, "GEM0905", "memref.alloc", "%m: memref<1xf32>", body, _iota(1))
+    body = """
+      %b = memref.alloc() : memref<2xf32>
+      %c = memref.alloc() : memref<3xf32>
+      memref.dealloc %c : memref<3xf32>
+    """
+    message = _fails(run, "GEM0905", "memref<2xf32>", "%m: memref<1xf32>", body, _iota(1))
     assert "1 buffers" in message
 
 

@@ -128,7 +128,7 @@ SIGNATURE = '%m: memref<2x3xf32, strided<[4, 1]>> {gemmir.name = "c"}'
         (np.zeros((2, 4))[:, :3], "float64"),
         (_zeros(2, 8)[:, ::2][:, :3], r"\[32, 8\]"),
         (_zeros(4, 2).T[:, :3], r"\[4, 8\]"),
-        (np.zeros(64, np.uint8)[:48].view(np.dtype([("x", "f4")]))["x"][:6], "6xfloat32"),
+        (np.ndarray((2, 3), np.float32, bytes(64), strides=(16, 5)), r"\[16, 5\]"),
     ],
 )
 def test_arrays_must_fit(run: Run, array: Array, number: str) -> None:
@@ -138,9 +138,9 @@ def test_arrays_must_fit(run: Run, array: Array, number: str) -> None:
 
 def test_strides_of_single_rows_do_not_matter(run: Run) -> None:
     body = "memref.store %x1, %m[%i0, %i1] : memref<1x3xf32, strided<[4, 1]>>"
-    m = _zeros(5, 3)[::5]
-    run("%m: memref<1x3xf32, strided<[4, 1]>>", CONSTANTS + body, m)
-    np.testing.assert_array_equal(m, [[0, 1, 0]])
+    for m in (_zeros(5, 3)[::5], _zeros(5, 3)[::-5]):
+        run("%m: memref<1x3xf32, strided<[4, 1]>>", CONSTANTS + body, m)
+        np.testing.assert_array_equal(m, [[0, 1, 0]])
 
 
 def test_arguments_are_counted(run: Run) -> None:

@@ -132,6 +132,10 @@ def test_epilogue_text() -> None:
     ]
 
 
+def test_an_empty_packed_array_needs_no_layout() -> None:
+    assert "strided" not in str(build(Gemm(m=2, n=0, k=3, batch=2)))
+
+
 @given(gemms())
 @settings(deadline=None, max_examples=100)
 def test_print_parse_print(gemm: Gemm) -> None:

@@ -1,0 +1,166 @@
+"""Arrays for the arguments of a compiled function, laid out as its signature says.
+
+Between the rows of a padded array, and before and behind each array, lie NaNs: code that reads them
+gets a wrong answer, and code that writes them is found out by `damage`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from gemmir.backend import Argument, Signature
+from gemmir.errors import CallError, ParseError
+from gemmir.kernel import DTYPES
+
+Array = npt.NDArray[Any]
+
+GUARD: Final = 64
+"""Elements before and behind each array: four cache lines of f32."""
+
+ALIGNMENT: Final = 64
+"""Arrays begin on a cache line, so that timings do not depend on where memory was found."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operand:
+    """One array, and the memory around it."""
+
+    argument: Argument
+    memory: Array
+
+    @property
+    def flat(self) -> Array:
+        """The memory from the first element on."""
+        return self.memory[GUARD:]
+
+    @property
+    def array(self) -> Array:
+        """The array as a caller holds it."""
+        return strided(self.flat, self.argument.shape, self.argument.strides)
+
+    def copy(self) -> Operand:
+        """The same elements in other memory."""
+        memory = _aligned(self.memory.size, self.memory.dtype)
+        memory[:] = self.memory
+        return Operand(argument=self.argument, memory=memory)
+
+    def is_damaged(self, before: Operand) -> bool:
+        """Whether anything has changed since `before` that no call may write."""
+        same = self.memory.view(np.uint8) == before.memory.view(np.uint8)
+        changed = ~same.reshape(self.memory.size, -1).all(axis=1)
+        if self.argument.access != "read":
+            strided(changed[GUARD:], self.argument.shape, self.argument.strides)[...] = False
+        return bool(changed.any())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operands:
+    """One array for each argument of a function, by name, in order."""
+
+    by_name: Mapping[str, Operand]
+
+    @property
+    def arrays(self) -> list[Array]:
+        """The arrays in the order of the arguments."""
+        return [operand.array for operand in self.by_name.values()]
+
+    @property
+    def output(self) -> Array:
+        """The last array, which is written."""
+        return self.arrays[-1]
+
+    def copy(self) -> Operands:
+        """The same elements in other memory."""
+        return Operands(by_name={name: operand.copy() for name, operand in self.by_name.items()})
+
+    def damage(self, before: Operands) -> str:
+        """What was written that may not be, compared with the arrays `before`; "" for nothing."""
+        hit = [n for n, o in self.by_name.items() if o.is_damaged(before.by_name[n])]
+        return f"memory outside the output was written, at {', '.join(hit)}" if hit else ""
+
+
+def make_operands(
+    signature: Signature, seed: int = 0, given: Mapping[str, Array] | None = None
+) -> Operands:
+    """An array for each argument: a copy of the one that is `given`, or random in [-1, 1).
+
+    An output that is only written begins as NaN. Raises `CallError`: GEM0502 for a name that is no
+    argument, GEM0504 and GEM0506 for a type and a shape that do not fit, GEM0514 where memory is
+    short.
+    """
+    given = given or {}
+    names = [argument.name for argument in signature.arguments]
+    for name in given:
+        if name not in names:
+            raise CallError(
+                "GEM0502", f"there is no operand {name!r}", f"there are {', '.join(names)}"
+            )
+    generator = np.random.default_rng(seed)
+    found: dict[str, Operand] = {}
+    for argument in signature.arguments:
+        operand = _new(argument)
+        if argument.name in given:
+            operand.array[...] = _fitting(argument, given[argument.name])
+        elif argument.access != "write":
+            operand.array[...] = generator.uniform(-1, 1, argument.shape)
+        found[argument.name] = operand
+    return Operands(by_name=found)
+
+
+def strided(
+    flat: Array, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0
+) -> Array:
+    """The elements of `flat` at `offset` with `strides`, in elements."""
+    in_bytes = tuple(s * flat.itemsize for s in strides)
+    return np.lib.stride_tricks.as_strided(flat[offset:], shape, in_bytes)
+
+
+def load_array(path: Path) -> Array:
+    """The array in a .npy file; `ParseError` GEM0208 where there is none."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ParseError("GEM0208", f"{path} cannot be read as .npy: {error}") from error
+
+
+def _new(argument: Argument) -> Operand:
+    dtype = DTYPES[argument.dtype]
+    elements = argument.span_bytes // dtype.itemsize
+    try:
+        memory = _aligned(elements + 2 * GUARD, dtype)
+    except (MemoryError, ValueError) as error:
+        raise CallError(
+            "GEM0514",
+            f"there is no memory for {argument.name}, {argument.span_bytes} bytes",
+            "use a smaller problem",
+        ) from error
+    memory[:] = np.nan
+    return Operand(argument=argument, memory=memory)
+
+
+def _aligned(elements: int, dtype: np.dtype[Any]) -> Array:
+    """Uninitialised memory that begins on a cache line."""
+    room = np.empty(elements + ALIGNMENT // dtype.itemsize, dtype)
+    start = -room.ctypes.data % ALIGNMENT // dtype.itemsize
+    return room[start : start + elements]
+
+
+def _fitting(argument: Argument, array: Array) -> Array:
+    wanted = DTYPES[argument.dtype]
+    if array.dtype != wanted:
+        raise CallError(
+            "GEM0504",
+            f"{argument.name} has dtype {array.dtype} where {wanted} is needed",
+            f"pass array.astype(np.{wanted})",
+        )
+    if array.shape != argument.shape:
+        raise CallError(
+            "GEM0506", f"{argument.name} has shape {array.shape} where {argument.shape} is needed"
+        )
+    return array

@@ -1,0 +1,144 @@
+"""Target strings, the shipped CPUs, and what is made of the host's description."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gemmir.errors import MissingError, ProblemError
+from gemmir.machine import CpuMachine, machine_for, targets
+from gemmir.machine.cpu import NEOVERSE_N1, SHIPPED, X86_64_V3, X86_64_V4, ZNVER3
+from gemmir.machine.host import (
+    HostCpu,
+    detect,
+    feature_string,
+    host_cpu,
+    missing_features,
+    require_runnable,
+    triple_for,
+)
+
+LINUX = "x86_64-unknown-linux-gnu"
+
+
+def described(tmp_path: Path, *caches: tuple[int, str, str]) -> Path:
+    """A folder like /sys/devices/system/cpu/cpu0/cache with (level, type, size) entries."""
+    for number, (level, kind, size) in enumerate(caches):
+        folder = tmp_path / f"index{number}"
+        folder.mkdir()
+        for name, text in (("level", str(level)), ("type", kind), ("size", size)):
+            (folder / name).write_text(text + "\n")
+    return tmp_path
+
+
+def host_with(*features: str, name: str = "haswell", triple: str = LINUX) -> HostCpu:
+    return HostCpu(name=name, triple=triple, features=dict.fromkeys(features, True))
+
+
+def test_every_target_names_its_machine():
+    found = dict(targets())
+    assert {"cpu:x86-64-v3", "cpu:znver3", "cpu:x86-64-v4", "cpu:neoverse-n1"} <= set(found)
+    for target, machine in found.items():
+        assert machine_for(target) == machine
+        assert machine.target == target
+
+
+@pytest.mark.parametrize(
+    ("target", "nearest"),
+    [("cpu:znver4", "cpu:znver3"), ("cpu:neoverse", "cpu:neoverse-n1"), ("cuda:sm_90a", "cpu")],
+)
+def test_an_unknown_target_lists_all_and_names_the_nearest(target: str, nearest: str):
+    with pytest.raises(MissingError, match=f"GEM0602.*cpu:x86-64-v4.*use {nearest}") as raised:
+        machine_for(target)
+    assert raised.value.exit_code == 4
+
+
+def test_lanes_and_flops_follow_from_the_vector_unit():
+    assert (ZNVER3.lanes(4), ZNVER3.lanes(8), NEOVERSE_N1.lanes(4)) == (8, 4, 4)
+    assert ZNVER3.flops_per_cycle(4) == 32  # two pipes x eight lanes x multiply and add
+    assert X86_64_V4.flops_per_cycle(8) == 32
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"l2_bytes": 1024}, {"l3_bytes": 1}, {"vector_bytes": 24}, {"fma_per_cycle": 0}],
+)
+def test_a_machine_checks_its_numbers(wrong: dict[str, Any]):
+    with pytest.raises(ProblemError, match="GEM0121"):
+        dataclasses.replace(ZNVER3, **wrong)
+
+
+def test_the_host_has_the_caches_that_linux_describes(tmp_path: Path):
+    caches = described(
+        tmp_path,
+        (1, "Data", "48K"),
+        (1, "Instruction", "64K"),
+        (2, "Unified", "2048K"),
+        (3, "Unified", "30M"),
+    )
+    machine = detect(host_with(*X86_64_V3.llvm_features), caches)
+    assert (machine.l1_bytes, machine.l2_bytes, machine.l3_bytes) == (48 << 10, 2 << 20, 30 << 20)
+    assert (machine.vector_bytes, machine.vector_registers) == (32, 16)
+    assert (machine.name, machine.llvm_cpu, machine.target) == ("host", "haswell", "cpu")
+
+
+def test_a_host_without_an_l3_has_its_l2_there(tmp_path: Path):
+    caches = described(tmp_path, (1, "Data", "32K"), (2, "Unified", "4096K"))
+    assert detect(host_with(*X86_64_V3.llvm_features), caches).l3_bytes == 4 << 20
+
+
+def test_unreadable_cache_descriptions_fall_back_to_the_kind(tmp_path: Path):
+    caches = described(tmp_path, (1, "Data", "what"), (2, "Unified", ""))
+    machine = detect(host_with(*X86_64_V3.llvm_features), caches)
+    assert machine.l1_bytes == X86_64_V3.l1_bytes
+    assert detect(host_with("neon", triple="aarch64-linux-gnu"), tmp_path / "none").l2_bytes == (
+        NEOVERSE_N1.l2_bytes
+    )
+
+
+def test_avx512_and_zen4_are_recognised(tmp_path: Path):
+    server = detect(host_with(*X86_64_V4.llvm_features, name="skylake-avx512"), tmp_path)
+    assert (server.vector_bytes, server.vector_registers, server.fma_per_cycle) == (64, 32, 2)
+    assert detect(host_with(*X86_64_V4.llvm_features, name="znver4"), tmp_path).fma_per_cycle == 1
+
+
+@pytest.mark.parametrize("lacks", ["fma", "avx2"])
+def test_a_host_without_vector_fma_is_refused(tmp_path: Path, lacks: str):
+    features = [name for name in X86_64_V3.llvm_features if name != lacks]
+    with pytest.raises(MissingError, match=f"GEM0605.*has no {lacks};.*cpu:x86-64-v3"):
+        detect(host_with(*features), tmp_path)
+
+
+def test_an_unknown_architecture_is_refused(tmp_path: Path):
+    with pytest.raises(MissingError, match="GEM0605.*riscv64"):
+        detect(host_with("v", triple="riscv64-unknown-linux-gnu"), tmp_path)
+
+
+def test_missing_features_name_what_the_host_lacks():
+    host = machine_for("cpu")
+    assert missing_features(host) == ()
+    foreign = NEOVERSE_N1 if host.llvm_triple.startswith("x86") else ZNVER3
+    assert missing_features(foreign) == (foreign.llvm_triple.split("-")[0],)
+    strange = dataclasses.replace(host, name="strange", llvm_features=("no-such-feature",))
+    assert missing_features(strange) == ("no-such-feature",)
+    with pytest.raises(MissingError, match="GEM0606.*cpu:strange.*no-such-feature"):
+        require_runnable(strange)
+    require_runnable(host)
+
+
+def test_only_the_hosts_own_name_gets_a_feature_string():
+    host = host_cpu()
+    others = [machine.llvm_cpu for machine in SHIPPED if machine.llvm_cpu != host.name]
+    assert [feature_string(cpu) for cpu in others] == [""] * len(others)
+    stated = set(feature_string(host.name).split(","))
+    assert stated == {f"{'+' if on else '-'}{name}" for name, on in host.features.items()}
+
+
+def test_a_foreign_cpu_has_its_own_triple_and_others_the_hosts():
+    host: CpuMachine = machine_for("cpu")
+    assert triple_for(host.llvm_cpu) == host.llvm_triple
+    for machine in SHIPPED:
+        assert triple_for(machine.llvm_cpu).split("-")[0] == machine.llvm_triple.split("-")[0]
