@@ -93,18 +93,19 @@ def source_fingerprint() -> str:
 
 def fingerprint(root: Path) -> str:
     """A hash of the path, size and modification time of every Python file below `root`."""
-    files = sorted(_python_files(str(root), ""))
+    files = sorted(python_files(str(root)))
     return hashlib.sha256(repr(files).encode()).hexdigest()
 
 
-def _python_files(folder: str, prefix: str) -> Iterator[tuple[str, int, int]]:
+def python_files(folder: str, prefix: str = "") -> Iterator[tuple[str, int, int]]:
+    """Path, bytes and modification time in ns of every Python file below `folder`."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.endswith(".py"):
                 status = entry.stat()
                 yield prefix + entry.name, status.st_size, status.st_mtime_ns
             elif entry.is_dir() and entry.name != "__pycache__":
-                yield from _python_files(entry.path, f"{prefix}{entry.name}/")
+                yield from python_files(entry.path, f"{prefix}{entry.name}/")
 
 
 class ObjectCache:

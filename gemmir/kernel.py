@@ -254,27 +254,14 @@ class Kernel:
             arrays, addresses = self._check(operands, named, target)
             target = arrays[-1]
         if self._entry(*addresses):
-            raise _no_memory(self.signature)
+            raise _no_memory(self.signature.symbol)
         return target if out is None else out
 
-    def bind(self, *operands: object, out: Any = None, **named: object) -> Callable[[], Any]:
-        """The call of these arrays as a function without arguments, checked now and not again.
-
-        It holds the arrays. Each call reads what is in them then, and writes the same output.
-        """
+    def bind(self, *operands: object, out: Any = None, **named: object) -> BoundCall:
+        """The call of these arrays as a function without arguments, checked now and not again."""
         result = self._new_output() if out is None else out
         arrays, addresses = self._check(operands, named, result)
-        entry, signature, alive = self._entry, self.signature, (self._function, *arrays)
-
-        def call() -> Any:
-            if entry(*addresses):
-                raise _no_memory(signature)
-            return result
-
-        call.__doc__ = (
-            f"Run {signature.symbol} on {len(alive) - 1} arrays that are already checked."
-        )
-        return call
+        return BoundCall(self, self._entry, addresses, arrays, result)
 
     def __repr__(self) -> str:
         arguments = ", ".join(
@@ -285,7 +272,7 @@ class Kernel:
     def _quick(self, values: tuple[Any, ...]) -> list[int] | None:
         """The addresses of `values` if they need no closer look: `_check` for nearly all calls.
 
-        It takes 1 us for three arrays that fit exactly, of which `_check` would take 5.
+        For three arrays it takes 2 us, and `_check` takes 10.
         """
         if len(values) != len(self._exact) or _address is not _address_in_object:
             return None
@@ -350,6 +337,38 @@ class Kernel:
         return self._output.new()
 
 
+class BoundCall:
+    """`kernel.bind(…)`: runs on the same arrays at every call, which takes 0.4 us and the kernel.
+
+    It holds the kernel and the arrays. A call reads what is in them then, writes the same output
+    and returns it.
+    """
+
+    __slots__ = ("_addresses", "_arrays", "_entry", "_kernel", "_result")
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        entry: Callable[..., int],
+        addresses: Sequence[int],
+        arrays: Sequence[Array],
+        result: Any,
+    ) -> None:
+        self._kernel = kernel
+        self._entry = entry
+        self._addresses = addresses
+        self._arrays = arrays
+        self._result = result
+
+    def __call__(self) -> Any:
+        if self._entry(*self._addresses):
+            raise _no_memory(self._kernel.signature.symbol)
+        return self._result
+
+    def __repr__(self) -> str:
+        return f"<{self._kernel!r} bound to {len(self._arrays)} arrays>"
+
+
 def _refuse_overlap(name: str, array: Array, out: Array) -> None:
     if np.may_share_memory(array, out) and _overlap(array, out):
         raise CallError(
@@ -379,9 +398,9 @@ def _wrong_name(names: Sequence[str], name: str, output: str, *, given: bool) ->
     return CallError("GEM0502", f"there is no operand {name!r} to read", hint)
 
 
-def _no_memory(signature: Signature) -> AllocationError:
+def _no_memory(symbol: str) -> AllocationError:
     return AllocationError(
         "GEM0513",
-        f"{signature.symbol} found no memory for its packed operands",
+        f"{symbol} found no memory for its packed operands",
         "free some memory and call again",
     )

@@ -59,12 +59,12 @@ class Element:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A result against the right one: the worst element by error over bound, the first wrong one.
+    """A result against the right one: the element with the largest error, the first wrong one.
 
     Both are None where there is no element, and `first_wrong` where none is wrong.
     """
 
-    worst: Element | None
+    largest: Element | None
     first_wrong: Element | None
 
 
@@ -83,14 +83,13 @@ class Reference:
     def compare(self, output: Array) -> Comparison:
         """Compare every element of an output array."""
         if self.expected.size == 0:
-            return Comparison(worst=None, first_wrong=None)
+            return Comparison(largest=None, first_wrong=None)
         got = self.view(output)
         with np.errstate(all="ignore"):
             error = np.abs(got.astype(self.expected.dtype) - self.expected)
             overflows = ~np.isfinite(self.expected.astype(output.dtype)) & ~np.isfinite(got)
             wrong = ~((error <= self.bound) | overflows)
-            ratio = np.where(error == 0, 0, error / self.bound)
-        ratio = np.where(overflows, 0, np.where(np.isnan(ratio), np.inf, ratio))
+        size = np.where(overflows, 0, np.where(np.isnan(error), np.inf, error))
 
         def element(flat: int) -> Element:
             at = tuple(int(i) for i in np.unravel_index(flat, self.expected.shape))
@@ -103,7 +102,7 @@ class Reference:
             )
 
         first = element(int(wrong.argmax())) if wrong.any() else None
-        return Comparison(worst=element(int(ratio.argmax())), first_wrong=first)
+        return Comparison(largest=element(int(size.argmax())), first_wrong=first)
 
 
 def says_all(problem: Gemm, source: str) -> bool:
@@ -161,12 +160,8 @@ class _Wide:
         if len(functions) != 1:
             raise _unknown(f"has {len(functions)} functions")
         self.ops = list(functions[0].body.block.ops)
-        self.flat = {
-            argument: operand.flat
-            for argument, operand in zip(
-                functions[0].body.block.args, operands.by_name.values(), strict=True
-            )
-        }
+        arguments = zip(functions[0].body.block.args, operands.by_name.values(), strict=True)
+        self.flat: dict[SSAValue, Array] = {value: operand.flat for value, operand in arguments}
         output = functions[0].body.block.args[-1]
         dtype = DTYPES[str(memref_type(output).element_type)]
         self.wide = np.dtype(np.float64 if dtype == np.float32 else np.longdouble)
@@ -209,8 +204,10 @@ class _Wide:
         at = layout.offset if isinstance(layout, StridedLayoutAttr) else IntAttr(0)
         if source not in self.flat or not isinstance(at, IntAttr):
             raise _unknown(f"shows {made} of something else than an argument")
-        flat = self.flat[source] if array is None else array
-        return strided(flat, made.get_shape(), static_strides(made), at.data)
+        flat = self.flat[source]
+        if array is not None:
+            flat = strided(array, (flat.size,), (1,))
+        return strided(flat[at.data :], made.get_shape(), static_strides(made))
 
     def _exact(self, value: SSAValue) -> Bounded:
         if value is self.written:
@@ -232,7 +229,7 @@ class _Wide:
     def _epilogue(self, op: EpilogueOp) -> None:
         block = op.body.block
         operands = map(self._exact, (*op.inputs, op.output))
-        known = dict(zip(block.args, operands, strict=True))
+        known: dict[SSAValue, Bounded] = dict(zip(block.args, operands, strict=True))
         for inner in block.ops:
             if isinstance(inner, YieldOp):
                 assert inner.value is not None

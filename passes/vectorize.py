@@ -12,7 +12,7 @@ at the edge of C. Needs C in registers; does not unroll.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from xdsl.builder import Builder
@@ -302,63 +302,86 @@ def vectorize_epilogue(epilogue: EpilogueOp, width: int) -> None:
         op.erase()
 
 
-def vectorize_pack(pack: PackOp) -> None:
-    """Copy panel by panel; the last one is filled up with zeros if it is clipped."""
+@dataclass(frozen=True, kw_only=True)
+class PackPlan:
+    """How to walk a copy: panels of `width` along `dim`, `block` elements across at a time."""
+
+    dim: int
+    width: int
+    block: int
+    panels_inside: bool
+
+
+def plan_pack(pack: PackOp) -> PackPlan:
+    """Follow the rows of the source: where panels cut them, all panels of a row come in turn."""
     layout = memref_type(chain(pack.target)[0]).layout
     assert isinstance(layout, PanelAttr)
-    dim, width = layout.dim.data, layout.width.data
+    dim = layout.dim.data
+    rows_run_across = static_strides(memref_type(pack.source))[1 - dim] == 1
+    return PackPlan(
+        dim=dim,
+        width=layout.width.data,
+        block=COPY_BLOCK if rows_run_across else 1,
+        panels_inside=not rows_run_across,
+    )
+
+
+def vectorize_pack(pack: PackOp, plan: PackPlan) -> None:
+    """Copy block by block; a last panel that is clipped is filled up with zeros."""
     whole = extents(pack.source)
-    builder = before(pack)
-    bounds = [as_index(pack, e) for e in (0, whole[dim], width)]
-    start, inner = open_loop(builder, "mn"[dim], (bounds[0], bounds[1], bounds[2]))
-    buffer = chain(pack.target)[0]
-    across = whole[1 - dim]
+    along, across = whole[plan.dim], whole[1 - plan.dim]
 
-    def window(source: SSAValue, size: Extent) -> SSAValue:
-        pairs = ((start, size), (0, across))
-        (at, sizes) = zip(*(pairs if dim == 0 else pairs[::-1]), strict=True)
-        return subview(inner, source, at, sizes, one_panel=source is buffer)
+    def panels(builder: Builder) -> Iterator[Strip]:
+        return _strips(builder, pack, "mn"[plan.dim], along, plan.width, plan.width)
 
-    extent = whole[dim]
-    if isinstance(extent, int) and extent % width == 0:
-        _copy_panel(inner, pack, window(pack.source, width), window(buffer, width), dim, True)
-    else:
-        rest = inner.insert(arith.SubiOp(as_index(pack, extent), start)).result
-        size = inner.insert(arith.MinSIOp(as_index(pack, width), rest)).result
-        source, target = window(pack.source, size), window(buffer, width)
-        inner.insert(
-            conditional(
-                equals(inner, pack, size, width),
-                lambda i: _copy_panel(i, pack, source, target, dim, True),
-                lambda i: _copy_panel(i, pack, source, target, dim, False),
-            )
-        )
+    def blocks(builder: Builder) -> Iterator[Strip]:
+        return _strips(builder, pack, "k", across, plan.block, 1)
+
+    outer, inner = (blocks, panels) if plan.panels_inside else (panels, blocks)
+    for first in outer(before(pack)):
+        for second in inner(first.body):
+            panel, block = (second, first) if plan.panels_inside else (first, second)
+            _copy_block(second.body, pack, plan, panel, block)
     pack.detach()
     pack.erase()
 
 
-def _copy_panel(
-    builder: Builder, pack: PackOp, source: SSAValue, target: SSAValue, dim: int, full: bool
-) -> None:
-    """Copy one panel, several elements across at a time where they are adjacent in the source."""
-    width = memref_type(target).get_shape()[dim]
-    extent = extents(source)[1 - dim]
-    in_bounds = (full, True) if dim == 0 else (True, full)
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """A loop over whole steps of an extent, or over what remains of it."""
 
-    def copy(begin: Extent, end: Extent, step: int) -> None:
-        bounds = [as_index(pack, e) for e in (begin, end, step)]
-        at, inner = open_loop(builder, "k", (bounds[0], bounds[1], bounds[2]))
-        place = (0, at) if dim == 0 else (at, 0)
-        shape = (width, step) if dim == 0 else (step, width)
-        value = _read(inner, pack, source, place, shape, in_bounds)
-        _write(inner, pack, value, target, place, (True, True))
+    start: SSAValue
+    body: Builder
+    is_whole: bool
 
-    block = COPY_BLOCK if static_strides(memref_type(source))[1 - dim] == 1 else 1
-    blocks = round_down(builder, pack, extent, block) if block > 1 else 0
-    if blocks != 0:
-        copy(0, blocks, block)
-    if blocks != extent:
-        copy(blocks, extent, 1)
+
+def _strips(
+    builder: Builder, anchor: Operation, dimension: str, extent: Extent, step: int, rest_step: int
+) -> Iterator[Strip]:
+    """Open a loop over the whole steps of `extent` and one over the rest, where there are any."""
+    end = round_down(builder, anchor, extent, step)
+    for begin, stop, by, is_whole in ((0, end, step, True), (end, extent, rest_step, False)):
+        if begin != stop:
+            bounds = (as_index(anchor, begin), as_index(anchor, stop), as_index(anchor, by))
+            start, body = open_loop(builder, dimension, bounds)
+            yield Strip(start=start, body=body, is_whole=is_whole)
+
+
+def _copy_block(builder: Builder, pack: PackOp, plan: PackPlan, panel: Strip, block: Strip) -> None:
+    """Copy one block of one panel."""
+    buffer = chain(pack.target)[0]
+    size = plan.block if block.is_whole else 1
+    at: tuple[Extent, Extent] = (panel.start, block.start)
+    place: tuple[Extent, Extent] = (0, block.start)
+    shape, full = (plan.width, size), (panel.is_whole, True)
+    corner: tuple[Extent, Extent] = (panel.start, 0)
+    sizes: tuple[Extent, Extent] = (plan.width, extents(buffer)[1 - plan.dim])
+    if plan.dim == 1:
+        at, place, shape, full = at[::-1], place[::-1], shape[::-1], full[::-1]
+        corner, sizes = corner[::-1], sizes[::-1]
+    value = _read(builder, pack, pack.source, at, shape, full)
+    target = subview(builder, buffer, corner, sizes, one_panel=True)
+    _write(builder, pack, value, target, place, (True, True))
 
 
 @dataclass(frozen=True)
@@ -393,7 +416,7 @@ class Vectorize(ModulePass):
             _erase_accumulator(plan.accumulator)
         for inner in [o for o in op.walk() if isinstance(o, EpilogueOp | PackOp)]:
             if isinstance(inner, PackOp):
-                vectorize_pack(inner)
+                vectorize_pack(inner, plan_pack(inner))
             else:
                 vectorize_epilogue(inner, self.width)
 

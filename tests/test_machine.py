@@ -113,7 +113,7 @@ def test_a_host_without_vector_fma_is_refused(tmp_path: Path, lacks: str):
 
 
 def test_an_unknown_architecture_is_refused(tmp_path: Path):
-    with pytest.raises(MissingError, match="GEM0605.*riscv64"):
+    with pytest.raises(MissingError, match=r"GEM0605.*riscv64"):
         detect(host_with("v", triple="riscv64-unknown-linux-gnu"), tmp_path)
 
 
@@ -124,7 +124,7 @@ def test_missing_features_name_what_the_host_lacks():
     assert missing_features(foreign) == (foreign.llvm_triple.split("-")[0],)
     strange = dataclasses.replace(host, name="strange", llvm_features=("no-such-feature",))
     assert missing_features(strange) == ("no-such-feature",)
-    with pytest.raises(MissingError, match="GEM0606.*cpu:strange.*no-such-feature"):
+    with pytest.raises(MissingError, match=r"GEM0606.*cpu:strange.*no-such-feature"):
         require_runnable(strange)
     require_runnable(host)
 

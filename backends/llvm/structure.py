@@ -83,7 +83,7 @@ def _forall(e: Emitter, op: ForallOp) -> None:
     allocate its buffers sets the status, which the caller returns.
     """
     captured = _captures(e, op)
-    operands = [x for value in captured for x in _operands(e.values[value])]
+    operands = [x for value in captured for x in _operands(e, value)]
     symbol = f"{e.symbol}.forall{len(e.outlined)}"
     e.outlined.append("")
     place = len(e.outlined) - 1
@@ -122,21 +122,22 @@ def _captures(e: Emitter, op: ForallOp) -> list[SSAValue]:
         for value in inner.operands:
             owner = value.owner
             holder = owner if isinstance(owner, Operation) else owner.parent_op()
-            if id(holder) not in inside or (holder is op and inner is op):
+            if id(holder) not in inside:
                 found.setdefault(value)
-    return [v for v in found if any(not _is_constant(x) for _, x in _operands(e.values[v]))]
+    return [v for v in found if not _is_plain(e.values[v])]
 
 
 def _is_constant(operand: str) -> bool:
     return not operand.startswith("%")
 
 
-def _operands(value: Value) -> list[tuple[str, str]]:
+def _operands(e: Emitter, captured: SSAValue) -> list[tuple[str, str]]:
     """The LLVM operands, with their types, that make up a captured value."""
+    value = e.values[captured]
     if isinstance(value, Pointer):
         return [("ptr", value.address), *(("i64", s) for s in value.sizes)]
     if isinstance(value, str):
-        return [("i64", value)]
+        return [(row_type(captured.type), value)]
     raise AssertionError("vectors are not carried into a gemmir.forall")
 
 
@@ -152,7 +153,7 @@ def _team_function(
     number = 1
     for value in captured:
         parts: list[str] = []
-        for t, _ in _operands(e.values[value]):
+        for t, _ in _operands(e, value):
             at = text.value(f"getelementptr {{ {fields} }}, ptr %data, i64 0, i32 {number}")
             parts.append(text.value(f"load {t}, ptr {at}"))
             number += 1
@@ -170,10 +171,10 @@ def _team_function(
 
 
 def _is_plain(value: Value) -> bool:
-    """Whether a value is a literal and so means the same in another function."""
-    return (isinstance(value, str) and is_literal(value)) or (
-        isinstance(value, list) and all(_is_constant(x) for x in value)
-    )
+    """Whether a value is a constant and so means the same in another function."""
+    if isinstance(value, Pointer):
+        return False
+    return all(_is_constant(x) for x in ([value] if isinstance(value, str) else value))
 
 
 def _share(e: Emitter, op: ForallOp) -> tuple[str, str]:

@@ -19,7 +19,8 @@ loop:
   %pc = getelementptr float, ptr %c, i64 %i
   %x = load <8 x float>, ptr %pa, align 4
   %y = load <8 x float>, ptr %pb, align 4
-  %z = call <8 x float> @llvm.fma.v8f32(<8 x float> %x, <8 x float> splat (float 2.0), <8 x float> %y)
+  %xx = fadd <8 x float> %x, %x
+  %z = fadd <8 x float> %xx, %y
   store <8 x float> %z, ptr %pc, align 4
   %next = add i64 %i, 8
   %done = icmp eq i64 %next, 32
@@ -29,12 +30,10 @@ out:
 """
 
 SERIAL = f"""
-declare <8 x float> @llvm.fma.v8f32(<8 x float>, <8 x float>, <8 x float>)
 define i32 @axpy(ptr noalias %a, ptr noalias %b, ptr noalias %c) {{{BODY}}}
 """
 
 THREADED = f"""
-declare <8 x float> @llvm.fma.v8f32(<8 x float>, <8 x float>, <8 x float>)
 declare void @GOMP_parallel(ptr, ptr, i32, i32)
 declare i32 @omp_get_thread_num()
 declare i32 @omp_get_num_threads()

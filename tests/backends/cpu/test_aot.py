@@ -58,15 +58,15 @@ def compiler(*names: str) -> str:
 
 
 def test_wrong_text_is_an_error_with_llvms_reason(serial: Artifact):
-    with pytest.raises(BackendError, match="GEM0401.*expected"):
+    with pytest.raises(BackendError, match=r"GEM0401.*expected"):
         assemble(replace(serial, text="define i32 @axpy("))
-    with pytest.raises(BackendError, match="GEM0401.*undefined value"):
+    with pytest.raises(BackendError, match=r"GEM0401.*undefined value"):
         assembly(replace(serial, text="define i32 @f() {\n ret i32 %nothing\n}"))
 
 
 def test_text_that_parses_but_does_not_verify_is_an_error(serial: Artifact):
     text = "define i32 @f() {\nentry:\n  br label %entry\n}"
-    with pytest.raises(BackendError, match="GEM0401.*[Ee]ntry block"):
+    with pytest.raises(BackendError, match=r"GEM0401.*[Ee]ntry block"):
         assemble(replace(serial, text=text))
 
 
@@ -124,13 +124,13 @@ def test_without_a_c_compiler_the_error_says_so(
     serial: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MissingError, match="GEM0603.*cc, gcc, clang"):
+    with pytest.raises(MissingError, match=r"GEM0603.*cc, gcc, clang"):
         shared_library(assemble(serial))
 
 
 def test_what_cannot_be_linked_is_an_error_with_the_linkers_reason():
     compiler("cc", "gcc", "clang")
-    with pytest.raises(BackendError, match="GEM0402.*cannot link"):
+    with pytest.raises(BackendError, match=r"GEM0402.*cannot link"):
         shared_library(b"no object file")
 
 
@@ -156,7 +156,9 @@ def test_the_header_documents_each_operand_and_the_result():
     text = header(Signature(symbol="gemm_3x5", arguments=(bias, c)))
     assert " *   bias: double, 5, strides (1), read\n" in text
     assert " *   c: double, 3 x 5, strides (9, 1), read and written\n" in text
-    assert "int32_t gemm_3x5(\n    const double *__restrict bias,\n    double *__restrict c);" in text
+    assert (
+        "int32_t gemm_3x5(\n    const double *__restrict bias,\n    double *__restrict c);" in text
+    )
     assert text.count("GEMMIR_GEMM_3X5_H") == 3
     assert "Returns 0 when the output is written, or 1" in text
 

@@ -77,7 +77,7 @@ def test_several_threads_may_compile_and_run_at_once(serial: Artifact, arrays: A
 
 def test_an_unknown_symbol_is_refused(serial: Artifact):
     wrong = replace(serial.signature, symbol="other")
-    with pytest.raises(BackendError, match="GEM0403.*other"):
+    with pytest.raises(BackendError, match=r"GEM0403.*other"):
         load(assemble(serial), wrong)
 
 
@@ -87,7 +87,7 @@ def test_an_unresolved_call_is_refused(serial: Artifact, capfd: pytest.CaptureFi
       %x = call i32 @no_such_function()
       ret i32 %x
     }"""
-    with pytest.raises(BackendError, match="GEM0403.*axpy.*call only what this process has"):
+    with pytest.raises(BackendError, match=r"GEM0403.*axpy.*call only what this process has"):
         load(assemble(replace(serial, text=text)), serial.signature)
     assert capfd.readouterr() == ("", "")
 

@@ -1,0 +1,341 @@
+"""Run every stage of a lowering, and then the machine code, against wider arithmetic.
+
+The IR after each pass is run by the evaluator on random arrays in [-1, 1), and the machine code on
+the same arrays. Each result must lie within the a-priori bound of the right one, and nothing
+outside the output may have changed. The first stage that does not is reported with its first wrong
+element and the smallest problem that is wrong in the same stage of the same schedule.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import difflib
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from xdsl.dialects.builtin import ModuleOp
+
+from gemmir.arrays import Operands, make_operands
+from gemmir.backend import backend_for, signature_of
+from gemmir.compiler import Job, prepare
+from gemmir.errors import (
+    BackendError,
+    MismatchError,
+    ParseError,
+    ProblemError,
+    ScheduleError,
+)
+from gemmir.evaluate import EvaluationError, evaluate
+from gemmir.gemm import Gemm
+from gemmir.ir.context import parse_module
+from gemmir.ir.dialect import EpilogueOp
+from gemmir.kernel import Kernel
+from gemmir.lowering import run_pass, take_remaining
+from gemmir.machine import HOST
+from gemmir.machine.host import missing_features
+from gemmir.reference import Element, Reference, reference_of, reference_of_gemm, says_all
+from gemmir.schedule import Schedule
+
+MACHINE_CODE: Final = "machine-code"
+"""The name of the last stage, which runs on the CPU itself."""
+
+SHRINK_SECONDS: Final = 3.0
+SHRINK_EXAMPLES: Final = 200
+"""Limits of the search for a smaller problem; what it has found by then is reported."""
+
+INVALID_IR: Final = "GEM0390"
+"""The code of a pass that left IR that does not verify: its fault, and not the schedule's."""
+
+Status = Literal["ok", "wrong", "skipped"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One stage and whether it is right.
+
+    `largest` is the element with the largest error, `first_wrong` the first that is beyond its
+    bound; `message` says what else is wrong, or why the stage was skipped. `seconds` is the time it
+    took to run the stage.
+    """
+
+    name: str
+    step: str
+    status: Status
+    seconds: float
+    largest: Element | None = None
+    first_wrong: Element | None = None
+    message: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong; also true of what was skipped."""
+        return self.status != "wrong"
+
+    @property
+    def fault(self) -> str:
+        """What is wrong, or ""."""
+        return self.message or ("" if self.first_wrong is None else str(self.first_wrong))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """All stages in order, what they were compared with, and how to see the first fault again.
+
+    `smallest` is a command line, or "" where nothing is wrong or no smaller problem can be posed.
+    """
+
+    rows: tuple[Row, ...]
+    reference: str
+    smallest: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether no stage is wrong."""
+        return self.first_wrong is None
+
+    @property
+    def first_wrong(self) -> Row | None:
+        """The first stage that is wrong: its pass is at fault."""
+        return next((row for row in self.rows if not row.ok), None)
+
+    def require_ok(self) -> None:
+        """`MismatchError` GEM0801 that names the first wrong stage, its pass and element."""
+        row = self.first_wrong
+        if row is None:
+            return
+        after = f"{row.name} (after {row.step})" if row.step else row.name
+        hint = f"the smallest such problem: {self.smallest}" if self.smallest else ""
+        raise MismatchError("GEM0801", f"stage {after}: {row.fault}", hint)
+
+    def to_dict(self) -> dict[str, Any]:
+        """This report as plain values, for JSON."""
+        rows = [{**dataclasses.asdict(row), "ok": row.ok} for row in self.rows]
+        return {"ok": self.ok, "reference": self.reference, "smallest": self.smallest, "rows": rows}
+
+
+def check(
+    subject: Gemm | Job,
+    *,
+    target: str = HOST,
+    schedule: Schedule | str | Path | None = None,
+    threads: int = 1,
+    gemm: Gemm | None = None,
+    replace: Mapping[str, str] | None = None,
+    seed: int = 0,
+    shrink: bool = True,
+    watch: Callable[[Row], None] = lambda row: None,
+) -> Report:
+    """Check every stage of `subject`.
+
+    A `Gemm` is lowered for `target` by `schedule` as by `gemmir.lower`; a `Job`, such as a
+    `Lowered`, has its own. `gemm` says what a job from the text of a later level must compute.
+    `replace` maps the name of a stage (`04-vectorize`, or `vectorize` where that is the only one)
+    to IR that takes its place. `watch` sees each row as soon as it is known.
+
+    A wrong stage is not an error here: see `Report.require_ok`. Raises `ParseError` GEM0207 for an
+    unknown stage in `replace`, GEM0209 where it is not known what `subject` must compute, and as
+    `gemmir.lower` does.
+    """
+    job = prepare(subject, target, schedule, threads) if isinstance(subject, Gemm) else subject
+    texts = _by_stage(job.schedule, replace or {})
+    operands = make_operands(signature_of(parse_module(job.source)), seed)
+    if gemm is None:
+        reference = reference_of(job.source, job.problem, operands)
+    else:
+        reference = reference_of_gemm(gemm, operands)
+    run = _Run(job=job, operands=operands, reference=reference, texts=texts)
+    rows: list[Row] = []
+    for row in run.rows():
+        rows.append(row)
+        watch(row)
+    report = Report(rows=tuple(rows), reference=reference.origin, smallest="")
+    wrong = report.first_wrong
+    if wrong is None or not shrink or texts or gemm is not None:
+        return report
+    return dataclasses.replace(report, smallest=_smallest_line(job, wrong, seed))
+
+
+def stage_names(schedule: Schedule) -> tuple[str, ...]:
+    """The names of all stages, as in `Lowered.stages`."""
+    names = [step.split("{")[0] for step in schedule.steps]
+    return tuple(f"{number:02}-{name}" for number, name in enumerate(["gemm", *names]))
+
+
+def find_stage(schedule: Schedule, wanted: str) -> str:
+    """The stage called `wanted`, or the only one whose pass is; `ParseError` GEM0207 otherwise."""
+    names = stage_names(schedule)
+    found = [n for n in names if wanted in (n, n.split("-", 1)[1])]
+    if len(found) == 1:
+        return found[0]
+    nearest = found or difflib.get_close_matches(wanted, names, n=1, cutoff=0.0)
+    raise ParseError(
+        "GEM0207",
+        f"{'several stages are' if found else 'there is no stage'} {wanted!r}; "
+        f"the stages are {', '.join(names)}",
+        f"use {' or '.join(nearest)}",
+    )
+
+
+def _by_stage(schedule: Schedule, replace: Mapping[str, str]) -> dict[str, str]:
+    return {find_stage(schedule, wanted): text for wanted, text in replace.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """A job with the arrays to run it on and what must come out."""
+
+    job: Job
+    operands: Operands
+    reference: Reference
+    texts: Mapping[str, str]
+
+    def rows(self, only: str | None = None) -> Iterator[Row]:
+        """Every stage in order, or just the one named `only`."""
+        schedule = self.job.schedule
+        module = parse_module(self.job.source)
+        for number, name in enumerate(stage_names(schedule)):
+            step = schedule.steps[number - 1] if number else ""
+            try:
+                module = self._stage(name, number, module)
+            except ScheduleError as error:
+                if error.code != INVALID_IR:
+                    raise
+                yield Row(name=name, step=step, status="wrong", seconds=0.0, message=str(error))
+                return
+            if only in (None, name):
+                yield self._row(name, step, lambda arrays, m=module: evaluate(m, arrays.arrays))
+            if only == name:
+                return
+        yield self._machine_code(module)
+
+    def _stage(self, name: str, number: int, module: ModuleOp) -> ModuleOp:
+        """The IR of a stage, made from that of the stage before, or replaced."""
+        if name in self.texts:
+            replaced = parse_module(self.texts[name], f"the replacement of {name}")
+            take_remaining(replaced)
+            return replaced
+        if number:
+            run_pass(self.job.schedule.passes[number - 1], module, verify=True)
+        return module
+
+    def _machine_code(self, module: ModuleOp) -> Row:
+        machine = self.job.machine
+        step = f"LLVM for {machine.llvm_cpu}"
+        lacking = missing_features(machine)
+        if lacking:
+            reason = f"this computer lacks {', '.join(lacking)}"
+            return Row(name=MACHINE_CODE, step=step, status="skipped", seconds=0.0, message=reason)
+
+        def call(operands: Operands) -> None:
+            backend = backend_for(machine.kind)
+            artifact = backend.emit(module, machine)
+            loaded = backend.load(backend.assemble(artifact), artifact.signature)
+            *inputs, output = operands.arrays
+            Kernel(loaded, artifact.signature)(*inputs, out=output)
+
+        return self._row(MACHINE_CODE, step, call)
+
+    def _row(self, name: str, step: str, run: Callable[[Operands], None]) -> Row:
+        """Run a stage on arrays of its own and compare."""
+        operands = self.operands.copy()
+        start = time.perf_counter()
+        try:
+            run(operands)
+        except (EvaluationError, BackendError) as error:
+            seconds = time.perf_counter() - start
+            return Row(name=name, step=step, status="wrong", seconds=seconds, message=str(error))
+        seconds = time.perf_counter() - start
+        compared = self.reference.compare(operands.output)
+        damage = operands.damage(self.operands)
+        return Row(
+            name=name,
+            step=step,
+            status="wrong" if damage or compared.first_wrong else "ok",
+            seconds=seconds,
+            largest=compared.largest,
+            first_wrong=compared.first_wrong,
+            message=damage,
+        )
+
+
+def _smallest_line(job: Job, wrong: Row, seed: int) -> str:
+    """The command line of the smallest problem that is wrong in the same stage, or ""."""
+    problem = job.problem
+    known_whole = not any(isinstance(o, EpilogueOp) for o in parse_module(job.source).walk())
+    if problem is None or not (known_whole or says_all(problem, job.source)):
+        return ""
+    smallest = _smallest(job, problem, wrong.name, seed)
+    return "" if smallest is None else command_line(smallest, job, seed)
+
+
+def _smallest(job: Job, problem: Gemm, stage: str, seed: int) -> Gemm | None:
+    """The smallest problem found, or None where `problem` itself is right in `stage`."""
+    from hypothesis import HealthCheck, Phase, find, settings
+    from hypothesis import strategies as st
+    from hypothesis.errors import Flaky, NoSuchExample
+
+    end = time.monotonic() + SHRINK_SECONDS
+    seen: dict[tuple[int, int, int], bool] = {}
+
+    def is_wrong(sizes: tuple[int, int, int]) -> bool:
+        if sizes not in seen:
+            if time.monotonic() > end:
+                return False
+            seen[sizes] = _is_wrong(job, _resized(problem, sizes), stage, seed)
+        return seen[sizes]
+
+    whole = (problem.m, problem.n, problem.k)
+    if not is_wrong(whole):
+        return None
+    limits = settings(
+        max_examples=SHRINK_EXAMPLES,
+        database=None,
+        derandomize=True,
+        deadline=None,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    )
+    sizes = st.tuples(*(st.integers(min(1, size), size) for size in whole))
+    with contextlib.suppress(NoSuchExample, Flaky):
+        find(sizes, is_wrong, settings=limits)
+    wrong = [found for found, is_so in seen.items() if is_so]
+    return _resized(problem, min(wrong, key=lambda s: (s[0] * s[1] * s[2], s)))
+
+
+def _resized(problem: Gemm, sizes: tuple[int, int, int]) -> Gemm:
+    m, n, k = sizes
+    return dataclasses.replace(problem, m=m, n=n, k=k)
+
+
+def _is_wrong(job: Job, problem: Gemm, stage: str, seed: int) -> bool:
+    """Whether `problem` is wrong in `stage` of the schedule of `job`; illegal is not wrong."""
+    try:
+        smaller = prepare(problem, job.target, job.schedule)
+        operands = make_operands(signature_of(parse_module(smaller.source)), seed)
+        reference = reference_of_gemm(problem, operands)
+        run = _Run(job=smaller, operands=operands, reference=reference, texts={})
+        return any(row.name == stage and not row.ok for row in run.rows(only=stage))
+    except (ScheduleError, ProblemError):
+        return False
+
+
+def command_line(problem: Gemm, job: Job, seed: int) -> str:
+    """The command that checks `problem` with the target and schedule of `job`."""
+    words = ["gemmir", "check"]
+    for field in dataclasses.fields(problem):
+        value = getattr(problem, field.name)
+        if value == field.default:
+            continue
+        words.append(f"--{field.name.replace('_', '-')}")
+        if value is not True:
+            words.append(str(value))
+    if job.target != HOST:
+        words += ["--target", job.target]
+    if seed:
+        words += ["--seed", str(seed)]
+    return shlex.join([*words, "--schedule", str(job.schedule)])

@@ -1,0 +1,495 @@
+"""What a lowering decided and what that means on its machine, for a reader or a program.
+
+The schedule is followed pass by pass with the sizes of the tiles that it makes; the instructions
+are counted in the assembly. Nothing is measured.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import singledispatch
+from typing import Any, Final
+
+from xdsl.passes import ModulePass
+
+from gemmir.compiler import Lowered
+from gemmir.gemm import Gemm
+from gemmir.machine import Machine
+from gemmir.passes.expand_math import ExpandMath
+from gemmir.passes.fuse_epilogue import FuseEpilogue
+from gemmir.passes.interchange import Interchange
+from gemmir.passes.parallelize import Parallelize
+from gemmir.passes.promote import Promote
+from gemmir.passes.tile import Tile
+from gemmir.passes.unroll import Unroll
+from gemmir.passes.vectorize import Vectorize
+from gemmir.schedule import pass_text
+from gemmir.schedule.default import FMA_LATENCY_CYCLES, LOADS_PER_CYCLE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One pass of the schedule and what it does to the problem."""
+
+    text: str
+    meaning: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocking:
+    """The sizes of the blocks: mc x kc of A and kc x nc of B packed, mr x nr of C in registers.
+
+    A size is None where no pass decides it.
+    """
+
+    mc: int | None = None
+    nc: int | None = None
+    kc: int | None = None
+    mr: int | None = None
+    nr: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registers:
+    """Vector registers that the register tile needs, and how many there are."""
+
+    accumulators: int
+    row: int
+    broadcast: int
+    available: int
+
+    @property
+    def used(self) -> int:
+        """All that are needed at once."""
+        return self.accumulators + self.row + self.broadcast
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reduction:
+    """How one element of C is summed.
+
+    `blocks` slices of at most `block` products, each summed from zero in one accumulator in the
+    order of k by fused multiply-adds, and added in the same order. `depth` is the most roundings
+    that a product goes through; `bound_depth` is what the error bound allows for.
+    """
+
+    block: int
+    blocks: int
+    depth: int
+    bound_depth: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class InnerLoop:
+    """Instructions of one iteration of the loop that does the multiply-adds.
+
+    `loads` are vector loads and broadcasts, also those within an FMA; `spills` are vector moves to
+    and from the stack.
+    """
+
+    fmas: int
+    loads: int
+    spills: int
+    instructions: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """The best that the inner loop can do: cycles of an iteration by what they are spent on."""
+
+    cycles_by: Mapping[str, float]
+    flops: int
+    peak_flops_per_cycle: int
+
+    @property
+    def flops_per_cycle(self) -> float:
+        """Floating-point operations a cycle where nothing else is in the way."""
+        return self.flops / max(max(self.cycles_by.values()), 1e-9)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """Everything that `explain` says; None where it is not known."""
+
+    target: str
+    cpu: str
+    problem: Gemm | None
+    flops_per_byte: float | None
+    steps: tuple[Step, ...]
+    blocking: Blocking | None
+    registers: Registers | None
+    reduction: Reduction | None
+    inner_loop: InnerLoop | None
+    limit: Limit | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """This explanation as plain values, for JSON."""
+        found = asdict(self)
+        if self.registers is not None:
+            found["registers"]["used"] = self.registers.used
+        if self.limit is not None:
+            found["limit"]["flops_per_cycle"] = self.limit.flops_per_cycle
+        return found
+
+
+def explanation(lowered: Lowered) -> Explanation:
+    """Follow the schedule of `lowered` and count the instructions of its code."""
+    problem, machine = lowered.problem, lowered.machine
+    steps, walk = _follow(lowered)
+    loop = inner_loop(_assembly(lowered))
+    return Explanation(
+        target=lowered.target,
+        cpu=machine.llvm_cpu,
+        problem=problem,
+        flops_per_byte=problem and problem.flops / max(problem.bytes_moved, 1),
+        steps=steps,
+        blocking=walk and walk.blocking,
+        registers=walk and walk.registers,
+        reduction=walk and _reduction(walk),
+        inner_loop=loop,
+        limit=_limit(loop, lowered) if loop and problem else None,
+    )
+
+
+def explain(lowered: Lowered) -> str:
+    """`explanation` as text."""
+    found = explanation(lowered)
+    sections = (
+        _problem_lines(found, lowered.machine),
+        _schedule_lines(found),
+        _tile_lines(found),
+        _loop_lines(found),
+    )
+    return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
+
+
+def _assembly(lowered: Lowered) -> str:
+    from gemmir.backends.cpu.assemble import assembly
+
+    return assembly(lowered.artifact)
+
+
+# What the passes do ------------------------------------------------------------------------------
+
+
+@dataclass
+class _Walk:
+    """The problem as the passes so far have cut it."""
+
+    problem: Gemm
+    machine: Machine
+    width: int
+    tile: dict[str, int]
+    blocking: Blocking = field(default_factory=Blocking)
+    registers: Registers | None = None
+
+    @property
+    def item_bytes(self) -> int:
+        return self.problem.numpy_dtype(0).itemsize
+
+    def size(self, *dimensions: str) -> int:
+        """Bytes of a tile over two dimensions."""
+        return math.prod(self.tile[d] for d in dimensions) * self.item_bytes
+
+
+def _follow(lowered: Lowered) -> tuple[tuple[Step, ...], _Walk | None]:
+    problem = lowered.problem
+    if problem is None:
+        steps = tuple(Step(text=pass_text(p), meaning="") for p in lowered.schedule.passes)
+        return steps, None
+    lanes = lowered.machine.lanes(problem.numpy_dtype(0).itemsize)
+    widths = [p.width for p in lowered.schedule.passes if isinstance(p, Vectorize)]
+    walk = _Walk(
+        problem=problem,
+        machine=lowered.machine,
+        width=widths[0] if widths else lanes,
+        tile={"m": problem.m, "n": problem.n, "k": problem.k, "batch": problem.batch or 1},
+    )
+    steps = [Step(text=pass_text(p), meaning=meaning(p, walk)) for p in lowered.schedule.passes]
+    return tuple(steps), walk
+
+
+@singledispatch
+def meaning(p: ModulePass, walk: _Walk) -> str:
+    """What pass `p` does to the problem in `walk`, which it moves on; "" where it is not known."""
+    return ""
+
+
+@meaning.register
+def _(p: Tile, walk: _Walk) -> str:
+    counts: list[str] = []
+    for name, size in zip(p.loops, p.sizes, strict=True):
+        counts.append(f"{_ceil(walk.tile[name], size)} of {name}")
+        walk.tile[name] = min(walk.tile[name], size)
+    over = f" over {p.over}" if p.over else ""
+    sizes = [walk.size("m", "k"), walk.size("k", "n"), walk.size("m", "n")]
+    shape = " x ".join(str(walk.tile[d]) for d in "mnk")
+    tiles = ", ".join(f"{name} {_bytes(s)}" for name, s in zip("abc", sizes, strict=True))
+    return f"{', '.join(counts)}{over}; {shape}: {tiles}; {_held(sum(sizes), walk.machine)}"
+
+
+@meaning.register
+def _(p: Promote, walk: _Walk) -> str:
+    return _accumulators(walk) if p.operand == "c" else _packed(p, walk)
+
+
+def _accumulators(walk: _Walk) -> str:
+    rows, columns = walk.tile["m"], walk.tile["n"]
+    vectors = max(_ceil(columns, walk.width), 1)
+    walk.blocking = replace(walk.blocking, mr=rows, nr=columns, kc=walk.tile["k"])
+    walk.registers = Registers(
+        accumulators=rows * vectors,
+        row=vectors,
+        broadcast=1,
+        available=walk.machine.vector_registers,
+    )
+    return (
+        f"{rows} x {columns} sums in {rows} x {vectors} registers, which all of "
+        f"k={walk.tile['k']} goes through"
+    )
+
+
+def _packed(p: Promote, walk: _Walk) -> str:
+    along = "m" if p.operand == "a" else "n"
+    width = int((p.layout or "panel:1").split(":")[1])
+    extent = _ceil(walk.tile[along], width) * width
+    block = {"a": "mc", "b": "nc"}[p.operand]
+    walk.blocking = replace(walk.blocking, **{block: walk.tile[along], "kc": walk.tile["k"]})
+    size = extent * walk.tile["k"] * walk.item_bytes
+    sliver = width * walk.tile["k"] * walk.item_bytes
+    capacities = _caches(walk.machine)
+    held = f", {_share(size, p.to, capacities[p.to])}" if p.to in capacities else ""
+    return (
+        f"{p.operand} {extent} x {walk.tile['k']} packed, {_bytes(size)}{held}; "
+        f"a panel of {width} is {_bytes(sliver)}, {_share(sliver, 'l1', capacities['l1'])}"
+    )
+
+
+@meaning.register
+def _(p: Vectorize, walk: _Walk) -> str:
+    found = walk.registers
+    if found is None:
+        return f"vectors of {p.width}"
+    return (
+        f"vectors of {p.width}; {found.accumulators} + {found.row} + {found.broadcast} = "
+        f"{found.used} of {found.available} registers (sums, row of b, element of a)"
+    )
+
+
+@meaning.register
+def _(p: Unroll, walk: _Walk) -> str:
+    return f"{p.factor} steps of {p.loop} an iteration; each sum keeps its order"
+
+
+@meaning.register
+def _(p: Parallelize, walk: _Walk) -> str:
+    return f"the loop over {p.loop} runs on the {p.over}"
+
+
+@meaning.register
+def _(p: Interchange, walk: _Walk) -> str:
+    return f"loops from the outside in: {', '.join(p.order)}"
+
+
+@meaning.register
+def _(p: FuseEpilogue, walk: _Walk) -> str:
+    steps = f" ({walk.problem.epilogue})" if walk.problem.epilogue else ""
+    return f"the epilogue{steps} is applied where c is written last, in registers"
+
+
+@meaning.register
+def _(p: ExpandMath, walk: _Walk) -> str:
+    return "exponentials become polynomials on vectors; no library is called"
+
+
+def _reduction(walk: _Walk) -> Reduction:
+    k = walk.problem.k
+    block = min(walk.blocking.kc or k, k)
+    blocks = _ceil(k, block) if block else 0
+    return Reduction(
+        block=block, blocks=blocks, depth=block + max(blocks - 1, 0), bound_depth=k + 4
+    )
+
+
+# Instructions ------------------------------------------------------------------------------------
+
+_LABEL: Final = re.compile(r"^(\.?L\w+):")
+_JUMP: Final = re.compile(r"^\s+(?:j\w+|b(?:\.\w+)?|cbn?z\s+\w+,|tbn?z\s+\w+,\s*#\w+,)\s+(\.?L\w+)")
+_INSTRUCTION: Final = re.compile(r"^\s+[a-z][\w.]*(\s|$)")
+_FMA: Final = re.compile(r"^\s+(?:vfn?m(?:add|sub)\d{3}p[sd]\s|fml[as]\s+v)")
+_LOAD: Final = re.compile(
+    r"^\s+(?:vf?\w+\s+(?:\$\w+,\s*)?[-\w.]*\([^)]*\)(?:\{\w+\})?,|ld(?:p|r|ur|1r?)\s+[{]?\s*[qvds]\d)"
+)
+_STACK: Final = re.compile(r"(?:%[xyz]mm.*\(%r[sb]p|\(%r[sb]p.*%[xyz]mm|\b[qv]\d.*\[sp)")
+
+
+def inner_loop(assembly: str) -> InnerLoop | None:
+    """The innermost loop with the most vector FMAs; None where there are none."""
+    lines = assembly.splitlines()
+    counted = [_count(lines[first : last + 1]) for first, last in _innermost(lines)]
+    best = max(counted, key=lambda loop: loop.fmas, default=None)
+    return best if best is not None and best.fmas else None
+
+
+def _innermost(lines: Sequence[str]) -> list[tuple[int, int]]:
+    """First and last line of every loop that has no other inside it."""
+    labels: dict[str, int] = {}
+    loops: list[tuple[int, int]] = []
+    for number, line in enumerate(lines):
+        label, jump = _LABEL.match(line), _JUMP.match(line)
+        if label:
+            labels[label[1]] = number
+        if jump and jump[1] in labels:
+            loops.append((labels[jump[1]], number))
+    return [
+        (first, last)
+        for first, last in loops
+        if not any(first <= f and g <= last and (f, g) != (first, last) for f, g in loops)
+    ]
+
+
+def _count(lines: Sequence[str]) -> InnerLoop:
+    return InnerLoop(
+        fmas=sum(bool(_FMA.match(line)) for line in lines),
+        loads=sum(bool(_LOAD.match(line)) and not _STACK.search(line) for line in lines),
+        spills=sum(bool(_STACK.search(line)) for line in lines),
+        instructions=sum(bool(_INSTRUCTION.match(line)) for line in lines),
+    )
+
+
+def _limit(loop: InnerLoop, lowered: Lowered) -> Limit:
+    assert lowered.problem is not None
+    item_bytes = lowered.problem.numpy_dtype(0).itemsize
+    passes = lowered.schedule.passes
+    steps = math.prod(p.factor for p in passes if isinstance(p, Unroll) and p.loop == "k")
+    widths = [p.width for p in passes if isinstance(p, Vectorize)]
+    lanes = widths[0] if widths else lowered.machine.lanes(item_bytes)
+    return Limit(
+        cycles_by={
+            "multiply-adds": loop.fmas / lowered.machine.fma_per_cycle,
+            "loads": (loop.loads + loop.spills) / LOADS_PER_CYCLE,
+            "latency of the sums": float(steps * FMA_LATENCY_CYCLES),
+        },
+        flops=2 * loop.fmas * lanes,
+        peak_flops_per_cycle=lowered.machine.flops_per_cycle(item_bytes),
+    )
+
+
+# Text --------------------------------------------------------------------------------------------
+
+
+def _problem_lines(found: Explanation, machine: Machine) -> Iterator[str]:
+    if found.problem is None:
+        yield "problem    not known: the text is a later stage"
+    else:
+        yield f"problem    {described(found.problem)}"
+        yield (
+            f"           {found.problem.flops:,} flops, {found.problem.bytes_moved:,} bytes moved "
+            f"at least: {found.flops_per_byte:.1f} flops a byte"
+        )
+    caches = ", ".join(f"{k.upper()} {_bytes(v)}" for k, v in _caches(machine).items())
+    yield f"machine    {found.target} ({found.cpu}): {caches}"
+    yield (
+        f"           {machine.vector_registers} vector registers of {machine.vector_bytes} bytes, "
+        f"{machine.fma_per_cycle} FMA a cycle"
+    )
+
+
+def described(gemm: Gemm) -> str:
+    """A problem in one line."""
+    words = [f"m={gemm.m} n={gemm.n} k={gemm.k} {gemm.dtype}"]
+    words += [f"batch={gemm.batch}"] if gemm.batch is not None else []
+    words += [f"{name}={getattr(gemm, name):g}" for name in ("alpha", "beta")]
+    words += [name for name in ("trans_a", "trans_b") if getattr(gemm, name)]
+    words += [f"ld{x}={gemm.leading(x)}" for x in "abc" if getattr(gemm, f"ld{x}") is not None]
+    words += [f"epilogue={gemm.epilogue}"] if gemm.epilogue else []
+    return " ".join(words)
+
+
+def _schedule_lines(found: Explanation) -> Iterator[str]:
+    yield "schedule"
+    if not found.steps:
+        yield "  no passes"
+    for step in found.steps:
+        yield f"  {step.text}"
+        if step.meaning:
+            yield f"      {step.meaning}"
+
+
+def _tile_lines(found: Explanation) -> Iterator[str]:
+    if found.blocking is not None:
+        sizes = {k: v for k, v in asdict(found.blocking).items() if v is not None}
+        yield f"blocking   {' '.join(f'{k}={v}' for k, v in sizes.items()) or 'none'}"
+    if found.registers is not None:
+        yield f"registers  {found.registers.used} of {found.registers.available} vector registers"
+    if found.reduction is not None:
+        yield from _reduction_lines(found.reduction)
+
+
+def _reduction_lines(found: Reduction) -> Iterator[str]:
+    if found.blocks <= 1:
+        yield (
+            f"reduction  each element of c: one accumulator, {found.block} fused multiply-adds in "
+            "the order of k"
+        )
+    else:
+        yield (
+            f"reduction  each element of c: {found.blocks} blocks of k, each up to {found.block} "
+            "fused multiply-adds into"
+        )
+        yield "           one accumulator in the order of k; the blocks are added to c in that order"
+    yield (
+        f"           {found.depth} roundings at most; the error bound allows for any order, "
+        f"{found.bound_depth}"
+    )
+    yield "           the same bits whatever the threads, m and the batch"
+
+
+def _loop_lines(found: Explanation) -> Iterator[str]:
+    loop, limit = found.inner_loop, found.limit
+    if loop is None:
+        yield "inner loop no loop of vector FMAs"
+        return
+    yield (
+        f"inner loop {loop.fmas} vector FMAs, {loop.loads} vector loads, {loop.spills} spills, "
+        f"{loop.instructions} instructions"
+    )
+    if limit is None:
+        return
+    cycles = ", ".join(f"{name} {c:g}" for name, c in limit.cycles_by.items())
+    share = limit.flops_per_cycle / limit.peak_flops_per_cycle
+    yield f"           cycles an iteration: {cycles}"
+    yield (
+        f"bound      {limit.flops_per_cycle:.1f} flops a cycle, {share:.0%} of the peak of "
+        f"{limit.peak_flops_per_cycle}; times the clock in GHz: GFLOP/s"
+    )
+
+
+def _ceil(value: int, step: int) -> int:
+    return -(-value // max(step, 1))
+
+
+def _caches(machine: Machine) -> dict[str, int]:
+    return {"l1": machine.l1_bytes, "l2": machine.l2_bytes, "l3": machine.l3_bytes}
+
+
+def _held(size: int, machine: Machine) -> str:
+    """The smallest cache that holds `size` bytes."""
+    for name, capacity in _caches(machine).items():
+        if size <= capacity:
+            return f"together {_share(size, name, capacity)}"
+    return f"together {_bytes(size)}, more than L3"
+
+
+def _share(size: int, name: str, capacity: int) -> str:
+    return f"{size / capacity:.0%} of {name.upper()}"
+
+
+def _bytes(size: int) -> str:
+    for unit, scale in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if size >= scale:
+            return f"{size / scale:.3g} {unit}"
+    return f"{size} B"
