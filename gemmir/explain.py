@@ -163,7 +163,8 @@ def explain(lowered: Lowered) -> str:
         _tile_lines(found),
         _loop_lines(found),
     )
-    return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
+    texts = ["\n".join(lines) for lines in sections]
+    return "\n\n".join(text for text in texts if text) + "\n"
 
 
 def _assembly(lowered: Lowered) -> str:
@@ -335,19 +336,21 @@ def inner_loop(assembly: str) -> InnerLoop | None:
 
 
 def _innermost(lines: Sequence[str]) -> list[tuple[int, int]]:
-    """First and last line of every loop that has no other inside it."""
-    labels: dict[str, int] = {}
-    loops: list[tuple[int, int]] = []
-    for number, line in enumerate(lines):
-        label, jump = _LABEL.match(line), _JUMP.match(line)
-        if label:
-            labels[label[1]] = number
-        if jump and jump[1] in labels:
-            loops.append((labels[jump[1]], number))
+    """First and last line of every loop that is entered at its first line and holds no other."""
+    labels = {
+        found[1]: number for number, line in enumerate(lines) if (found := _LABEL.match(line))
+    }
+    jumps = [
+        (number, labels[found[1]])
+        for number, line in enumerate(lines)
+        if (found := _JUMP.match(line)) and found[1] in labels
+    ]
+    back = [(target, number) for number, target in jumps if target <= number]
     return [
         (first, last)
-        for first, last in loops
-        if not any(first <= f and g <= last and (f, g) != (first, last) for f, g in loops)
+        for first, last in back
+        if not any(first <= f and g <= last and (f, g) != (first, last) for f, g in back)
+        and all(first <= source <= last for source, target in jumps if first < target <= last)
     ]
 
 
@@ -438,14 +441,14 @@ def _reduction_lines(found: Reduction) -> Iterator[str]:
     else:
         yield (
             f"reduction  each element of c: {found.blocks} blocks of k, each up to {found.block} "
-            "fused multiply-adds into"
+            "fused multiply-adds"
         )
-        yield "           one accumulator in the order of k; the blocks are added to c in that order"
+        yield "           into one accumulator in the order of k, and added to c in that order"
     yield (
-        f"           {found.depth} roundings at most; the error bound allows for any order, "
-        f"{found.bound_depth}"
+        f"           a product goes through at most {found.depth} roundings; the error bound "
+        f"allows {found.bound_depth}, any order"
     )
-    yield "           the same bits whatever the threads, m and the batch"
+    yield "           this schedule gives the same bits whatever the threads, m and the batch"
 
 
 def _loop_lines(found: Explanation) -> Iterator[str]:

@@ -107,7 +107,7 @@ class Reference:
 
 def says_all(problem: Gemm, source: str) -> bool:
     """Whether `problem` says everything that the gemm-level text `source` does."""
-    return f"{build(problem)}\n" == source
+    return str(build(problem)) + "\n" == source
 
 
 def reference_of(source: str, problem: Gemm | None, operands: Operands) -> Reference:

@@ -17,7 +17,7 @@ from typing import Final
 
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects import arith, builtin, math, vector
+from xdsl.dialects import arith, builtin, math
 from xdsl.dialects.builtin import (
     AnyFloat,
     DenseIntOrFPElementsAttr,
@@ -129,11 +129,11 @@ def _power_of_two(v: _Vectors, shifted: SSAValue, format_: ExpFormat) -> SSAValu
     """2**i for the integer i that lies in the low bits of `shifted`, by writing its exponent."""
     insert = v.builder.insert
     made = VectorType(format_.bits, v.made.get_shape())
-    integer = insert(vector.BitcastOp(shifted, made)).result
+    integer = insert(arith.BitcastOp(shifted, made)).result
     biased = insert(arith.AddiOp(integer, v.integers(format_.bias, format_.bits))).result
     shift = v.integers(format_.mantissa_bits, format_.bits)
     bits = insert(arith.ShLIOp(biased, shift)).result
-    return insert(vector.BitcastOp(bits, v.made)).result
+    return insert(arith.BitcastOp(bits, v.made)).result
 
 
 @dataclass(frozen=True)

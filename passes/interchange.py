@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xdsl.context import Context
-from xdsl.dialects import arith, builtin
+from xdsl.dialects import builtin
 from xdsl.dialects.builtin import StringAttr
 from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.dialect import ForallOp, GemmOp, enclosing_ops
-from gemmir.ir.loops import DIMENSION, Loop, dimension_of, require_gemms
+from gemmir.ir.loops import DIMENSION, Loop, dimension_of, require_gemms, tiles_overlap
 
 
 def plan(gemm: GemmOp, order: Sequence[str]) -> list[Loop]:
@@ -36,7 +36,7 @@ def plan(gemm: GemmOp, order: Sequence[str]) -> list[Loop]:
     loops = nest[: len(order)][::-1]
     if any(isinstance(loop, ForallOp) for loop in loops):
         raise ScheduleError("GEM0341", "interchange: a loop over cores stays where it is")
-    if "k" in order and any(_overlaps(loop) for loop in loops):
+    if "k" in order and any(tiles_overlap(loop) for loop in loops):
         raise ScheduleError(
             "GEM0342",
             "interchange: k cannot move across tiles that overlap",
@@ -53,11 +53,6 @@ def _perfect_nest(gemm: GemmOp) -> list[Loop]:
             break
         nest.append(op)
     return nest
-
-
-def _overlaps(loop: Loop) -> bool:
-    uses = list(loop.body.block.args[0].uses)
-    return bool(uses) and all(isinstance(use.operation, arith.MinSIOp) for use in uses)
 
 
 def interchange(loops: Sequence[Loop], order: Sequence[str]) -> None:

@@ -16,11 +16,11 @@ from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.dialect import CORES, ForallOp, YieldOp, enclosing_ops
-from gemmir.ir.loops import DIMENSION, dimension_of
+from gemmir.ir.loops import DIMENSION, dimension_of, tiles_overlap
 
 
 def plan(module: builtin.ModuleOp, loop: str, over: str) -> scf.ForOp:
-    """The outermost loop over `loop`; `ScheduleError` (GEM0360 to GEM0363) if it cannot be."""
+    """The outermost loop over `loop`; `ScheduleError` (GEM0360 to GEM0364) if it cannot be."""
     if over != CORES:
         raise ScheduleError(
             "GEM0360", f"parallelize: over={over!r} is no unit of a CPU", "use cores"
@@ -40,6 +40,12 @@ def plan(module: builtin.ModuleOp, loop: str, over: str) -> scf.ForOp:
         )
     if any(isinstance(o, ForallOp) for o in (*enclosing_ops(found[0]), *found[0].walk())):
         raise ScheduleError("GEM0363", "parallelize: there is a loop over cores already")
+    if tiles_overlap(found[0]):
+        raise ScheduleError(
+            "GEM0364",
+            f"parallelize: tiles of {loop} overlap, and two cores would write the same elements",
+            "tile with edges=clip",
+        )
     return found[0]
 
 

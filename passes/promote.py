@@ -134,7 +134,7 @@ def plan_accumulate(gemm: GemmOp, to: str, layout: str | None, prefetch: bool) -
         raise ScheduleError("GEM0335", "promote: operand c is in registers already")
     rows, columns = (upper_bound(e) for e in extents(gemm.c))
     assert rows is not None and columns is not None
-    return AccumulatePlan(shape=(rows, columns), prefetch=prefetch)
+    return AccumulatePlan(shape=(max(rows, 1), max(columns, 1)), prefetch=prefetch)
 
 
 def accumulate(gemm: GemmOp, plan: AccumulatePlan) -> None:

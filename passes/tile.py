@@ -5,9 +5,10 @@
                                               gemmir.gemm  tm x tn x k   (on subviews)
 
 Loops are opened in the order given, around the innermost `gemmir.gemm`, so that a second `tile`
-cuts the tiles of the first. Where a size does not divide its extent, `edges=clip` makes the last
-tile smaller and `edges=overlap` moves it back inside, so that every tile is full and some elements
-are computed twice. Moves no data and changes no layout.
+cuts the tiles of the first. Where a size does not divide its extent, `edges` says what becomes of
+the last tile: `clip` makes it smaller within the loop, so that all tiles have a size known only at
+run time; `peel` gives it a loop of its own with its static size; `overlap` moves it back inside, so
+that every tile is full and some elements are computed twice. Moves no data, changes no layout.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
-from gemmir.ir.attributes import PanelAttr
+from gemmir.ir.attributes import PanelAttr, SpaceAttr
 from gemmir.ir.dialect import CORES, GemmOp, memref_type
 from gemmir.ir.index import Extent, as_index, before, both, equals
 from gemmir.ir.loops import DIMENSIONS, open_loop, require_gemms
 from gemmir.ir.views import extents, subview
 
-EDGES = ("clip", "overlap")
+EDGES = ("clip", "overlap", "peel")
+VARIABLES = {"batch": "s", "m": "i", "n": "j", "k": "p"}
+"""What the induction variables are called in the text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,7 @@ class Loop:
     dimension: str
     extent: Extent
     size: int
-    overlap: bool
+    edges: str
 
     @property
     def divides(self) -> bool:
@@ -50,7 +53,7 @@ class Loop:
     @property
     def is_single(self) -> bool:
         """Whether one tile holds the whole extent."""
-        return isinstance(self.extent, int) and self.size >= self.extent
+        return isinstance(self.extent, int) and 0 < self.extent <= self.size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,16 +69,22 @@ def plan(
 ) -> TilePlan:
     """Check `loops` and `sizes` against `gemm`.
 
-    Raises `ScheduleError` (GEM0320 to GEM0326) naming the numbers and the nearest legal choice.
+    Raises `ScheduleError` (GEM0320 to GEM0329) naming the numbers and the nearest legal choice.
     """
+    if isinstance(memref_type(gemm.c).memory_space, SpaceAttr):
+        raise ScheduleError(
+            "GEM0328",
+            f"tile: loops={','.join(loops)} of a gemmir.gemm whose C is in registers",
+            "put tile before promote{operand=c to=registers}",
+        )
     found = _extents_by_dimension(gemm)
     _check_names(found, loops, sizes, edges, over)
     made = tuple(
-        Loop(dimension=d, extent=found[d], size=s, overlap=edges == "overlap")
+        Loop(dimension=d, extent=found[d], size=s, edges=edges)
         for d, s in zip(loops, sizes, strict=True)
     )
     for loop in made:
-        _check_loop(gemm, loop, made)
+        _check_loop(gemm, loop, made, over)
     return TilePlan(loops=made, over=over)
 
 
@@ -122,48 +131,106 @@ def _check_names(
         )
 
 
-def _check_loop(gemm: GemmOp, loop: Loop, made: Sequence[Loop]) -> None:
+def _check_loop(gemm: GemmOp, loop: Loop, made: Sequence[Loop], over: str | None) -> None:
     name, size = loop.dimension, loop.size
     if size < 1 or (name == "batch" and size != 1):
         raise ScheduleError("GEM0326", f"tile: {name} cannot be cut by {size}", "use 1")
     if name == "k" and loop.extent == 0:
         raise ScheduleError("GEM0326", "tile: k=0 has no slices", "leave k out")
-    if not loop.overlap or loop.divides:
+    if not loop.is_single:
+        _check_panels(gemm, loop)
+    if loop.edges == "clip" or loop.divides:
         return
-    if name == "k" or not isinstance(loop.extent, int):
+    if not isinstance(loop.extent, int) or name == "k":
+        reason = "carries the sum" if name == "k" else "has no fixed size here"
+        raise ScheduleError(
+            "GEM0327", f"tile: {name} {reason} and cannot {loop.edges}", "use edges=clip"
+        )
+    if loop.edges == "overlap":
+        _check_overlap(gemm, loop, made, over)
+
+
+def _check_overlap(gemm: GemmOp, loop: Loop, made: Sequence[Loop], over: str | None) -> None:
+    """Elements that two tiles share must be computed whole both times, not added to twice."""
+    name, size = loop.dimension, loop.size
+    if over is not None:
         raise ScheduleError(
             "GEM0327",
-            f"tile: {name} cannot overlap; its tiles add or have no fixed size",
-            "use clip",
+            f"tile: {name}={loop.extent} by {size} would let two of the {over} write the same "
+            "elements",
+            "use clip or peel",
         )
-    if _is_packed_along(gemm, name):
+    if _panel_width(gemm, name) is not None:
         raise ScheduleError(
             "GEM0327",
             f"tile: {name}={loop.extent} by {size} would begin tiles inside packed panels",
             "use clip: panels are zero-filled to their full width",
         )
-    if gemm.beta.value.data != 0 or gemm.first is not None or any(o.dimension == "k" for o in made):
+    adds = gemm.beta.value.data != 0 or gemm.first is not None
+    if adds or any(o.dimension == "k" for o in made):
         raise ScheduleError(
             "GEM0327",
             f"tile: {name}={loop.extent} by {size} would add to overlapping elements twice",
-            "use clip, or beta=0 and no loop over k outside",
+            "use clip or peel, or beta=0 and no loop over k outside",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """Part of a loop: its bounds, and the size of its tiles where that is known."""
+
+    begin: int
+    end: Extent
+    size: int | None
+
+
+def _segments(loop: Loop) -> tuple[Segment, ...]:
+    """The loops to open for one loop of the plan: two where the last tile is peeled off."""
+    if loop.edges != "peel" or loop.divides or not isinstance(loop.extent, int):
+        return (Segment(begin=0, end=loop.extent, size=loop.size if loop.divides else None),)
+    even = loop.extent // loop.size * loop.size
+    last = Segment(begin=even, end=loop.extent, size=loop.extent - even)
+    return (Segment(begin=0, end=even, size=loop.size), last)
 
 
 def tile(gemm: GemmOp, plan: TilePlan) -> None:
     """Open the loops of `plan` around `gemm` and let it work on the tiles."""
-    builder = before(gemm)
-    zero = as_index(gemm, 0)
-    variables: list[SSAValue] = []
-    for loop in plan.loops:
-        bounds = (zero, as_index(gemm, loop.extent), as_index(gemm, loop.size))
-        variable, builder = open_loop(builder, loop.dimension, bounds, plan.over)
-        variable.name_hint = {"m": "i", "n": "j", "k": "p"}.get(loop.dimension, loop.dimension)
-        variables.append(variable)
+    _open(before(gemm), gemm, plan, (), ())
+    gemm.detach()
+    gemm.erase()
+
+
+def _open(
+    builder: Builder,
+    gemm: GemmOp,
+    plan: TilePlan,
+    variables: tuple[SSAValue, ...],
+    segments: tuple[Segment, ...],
+) -> None:
+    """Open the loops that follow those of `variables`, and then write the tile."""
+    if len(variables) == len(plan.loops):
+        _write_tile(builder, gemm, plan, variables, segments)
+        return
+    loop = plan.loops[len(variables)]
+    for segment in _segments(loop):
+        bounds = [as_index(gemm, e) for e in (segment.begin, segment.end, loop.size)]
+        made = (bounds[0], bounds[1], bounds[2])
+        variable, inner = open_loop(builder, loop.dimension, made, plan.over)
+        variable.name_hint = VARIABLES[loop.dimension]
+        _open(inner, gemm, plan, (*variables, variable), (*segments, segment))
+
+
+def _write_tile(
+    builder: Builder,
+    gemm: GemmOp,
+    plan: TilePlan,
+    variables: tuple[SSAValue, ...],
+    segments: tuple[Segment, ...],
+) -> None:
     first = [] if gemm.first is None else [gemm.first]
     cuts: dict[str, tuple[Extent, Extent]] = {}
-    for loop, variable in zip(plan.loops, variables, strict=True):
-        cuts[loop.dimension] = _cut(builder, gemm, loop, variable)
+    for loop, variable, segment in zip(plan.loops, variables, segments, strict=True):
+        cuts[loop.dimension] = _cut(builder, gemm, loop, variable, segment)
         if loop.dimension == "k" and not loop.is_single and gemm.beta.value.data != 1:
             first.append(equals(builder, gemm, variable, 0))
     a, b, c = (
@@ -172,17 +239,17 @@ def tile(gemm: GemmOp, plan: TilePlan) -> None:
     )
     alpha, beta = gemm.alpha.value.data, gemm.beta.value.data
     builder.insert(GemmOp(a, b, c, alpha=alpha, beta=beta, first=both(builder, first)))
-    gemm.detach()
-    gemm.erase()
 
 
-def _cut(builder: Builder, gemm: GemmOp, loop: Loop, variable: SSAValue) -> tuple[Extent, Extent]:
+def _cut(
+    builder: Builder, gemm: GemmOp, loop: Loop, variable: SSAValue, segment: Segment
+) -> tuple[Extent, Extent]:
     """Offset and size of a tile at `variable`."""
     if loop.is_single:
         return 0, loop.extent
-    if loop.divides:
-        return variable, loop.size
-    if loop.overlap and isinstance(loop.extent, int):
+    if segment.size is not None:
+        return variable, segment.size
+    if loop.edges == "overlap" and isinstance(loop.extent, int):
         latest = as_index(gemm, loop.extent - loop.size)
         return builder.insert(arith.MinSIOp(variable, latest)).result, loop.size
     rest = builder.insert(arith.SubiOp(as_index(gemm, loop.extent), variable)).result
@@ -202,11 +269,21 @@ def _window(
     return subview(builder, operand, offsets, sizes, drop_batch=batch)
 
 
-def _is_packed_along(gemm: GemmOp, dimension: str) -> bool:
-    """Whether the operand with `dimension` lies in panels along it."""
-    operand, dim = (gemm.a, 0) if dimension == "m" else (gemm.b, 1)
-    layout = memref_type(operand).layout
-    return isinstance(layout, PanelAttr) and layout.dim.data == dim
+def _check_panels(gemm: GemmOp, loop: Loop) -> None:
+    width = _panel_width(gemm, loop.dimension)
+    if width is not None and loop.size % width:
+        raise ScheduleError(
+            "GEM0329",
+            f"tile: {loop.dimension} by {loop.size} would begin tiles inside panels of {width}",
+            f"tile {loop.dimension} by {width}",
+        )
+
+
+def _panel_width(gemm: GemmOp, dimension: str) -> int | None:
+    """The width of the panels in which the operand with m or n lies, None where it does not."""
+    operand = {"m": gemm.a, "n": gemm.b}.get(dimension)
+    layout = None if operand is None else memref_type(operand).layout
+    return layout.width.data if isinstance(layout, PanelAttr) else None
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from gemmir.ir.loops import DIMENSION, dimension_of
 
 
 def plan(module: builtin.ModuleOp, loop: str, factor: int) -> list[scf.ForOp]:
-    """The loops to unroll; `ScheduleError` (GEM0380, GEM0381) where there is none or no factor."""
+    """The loops to unroll; `ScheduleError` (GEM0380 to GEM0382) where it would change nothing."""
     if factor < 2:
         raise ScheduleError("GEM0380", f"unroll: factor={factor} repeats nothing", "use 2 or more")
     found = [op for op in module.walk() if isinstance(op, scf.ForOp) and _is_innermost(op, loop)]
@@ -34,6 +34,18 @@ def plan(module: builtin.ModuleOp, loop: str, factor: int) -> list[scf.ForOp]:
             "GEM0381",
             f"unroll: no innermost loop over {loop} carries a sum",
             "unroll loop=k after vectorize",
+        )
+    if any(constant_of(op.step) != 1 for op in found):
+        raise ScheduleError(
+            "GEM0382", f"unroll: the loop over {loop} is unrolled already", "give one factor"
+        )
+    extents = [constant_of(op.ub) for op in found]
+    longest = max((e for e in extents if e is not None), default=factor)
+    if None not in extents and longest < factor:
+        raise ScheduleError(
+            "GEM0380",
+            f"unroll: factor={factor} of a loop over {loop} from 0 to {longest} repeats nothing",
+            f"use 2 to {longest}" if longest > 1 else "leave unroll out",
         )
     return found
 

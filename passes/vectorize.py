@@ -206,9 +206,11 @@ def vectorize_gemm(gemm: GemmOp, plan: GemmPlan) -> list[SSAValue]:
 def vectorize_write_back(epilogue: EpilogueOp, plan: GemmPlan, sums: Sequence[SSAValue]) -> None:
     """Store the accumulators through the body of `epilogue`, clipped where the tile is."""
     builder = before(epilogue)
+    found = list(zip(extents(epilogue.output), (plan.rows, plan.columns), strict=True))
+    is_empty = any(extent == 0 for extent, _ in found)
     clipped = [
         equals(builder, epilogue, extent, whole)
-        for extent, whole in zip(extents(epilogue.output), (plan.rows, plan.columns), strict=True)
+        for extent, whole in found
         if not isinstance(extent, int)
     ]
     is_full = both(builder, clipped)
@@ -224,8 +226,8 @@ def vectorize_write_back(epilogue: EpilogueOp, plan: GemmPlan, sums: Sequence[SS
             }
             _store_tile(inner, epilogue, tile, known)
 
-    if is_full is None:
-        store(builder, True)
+    if is_full is None or is_empty:
+        store(builder, not is_empty)
     else:
         builder.insert(conditional(is_full, lambda i: store(i, True), lambda i: store(i, False)))
     epilogue.detach()

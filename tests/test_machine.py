@@ -90,6 +90,11 @@ def test_a_host_without_an_l3_has_its_l2_there(tmp_path: Path):
     assert detect(host_with(*X86_64_V3.llvm_features), caches).l3_bytes == 4 << 20
 
 
+def test_a_host_with_one_cache_has_it_at_every_level(tmp_path: Path):
+    machine = detect(host_with(*X86_64_V3.llvm_features), described(tmp_path, (1, "Data", "64K")))
+    assert machine.l1_bytes == machine.l2_bytes == machine.l3_bytes == 64 << 10
+
+
 def test_unreadable_cache_descriptions_fall_back_to_the_kind(tmp_path: Path):
     caches = described(tmp_path, (1, "Data", "what"), (2, "Unified", ""))
     machine = detect(host_with(*X86_64_V3.llvm_features), caches)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from xdsl.dialects import arith, math, vector
+from xdsl.dialects import arith, math
 from xdsl.dialects.builtin import (
     DenseIntOrFPElementsAttr,
     FixedBitwidthType,
@@ -109,9 +109,9 @@ def _negate(e: Emitter, op: arith.NegfOp) -> None:
     set_rows(e, op.result, [e.text.value(f"fneg {t} {x}") for x in e.rows(op.operand)])
 
 
-def _bitcast(e: Emitter, op: vector.BitcastOp) -> None:
-    source, target = row_type(op.source.type), row_type(op.result.type)
-    rows = [e.text.value(f"bitcast {source} {x} to {target}") for x in e.rows(op.source)]
+def _bitcast(e: Emitter, op: arith.BitcastOp) -> None:
+    source, target = row_type(op.input.type), row_type(op.result.type)
+    rows = [e.text.value(f"bitcast {source} {x} to {target}") for x in e.rows(op.input)]
     set_rows(e, op.result, rows)
 
 
@@ -215,6 +215,7 @@ def _splat(e: Emitter, scalar: str, t: Attribute) -> str:
 ARITHMETIC: Table = {
     **dict.fromkeys(_BINARY, _elementwise),
     arith.AddiOp: _index_add,
+    arith.BitcastOp: _bitcast,
     arith.CmpiOp: _compare,
     arith.ConstantOp: _constant,
     arith.MaximumfOp: _extremum,
@@ -225,5 +226,4 @@ ARITHMETIC: Table = {
     arith.SubiOp: _index_sub,
     math.FmaOp: _fma,
     OuterProductOp: _outer_product,
-    vector.BitcastOp: _bitcast,
 }

@@ -1,0 +1,132 @@
+"""The command line: one file a command, each a thin call of the library.
+
+Exit status: 0 done; 1 compile or input error; 2 usage; 3 numbers differ; 4 device or tool missing;
+5 illegal schedule; 70 internal error, with a file that reproduces it. Data goes to standard output,
+progress and errors to standard error.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Final
+
+import typer
+
+from gemmir.cli.check import check
+from gemmir.cli.compile import compile
+from gemmir.cli.demo import demo
+from gemmir.cli.doctor import doctor
+from gemmir.cli.explain import explain
+from gemmir.cli.opt import opt
+from gemmir.cli.options import with_problem
+from gemmir.cli.passes import passes
+from gemmir.cli.run import run
+from gemmir.cli.targets import targets
+from gemmir.errors import CallError, GemmirError
+
+__all__ = ["app", "main"]
+
+INTERNAL_ERROR: Final = 70
+"""EX_SOFTWARE of sysexits.h."""
+
+app = typer.Typer(
+    name="gemmir",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+EXAMPLES: Final = {
+    compile: (
+        "gemmir compile --m 128 --n 3072 --k 768 --epilogue bias+gelu",
+        "gemmir compile mlp.mlir --emit llvm -o mlp.ll",
+        "gemmir compile --m 64 --n 64 --k 64 --emit so,header -o out/mlp",
+        "gemmir compile --m 64 --n 64 --k 64 --print-ir-after vectorize",
+    ),
+    opt: (
+        "gemmir opt mlp.mlir -p 'tile{loops=m,n sizes=64,64}'",
+        "gemmir opt mlp.mlir --to promoted > stage.mlir",
+        "gemmir opt stage.mlir --from promoted",
+    ),
+    check: (
+        "gemmir check --m 48 --n 40 --k 56 --epilogue bias+gelu",
+        "gemmir check mlp.mlir --schedule my.schedule",
+        "gemmir check --m 48 --n 40 --k 56 --replace vectorize=mine.mlir",
+    ),
+    run: (
+        "gemmir run --m 1024 --n 1024 --k 1024 --threads 2",
+        "gemmir run --m 2 --n 3 --k 4 --array a=a.npy --array b=b.npy -o c.npy",
+    ),
+    explain: (
+        "gemmir explain --m 128 --n 3072 --k 768 --epilogue bias+gelu",
+        "gemmir explain --m 512 --n 512 --k 512 --target cpu:x86-64-v4",
+    ),
+    targets: ("gemmir targets", "gemmir targets --json"),
+    passes: ("gemmir passes", "gemmir passes tile"),
+    doctor: ("gemmir doctor", "gemmir doctor --json"),
+    demo: ("gemmir demo", "gemmir demo --json"),
+}
+"""Every command, in the order of the help, with examples of its use."""
+
+
+def _help(command: Callable[..., None]) -> str:
+    """The docstring of `command`, each paragraph in one line, to be wrapped for the terminal."""
+    paragraphs = inspect.getdoc(command) or ""
+    return "\n\n".join(" ".join(text.split()) for text in paragraphs.split("\n\n"))
+
+
+def _epilog(examples: Sequence[str]) -> str:
+    lines = "\n".join(f"  {line}" for line in examples).replace("[", r"\[")
+    return f"\b\n[bold]Examples[/bold]\n{lines}"
+
+
+for _command, _examples in EXAMPLES.items():
+    app.command(help=_help(_command), epilog=_epilog(_examples))(with_problem(_command))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"gemmir {version('gemmir')}")
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Lower one GEMM through one compiler pipeline to many machines."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command in `arguments`, by default those of the process; returns its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        app(given, prog_name="gemmir")
+    except SystemExit as leaving:
+        return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
+    except GemmirError as error:
+        return _explained(error)
+    except MemoryError:
+        return _explained(CallError("GEM0514", "there is no memory left", "use a smaller problem"))
+    except Exception as error:
+        from gemmir.cli.crash import report
+
+        return report(error, given, INTERNAL_ERROR)
+    return 0
+
+
+def _explained(error: GemmirError) -> int:
+    from gemmir.cli.output import note
+
+    note(f"error {error.code}: {error.message}")
+    if error.hint:
+        note(f"  hint: {error.hint}")
+    return error.exit_code

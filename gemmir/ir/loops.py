@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from xdsl.builder import Builder
-from xdsl.dialects import scf
+from xdsl.dialects import arith, scf
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.rewriter import InsertPoint
@@ -73,6 +73,12 @@ def runs_more_than_once(loop: Loop) -> bool:
     """Whether the bounds alone show that the loop has at least two iterations."""
     lb, ub, step = (constant_of(v) for v in (loop.lb, loop.ub, loop.step))
     return lb is not None and ub is not None and step is not None and lb + step < ub
+
+
+def tiles_overlap(loop: Loop) -> bool:
+    """Whether the loop moves its last tile back inside, onto elements of the one before."""
+    uses = list(loop.body.block.args[0].uses)
+    return bool(uses) and all(isinstance(use.operation, arith.MinSIOp) for use in uses)
 
 
 def conditional(

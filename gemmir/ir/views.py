@@ -63,12 +63,10 @@ def subview(
     """
     result = _subview_type(memref_type(source), offsets, sizes, one_panel)
     if drop_batch:
-        assert isinstance(result.layout, StridedLayoutAttr)
-        strides = static_strides(result)[1:]
         result = MemRefType(
             result.element_type,
             result.get_shape()[1:],
-            StridedLayoutAttr(strides, None),
+            StridedLayoutAttr(static_strides(result)[1:], result.get_offset()),
             result.memory_space,
         )
     view = memref.SubviewOp.get(source, offsets, sizes, [1] * len(sizes), result)

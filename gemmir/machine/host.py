@@ -167,7 +167,7 @@ def _cache_bytes(caches: Path) -> dict[int, int]:
             size = _size_bytes((index / "size").read_text().strip())
         except (OSError, ValueError):
             continue
-        if kind and size > 0:
+        if kind in ("Data", "Unified") and size > 0:
             found[level] = size
     return found
 

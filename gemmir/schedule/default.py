@@ -9,7 +9,8 @@ in L2, a panel of packed B in L3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math as pymath
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from gemmir.gemm import Gemm
@@ -23,14 +24,31 @@ ten years (uops.info, VFMADD231PS: Haswell 5, Skylake to Sapphire Rapids 4, Zen 
 LOADS_PER_CYCLE = 2
 """Vector loads a cycle on the same CPUs."""
 
-TILE_OVERHEAD_CYCLES = 24
-"""Cycles a register tile costs beside its multiply-adds: filling and draining the pipeline."""
+TILE_OVERHEAD_CYCLES = 8
+"""Cycles a register tile costs beside its multiply-adds, where the next one can begin early:
+fitted on Zen 3 to the best tiles of 16 to 127 cubed."""
+
+L1_WAY_BYTES = 4096
+"""Addresses this far apart share a set of the L1 cache: 64 sets of 64-byte lines, on every CPU
+whose L1 is indexed within a page."""
+
+STREAM_ROWS = 8
+"""Up to this many rows of A, packing B costs more than it saves (measured on Zen 3)."""
+
+STREAM_K = 8
+"""Rows of B that are streamed together: as many streams as the prefetchers of Zen 3 follow."""
+
+HALF_PACKED_ROWS = 48
+"""From this many rows of A on, packing a B that fits L2 pays (measured on Zen 3)."""
 
 EXPONENTIAL = {"gelu", "silu"}
 """Steps of an epilogue that need `expand-math`."""
 
-K_STEPS_PER_ITERATION = 4
+K_STEPS_PER_ITERATION = 8
 """Unrolling of the k loop: loop control is then below 1 % of the instructions of a 6 x 16 tile."""
+
+DIRECT_K_STEPS = 16
+"""Unrolling where nothing is packed: a k of 16 needs no loop at all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +102,7 @@ def default_text(
         passes.append("fuse-epilogue")
     passes.append(f"vectorize{{with=fma width={_lanes(gemm, machine)}}}")
     if gemm.k >= 2:
-        passes.append(f"unroll{{loop=k factor={min(K_STEPS_PER_ITERATION, gemm.k)}}}")
+        passes.append(f"unroll{{loop=k factor={min(_unroll(gemm, machine), gemm.k)}}}")
     if expand if expand is not None else bool(EXPONENTIAL & set(gemm.steps)):
         passes.append("expand-math")
     return "\n".join(passes)
@@ -104,10 +122,7 @@ def _passes(gemm: Gemm, machine: CpuMachine, threads: int) -> Iterator[str]:
         yield f"tile{{loops={name} sizes={max(share, 1)} over=cores}}"
         size = {name: min(share, extent)}
         gemm = _with_size(gemm, size)
-    if _is_direct(gemm, machine):
-        yield from _direct(gemm, machine)
-    else:
-        yield from _packed(gemm, machine)
+    yield from _class(gemm, machine)(gemm, machine)
 
 
 def _with_size(gemm: Gemm, size: dict[str, int]) -> Gemm:
@@ -138,16 +153,36 @@ def _balanced(extent: int, most: int, step: int) -> int:
     return max(min(_round_up(-(-extent // parts), step), _round_up(most, step)), 1)
 
 
-def _is_direct(gemm: Gemm, machine: CpuMachine) -> bool:
-    """Whether A and B are best read where they lie."""
+def _class(gemm: Gemm, machine: CpuMachine) -> Callable[[Gemm, CpuMachine], Iterator[str]]:
+    """The shape of schedule for a problem."""
+    item = _item_bytes(gemm)
     if 0 in (gemm.m, gemm.n, gemm.k):
-        return True
-    if gemm.trans_b and gemm.k > 1 and gemm.n > 1:
-        return False
-    tile = _direct_tile(gemm, machine)
-    if gemm.beta != 0 and (gemm.m % tile.rows or gemm.n % tile.columns):
-        return False
-    return (gemm.m + gemm.n) * gemm.k * _item_bytes(gemm) <= machine.l2_bytes
+        return _direct
+    if gemm.trans_b and min(gemm.n, gemm.k) > 1:
+        return _half_packed if gemm.n * gemm.k * item <= machine.l2_bytes // 2 else _packed
+    bytes_b = gemm.n * gemm.k * item
+    small = (gemm.m + gemm.n) * gemm.k * item <= machine.l2_bytes // 2
+    if small and gemm.k <= _rows_in_l1(gemm.leading("b") * item, machine):
+        return _direct
+    few = gemm.m <= STREAM_ROWS and gemm.n * item >= L1_WAY_BYTES
+    if few and bytes_b > machine.l2_bytes // 2:
+        return _streamed
+    if gemm.m * gemm.n * item <= machine.l1_bytes and not small:
+        return _deep
+    if bytes_b <= machine.l2_bytes // 2 and gemm.beta == 0 and gemm.m >= HALF_PACKED_ROWS:
+        return _half_packed
+    return _packed
+
+
+def _unroll(gemm: Gemm, machine: CpuMachine) -> int:
+    direct = _class(gemm, machine) in (_direct, _deep)
+    return DIRECT_K_STEPS if direct else K_STEPS_PER_ITERATION
+
+
+def _rows_in_l1(row_bytes: int, machine: CpuMachine) -> int:
+    """How many rows of a matrix can each keep a cache line in L1: few if they are a power of 2
+    apart, because the sets of the cache repeat every `L1_WAY_BYTES`."""
+    return machine.l1_bytes // pymath.gcd(row_bytes, L1_WAY_BYTES)
 
 
 def _direct_tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
@@ -168,11 +203,50 @@ def _direct_tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
 
 
 def _direct(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+    """Register tiles read A and B where they lie; the operand that stays in L1 is walked inside."""
     tile = _direct_tile(gemm, machine)
-    even = gemm.m % tile.rows == 0 and gemm.n % tile.columns == 0
-    edges = "" if even or gemm.beta != 0 else " edges=overlap"
-    yield f"tile{{loops=n,m sizes={tile.columns},{tile.rows}{edges}}}"
+    edges = _edges(gemm, tile)
+    if gemm.n * gemm.k * _item_bytes(gemm) <= machine.l1_bytes // 2:
+        yield f"tile{{loops=m,n sizes={tile.rows},{tile.columns}{edges}}}"
+    else:
+        yield f"tile{{loops=n,m sizes={tile.columns},{tile.rows}{edges}}}"
     yield "promote{operand=c to=registers}"
+
+
+def _edges(gemm: Gemm, tile: RegisterTile) -> str:
+    """Full tiles everywhere if elements may be computed twice, otherwise smaller last tiles."""
+    if gemm.m % tile.rows == 0 and gemm.n % tile.columns == 0:
+        return ""
+    return " edges=peel" if gemm.beta != 0 else " edges=overlap"
+
+
+def _deep(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+    """Small C and long k: slices of k, short enough for L1, are summed into C where it lies."""
+    item = _item_bytes(gemm)
+    rows = min(
+        _rows_in_l1(gemm.leading("b") * item, machine), machine.l2_bytes // 4 // (gemm.n * item)
+    )
+    kc = _balanced(gemm.k, max(rows, DIRECT_K_STEPS), DIRECT_K_STEPS)
+    tile = _direct_tile(replace(gemm, k=kc, lda=gemm.leading("a")), machine)
+    yield f"tile{{loops=k sizes={kc}}}"
+    peel = _peel(gemm, tile.rows, tile.columns)
+    yield f"tile{{loops=n,m sizes={tile.columns},{tile.rows}{peel}}}"
+    yield "promote{operand=c to=registers}"
+
+
+def _streamed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+    """Few rows: B is read once, a few whole rows at a time, and C is summed in the cache."""
+    lanes = _lanes(gemm, machine)
+    rows = gemm.m if gemm.m <= STREAM_ROWS // 2 + 2 else -(-gemm.m // 2)
+    vectors = max(min((machine.vector_registers - 1) // (rows + 1), 4), 1)
+    columns = min(vectors * lanes, _round_up(gemm.n, lanes))
+    yield f"tile{{loops=k sizes={min(STREAM_K, gemm.k)}}}"
+    yield f"tile{{loops=n,m sizes={columns},{rows}{_peel(gemm, rows, columns)}}}"
+    yield "promote{operand=c to=registers}"
+
+
+def _peel(gemm: Gemm, rows: int, columns: int) -> str:
+    return "" if gemm.m % rows == 0 and gemm.n % columns == 0 else " edges=peel"
 
 
 def _packed_tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
@@ -183,15 +257,26 @@ def _packed_tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
     return RegisterTile(rows=min(rows, max(gemm.m, 1)), vectors=vectors, lanes=lanes)
 
 
+def _half_packed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+    """All of B packed into L2, A read where it lies."""
+    tile = _packed_tile(gemm, machine)
+    edges = "" if gemm.m % tile.rows == 0 else " edges=peel" if gemm.beta else " edges=overlap"
+    yield f"promote{{operand=b to=l2 layout=panel:{tile.columns}}}"
+    yield f"tile{{loops=n sizes={tile.columns}}}"
+    yield f"tile{{loops=m sizes={tile.rows}{edges}}}"
+    yield "promote{operand=c to=registers prefetch=true}"
+
+
 def _packed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+    """Panels of A in L3 and blocks of B in L2; a sliver of B is as large as L1 and streams by."""
     tile = _packed_tile(gemm, machine)
     item = _item_bytes(gemm)
     kc = _balanced(gemm.k, machine.l1_bytes // (tile.columns * item), K_STEPS_PER_ITERATION)
-    mc = _balanced(gemm.m, max(machine.l2_bytes // 3 // (kc * item), 1), tile.rows)
-    nc = _balanced(gemm.n, max(machine.l3_bytes // 8 // (kc * item), 1), tile.columns)
-    yield f"tile{{loops=n,k sizes={nc},{kc}}}"
-    yield f"promote{{operand=b to=l3 layout=panel:{tile.columns}}}"
-    yield f"tile{{loops=m sizes={mc}}}"
-    yield f"promote{{operand=a to=l2 layout=panel:{tile.rows}}}"
-    yield f"tile{{loops=n,m sizes={tile.columns},{tile.rows}}}"
+    mc = _balanced(gemm.m, max(machine.l3_bytes // 8 // (kc * item), 1), tile.rows)
+    nc = _balanced(gemm.n, max(machine.l2_bytes * 3 // 8 // (kc * item), 1), tile.columns)
+    yield f"tile{{loops=m,k sizes={mc},{kc}}}"
+    yield f"promote{{operand=a to=l3 layout=panel:{tile.rows}}}"
+    yield f"tile{{loops=n sizes={nc}}}"
+    yield f"promote{{operand=b to=l2 layout=panel:{tile.columns}}}"
+    yield f"tile{{loops=m,n sizes={tile.rows},{tile.columns}}}"
     yield "promote{operand=c to=registers prefetch=true}"

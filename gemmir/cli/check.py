@@ -1,0 +1,80 @@
+"""gemmir check: run every stage and the machine code against wider arithmetic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from gemmir.cli.crash import reproducible
+from gemmir.cli.options import Json, ProblemOptions, read_text
+from gemmir.cli.output import note, put, put_json, put_table
+
+if TYPE_CHECKING:
+    from gemmir.check import Report, Row
+
+SLOW_SECONDS: Final = 1.0
+"""A stage that takes longer is reported while the others are still to come."""
+
+
+def check(
+    *,
+    problem: ProblemOptions,
+    replace: Annotated[
+        list[str] | None,
+        typer.Option(help="Take the IR of a stage from a file.", metavar="STAGE=FILE.mlir"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random arrays.")] = 0,
+    shrink: Annotated[
+        bool, typer.Option(help="Look for the smallest problem that is wrong, for 3 s.")
+    ] = True,
+    json: Json = False,
+) -> None:
+    """Check the IR after every pass, and then the machine code, against wider arithmetic.
+
+    Each stage runs on the same random arrays in [-1, 1), and each element must be within its
+    a-priori error bound. The first wrong stage names the pass at fault, its first wrong element and
+    the smallest wrong problem; the exit status is then 3. A FILE of a later level needs the sizes
+    as well, which say what it must compute.
+    """
+    from gemmir.check import check as check_stages
+
+    texts = dict(_replacement(pair) for pair in replace or [])
+    is_stage = problem.file is not None and bool(problem.given)
+    gemm = problem.gemm() if is_stage else None
+    job = problem.job(both=True)
+
+    def watch(row: Row) -> None:
+        if row.seconds > SLOW_SECONDS:
+            note(f"{row.name}: {row.status}, {row.seconds:.1f} s")
+
+    with reproducible(job):
+        report = check_stages(job, gemm=gemm, replace=texts, seed=seed, shrink=shrink, watch=watch)
+    if json:
+        put_json(report.to_dict())
+    else:
+        _print(report)
+    report.require_ok()
+
+
+def _replacement(pair: str) -> tuple[str, str]:
+    stage, equals, file = pair.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"--replace {pair}: write STAGE=FILE.mlir")
+    return stage, read_text(Path(file))
+
+
+def _print(report: Report) -> None:
+    columns = ["stage", " max |error|", " bound", " error/bound", " s", "", "pass"]
+    put_table("", columns, [_cells(row) for row in report.rows])
+    put(f"compared with {report.reference}\n")
+
+
+def _cells(row: Row) -> list[str]:
+    element = row.first_wrong or row.largest
+    numbers = ["-", "-", "-"]
+    if element is not None:
+        numbers = [f"{element.error:.2e}", f"{element.bound:.2e}", f"{element.ratio:.3f}"]
+    skipped = f" ({row.message})" if row.status == "skipped" else ""
+    return [row.name, *numbers, f"{row.seconds:.2f}", row.status + skipped, row.step]

@@ -1,0 +1,165 @@
+"""gemmir doctor: whether this computer has what gemmir needs."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final, Literal
+
+import typer
+
+from gemmir.cli.options import Json
+from gemmir.cli.output import put, put_json
+
+MISSING: Final = 4
+"""The exit status where something is missing that nothing works without."""
+
+State = Literal["ok", "limited", "missing"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was looked at; without what is `missing` nothing works."""
+
+    name: str
+    state: State
+    text: str
+
+
+def doctor(*, json: Json = False) -> None:
+    """Look at versions, the CPU, the C compiler, OpenMP and the cache, and compile a small GEMM.
+
+    The exit status is 4 where something is missing that nothing works without.
+    """
+    found = [_looked(name, look) for name, look in LOOKS.items()]
+    if json:
+        put_json([asdict(finding) for finding in found])
+    else:
+        put("".join(f"{f.state:<8} {f.name:<12} {f.text}\n" for f in found))
+    if any(finding.state == "missing" for finding in found):
+        raise typer.Exit(MISSING)
+
+
+def _looked(name: str, look: Callable[[], tuple[State, str]]) -> Finding:
+    """What `look` finds; an error of gemmir, or a package that is not there, is a finding too."""
+    from gemmir.errors import GemmirError
+
+    try:
+        state, text = look()
+    except (GemmirError, ImportError, PackageNotFoundError) as error:
+        state, text = "missing", f"{error}"
+    return Finding(name=name, state=state, text=text)
+
+
+def _python() -> tuple[State, str]:
+    return "ok", f"{platform.python_version()} at {sys.executable}, {platform.platform()}"
+
+
+def _gemmir() -> tuple[State, str]:
+    return "ok", version("gemmir")
+
+
+def _xdsl() -> tuple[State, str]:
+    return "ok", version("xdsl")
+
+
+def _numpy() -> tuple[State, str]:
+    return "ok", version("numpy")
+
+
+def _llvm() -> tuple[State, str]:
+    from gemmir.llvm import versions
+
+    package, llvm = versions()
+    return "ok", f"llvmlite {package} with LLVM {llvm}"
+
+
+def _cpu() -> tuple[State, str]:
+    from gemmir.machine.host import host_cpu, host_machine
+
+    machine = host_machine()
+    shown = ("avx2", "fma", "avx512f", "neon", "sve")
+    features = [name for name in shown if host_cpu().features.get(name)]
+    return "ok", (
+        f"{machine.llvm_cpu}, {os.cpu_count()} cores, {', '.join(features)}; "
+        f"{machine.vector_registers} vector registers of {machine.vector_bytes} bytes"
+    )
+
+
+def _caches() -> tuple[State, str]:
+    from gemmir.machine.host import CACHES, host_machine
+
+    machine = host_machine()
+    sizes = [machine.l1_bytes, machine.l2_bytes, machine.l3_bytes]
+    text = ", ".join(f"L{i} {size // 1024} KiB" for i, size in enumerate(sizes, 1))
+    if CACHES.is_dir():
+        return "ok", text
+    return "limited", f"{text}, which is a guess: the system does not tell"
+
+
+def _compiler() -> tuple[State, str]:
+    from gemmir.backends.cpu.assemble import COMPILERS
+
+    found = next(filter(None, map(shutil.which, COMPILERS)), None)
+    if found is None:
+        return "limited", f"none of {', '.join(COMPILERS)}: compile --emit so cannot link"
+    return "ok", found
+
+
+def _openmp() -> tuple[State, str]:
+    from gemmir.backends.cpu.openmp import runtime
+    from gemmir.errors import MissingError
+
+    try:
+        library = runtime()
+    except MissingError as error:
+        return "limited", f"no kernel on several threads: {error.hint}"
+    return "ok", str(getattr(library, "_name", None) or "already in this process")
+
+
+def _cache() -> tuple[State, str]:
+    from gemmir.cache import default_path
+
+    path = default_path()
+    if path is None:
+        return "limited", "kernels are not kept: GEMMIR_CACHE is off, or there is no home folder"
+    around = next(p for p in (path, *path.parents) if p.exists())
+    if around.is_dir() and os.access(around, os.W_OK | os.X_OK):
+        return "ok", f"{path}, writable"
+    return "limited", f"{path} cannot be written: kernels are compiled anew in each process"
+
+
+def _works() -> tuple[State, str]:
+    from gemmir.cache import ObjectCache
+    from gemmir.check import check
+    from gemmir.compiler import compile
+    from gemmir.gemm import Gemm
+
+    small = Gemm(m=5, n=9, k=7, epilogue="bias+gelu")
+    compile(small, cache=ObjectCache(None))
+    report = check(small, shrink=False)
+    wrong = report.first_wrong
+    if wrong is not None:
+        return "missing", f"a small GEMM is wrong at {wrong.name}: {wrong.fault}"
+    return "ok", f"a small GEMM compiles, and {len(report.rows)} stages of it are right"
+
+
+LOOKS: Final[dict[str, Callable[[], tuple[State, str]]]] = {
+    "Python": _python,
+    "gemmir": _gemmir,
+    "xDSL": _xdsl,
+    "NumPy": _numpy,
+    "LLVM": _llvm,
+    "CPU": _cpu,
+    "caches": _caches,
+    "C compiler": _compiler,
+    "OpenMP": _openmp,
+    "kernel cache": _cache,
+    "works": _works,
+}
+"""What is looked at, in order."""

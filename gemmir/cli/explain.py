@@ -1,0 +1,24 @@
+"""gemmir explain: what was decided and what it means on the machine."""
+
+from __future__ import annotations
+
+from gemmir.cli.crash import reproducible
+from gemmir.cli.options import Json, ProblemOptions
+from gemmir.cli.output import put, put_json
+
+
+def explain(*, problem: ProblemOptions, json: Json = False) -> None:
+    """Say what the schedule does: tiles and caches, registers, order of sums, and limits.
+
+    Nothing is run: instructions are counted in the assembly.
+    """
+    from gemmir.explain import explain as explain_text
+    from gemmir.explain import explanation
+
+    job = problem.job()
+    with reproducible(job):
+        lowered = job.lower()
+        if json:
+            put_json(explanation(lowered).to_dict())
+        else:
+            put(explain_text(lowered))

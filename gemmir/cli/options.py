@@ -1,0 +1,166 @@
+"""The options that say what is to be lowered and how; commands share them.
+
+A command takes them as one parameter `problem: ProblemOptions`, which `with_problem` spreads out
+into single options.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
+
+import typer
+
+if TYPE_CHECKING:
+    from gemmir.compiler import Job
+    from gemmir.gemm import Gemm
+
+STANDARD_INPUT: Final = Path("-")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+"""What every command has."""
+
+
+def _option(help: str, panel: str, *names: str, metavar: str | None = None) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar)
+
+
+PROBLEM: Final = "Problem: C = epilogue(alpha A B + beta C)"
+LOWERING: Final = "Lowering"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProblemOptions:
+    """A problem, as text in a file or as sizes, and the target and schedule to lower it with."""
+
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="The problem or any stage of it as MLIR; - is standard input.",
+            metavar="FILE.mlir",
+            show_default=False,
+        ),
+    ] = None
+    m: Annotated[int | None, _option("Rows of C.", PROBLEM, "--m")] = None
+    n: Annotated[int | None, _option("Columns of C.", PROBLEM, "--n")] = None
+    k: Annotated[int | None, _option("Length of the sums.", PROBLEM, "--k")] = None
+    dtype: Annotated[str | None, _option("f32 or f64.", PROBLEM)] = None
+    out: Annotated[str | None, _option("Element type of C; that of A and B.", PROBLEM)] = None
+    alpha: Annotated[float | None, _option("Factor of the product.", PROBLEM)] = None
+    beta: Annotated[float | None, _option("Factor of the old C.", PROBLEM)] = None
+    batch: Annotated[int | None, _option("Number of products.", PROBLEM)] = None
+    trans_a: Annotated[bool, _option("A is stored k x m.", PROBLEM, "--trans-a")] = False
+    trans_b: Annotated[bool, _option("B is stored n x k.", PROBLEM, "--trans-b")] = False
+    lda: Annotated[int | None, _option("Elements between rows of A.", PROBLEM)] = None
+    ldb: Annotated[int | None, _option("Elements between rows of B.", PROBLEM)] = None
+    ldc: Annotated[int | None, _option("Elements between rows of C.", PROBLEM)] = None
+    batch_stride_a: Annotated[int | None, _option("Elements between As.", PROBLEM)] = None
+    batch_stride_b: Annotated[int | None, _option("Elements between Bs.", PROBLEM)] = None
+    batch_stride_c: Annotated[int | None, _option("Elements between Cs.", PROBLEM)] = None
+    epilogue: Annotated[
+        str | None, _option("Steps joined by +: bias relu gelu silu residual.", PROBLEM)
+    ] = None
+    target: Annotated[str, _option("See gemmir targets.", LOWERING)] = "cpu"
+    schedule: Annotated[
+        str | None, _option("Passes, or a file of them.", LOWERING, metavar="TEXT|FILE")
+    ] = None
+    threads: Annotated[int | None, _option("Cores that the default schedule uses.", LOWERING)] = (
+        None
+    )
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What was said of the problem itself, by the names of `Gemm`."""
+        named = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        about = set(named) - {"file", "target", "schedule", "threads"}
+        return {name: named[name] for name in about if named[name] not in (None, False)}
+
+    def gemm(self) -> Gemm:
+        """The problem that the sizes say; a usage error where one is missing."""
+        from gemmir.gemm import Gemm
+
+        missing = [f"--{name}" for name in "mnk" if name not in self.given]
+        if missing:
+            raise typer.BadParameter(
+                f"the problem lacks {', '.join(missing)}; give --m --n --k, or a FILE.mlir"
+            )
+        return Gemm(**self.given)
+
+    def job(self, *, both: bool = False) -> Job:
+        """What is to be lowered; `both` allows a file and sizes together."""
+        from gemmir.compiler import prepare, prepare_text
+
+        if self.schedule is not None and self.threads is not None:
+            raise typer.BadParameter(
+                "--threads is for the default schedule; --schedule has its own"
+            )
+        threads = 1 if self.threads is None else self.threads
+        if threads < 1:
+            raise typer.BadParameter(f"--threads {threads}: there is at least one")
+        if self.file is None:
+            return prepare(self.gemm(), self.target, schedule_of(self.schedule), threads)
+        if self.given and not both:
+            said = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(self.given))
+            raise typer.BadParameter(f"{said} would change nothing: {self.file} says the problem")
+        return prepare_text(
+            read_text(self.file),
+            self.target,
+            schedule=schedule_of(self.schedule),
+            name=str(self.file),
+            threads=threads,
+        )
+
+
+def schedule_of(given: str | None) -> str | Path | None:
+    """A schedule option: the path of a file where there is one, otherwise the passes themselves."""
+    if given is None:
+        return None
+    is_path = given.endswith(".schedule") or ("{" not in given and Path(given).is_file())
+    return Path(given) if is_path else given
+
+
+def read_text(path: Path) -> str:
+    """The text of a file or of standard input; `ParseError` GEM0211 where it cannot be read."""
+    from gemmir.errors import ParseError
+
+    try:
+        if path == STANDARD_INPUT:
+            return sys.stdin.read()
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ParseError("GEM0211", f"{path} cannot be read: {reason}") from error
+
+
+def with_problem(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` with its parameter `problem` spread out; itself where it has none."""
+    hints = get_type_hints(command, include_extras=True)
+    parameters = [
+        p.replace(annotation=hints[p.name]) for p in inspect.signature(command).parameters.values()
+    ]
+    if "problem" not in hints:
+        return command
+    own = [p for p in parameters if p.name != "problem"]
+    fields = dataclasses.fields(ProblemOptions)
+    types = get_type_hints(ProblemOptions, include_extras=True)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    spread = [
+        inspect.Parameter(f.name, keyword, default=f.default, annotation=types[f.name])
+        for f in fields
+    ]
+
+    @wraps(command)
+    def spread_command(**options: Any) -> None:
+        named = {f.name: options.pop(f.name) for f in fields}
+        command(problem=ProblemOptions(**named), **options)
+
+    own = [p.replace(kind=keyword) for p in own]
+    spread_command.__dict__["__signature__"] = inspect.Signature([*spread, *own])
+    spread_command.__annotations__ = {p.name: p.annotation for p in (*spread, *own)}
+    return spread_command

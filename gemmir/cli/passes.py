@@ -1,0 +1,102 @@
+"""gemmir passes: what schedules are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
+
+import typer
+
+from gemmir.cli.options import Json
+from gemmir.cli.output import put, put_json
+
+if TYPE_CHECKING:
+    from xdsl.passes import ModulePass
+
+EXAMPLES: Final = {
+    "expand-math": "expand-math",
+    "fuse-epilogue": "fuse-epilogue",
+    "interchange": "interchange{order=n,k,m}",
+    "parallelize": "parallelize{loop=m over=cores}",
+    "promote": "promote{operand=b to=l3 layout=panel:16}",
+    "tile": "tile{loops=m,n sizes=64,64}",
+    "unroll": "unroll{loop=k factor=4}",
+    "vectorize": "vectorize{with=fma width=8}",
+}
+"""One use of each pass."""
+
+
+def passes(
+    *,
+    name: Annotated[
+        str | None, typer.Argument(help="One pass; all by default.", metavar="PASS")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the passes with their parameters: type, default, and an example."""
+    from gemmir.passes import pass_class, pass_names
+
+    known = pass_names()
+    if name is not None and name.removeprefix("gemmir-") not in known:
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise typer.BadParameter(f"there is no pass {name!r}; did you mean {nearest}?")
+    wanted = known if name is None else (name.removeprefix("gemmir-"),)
+    found = [described(each, pass_class(each)) for each in wanted]
+    if json:
+        put_json(found)
+    else:
+        put("\n".join(_text(entry) for entry in found))
+
+
+def described(name: str, made: type[ModulePass]) -> dict[str, Any]:
+    """A pass as plain values, from its class."""
+    hints = get_type_hints(made)
+    return {
+        "name": name,
+        "xdsl_name": made.name,
+        "doc": " ".join((made.__doc__ or "").split("\n\n")[0].split()),
+        "parameters": [
+            {
+                "name": f.name.rstrip("_"),
+                "type": _type_name(hints[f.name]),
+                "required": f.default is dataclasses.MISSING,
+                "default": None if f.default is dataclasses.MISSING else f.default,
+            }
+            for f in dataclasses.fields(made)
+            if f.name != "name"
+        ],
+        "example": EXAMPLES.get(name, name),
+    }
+
+
+def _type_name(hint: object) -> str:
+    """A type as the reader of a schedule knows it."""
+    if isinstance(hint, type) and not hasattr(hint, "__args__"):
+        return {"int": "integer", "str": "word", "bool": "true or false"}.get(
+            hint.__name__, hint.__name__
+        )
+    text = str(hint)
+    for written, said in (
+        ("tuple[str, ...]", "words"),
+        ("tuple[int, ...]", "integers"),
+        ("str | None", "word"),
+        ("int | None", "integer"),
+    ):
+        if text == written:
+            return said
+    return text
+
+
+def _text(entry: dict[str, Any]) -> str:
+    lines = [f"{entry['name']}: {entry['doc']}"]
+    for p in entry["parameters"]:
+        default = "required" if p["required"] else f"default {_shown(p['default'])}"
+        lines.append(f"    {p['name']:<10}{p['type']}, {default}")
+    return "\n".join([*lines, f"    e.g. {entry['example']}", ""])
+
+
+def _shown(default: object) -> str:
+    if default is None:
+        return "none"
+    return str(default).lower() if isinstance(default, bool) else str(default)

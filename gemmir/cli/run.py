@@ -1,0 +1,130 @@
+"""gemmir run: compile a problem and run it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gemmir.cli.crash import reproducible
+from gemmir.cli.options import Json, ProblemOptions
+from gemmir.cli.output import note, put, put_json, write_file
+
+if TYPE_CHECKING:
+    from gemmir.arrays import Operands
+    from gemmir.compiler import Job
+    from gemmir.reference import Comparison
+
+
+def run(
+    *,
+    problem: ProblemOptions,
+    array: Annotated[
+        list[str] | None,
+        typer.Option(help="Take an operand from a file; others are random.", metavar="NAME=X.npy"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the random arrays.")] = 0,
+    seconds: Annotated[float, typer.Option(help="How long to measure.")] = 1.0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the result to a .npy file.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Compile a problem, run it, and print its speed and its error.
+
+    Arrays are random in [-1, 1), or taken from .npy files. The result is compared with wider
+    arithmetic; the exit status is 3 where it is not within its error bound.
+    """
+    from gemmir.arrays import load_array
+    from gemmir.errors import MismatchError
+
+    given = {name: load_array(path) for name, path in map(_named_file, array or [])}
+    job = problem.job()
+    with reproducible(job):
+        found, operands, compared = _measure(job, given, seed, seconds)
+    if output is not None:
+        write_file(output, _npy(operands))
+        note(f"wrote {output}")
+    if json:
+        put_json(found)
+    else:
+        put("".join(f"{line}\n" for line in _lines(found)))
+    if compared is not None and compared.first_wrong is not None:
+        raise MismatchError(
+            "GEM0802", str(compared.first_wrong), "gemmir check finds the pass that is at fault"
+        )
+
+
+def _named_file(pair: str) -> tuple[str, Path]:
+    name, equals, file = pair.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"--array {pair}: write NAME=FILE.npy")
+    return name, Path(file)
+
+
+def _measure(
+    job: Job, given: dict[str, Any], seed: int, seconds: float
+) -> tuple[dict[str, Any], Operands, Comparison | None]:
+    """Compile, run once to compare, and then again and again in other memory to measure."""
+    from gemmir.arrays import make_operands
+    from gemmir.measure import interleaved
+
+    lowered = job.lower()
+    kernel = lowered.compile()
+    operands = make_operands(lowered.artifact.signature, seed, given)
+    compared, origin = _compare_after(job, operands, kernel)
+    *inputs, output = operands.copy().arrays
+    timing = interleaved({"gemmir": kernel.bind(*inputs, out=output)}, seconds)["gemmir"]
+    flops = job.problem.flops if job.problem else None
+    largest = compared.largest if compared else None
+    found = {
+        "schedule": list(job.schedule.steps),
+        "seconds": timing.seconds,
+        "quartiles": [timing.lower, timing.upper],
+        "calls": timing.count,
+        "gflops": None if flops is None else timing.gflops(flops),
+        "max_error": largest and largest.error,
+        "bound": largest and largest.bound,
+        "within_bound": None if compared is None else compared.first_wrong is None,
+        "compared_with": origin,
+    }
+    return found, operands, compared
+
+
+def _compare_after(job: Job, operands: Operands, kernel: Any) -> tuple[Comparison | None, str]:
+    """Run once into the arrays; how the result compares, where it is known what it should be."""
+    from gemmir.errors import ParseError
+    from gemmir.reference import reference_of
+
+    try:
+        reference = reference_of(job.source, job.problem, operands)
+    except ParseError:
+        reference = None
+    *inputs, output = operands.arrays
+    kernel(*inputs, out=output)
+    if reference is None:
+        return None, "nothing: the text is a later stage, which does not say the problem"
+    return reference.compare(output), reference.origin
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    lower, upper = (x * 1e3 for x in found["quartiles"])
+    lines = [
+        f"time       {found['seconds'] * 1e3:.4g} ms, median of {found['calls']} "
+        f"(quartiles {lower:.4g} to {upper:.4g})"
+    ]
+    if found["gflops"] is not None:
+        lines.append(f"speed      {found['gflops']:.2f} GFLOP/s")
+    if found["max_error"] is not None:
+        lines.append(f"max error  {found['max_error']:.3g}, bound there {found['bound']:.3g}")
+    return [*lines, f"compared   with {found['compared_with']}"]
+
+
+def _npy(operands: Operands) -> bytes:
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(operands.output))
+    return buffer.getvalue()

@@ -1,0 +1,48 @@
+"""gemmir targets: the machines that can be compiled for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from gemmir.cli.options import Json
+from gemmir.cli.output import put_json, put_table
+
+if TYPE_CHECKING:
+    from gemmir.machine import Machine
+
+
+def targets(*, json: Json = False) -> None:
+    """List the machines that can be compiled for, and whether their code runs here."""
+    from gemmir.machine import targets as known
+
+    found = [_described(target, machine) for target, machine in known()]
+    if json:
+        put_json(found)
+        return
+    columns = ["target", "LLVM CPU", " vector", " registers", " L1", " L2", " L3", " f32/cycle"]
+    put_table("", [*columns, "runs here"], [_cells(entry) for entry in found])
+
+
+def _described(target: str, machine: Machine) -> dict[str, Any]:
+    from gemmir.machine.host import missing_features
+
+    return {
+        "target": target,
+        **asdict(machine),
+        "f32_flops_per_cycle": machine.flops_per_cycle(4),
+        "missing_here": list(missing_features(machine)),
+    }
+
+
+def _cells(entry: dict[str, Any]) -> list[str]:
+    missing = entry["missing_here"]
+    return [
+        entry["target"],
+        entry["llvm_cpu"],
+        f"{entry['vector_bytes']} B",
+        str(entry["vector_registers"]),
+        *(f"{entry[f'{level}_bytes'] // 1024} KiB" for level in ("l1", "l2", "l3")),
+        str(entry["f32_flops_per_cycle"]),
+        f"no: lacks {', '.join(missing)}" if missing else "yes",
+    ]

@@ -1,0 +1,40 @@
+"""One way to run every test: seeds that do not change, and an object cache of its own."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "gemmir",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=40,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile(
+    "thorough",
+    deadline=None,
+    max_examples=2000,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("gemmir")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def object_cache() -> Iterator[str]:
+    """A folder for compiled kernels that only this run uses."""
+    with tempfile.TemporaryDirectory(prefix="gemmir-") as folder:
+        before = os.environ.get("GEMMIR_CACHE")
+        os.environ["GEMMIR_CACHE"] = folder
+        yield folder
+        if before is None:
+            del os.environ["GEMMIR_CACHE"]
+        else:
+            os.environ["GEMMIR_CACHE"] = before

@@ -1,0 +1,128 @@
+"""interchange: the loops directly around a GEMM in another order."""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+from xdsl.dialects import scf
+from xdsl.dialects.builtin import ModuleOp
+
+from gemmir.errors import ScheduleError
+from gemmir.gemm import Gemm
+from gemmir.ir.context import make_context, parse_module
+from gemmir.ir.index import constant_of
+from gemmir.ir.loops import dimension_of
+from gemmir.passes.interchange import Interchange
+
+After = Callable[[Gemm, str], ModuleOp]
+
+SMALL = Gemm(m=7, n=9, k=5, alpha=2, beta=3)
+TILES = "tile{loops=m,n,k sizes=3,4,2}"
+
+
+def nest(module: ModuleOp) -> list[tuple[str | None, int | None, int | None]]:
+    """Dimension, end and step of every loop, outermost first."""
+    loops = [op for op in module.walk() if isinstance(op, scf.ForOp)]
+    return [(dimension_of(o), constant_of(o.ub), constant_of(o.step)) for o in loops]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations("mnk")), ids="".join)
+def test_every_order_has_the_meaning_and_the_bounds(after: After, order: tuple[str, ...]) -> None:
+    module = after(SMALL, f"{TILES},interchange{{order={','.join(order)}}}")
+    bounds = {"m": (7, 3), "n": (9, 4), "k": (5, 2)}
+    assert nest(module) == [(name, *bounds[name]) for name in order]
+
+
+def test_the_ir_is_that_of_tiling_in_the_other_order(after: After) -> None:
+    gemm = Gemm(m=6, n=8, k=4)
+    swapped = after(gemm, "tile{loops=m,n sizes=3,4},interchange{order=n,m}")
+    assert str(swapped) != str(after(gemm, "tile{loops=m,n sizes=3,4}"))
+    assert nest(swapped) == nest(after(gemm, "tile{loops=n,m sizes=4,3}"))
+
+
+def test_inner_loops_alone_may_change(after: After) -> None:
+    module = after(SMALL, f"{TILES},interchange{{order=k,n}}")
+    assert [name for name, _, _ in nest(module)] == ["m", "k", "n"]
+
+
+def test_tiles_that_overlap_change_places_among_themselves(after: After) -> None:
+    gemm = Gemm(m=7, n=9, k=5)
+    schedule = "tile{loops=m,n sizes=3,4 edges=overlap},interchange{order=n,m}"
+    assert [name for name, _, _ in nest(after(gemm, schedule))] == ["n", "m"]
+
+
+def test_later_passes_follow_the_new_order(after: After) -> None:
+    steps = "promote{operand=c to=registers},vectorize{with=fma width=4}"
+    after(SMALL, f"{TILES},interchange{{order=k,n,m}},{steps}")
+
+
+
+@pytest.mark.parametrize(
+    ("gemm", "schedule", "code", "words"),
+    [
+        (SMALL, f"{TILES},interchange{{order=k}}", "GEM0340", "as in order=k,n,m"),
+        (SMALL, f"{TILES},interchange{{order=k,m}}", "GEM0340", "order=k,m of the nest m,n,k"),
+        (SMALL, f"{TILES},interchange{{order=k,k}}", "GEM0340", "order=k,k"),
+        (SMALL, "interchange{order=m,n}", "GEM0340", "of the nest none"),
+        (
+            SMALL,
+            "tile{loops=n,m sizes=4,3},promote{operand=a to=l2 layout=panel:3},"
+            "tile{loops=k sizes=2},interchange{order=k,m}",
+            "GEM0340",
+            "of the nest k",
+        ),
+        (
+            SMALL,
+            "tile{loops=m sizes=3 over=cores},tile{loops=n sizes=4},interchange{order=n,m}",
+            "GEM0340",
+            "of the nest n",
+        ),
+        (
+            SMALL,
+            "tile{loops=m,n sizes=3,4},parallelize{loop=m},interchange{order=n,m}",
+            "GEM0341",
+            "a loop over cores stays where it is",
+        ),
+    ],
+)
+def test_errors(after: After, gemm: Gemm, schedule: str, code: str, words: str) -> None:
+    with pytest.raises(ScheduleError, match=words) as found:
+        after(gemm, schedule)
+    assert found.value.code == code
+
+
+
+OVERLAPPING = """
+func.func @f(%a: memref<7x4xf32>, %b: memref<4x9xf32>, %c: memref<7x9xf32>) {
+  %0 = arith.constant 0 : index
+  %2 = arith.constant 2 : index
+  %4 = arith.constant 4 : index
+  %7 = arith.constant 7 : index
+  %latest = arith.constant 3 : index
+  scf.for %i = %0 to %7 step %4 {
+    scf.for %k = %0 to %4 step %2 {
+      %first = arith.cmpi eq, %k, %0 : index
+      %m = arith.minsi %i, %latest : index
+      %ak = memref.subview %a[%m, %k] [4, 2] [1, 1]
+        : memref<7x4xf32> to memref<4x2xf32, strided<[4, 1], offset: ?>>
+      %bk = memref.subview %b[%k, 0] [2, 9] [1, 1]
+        : memref<4x9xf32> to memref<2x9xf32, strided<[9, 1], offset: ?>>
+      %cm = memref.subview %c[%m, 0] [4, 9] [1, 1]
+        : memref<7x9xf32> to memref<4x9xf32, strided<[9, 1], offset: ?>>
+      gemmir.gemm %ak, %bk, %cm first %first alpha 1.0 : f64 beta 0.0 : f64
+        : memref<4x2xf32, strided<[4, 1], offset: ?>>, memref<2x9xf32, strided<[9, 1], offset: ?>>,
+          memref<4x9xf32, strided<[9, 1], offset: ?>>
+    } {gemmir.dim = "k"}
+  } {gemmir.dim = "m"}
+  func.return
+}
+"""
+
+
+def test_k_never_moves_across_tiles_that_overlap() -> None:
+    """With k outside, the rows that two tiles share would be added to twice in each slice."""
+    module = parse_module(OVERLAPPING)
+    with pytest.raises(ScheduleError, match="edges=clip") as found:
+        Interchange(("k", "m")).apply(make_context(), module)
+    assert found.value.code == "GEM0342"
+    assert str(module) == str(parse_module(OVERLAPPING))
