@@ -195,23 +195,28 @@ class _Run:
     texts: Mapping[str, str]
 
     def rows(self, only: str | None = None) -> Iterator[Row]:
-        """Every stage in order, or just the one named `only`."""
+        """Every stage in order, or just the one named `only`; all passes run in any case.
+
+        A pass that finds nothing wrong with the IR before it but refuses it is a `ScheduleError`.
+        """
         schedule = self.job.schedule
         module = parse_module(self.job.source)
+        is_wrong = False
         for number, name in enumerate(stage_names(schedule)):
             step = schedule.steps[number - 1] if number else ""
             try:
                 module = self._stage(name, number, module)
             except ScheduleError as error:
-                if error.code != INVALID_IR:
+                if error.code != INVALID_IR and not is_wrong:
                     raise
                 yield Row(name=name, step=step, status="wrong", seconds=0.0, message=str(error))
                 return
             if only in (None, name):
-                yield self._row(name, step, lambda arrays, m=module: evaluate(m, arrays.arrays))
-            if only == name:
-                return
-        yield self._machine_code(module)
+                row = self._row(name, step, lambda arrays, m=module: evaluate(m, arrays.arrays))
+                is_wrong |= only is None and not row.ok
+                yield row
+        if only in (None, MACHINE_CODE):
+            yield self._machine_code(module)
 
     def _stage(self, name: str, number: int, module: ModuleOp) -> ModuleOp:
         """The IR of a stage, made from that of the stage before, or replaced."""
@@ -270,7 +275,9 @@ def _smallest_line(job: Job, wrong: Row, seed: int) -> str:
     if problem is None or not (known_whole or says_all(problem, job.source)):
         return ""
     smallest = _smallest(job, problem, wrong.name, seed)
-    return "" if smallest is None else command_line(smallest, job, seed)
+    if smallest is None:
+        return command_line(problem, job, seed) if says_all(problem, job.source) else ""
+    return command_line(smallest, job, seed)
 
 
 def _smallest(job: Job, problem: Gemm, stage: str, seed: int) -> Gemm | None:
@@ -300,7 +307,10 @@ def _smallest(job: Job, problem: Gemm, stage: str, seed: int) -> Gemm | None:
         phases=[Phase.generate, Phase.shrink],
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
-    sizes = st.tuples(*(st.integers(min(1, size), size) for size in whole))
+    # Half of the draws leave a size as it is, which a schedule may need.
+    sizes = st.tuples(
+        *(st.integers(min(1, s), 2 * s).map(lambda drawn, s=s: min(drawn, s)) for s in whole)
+    )
     with contextlib.suppress(NoSuchExample, Flaky):
         find(sizes, is_wrong, settings=limits)
     wrong = [found for found, is_so in seen.items() if is_so]
@@ -319,7 +329,8 @@ def _is_wrong(job: Job, problem: Gemm, stage: str, seed: int) -> bool:
         operands = make_operands(signature_of(parse_module(smaller.source)), seed)
         reference = reference_of_gemm(problem, operands)
         run = _Run(job=smaller, operands=operands, reference=reference, texts={})
-        return any(row.name == stage and not row.ok for row in run.rows(only=stage))
+        found = list(run.rows(only=stage))
+        return any(row.name == stage and not row.ok for row in found)
     except (ScheduleError, ProblemError):
         return False
 

@@ -21,7 +21,7 @@ from gemmir.errors import MissingError
 ENTRY: Final = "GOMP_parallel"
 """Every threaded kernel calls it; libgomp has it, and so have LLVM's and Intel's runtimes."""
 
-SYMBOLS: Final = (ENTRY, "omp_get_thread_num", "omp_get_num_threads")
+SYMBOLS: Final = (ENTRY, "omp_get_max_threads", "omp_get_num_threads", "omp_get_thread_num")
 """All that a kernel calls."""
 
 NAMES: Final = ("libgomp.so.1", "libomp.so.5", "libomp.so", "libiomp5.so", "libomp.dylib")

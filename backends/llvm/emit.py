@@ -13,7 +13,7 @@ from xdsl.dialects.builtin import ModuleOp
 from gemmir.backends.llvm.arithmetic import ARITHMETIC
 from gemmir.backends.llvm.emitter import Emitter, Pointer, Table
 from gemmir.backends.llvm.memory import MEMORY
-from gemmir.backends.llvm.structure import STRUCTURE
+from gemmir.backends.llvm.structure import STRUCTURE, reserve_team_buffers
 from gemmir.errors import BackendError
 from gemmir.ir.dialect import memref_type
 
@@ -44,6 +44,7 @@ def _function(emitter: Emitter, op: func.FuncOp) -> str:
         sizes = tuple(str(s) for s in memref_type(argument).get_shape())
         emitter.values[argument] = Pointer(name, sizes)
         parameters.append(f"ptr noalias {name}")
+    reserve_team_buffers(emitter, op)
     emitter.block(op.body.block)
     head = f"define i32 @{op.sym_name.data}({', '.join(parameters)}) nounwind {{"
-    return "\n".join([head, "entry:", *emitter.text.lines, "}"])
+    return "\n".join([head, "entry:", *emitter.text.stack, *emitter.text.lines, "}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,17 +22,24 @@ from gemmir.ir.views import extents, offsets_of, sizes_of
 CACHE_LINE_BYTES = 64
 
 
-def _alloc(e: Emitter, op: memref.AllocOp) -> None:
-    """A heap buffer; where there is no memory left, free the others and return 1."""
-    text = e.text
+def buffer_bytes(op: memref.AllocOp) -> int:
+    """Bytes of a buffer, a multiple of its alignment."""
     t = memref_type(op.memref)
     element = t.element_type
-    assert isinstance(element, FixedBitwidthType) and op.alignment is not None
-    alignment = op.alignment.value.data
-    size = element.size
-    for extent in t.get_shape():
-        size *= extent
-    size = -(-size // alignment) * alignment
+    assert isinstance(element, FixedBitwidthType)
+    alignment = _alignment(op)
+    return -(-element.size * math.prod(t.get_shape()) // alignment) * alignment
+
+
+def _alignment(op: memref.AllocOp) -> int:
+    assert op.alignment is not None
+    return op.alignment.value.data
+
+
+def allocate(e: Emitter, op: memref.AllocOp, size: str) -> None:
+    """`size` bytes on the heap; where there is no memory left, free the others and return 1."""
+    text = e.text
+    alignment = _alignment(op)
     text.declare("noalias ptr @aligned_alloc(i64, i64)")
     text.declare("void @free(ptr)")
     address = text.value(f"call noalias ptr @aligned_alloc(i64 {alignment}, i64 {size})")
@@ -44,13 +52,21 @@ def _alloc(e: Emitter, op: memref.AllocOp) -> None:
     text.line("ret i32 1")
     text.start(present)
     e.buffers.append(address)
-    e.values[op.memref] = Pointer(address, tuple(str(s) for s in t.get_shape()))
+    e.values[op.memref] = Pointer(address, tuple(map(str, memref_type(op.memref).get_shape())))
+
+
+def _alloc(e: Emitter, op: memref.AllocOp) -> None:
+    """A heap buffer; those of a thread are there before its team starts."""
+    if op.memref not in e.values:
+        allocate(e, op, str(buffer_bytes(op)))
 
 
 def _dealloc(e: Emitter, op: memref.DeallocOp) -> None:
+    """Frees a buffer; those of a thread stay until the function returns."""
     address = e.pointer(op.memref).address
-    e.text.line(f"call void @free(ptr {address})")
-    e.buffers.remove(address)
+    if address in e.buffers:
+        e.text.line(f"call void @free(ptr {address})")
+        e.buffers.remove(address)
 
 
 def _subview(e: Emitter, op: memref.SubviewOp) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from xdsl.dialects import func, scf
+from xdsl.dialects import func, memref, scf
 from xdsl.ir import Operation, SSAValue
 
 from gemmir.backends.llvm.emitter import Emitter, Pointer, Table, Value, row_type, set_rows
+from gemmir.backends.llvm.memory import allocate, buffer_bytes
 from gemmir.backends.llvm.text import FunctionText, is_literal
 from gemmir.ir.dialect import ForallOp, YieldOp
 
@@ -73,45 +74,46 @@ def _nothing(e: Emitter, op: Operation) -> None:
 
 
 def _return(e: Emitter, op: func.ReturnOp) -> None:
+    for buffer in e.buffers:
+        e.text.line(f"call void @free(ptr {buffer})")
     e.text.line("ret i32 0")
+
+
+def _team_buffers(op: Operation) -> list[memref.AllocOp]:
+    """The buffers that loops over cores in `op` allocate: every thread has its own."""
+    teams = [o for o in op.walk() if isinstance(o, ForallOp)]
+    return [o for team in teams for o in team.walk() if isinstance(o, memref.AllocOp)]
+
+
+def reserve_team_buffers(e: Emitter, op: func.FuncOp) -> None:
+    """Allocate the buffers of all threads at once, before anything is written.
+
+    No thread allocates, so that a call fails as a whole or not at all.
+    """
+    for alloc in _team_buffers(op):
+        threads = _team_number(e, "omp_get_max_threads")
+        allocate(e, alloc, e.text.mul(threads, str(buffer_bytes(alloc))))
 
 
 def _forall(e: Emitter, op: ForallOp) -> None:
     """Outline the body and run it on every thread of an OpenMP team, in contiguous blocks.
 
-    GOMP_parallel is the entry that GCC's, LLVM's and Intel's runtimes share. A thread that cannot
-    allocate its buffers sets the status, which the caller returns.
+    GOMP_parallel is the entry that GCC's, LLVM's and Intel's runtimes share.
     """
-    captured = _captures(e, op)
+    captured = [*_captures(e, op), *(alloc.memref for alloc in _team_buffers(op))]
     operands = [x for value in captured for x in _operands(e, value)]
     symbol = f"{e.symbol}.forall{len(e.outlined)}"
     e.outlined.append("")
     place = len(e.outlined) - 1
     text = e.text
-    fields = ", ".join(["ptr", *(t for t, _ in operands)])
-    data = text.value(f"alloca {{ {fields} }}")
-    status = text.value("alloca i32")
-    text.line(f"store i32 0, ptr {status}")
-    for number, (t, x) in enumerate([("ptr", status), *operands]):
-        at = text.value(f"getelementptr {{ {fields} }}, ptr {data}, i64 0, i32 {number}")
+    fields = f"{{ {', '.join(t for t, _ in operands)} }}"
+    data = text.reserve(fields)
+    for number, (t, x) in enumerate(operands):
+        at = text.value(f"getelementptr {fields}, ptr {data}, i64 0, i32 {number}")
         text.line(f"store {t} {x}, ptr {at}")
     text.declare("void @GOMP_parallel(ptr, ptr, i32, i32)")
     text.line(f"call void @GOMP_parallel(ptr @{symbol}, ptr {data}, i32 0, i32 0)")
-    _return_if_failed(e, status)
     e.outlined[place] = _team_function(e, op, symbol, captured, fields)
-
-
-def _return_if_failed(e: Emitter, status: str) -> None:
-    text = e.text
-    failed, fine = text.fresh("failed"), text.fresh("fine")
-    value = text.value(f"load i32, ptr {status}")
-    bad = text.value(f"icmp ne i32 {value}, 0")
-    text.line(f"br i1 {bad}, label %{failed}, label %{fine}")
-    text.start(failed)
-    for buffer in e.buffers:
-        text.line(f"call void @free(ptr {buffer})")
-    text.line("ret i32 1")
-    text.start(fine)
 
 
 def _captures(e: Emitter, op: ForallOp) -> list[SSAValue]:
@@ -149,25 +151,31 @@ def _team_function(
     inner.outlined = e.outlined
     inner.values.update({v: x for v, x in e.values.items() if _is_plain(x)})
     text = inner.text
-    status = text.value("load ptr, ptr %data")
-    number = 1
+    number = 0
     for value in captured:
         parts: list[str] = []
         for t, _ in _operands(e, value):
-            at = text.value(f"getelementptr {{ {fields} }}, ptr %data, i64 0, i32 {number}")
+            at = text.value(f"getelementptr {fields}, ptr %data, i64 0, i32 {number}")
             parts.append(text.value(f"load {t}, ptr {at}"))
             number += 1
-        known = e.values[value]
-        is_memory = isinstance(known, Pointer)
+        is_memory = isinstance(e.values[value], Pointer)
         inner.values[value] = Pointer(parts[0], tuple(parts[1:])) if is_memory else parts[0]
-    begin, end = _share(inner, op)
-    step = inner.scalar(op.step)
-    _count(inner, op, begin, end, step)
-    text.line("ret void")
-    failure = f"  store i32 1, ptr {status}\n  ret void"
-    lines = [failure if line == "  ret i32 1" else line for line in text.lines]
+    thread = _team_number(inner, "omp_get_thread_num")
+    for alloc in _team_buffers(op):
+        shared = inner.pointer(alloc.memref)
+        offset = text.mul(thread, str(buffer_bytes(alloc)))
+        own = text.value(f"getelementptr i8, ptr {shared.address}, i64 {offset}")
+        inner.values[alloc.memref] = Pointer(own, shared.sizes)
+    begin, end = _share(inner, op, thread)
+    _count(inner, op, begin, end, inner.scalar(op.step))
     head = f"define internal void @{symbol}(ptr %data) nounwind {{"
-    return "\n".join([head, "entry:", *lines, "}"])
+    return "\n".join([head, "entry:", *text.stack, *text.lines, "  ret void", "}"])
+
+
+def _team_number(e: Emitter, function: str) -> str:
+    """What an OpenMP function without arguments says, as an index."""
+    e.text.declare(f"i32 @{function}()")
+    return e.text.value(f"sext i32 {e.text.value(f'call i32 @{function}()')} to i64")
 
 
 def _is_plain(value: Value) -> bool:
@@ -177,25 +185,19 @@ def _is_plain(value: Value) -> bool:
     return all(_is_constant(x) for x in ([value] if isinstance(value, str) else value))
 
 
-def _share(e: Emitter, op: ForallOp) -> tuple[str, str]:
-    """First and past-the-last value of the induction variable for this thread."""
+def _share(e: Emitter, op: ForallOp, thread: str) -> tuple[str, str]:
+    """First and past-the-last value of the induction variable for `thread`."""
     text = e.text
     lb, ub, step = (e.scalar(v) for v in (op.lb, op.ub, op.step))
-    for name in ("omp_get_thread_num", "omp_get_num_threads"):
-        text.declare(f"i32 @{name}()")
-    thread, threads = (
-        text.value(f"sext i32 {text.value(f'call i32 @{name}()')} to i64")
-        for name in ("omp_get_thread_num", "omp_get_num_threads")
-    )
+    threads = _team_number(e, "omp_get_num_threads")
     span = text.add(text.value(f"sub nsw i64 {ub}, {lb}"), str(int(step) - 1))
     trips = text.value(f"sdiv i64 {span}, {step}")
     ends: list[str] = []
     for ordinal in (thread, text.add(thread, "1")):
         dealt = text.value(f"sdiv i64 {text.mul(ordinal, trips)}, {threads}")
         ends.append(text.add(lb, text.mul(dealt, step)))
-    e_text_limit = text.value(f"call i64 @llvm.smin.i64(i64 {ends[1]}, i64 {ub})")
     text.declare("i64 @llvm.smin.i64(i64, i64)")
-    return ends[0], e_text_limit
+    return ends[0], text.value(f"call i64 @llvm.smin.i64(i64 {ends[1]}, i64 {ub})")
 
 
 def _count(e: Emitter, op: ForallOp, begin: str, end: str, step: str) -> None:

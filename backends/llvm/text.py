@@ -66,9 +66,11 @@ class FunctionText:
     """The body of one LLVM function as it is written, block by block.
 
     `sums` remembers index values that are another value plus a constant, and `addresses` the
-    pointers already computed in the current block, so that neither is written twice.
+    pointers already computed in the current block, so that neither is written twice. `stack` is
+    what the function begins with: memory on the stack.
     """
 
+    stack: list[str] = field(default_factory=list[str])
     lines: list[str] = field(default_factory=list[str])
     block: str = "entry"
     count: int = 0
@@ -90,6 +92,12 @@ class FunctionText:
     def line(self, text: str) -> None:
         """Write an instruction without a result."""
         self.lines.append(f"  {text}")
+
+    def reserve(self, t: str) -> str:
+        """Memory on the stack for a `t`, once a call and not once an iteration."""
+        name = f"%{self.fresh('stack')}"
+        self.stack.append(f"  {name} = alloca {t}")
+        return name
 
     def start(self, label: str) -> None:
         """Begin the block `label`."""

@@ -54,7 +54,7 @@ EXAMPLES: Final = {
     ),
     check: (
         "gemmir check --m 48 --n 40 --k 56 --epilogue bias+gelu",
-        "gemmir check mlp.mlir --schedule my.schedule",
+        "gemmir check --m 48 --n 40 --k 56 --schedule my.schedule",
         "gemmir check --m 48 --n 40 --k 56 --replace vectorize=mine.mlir",
     ),
     run: (

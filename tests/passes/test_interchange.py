@@ -56,7 +56,6 @@ def test_later_passes_follow_the_new_order(after: After) -> None:
     after(SMALL, f"{TILES},interchange{{order=k,n,m}},{steps}")
 
 
-
 @pytest.mark.parametrize(
     ("gemm", "schedule", "code", "words"),
     [
@@ -89,7 +88,6 @@ def test_errors(after: After, gemm: Gemm, schedule: str, code: str, words: str) 
     with pytest.raises(ScheduleError, match=words) as found:
         after(gemm, schedule)
     assert found.value.code == code
-
 
 
 OVERLAPPING = """

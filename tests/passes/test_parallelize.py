@@ -58,7 +58,9 @@ def test_a_buffer_that_an_iteration_fills_becomes_private(after: After) -> None:
 def test_every_buffer_stays_freed_once(after: After) -> None:
     module = after(SMALL, f"{TILES},parallelize{{loop=m}}")
     for alloc in (op for op in module.walk() if isinstance(op, memref.AllocOp)):
-        frees = [u.operation for u in alloc.memref.uses if isinstance(u.operation, memref.DeallocOp)]
+        frees = [
+            u.operation for u in alloc.memref.uses if isinstance(u.operation, memref.DeallocOp)
+        ]
         assert [free.parent_op() for free in frees] == [alloc.parent_op()]
 
 

@@ -165,8 +165,19 @@ BATCH = Gemm(m=4, n=4, k=4, batch=2)
         (SMALL, f"{C},{C}", "GEM0335", "in registers already"),
         (SMALL, "promote{operand=d to=l2}", "GEM0336", "use a, b or c"),
         (SMALL, "promote{operand=a to=l2 layout=panel:3 prefetch=true}", "GEM0337", "operand=c"),
-        (SMALL, f"{A},tile{{loops=m sizes=4}}", "GEM0310", "tile m by 3 after the promotion"),
-        (SMALL, f"{B},tile{{loops=n sizes=5}}", "GEM0310", "a tile of 5 along n"),
+        (
+            SMALL,
+            f"{A},tile{{loops=m sizes=4}}",
+            "GEM0329",
+            "m by 4 would begin tiles inside panels of 3; tile m by 3",
+        ),
+        (
+            SMALL,
+            f"{A},tile{{loops=m sizes=6}}",
+            "GEM0310",
+            "a tile of 6 along m does not lie in one",
+        ),
+        (SMALL, f"{B},tile{{loops=n sizes=5}}", "GEM0329", "n by 5 would begin"),
     ],
 )
 def test_errors(after: After, gemm: Gemm, schedule: str, code: str, words: str) -> None:

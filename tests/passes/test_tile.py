@@ -93,10 +93,8 @@ def test_peeled_tiles_keep_the_meaning(after: After, gemm: Gemm, schedule: str) 
 def test_a_peeled_tile_has_a_loop_and_a_static_size_of_its_own(after: After) -> None:
     module = after(SMALL, "tile{loops=m,n sizes=3,4 edges=peel}")
     assert [shapes(g)[2] for g in gemms(module)] == [(3, 4), (3, 1), (1, 4), (1, 1)]
-    assert nest(module) == [("m", 6, 3), ("n", 8, 4), ("n", 9, 4), ("m", 7, 3)] + [
-        ("n", 8, 4),
-        ("n", 9, 4),
-    ]
+    columns = [("n", 8, 4), ("n", 9, 4)]
+    assert nest(module) == [("m", 6, 3), *columns, ("m", 7, 3), *columns]
 
 
 def test_loops_stand_in_the_order_given(after: After) -> None:

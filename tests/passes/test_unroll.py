@@ -1,5 +1,6 @@
 """unroll: several copies of the body of the k loop, and a loop for what remains."""
 
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -55,7 +56,7 @@ def test_products_are_summed_one_after_another(after: After) -> None:
     """Unrolling makes no partial sums: each copy adds to the result of the one before."""
     module = after(Gemm(m=3, n=4, k=8), f"{VECTORS},unroll{{loop=k factor=4}}")
     products = [op for op in module.walk() if isinstance(op, OuterProductOp)]
-    for one, next_ in zip(products, products[1:], strict=False):
+    for one, next_ in itertools.pairwise(products):
         assert next_.acc is one.result
 
 

@@ -1,0 +1,87 @@
+"""arrays: laid out as the signature says, with guards around them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gemmir.arrays import ALIGNMENT, load_array, make_operands
+from gemmir.backend import Signature, signature_of
+from gemmir.errors import CallError, ParseError
+from gemmir.gemm import Gemm
+from gemmir.ir.build import build
+
+
+def signature(gemm: Gemm) -> Signature:
+    return signature_of(build(gemm))
+
+
+def test_arrays_lie_as_the_signature_says() -> None:
+    made = signature(Gemm(m=3, n=4, k=5, lda=9, beta=1.0, epilogue="bias"))
+    operands = make_operands(made, seed=3)
+    assert list(operands.by_name) == ["a", "b", "bias", "c"]
+    for argument, array in zip(made.arguments, operands.arrays, strict=True):
+        assert array.shape == argument.shape
+        assert array.strides == tuple(4 * s for s in argument.strides)
+        assert array.ctypes.data % ALIGNMENT == 0
+        assert (np.abs(array) <= 1).all()
+    again = make_operands(made, seed=3)
+    for one, other in zip(operands.arrays, again.arrays, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (make_operands(made, seed=4).arrays[0] != operands.arrays[0]).any()
+
+
+def test_gaps_and_a_written_output_begin_as_nan() -> None:
+    operands = make_operands(signature(Gemm(m=3, n=4, k=5, lda=9)))
+    assert np.isnan(operands.output).all()
+    a = operands.by_name["a"]
+    assert np.isnan(a.flat[5:9]).all()
+    assert not np.isnan(a.array).any()
+
+
+def test_damage_is_found_by_name() -> None:
+    before = make_operands(signature(Gemm(m=3, n=4, k=5, ldc=6)))
+    after = before.copy()
+    after.output[...] = 1
+    assert after.damage(before) == ""
+    after.by_name["c"].flat[5] = 1
+    assert after.damage(before) == "memory outside the output was written, at c"
+    after.by_name["b"].array[0, 0] = 3
+    assert after.damage(before) == "memory outside the output was written, at b, c"
+    behind = before.copy()
+    behind.by_name["a"].memory[-1] = 0
+    assert behind.damage(before).endswith("at a")
+
+
+def test_given_arrays_are_copied_into_place() -> None:
+    a = np.arange(15, dtype=np.float32).reshape(3, 5)
+    operands = make_operands(signature(Gemm(m=3, n=4, k=5, lda=9)), given={"a": a})
+    np.testing.assert_array_equal(operands.arrays[0], a)
+    assert not np.shares_memory(operands.arrays[0], a)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "code"),
+    [
+        ("x", np.zeros((3, 5), np.float32), "GEM0502: there is no operand 'x'; there are a, b, c"),
+        ("a", np.zeros((3, 5)), "GEM0504: a has dtype float64 where float32"),
+        ("a", np.zeros((5, 3), np.float32), r"GEM0506: a has shape \(5, 3\) where \(3, 5\)"),
+    ],
+)
+def test_given_arrays_must_fit(name: str, array: object, code: str) -> None:
+    with pytest.raises(CallError, match=code):
+        make_operands(signature(Gemm(m=3, n=4, k=5)), given={name: np.asarray(array)})
+
+
+def test_too_large_a_problem_is_an_error() -> None:
+    with pytest.raises(CallError, match="GEM0514: there is no memory for a"):
+        make_operands(signature(Gemm(m=2**20, n=1, k=2**20, dtype="f64")))
+
+
+def test_npy_files_are_read(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.ones(3))
+    np.testing.assert_array_equal(load_array(tmp_path / "a.npy"), np.ones(3))
+    (tmp_path / "b.npy").write_text("nothing of the kind")
+    for name in ("b.npy", "c.npy"):
+        with pytest.raises(ParseError, match=f"GEM0208: .*{name} cannot be read"):
+            load_array(tmp_path / name)

@@ -1,0 +1,76 @@
+"""Every stage of every lowering means the same: run in the evaluator, it is within the bound."""
+
+from __future__ import annotations
+
+from hypothesis import given
+
+from gemmir import Gemm, Schedule
+from gemmir.evaluate import evaluate
+from gemmir.ir.build import build
+from gemmir.lowering import run_pass
+from gemmir.machine import machine_for
+from gemmir.schedule import check_fits
+from gemmir.schedule.default import default_schedule
+from tests.strategies import (
+    arrays_for,
+    copied,
+    examples,
+    furthest,
+    problems,
+    scheduled,
+    surroundings,
+)
+
+MOST = 20
+"""The evaluator takes some 10 us for an op on a vector, so that extents are small."""
+
+
+def check_stages(gemm: Gemm, schedule: Schedule) -> None:
+    """Run the IR before the first pass of `schedule` and after each."""
+    arrays = arrays_for(gemm)
+    outside = {name: surroundings(array) for name, array in arrays.items()}
+    module = build(gemm)
+    for p in (None, *schedule.passes):
+        if p is not None:
+            run_pass(p, module, verify=True)
+        found = copied(arrays)
+        evaluate(module, list(found.values()))
+        assert furthest(gemm, arrays, found["c"]) <= 1, f"after {p}"
+        assert {name: surroundings(array) for name, array in found.items()} == outside, f"after {p}"
+
+
+@given(scheduled(MOST))
+@examples(1)
+def test_every_stage_of_a_drawn_schedule(case: tuple[Gemm, Schedule]) -> None:
+    check_stages(*case)
+
+
+@given(problems(MOST))
+@examples(0.6)
+def test_every_stage_of_the_default_schedule(gemm: Gemm) -> None:
+    check_stages(gemm, default_schedule(gemm, machine_for("cpu")))
+
+
+@given(problems(MOST))
+@examples(0.3)
+def test_every_stage_of_the_default_schedule_for_two_threads(gemm: Gemm) -> None:
+    check_stages(gemm, default_schedule(gemm, machine_for("cpu"), threads=2))
+
+
+def test_drawn_schedules_have_every_pass_and_fit_the_machine() -> None:
+    words = {
+        *("interchange", "fuse-epilogue", "unroll", "parallelize", "expand-math", "vectorize"),
+        *("edges=overlap", "edges=peel", "over=cores", "prefetch=true", "to=l1", "to=l2", "to=l3"),
+        *("operand=a", "operand=b", "operand=c", "loops=k", "loops=batch"),
+    }
+    seen: set[str] = set()
+
+    @given(scheduled())
+    @examples(8)
+    def draw(case: tuple[Gemm, Schedule]) -> None:
+        gemm, schedule = case
+        check_fits(schedule, gemm, machine_for("cpu"))
+        seen.update(word for word in words if word in str(schedule))
+
+    draw()
+    assert seen == words
