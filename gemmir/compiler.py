@@ -17,7 +17,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from gemmir.backend import Artifact, Signature, backend_for
 from gemmir.cache import ObjectCache, cache_key, default_path
-from gemmir.errors import MissingError, ParseError, ScheduleError
+from gemmir.errors import ParseError, ScheduleError
 from gemmir.gemm import Gemm
 from gemmir.ir.build import build
 from gemmir.ir.context import parse_module
@@ -26,7 +26,7 @@ from gemmir.ir.problem import problem_of
 from gemmir.kernel import Kernel
 from gemmir.lowering import LEVELS, Stages, level_of, run_passes, run_stages, take_remaining
 from gemmir.machine import HOST, Machine, machine_for
-from gemmir.machine.host import missing_features
+from gemmir.machine.host import require_runnable
 from gemmir.schedule import Schedule, check_fits
 from gemmir.schedule.default import default_text
 
@@ -218,13 +218,7 @@ def _compile(gemm: Gemm, target: str, schedule: str, cache: ObjectCache | None) 
 def _load(
     machine: Machine, key: str, cache: ObjectCache | None, artifact: Callable[[], Artifact]
 ) -> Kernel:
-    lacking = missing_features(machine)
-    if lacking:
-        raise MissingError(
-            "GEM0606",
-            f"this computer cannot run code for {machine.target}: it lacks {', '.join(lacking)}",
-            "compile for cpu, or emit an object file and run it there",
-        )
+    require_runnable(machine)
     object_bytes, signature = _object(machine, key, cache, artifact)
     return Kernel(backend_for(machine.kind).load(object_bytes, signature), signature)
 

@@ -8,9 +8,10 @@ correct implementation may be from it (`error_bound`).
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -100,11 +101,12 @@ class Gemm:
             size: object = getattr(self, name)
             if name == "batch" and size is None:
                 continue
-            if not isinstance(size, int | np.integer) or isinstance(size, bool):
+            if not isinstance(size, SupportsIndex) or isinstance(size, bool):
                 raise ProblemError("GEM0101", f"{name}={size!r} is not a whole number")
-            if size < 0:
-                raise ProblemError("GEM0102", f"{name}={size} is negative", "sizes start at 0")
-            object.__setattr__(self, name, int(size))
+            whole = operator.index(size)
+            if whole < 0:
+                raise ProblemError("GEM0102", f"{name}={whole} is negative", "sizes start at 0")
+            object.__setattr__(self, name, whole)
 
     def _check_types(self) -> None:
         if self.dtype not in DTYPES:

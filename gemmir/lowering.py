@@ -12,13 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from xdsl.dialects import scf
-from xdsl.dialects.builtin import MemRefType, ModuleOp, StringAttr
+from xdsl.dialects import memref, scf
+from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import VerifyException
 
 from gemmir.errors import ParseError, ScheduleError
-from gemmir.ir.attributes import SpaceAttr
 from gemmir.ir.context import make_context
 from gemmir.ir.dialect import EpilogueOp, ForallOp, GemmOp, PackOp
 from gemmir.schedule.schedule import Schedule, pass_text
@@ -42,7 +41,7 @@ class Stage:
 
 
 class Stages(Mapping[str, Stage]):
-    """The stages of a lowering in order, by name or by level (then the last stage of that level)."""
+    """The stages of a lowering in order, by name or by level: then the last of that level."""
 
     def __init__(self, stages: Sequence[Stage]) -> None:
         self._by_name = {s.name: s for s in stages}
@@ -67,10 +66,7 @@ def level_of(module: ModuleOp) -> str:
             abstract = True
         if isinstance(op, scf.ForOp | ForallOp) and level == "gemm":
             level = "tiled"
-        if any(
-            isinstance(r.type, MemRefType) and isinstance(r.type.memory_space, SpaceAttr)
-            for r in op.results
-        ):
+        if isinstance(op, memref.AllocOp | memref.AllocaOp):
             level = "promoted"
     return level if abstract else "vectorized"
 

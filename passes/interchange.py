@@ -30,7 +30,7 @@ def plan(gemm: GemmOp, order: Sequence[str]) -> list[Loop]:
     if sorted(window) != sorted(order) or len(set(order)) != len(order) or len(order) < 2:
         raise ScheduleError(
             "GEM0340",
-            f"interchange: order={','.join(order)} of the nest {','.join(reversed(names)) or 'none'}",
+            f"interchange: order={','.join(order)} of the nest {','.join(names[::-1]) or 'none'}",
             f"name the innermost loops, as in order={','.join(names) or 'n,m'}",
         )
     loops = nest[: len(order)][::-1]

@@ -313,7 +313,7 @@ def test_later_stage_is_checked_against_the_problem() -> None:
 
 
 def test_problem_must_fit_the_stage() -> None:
-    with pytest.raises(ParseError, match="GEM0210.*bias 19.*bias 20"):
+    with pytest.raises(ParseError, match=r"GEM0210.*bias 19.*bias 20"):
         check(prepare_text(later_stage()), gemm=replace(BIASED, n=20))
 
 

@@ -110,7 +110,7 @@ def test_element_reads_as_a_sentence() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (("arith.maximumf", "arith.remf"), "has arith.remf in its epilogue"),
+        (("arith.maximumf", "arith.maxnumf"), "has arith.maxnumf in its epilogue"),
         (("func.return", "%x = arith.constant 1 : index\nfunc.return"), "has arith.constant"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Emitters of arith, math and gemmir.outerproduct: one LLVM instruction for each row of a vector."""
+"""Emitters of arith, math and gemmir.outerproduct: an LLVM instruction for each row of a vector."""
 
 from __future__ import annotations
 

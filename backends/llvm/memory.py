@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xdsl.dialects import memref, vector
-from xdsl.dialects.builtin import AnyFloat, FixedBitwidthType, VectorType
+from xdsl.dialects.builtin import AnyFloat, FixedBitwidthType, MemRefType, VectorType
 from xdsl.ir import SSAValue
 
 from gemmir.backends.llvm.emitter import Emitter, Pointer, Rows, Table, shape_of
@@ -72,20 +72,19 @@ def _dealloc(e: Emitter, op: memref.DeallocOp) -> None:
 def _subview(e: Emitter, op: memref.SubviewOp) -> None:
     source = e.pointer(op.source)
     t = memref_type(op.source)
-    if isinstance(t.layout, PanelAttr):
-        strides = _panel_strides(t.layout)
-    else:
-        strides = static_strides(t)
     offsets = [e.extent(o) for o in offsets_of(op)]
-    terms = list(zip(offsets, strides, strict=True))
+    terms = list(zip(offsets, _offset_strides(t), strict=True))
     address = e.text.address(source.address, scalar_type(t.element_type), terms)
     sizes = [e.extent(s) for s in sizes_of(op)]
     rank = len(memref_type(op.result).get_shape())
     e.values[op.result] = Pointer(address, tuple(sizes[len(sizes) - rank :]))
 
 
-def _panel_strides(layout: PanelAttr) -> tuple[int, int]:
-    """Distances for offsets that begin a panel: whole panels along its dimension, rows across."""
+def _offset_strides(t: MemRefType[AnyFloat]) -> tuple[int, ...]:
+    """Elements that one step of an offset moves; along panels offsets are multiples of a width."""
+    layout = t.layout
+    if not isinstance(layout, PanelAttr):
+        return static_strides(t)
     along, across = layout.stride.data // layout.width.data, layout.width.data
     return (along, across) if layout.dim.data == 0 else (across, along)
 
@@ -97,7 +96,7 @@ def _reinterpret_cast(e: Emitter, op: memref.ReinterpretCastOp) -> None:
 
 
 def _prefetch(e: Emitter, op: PrefetchOp) -> None:
-    """One prefetch for writing for each cache line of each row; an address past the end is harmless."""
+    """Prefetch each cache line of each row for writing; an address past the end is harmless."""
     t = memref_type(op.source)
     element = t.element_type
     assert isinstance(element, FixedBitwidthType)

@@ -8,7 +8,8 @@ from xdsl.ir import Operation, SSAValue
 from gemmir.backends.llvm.emitter import Emitter, Pointer, Table, Value, row_type, set_rows
 from gemmir.backends.llvm.memory import allocate, buffer_bytes
 from gemmir.backends.llvm.text import FunctionText, is_literal
-from gemmir.ir.dialect import ForallOp, YieldOp
+from gemmir.errors import BackendError
+from gemmir.ir.dialect import ForallOp, YieldOp, enclosing_ops
 
 
 def _for(e: Emitter, op: scf.ForOp) -> None:
@@ -100,6 +101,8 @@ def _forall(e: Emitter, op: ForallOp) -> None:
 
     GOMP_parallel is the entry that GCC's, LLVM's and Intel's runtimes share.
     """
+    if any(isinstance(o, ForallOp) for o in enclosing_ops(op)):
+        raise BackendError("GEM0424", "a gemmir.forall inside another one has no threads left")
     captured = [*_captures(e, op), *(alloc.memref for alloc in _team_buffers(op))]
     operands = [x for value in captured for x in _operands(e, value)]
     symbol = f"{e.symbol}.forall{len(e.outlined)}"

@@ -79,7 +79,8 @@ class ProblemOptions:
         """What was said of the problem itself, by the names of `Gemm`."""
         named = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         about = set(named) - {"file", "target", "schedule", "threads"}
-        return {name: named[name] for name in about if named[name] not in (None, False)}
+        said = {name for name in about if named[name] is not None and named[name] is not False}
+        return {f.name: named[f.name] for f in dataclasses.fields(self) if f.name in said}
 
     def gemm(self) -> Gemm:
         """The problem that the sizes say; a usage error where one is missing."""
@@ -97,9 +98,7 @@ class ProblemOptions:
         from gemmir.compiler import prepare, prepare_text
 
         if self.schedule is not None and self.threads is not None:
-            raise typer.BadParameter(
-                "--threads is for the default schedule; --schedule has its own"
-            )
+            raise typer.BadParameter("--threads chooses a schedule, and --schedule gives one")
         threads = 1 if self.threads is None else self.threads
         if threads < 1:
             raise typer.BadParameter(f"--threads {threads}: there is at least one")

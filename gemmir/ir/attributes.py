@@ -16,7 +16,7 @@ from xdsl.utils.str_enum import StrEnum
 
 
 class Space(StrEnum):
-    """Memory spaces of a CPU core, nearest first; a cache level is where a buffer is meant to stay."""
+    """Memory spaces of a CPU core, nearest first; a cache is where a buffer is meant to stay."""
 
     REGISTERS = "registers"
     L1 = "l1"
@@ -73,7 +73,7 @@ class PanelAttr(MemRefLayoutAttr, ParametrizedAttribute):
         along = AffineExpr.dimension(self.dim.data)
         across = AffineExpr.dimension(1 - self.dim.data)
         width = AffineConstantExpr(self.width.data)
-        offset = along.floor_div(width) * self.stride.data + across * self.width.data
+        offset = along // width * self.stride.data + across * self.width.data
         return AffineMap(2, 0, (offset + along % width,))
 
     @classmethod

@@ -1,19 +1,19 @@
 """The `gemmir` dialect: what a GEMM needs and upstream dialects, as xDSL has them, cannot say.
 
-| op                    | level               | meaning                                             |
-|-----------------------|---------------------|-----------------------------------------------------|
-| `gemmir.gemm`         | gemm to promoted    | C = alpha * A @ B + beta * C                        |
-| `gemmir.epilogue`     | gemm to promoted    | an elementwise function of tiles, into one of them  |
-| `gemmir.forall`       | tiled and below     | a loop whose iterations run on other cores          |
-| `gemmir.pack`         | promoted            | copy into a promoted buffer, zero-filled at the edge |
-| `gemmir.prefetch`     | promoted and below  | bring a tile near; no effect on values              |
-| `gemmir.outerproduct` | vectorized          | acc + lhs @ rhs with one fused rounding an element  |
+| op                    | level              | meaning                                         |
+|-----------------------|--------------------|-------------------------------------------------|
+| `gemmir.gemm`         | gemm to promoted   | C = alpha * A @ B + beta * C                    |
+| `gemmir.epilogue`     | gemm to promoted   | an elementwise function of tiles                |
+| `gemmir.forall`       | tiled and below    | a loop whose iterations run on other cores      |
+| `gemmir.pack`         | promoted           | copy into panels, zero-filled at the edge       |
+| `gemmir.prefetch`     | promoted and below | bring a tile near; no effect on values          |
+| `gemmir.outerproduct` | vectorized         | acc + lhs @ rhs, each element rounded once      |
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
@@ -66,8 +66,9 @@ _MemRef = base(MemRefType)
 
 def memref_type(value: SSAValue) -> MemRefType[AnyFloat]:
     """The type of a memref of floats; the verifiers guarantee that it is one."""
-    assert isinstance(value.type, MemRefType)
-    return value.type
+    found = cast("MemRefType[AnyFloat]", value.type)
+    assert isinstance(found, MemRefType)
+    return found
 
 
 def _require_same_elements(name: str, types: Sequence[MemRefType[Attribute]]) -> None:
@@ -85,7 +86,7 @@ def _require_extent(name: str, dimension: str, *extents: int) -> None:
 
 @irdl_op_definition
 class GemmOp(IRDLOperation):
-    """C = alpha * A @ B + beta * C on memrefs m x k, k x n, m x n, with one optional batch dimension.
+    """C = alpha * A @ B + beta * C on memrefs m x k, k x n, m x n, or on batches of them.
 
     Where `first` is given and false, beta is taken as 1: the op then continues a sum that an
     earlier slice of k has begun. With beta = 0 the old C is not read.
@@ -100,7 +101,7 @@ class GemmOp(IRDLOperation):
     alpha = prop_def(FloatAttr)
     beta = prop_def(FloatAttr)
 
-    assembly_format: ClassVar[str] = (
+    assembly_format: ClassVar[str | None] = (
         "$a `,` $b `,` $c (`first` $first^)? `alpha` $alpha `beta` $beta attr-dict"
         " `:` type($a) `,` type($b) `,` type($c)"
     )
@@ -127,7 +128,7 @@ class GemmOp(IRDLOperation):
         shapes = [t.get_shape() for t in types]
         if len({len(s) for s in shapes}) > 1 or len(shapes[0]) not in (2, 3):
             raise VerifyException(
-                f"{self.name}: ranks {[len(s) for s in shapes]} must be all 2, or all 3 with a batch"
+                f"{self.name}: ranks {[len(s) for s in shapes]} must be all 2, or 3 with a batch"
             )
         a, b, c = shapes
         _require_extent(self.name, "m", a[-2], c[-2])
@@ -142,13 +143,13 @@ class GemmOp(IRDLOperation):
 
 @irdl_op_definition
 class YieldOp(IRDLOperation):
-    """Ends the region of `gemmir.epilogue` with the element to store, or that of `gemmir.forall`."""
+    """Ends the region of `gemmir.epilogue`, with the element to store, or of `gemmir.forall`."""
 
     name = "gemmir.yield"
 
     value = opt_operand_def(AnyFloatConstr)
 
-    assembly_format: ClassVar[str] = "($value^ `:` type($value))? attr-dict"
+    assembly_format: ClassVar[str | None] = "($value^ `:` type($value))? attr-dict"
     traits = traits_def(IsTerminator())
 
     def __init__(self, value: SSAValue | None = None) -> None:
@@ -170,7 +171,7 @@ class EpilogueOp(IRDLOperation):
     output = operand_def(_MemRef)
     body = region_def("single_block")
 
-    assembly_format: ClassVar[str] = (
+    assembly_format: ClassVar[str | None] = (
         "(`ins` `(` $inputs^ `:` type($inputs) `)`)? `outs` `(` $output `:` type($output) `)`"
         " $body attr-dict"
     )
@@ -261,10 +262,11 @@ class ForallOp(IRDLOperation):
         step = parser.parse_unresolved_operand()
         parser.parse_keyword("over")
         over = parser.parse_identifier()
-        bounds = [parser.resolve_operand(v, IndexType()) for v in (lb, ub, step)]
-        body = parser.parse_region((argument.resolve(IndexType()),))
+        index = IndexType()
+        bounds = [parser.resolve_operand(v, index) for v in (lb, ub, step)]
+        body = parser.parse_region((argument.resolve(index),))
         attributes = parser.parse_optional_attr_dict()
-        op = cls(*bounds, over, body)
+        op = cls(bounds[0], bounds[1], bounds[2], over, body)
         op.attributes |= attributes
         for trait in op.get_traits_of_type(SingleBlockImplicitTerminator):
             ensure_terminator(op, trait)
@@ -284,7 +286,7 @@ class PackOp(IRDLOperation):
     source = operand_def(_MemRef)
     target = operand_def(_MemRef)
 
-    assembly_format: ClassVar[str] = (
+    assembly_format: ClassVar[str | None] = (
         "$source `into` $target attr-dict `:` type($source) `into` type($target)"
     )
     traits = traits_def(MemoryReadEffect(), MemoryWriteEffect())
@@ -316,7 +318,7 @@ class PrefetchOp(IRDLOperation):
 
     source = operand_def(_MemRef)
 
-    assembly_format: ClassVar[str] = "$source attr-dict `:` type($source)"
+    assembly_format: ClassVar[str | None] = "$source attr-dict `:` type($source)"
     traits = traits_def(MemoryReadEffect())
 
     def __init__(self, source: SSAValue) -> None:
@@ -340,7 +342,7 @@ class OuterProductOp(IRDLOperation):
     acc = operand_def(T)
     result = result_def(T)
 
-    assembly_format: ClassVar[str] = (
+    assembly_format: ClassVar[str | None] = (
         "$lhs `,` $rhs `,` $acc attr-dict `:` type($lhs) `,` type($rhs) `,` type($acc)"
     )
     traits = traits_def(NoMemoryEffect())
@@ -349,11 +351,8 @@ class OuterProductOp(IRDLOperation):
         super().__init__(operands=[lhs, rhs, acc], result_types=[acc.type])
 
     def verify_(self) -> None:
-        types = [v.type for v in (self.lhs, self.rhs, self.acc)]
-        shapes: list[tuple[int, ...]] = []
-        for t in types:
-            assert isinstance(t, VectorType)
-            shapes.append(t.get_shape())
+        types = [cast("VectorType[Attribute]", v.type) for v in (self.lhs, self.rhs, self.acc)]
+        shapes = [t.get_shape() for t in types]
         if any(len(s) != 2 for s in shapes):
             raise VerifyException(f"{self.name}: shapes {shapes} are not all matrices")
         lhs, rhs, acc = shapes
@@ -362,7 +361,7 @@ class OuterProductOp(IRDLOperation):
                 f"{self.name}: {lhs} by {rhs} is not a rank-1 update of {acc}; "
                 f"expected {(acc[0], 1)} by {(1, acc[1])}"
             )
-        if len({t.element_type for t in types if isinstance(t, VectorType)}) > 1:
+        if len({t.element_type for t in types}) > 1:
             raise VerifyException(f"{self.name}: element types differ")
 
 

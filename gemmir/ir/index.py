@@ -10,13 +10,21 @@ from typing import TypeAlias
 
 from xdsl.builder import Builder
 from xdsl.dialects import arith, func
-from xdsl.dialects.builtin import BoolAttr, IndexType, IntegerAttr
-from xdsl.ir import Attribute, Block, Operation, SSAValue
+from xdsl.dialects.builtin import (
+    BoolAttr,
+    DenseIntOrFPElementsAttr,
+    FloatAttr,
+    IndexType,
+    IntegerAttr,
+)
+from xdsl.ir import Block, Operation, SSAValue
 from xdsl.rewriter import InsertPoint
 
 from gemmir.ir.dialect import enclosing_ops
 
 Extent: TypeAlias = int | SSAValue
+
+Constant: TypeAlias = IntegerAttr | FloatAttr | DenseIntOrFPElementsAttr
 
 INDEX = IndexType()
 
@@ -26,7 +34,7 @@ def enclosing_function(op: Operation) -> func.FuncOp:
     return next(o for o in (op, *enclosing_ops(op)) if isinstance(o, func.FuncOp))
 
 
-def entry_constant(anchor: Operation, value: Attribute) -> SSAValue:
+def entry_constant(anchor: Operation, value: Constant) -> SSAValue:
     """The constant `value` at the entry of the function around `anchor`, made once."""
     entry = enclosing_function(anchor).body.block
     last: arith.ConstantOp | None = None

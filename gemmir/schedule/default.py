@@ -97,32 +97,51 @@ def default_text(
     `fuse` and `expand` say whether there is an epilogue and whether it has exponentials, where the
     epilogue of `gemm` does not tell.
     """
-    passes = list(_passes(gemm, machine, threads))
+    threads = 1 if 0 in (gemm.m, gemm.n, gemm.k) else threads
+    passes = list(_outer(gemm, machine, threads))
+    share, even = _share(gemm, machine, threads)
+    shape = _class(share, machine) if even else _packed
+    passes.extend(shape(share, machine))
     if fuse if fuse is not None else bool(gemm.steps):
         passes.append("fuse-epilogue")
     passes.append(f"vectorize{{with=fma width={_lanes(gemm, machine)}}}")
+    steps = DIRECT_K_STEPS if shape in (_direct, _deep) else K_STEPS_PER_ITERATION
     if gemm.k >= 2:
-        passes.append(f"unroll{{loop=k factor={min(_unroll(gemm, machine), gemm.k)}}}")
+        passes.append(f"unroll{{loop=k factor={min(steps, gemm.k)}}}")
     if expand if expand is not None else bool(EXPONENTIAL & set(gemm.steps)):
         passes.append("expand-math")
     return "\n".join(passes)
 
 
-def _passes(gemm: Gemm, machine: CpuMachine, threads: int) -> Iterator[str]:
-    """The passes up to the accumulator tile."""
-    parallel_batch = threads > 1 and gemm.batch is not None and gemm.batch >= threads
+def _outer(gemm: Gemm, machine: CpuMachine, threads: int) -> Iterator[str]:
+    """The loops over the batch and over the cores."""
+    by_batch = _shares_batch(gemm, threads)
     if gemm.batch is not None:
-        yield f"tile{{loops=batch sizes=1{' over=cores' if parallel_batch else ''}}}"
-    if threads > 1 and not parallel_batch:
-        name = "m" if gemm.m >= gemm.n else "n"
-        extent = max(gemm.m, gemm.n)
-        unit = _packed_tile(gemm, machine)
-        step = unit.rows if name == "m" else unit.columns
-        share = _round_up(-(-extent // threads), step)
-        yield f"tile{{loops={name} sizes={max(share, 1)} over=cores}}"
-        size = {name: min(share, extent)}
-        gemm = _with_size(gemm, size)
-    yield from _class(gemm, machine)(gemm, machine)
+        yield f"tile{{loops=batch sizes=1{' over=cores' if by_batch else ''}}}"
+    if threads > 1 and not by_batch:
+        name, size = _cut(gemm, machine, threads)
+        yield f"tile{{loops={name} sizes={size} over=cores}}"
+
+
+def _shares_batch(gemm: Gemm, threads: int) -> bool:
+    return threads > 1 and gemm.batch is not None and gemm.batch >= threads
+
+
+def _cut(gemm: Gemm, machine: CpuMachine, threads: int) -> tuple[str, int]:
+    """The longer dimension of C, and the part of it that each core gets: whole register tiles."""
+    tile = _packed_tile(gemm, machine)
+    by_rows = gemm.m >= gemm.n
+    extent, step = (gemm.m, tile.rows) if by_rows else (gemm.n, tile.columns)
+    return "m" if by_rows else "n", max(_round_up(-(-extent // threads), step), 1)
+
+
+def _share(gemm: Gemm, machine: CpuMachine, threads: int) -> tuple[Gemm, bool]:
+    """The problem of one core, and whether that of every core has the same size."""
+    if threads == 1 or _shares_batch(gemm, threads):
+        return gemm, True
+    name, size = _cut(gemm, machine, threads)
+    extent = gemm.m if name == "m" else gemm.n
+    return _with_size(gemm, {name: min(size, extent)}), extent % size == 0
 
 
 def _with_size(gemm: Gemm, size: dict[str, int]) -> Gemm:
@@ -172,11 +191,6 @@ def _class(gemm: Gemm, machine: CpuMachine) -> Callable[[Gemm, CpuMachine], Iter
     if bytes_b <= machine.l2_bytes // 2 and gemm.beta == 0 and gemm.m >= HALF_PACKED_ROWS:
         return _half_packed
     return _packed
-
-
-def _unroll(gemm: Gemm, machine: CpuMachine) -> int:
-    direct = _class(gemm, machine) in (_direct, _deep)
-    return DIRECT_K_STEPS if direct else K_STEPS_PER_ITERATION
 
 
 def _rows_in_l1(row_bytes: int, machine: CpuMachine) -> int:

@@ -92,10 +92,11 @@ def _parse_specs(text: str) -> Sequence[ArgSpec]:
     try:
         return tuple(parse_pipeline(quoted))
     except ArgSpecParseError as error:
-        at = error.token.span.start
+        _, place, *_, reason = str(error).splitlines()
+        at = int(place.rsplit(":", 1)[1]) - 1
         raise ScheduleError(
             "GEM0305",
-            f"the schedule cannot be read at {quoted[at : at + 20]!r}: {error.args[-1]}",
+            f"the schedule cannot be read at {quoted[at : at + 20]!r}: {reason.strip()}",
             "write NAME{parameter=value …},NAME{…}",
         ) from None
 

@@ -1,0 +1,350 @@
+"""Rewrite what the pages of this folder show of the code: IR, LLVM text, tables and output.
+
+What stands between `<!-- KIND: ARGUMENT -->` and `<!-- end -->` is made by the function of that
+kind in `KINDS`. `python docs/regenerate.py` writes it into the pages, and tests/test_docs.py
+compares it with them. Everything is made for `TARGET`, so that it is the same on every computer.
+
+Abridged IR leaves out whole ops: `hide=OP,OP` replaces them by `// …`, `fold=OP` empties their
+regions, and `within=OP` shows one of them only. An OP is a name (`scf.for`), the third op of a name
+(`scf.for#3`), or the op with a result (`%b_packed`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, cast
+
+import typer
+
+import gemmir
+from gemmir.backends.cpu.assemble import assembly
+from gemmir.cli import app
+from gemmir.explain import explain
+from gemmir.lowering import Stage
+from gemmir.machine import machine_for
+from gemmir.machine.cpu import SHIPPED
+from gemmir.schedule.default import default_text
+
+DOCS: Final = Path(__file__).parent
+TARGET: Final = "cpu:x86-64-v3"
+
+DIRECTIVE: Final = re.compile(
+    r"^<!-- (?P<kind>[a-z]+): (?P<argument>.*?) -->\n(?P<body>.*?)^<!-- end -->$", re.M | re.S
+)
+PYTHON: Final = re.compile(r"^```python\n(?P<code>.*?)^```$", re.M | re.S)
+
+
+def pages() -> list[Path]:
+    """Every page of this folder."""
+    return sorted(DOCS.rglob("*.md"))
+
+
+# Abridging ---------------------------------------------------------------------------------------
+
+_OPERATION: Final = re.compile(r"\s*(?:(?P<results>%\S+(?:, %\S+)*) = )?(?P<name>[a-z_]+\.\w+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """An op of printed IR: its first line, what stands in its regions, and its last line.
+
+    `body` holds ops, and lines of text between the regions; `last` is "" for an op without regions.
+    """
+
+    first: str
+    body: Sequence[Block | str]
+    last: str
+    labels: frozenset[str]
+
+    @property
+    def indent(self) -> str:
+        """The spaces before it."""
+        return self.first[: len(self.first) - len(self.first.lstrip())]
+
+
+def _blocks(lines: Iterator[str], seen: dict[str, int]) -> Iterator[Block | str]:
+    """The ops on `lines` up to the line that closes the region around them, which comes last."""
+    for line in lines:
+        found = _OPERATION.match(line)
+        if found is None:
+            yield line
+            if line.lstrip().startswith("}") and not line.endswith("{"):
+                return
+            continue
+        name = found["name"]
+        seen[name] = seen.get(name, 0) + 1
+        labels = {name, f"{name}#{seen[name]}", *(found["results"] or "").split(", ")}
+        body = list(_blocks(lines, seen)) if line.endswith("{") else []
+        last = cast("str", body.pop()) if body else ""
+        yield Block(first=line, body=body, last=last, labels=frozenset(labels))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Abridged:
+    """Which ops to leave out."""
+
+    hide: frozenset[str]
+    fold: frozenset[str]
+
+    def lines(self, blocks: Sequence[Block | str], indent: str) -> Iterator[str]:
+        """The text of `blocks`, which stand `indent` deep."""
+        was_hidden = False
+        for block in blocks:
+            is_hidden = isinstance(block, Block) and bool(block.labels & self.hide)
+            if isinstance(block, str):
+                yield block
+            elif not is_hidden:
+                yield from self._one(block)
+            elif not was_hidden:
+                yield f"{indent}// …"
+            was_hidden = is_hidden
+
+    def _one(self, block: Block) -> Iterator[str]:
+        yield block.first
+        inner = block.indent + "  "
+        if block.labels & self.fold:
+            yield f"{inner}// …"
+        else:
+            yield from self.lines(block.body, inner)
+        if block.last:
+            yield block.last
+
+
+def _all(blocks: Sequence[Block | str]) -> Iterator[Block]:
+    for block in blocks:
+        if isinstance(block, Block):
+            yield block
+            yield from _all(block.body)
+
+
+def abridged(text: str, options: Mapping[str, str]) -> str:
+    """Printed IR without the ops that `options` leave out; `ValueError` where there is no such."""
+    blocks: list[Block | str] = list(_blocks(iter(text.splitlines()), {}))
+    known = {label for block in _all(blocks) for label in block.labels}
+    sets = {word: frozenset(options.get(word, "").split(",")) - {""} for word in ("hide", "fold")}
+    within = options.get("within")
+    for label in (*sets["hide"], *sets["fold"], *([within] if within else [])):
+        if label not in known:
+            raise ValueError(f"there is no op {label} to abridge")
+    if within:
+        blocks = [next(block for block in _all(blocks) if within in block.labels)]
+    shown = Abridged(hide=sets["hide"], fold=sets["fold"])
+    lines = list(shown.lines(blocks, ""))
+    deep = len(lines[0]) - len(lines[0].lstrip())
+    return "\n".join(line[deep:] for line in lines)
+
+
+# What is shown -----------------------------------------------------------------------------------
+
+
+@dataclass
+class Page:
+    """A page while it is read: what `problem` said last, and what the last Python printed."""
+
+    path: Path
+    lowered: gemmir.Lowered | None = None
+    printed: str = ""
+    names: dict[str, Any] = field(default_factory=lambda: {"__name__": "__main__"})
+
+    def run(self, code: str) -> None:
+        """Run an example, in the names of those before it."""
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            exec(compile(code, str(self.path), "exec"), self.names)
+        self.printed = output.getvalue()
+
+    def stage(self, name: str) -> Stage:
+        """A stage of the lowering of this page."""
+        return self.walk.stages[name]
+
+    @property
+    def walk(self) -> gemmir.Lowered:
+        """The lowering of this page."""
+        if self.lowered is None:
+            raise ValueError(f"{self.path} shows a stage and has no `schedule` before it")
+        return self.lowered
+
+
+def _options(argument: str) -> tuple[list[str], dict[str, str]]:
+    """The plain words of `argument`, and those of the form key=value."""
+    words = argument.split()
+    pairs = dict(word.split("=", 1) for word in words if "=" in word and "{" not in word)
+    return [word for word in words if "=" not in word], pairs
+
+
+def _gemm(fields: Mapping[str, str]) -> gemmir.Gemm:
+    values: dict[str, Any] = {
+        name: text if name in ("dtype", "epilogue") else float(text) if "." in text else int(text)
+        for name, text in fields.items()
+    }
+    return gemmir.Gemm(**values)
+
+
+@cache
+def _lowered(problem: str, schedule: str) -> gemmir.Lowered:
+    gemm = _gemm(_options(problem)[1])
+    return gemmir.lower(gemm, TARGET, Path(DOCS, schedule) if "{" not in schedule else schedule)
+
+
+def fenced(language: str, text: str) -> str:
+    return f"```{language}\n{text.rstrip()}\n```"
+
+
+def _schedule(page: Page, argument: str) -> str:
+    """`FILE | PROBLEM`: the text of a schedule, which the stages that follow are made by."""
+    name, problem = map(str.strip, argument.split("|"))
+    page.lowered = _lowered(problem, name)
+    return fenced("schedule", Path(DOCS, name).read_text())
+
+
+def _stage(page: Page, argument: str) -> str:
+    """`NAME hide=… fold=… within=…`: the IR of a stage."""
+    (name,), options = _options(argument)
+    return fenced("mlir", abridged(page.stage(name).text, options))
+
+
+def _ir(page: Page, argument: str) -> str:
+    """`PROBLEM | PASSES | hide=… …`: the IR after passes."""
+    problem, passes, rest = map(str.strip, argument.split("|"))
+    gemm = _gemm(_options(problem)[1])
+    job = gemmir.compiler.prepare(gemm, TARGET, passes)
+    return fenced("mlir", abridged(list(job.stages.values())[-1].text, _options(rest)[1]))
+
+
+def _llvm(page: Page, argument: str) -> str:
+    """`fmas=N`: the block of LLVM text with so many fused multiply-adds that comes first."""
+    count = int(_options(argument)[1]["fmas"])
+    blocks = re.split(r"^(?=\w+:$)", page.walk.artifact.text, flags=re.M)
+    return fenced("llvm", next(b for b in blocks if b.count(" @llvm.fma.") == count))
+
+
+def _asm(page: Page, argument: str) -> str:
+    """`fmas=N`: the block of assembly with so many fused multiply-adds that comes first."""
+    count = int(_options(argument)[1]["fmas"])
+    blocks = re.split(r"^(?=\.L\w+:)", assembly(page.walk.artifact), flags=re.M)
+    found = next(b for b in blocks if b.count("vfmadd") == count)
+    lines = [line.replace("\t", "    ") for line in found.splitlines()]
+    return fenced("asm", "\n".join(line for line in lines if not line.startswith("    .")))
+
+
+def _explain(page: Page, argument: str) -> str:
+    """`PROBLEM`, or `here` for that of the page: what `gemmir explain` says."""
+    lowered = page.walk if argument == "here" else gemmir.lower(_gemm(_options(argument)[1]), TARGET)
+    return fenced("text", explain(lowered))
+
+
+def _default(page: Page, argument: str) -> str:
+    """`PROBLEM threads=N`: the default schedule."""
+    fields = _options(argument)[1]
+    threads = int(fields.pop("threads", "1"))
+    return fenced("schedule", default_text(_gemm(fields), machine_for(TARGET), threads))
+
+
+def _output(page: Page, argument: str) -> str:
+    """What the Python example before it printed."""
+    return fenced("text", page.printed)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _cli(page: Page, argument: str) -> str:
+    """`COMMAND`, or `problem` for the options that commands share: a table of options."""
+    if argument == "problem":
+        return _options_table(_shared())
+    shared = {p.name for p in _shared()}
+    own = [p for p in _parameters(argument) if p.name not in shared or argument == "opt"]
+    return _options_table(own)
+
+
+def _parameters(command: str) -> list[Any]:
+    group = cast("Any", typer.main.get_command(app))
+    return list(group.commands[command].params)
+
+
+def _shared() -> list[Any]:
+    """The options of explain, which has no others: they are those of every problem."""
+    return [p for p in _parameters("explain") if p.name != "json"]
+
+
+def _options_table(parameters: Sequence[Any]) -> str:
+    rows: list[list[str]] = []
+    for p in parameters:
+        is_argument = p.param_type_name == "argument"
+        names = [p.metavar] if is_argument else [*p.opts, *p.secondary_opts]
+        spelled = ", ".join(f"`{name}`" for name in names)
+        takes = f" `{p.metavar}`" if p.metavar and not is_argument else ""
+        rows.append([(spelled + takes).replace("|", "\\|"), p.help, _shown(p.default)])
+    return table(["option", "meaning", "default"], rows)
+
+
+def _shown(default: object) -> str:
+    return "" if default is None or default is False else f"`{str(default).lower()}`"
+
+
+def _machines(page: Page, argument: str) -> str:
+    """The machines that can be named."""
+    columns = ["target", "vector bytes", "vector registers", "L1", "L2", "L3", "FMA a cycle"]
+    return table(
+        columns,
+        [
+            [
+                f"`{m.target}`",
+                str(m.vector_bytes),
+                str(m.vector_registers),
+                *(f"{size // 1024} KiB" for size in (m.l1_bytes, m.l2_bytes, m.l3_bytes)),
+                str(m.fma_per_cycle),
+            ]
+            for m in SHIPPED
+        ],
+    )
+
+
+KINDS: Final[Mapping[str, Callable[[Page, str], str]]] = {
+    "asm": _asm,
+    "cli": _cli,
+    "default": _default,
+    "explain": _explain,
+    "ir": _ir,
+    "llvm": _llvm,
+    "machines": _machines,
+    "output": _output,
+    "schedule": _schedule,
+    "stage": _stage,
+}
+
+
+def regenerated(path: Path) -> str:
+    """The text of a page as it should be. Runs its Python examples."""
+    text, page = path.read_text(encoding="utf-8"), Page(path)
+    parts: list[str] = []
+    at = 0
+    for found in sorted([*DIRECTIVE.finditer(text), *PYTHON.finditer(text)], key=lambda m: m.start()):
+        if found.re is PYTHON:
+            page.run(found["code"])
+            continue
+        made = KINDS[found["kind"]](page, found["argument"])
+        parts += [text[at : found.start("body")], made, "\n"]
+        at = found.end("body")
+    return "".join([*parts, text[at:]])
+
+
+def main() -> None:
+    """Rewrite every page that differs."""
+    for path in pages():
+        made = regenerated(path)
+        if made != path.read_text(encoding="utf-8"):
+            path.write_text(made, encoding="utf-8")
+            sys.stderr.write(f"rewrote {path.relative_to(DOCS.parent)}\n")
+
+
+if __name__ == "__main__":
+    main()

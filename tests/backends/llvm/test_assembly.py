@@ -1,0 +1,106 @@
+"""Machine code of the default schedule for 1024 cubed: full registers, nothing spilled."""
+
+import re
+from dataclasses import dataclass
+
+import pytest
+
+import gemmir
+from gemmir.backends.cpu.assemble import assembly
+from gemmir.backends.cpu.emit import emit
+from gemmir.ir.build import build
+from gemmir.lowering import run_passes
+from gemmir.machine import machine_for
+from gemmir.passes.tile import Tile
+from gemmir.passes.unroll import Unroll
+from gemmir.passes.vectorize import Vectorize
+
+
+@dataclass(frozen=True, kw_only=True)
+class Isa:
+    """How one instruction set writes what the loop over k must have, and must not have."""
+
+    multiply_add: str
+    stack: str
+    jump: str
+
+
+AVX2 = Isa(
+    multiply_add=r"\tvfmadd\d+ps\t.*%ymm\d+$",
+    stack=r"\(%r[sb]p\).*%[xyz]mm|%[xyz]mm.*\(%r[sb]p\)",
+    jump=r"\tj\w+\t",
+)
+AVX512 = Isa(
+    multiply_add=r"\tvfmadd\d+ps\t.*%zmm\d+$",
+    stack=AVX2.stack,
+    jump=AVX2.jump,
+)
+NEON = Isa(
+    multiply_add=r"\tfmla\t(v\d+\.4s, ){2}v\d+\.(4s|s\[\d\])$",
+    stack=r"\t(ldr|str|ldp|stp|ldur|stur)\t[qv]\d+.*\[(sp|x29)\b",
+    jump=r"\tb\.\w+\t",
+)
+
+MACHINES = {
+    "cpu:x86-64-v3": AVX2,
+    "cpu:znver3": AVX2,
+    "cpu:x86-64-v4": AVX512,
+    "cpu:neoverse-n1": NEON,
+}
+
+
+def sum_loops(text: str, isa: Isa) -> list[list[str]]:
+    """The loops of a single block that multiply and add."""
+    parts = re.split(r"^(\.LBB\w+):.*$", text, flags=re.MULTILINE)
+    found: list[list[str]] = []
+    for label, body in zip(parts[1::2], parts[2::2], strict=True):
+        lines = body.splitlines()
+        back = [i for i, x in enumerate(lines) if re.match(f"{isa.jump}{re.escape(label)}$", x)]
+        loop = lines[: back[0]] if back else []
+        if any(re.match(isa.multiply_add, line) for line in loop):
+            found.append(loop)
+    return found
+
+
+def products_per_iteration(lowered: gemmir.Lowered) -> int:
+    """Multiply-adds that the schedule asks for: rows times vectors times unrolled steps."""
+    sizes: dict[str, int] = {}
+    width = factor = 1
+    for p in lowered.schedule.passes:
+        if isinstance(p, Tile):
+            sizes.update(zip(p.loops, p.sizes, strict=True))
+        width = p.width if isinstance(p, Vectorize) else width
+        factor = p.factor if isinstance(p, Unroll) else factor
+    return sizes["m"] * (sizes["n"] // width) * factor
+
+
+@pytest.mark.parametrize("target", MACHINES)
+def test_the_loop_over_k_is_multiply_adds_in_registers(target: str) -> None:
+    isa = MACHINES[target]
+    lowered = gemmir.lower(gemmir.Gemm(m=1024, n=1024, k=1024), target)
+    loops = sum_loops(assembly(lowered.artifact), isa)
+    assert loops
+    for loop in loops:
+        products = [line for line in loop if re.match(isa.multiply_add, line)]
+        assert len(products) == products_per_iteration(lowered)
+        assert not [line for line in loop if re.search(isa.stack, line)]
+
+
+@pytest.mark.parametrize("target", MACHINES)
+def test_most_instructions_of_the_loop_are_multiply_adds(target: str) -> None:
+    """What else there is loads A and B, broadcasts and counts."""
+    isa = MACHINES[target]
+    lowered = gemmir.lower(gemmir.Gemm(m=1024, n=1024, k=1024), target)
+    for loop in sum_loops(assembly(lowered.artifact), isa):
+        instructions = [line for line in loop if re.match(r"\t[a-z]", line)]
+        assert products_per_iteration(lowered) > len(instructions) / 2
+
+
+def test_a_tile_too_large_for_the_registers_is_seen() -> None:
+    """What looks for spills finds them where there are some."""
+    module = build(gemmir.Gemm(m=64, n=64, k=64))
+    steps = "promote{operand=c to=registers},vectorize{with=fma width=8}"
+    run_passes(module, gemmir.Schedule.parse(f"tile{{loops=m,n sizes=8,16}},{steps}"))
+    artifact = emit(module, machine_for("cpu:x86-64-v3"))
+    (loop,) = sum_loops(assembly(artifact), AVX2)
+    assert [line for line in loop if re.search(AVX2.stack, line)]

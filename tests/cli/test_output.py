@@ -1,0 +1,82 @@
+"""Where output goes, and what happens where it cannot."""
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from gemmir.cli.output import put_json, write_file
+from gemmir.errors import OutputError
+from tests.cli.conftest import Cli
+
+
+def test_a_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"before")
+    path.chmod(0o640)
+    write_file(path, b"after")
+    assert path.read_bytes() == b"after"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_new_file_gets_the_usual_permissions(tmp_path: Path) -> None:
+    (tmp_path / "usual").write_bytes(b"")
+    write_file(tmp_path / "x", b"new")
+    assert (tmp_path / "x").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_a_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").write_bytes(b"before")
+    (tmp_path / "link").symlink_to("real")
+    write_file(tmp_path / "link", b"after")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"after"
+
+
+def test_nothing_half_written_remains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"before")
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OutputError, match=r"GEM0701: .*/x cannot be written: No space left"):
+        write_file(path, b"after")
+    assert path.read_bytes() == b"before"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("place", ["no/x", "."])
+def test_a_place_that_cannot_be_written(tmp_path: Path, place: str) -> None:
+    with pytest.raises(OutputError, match="GEM0701"):
+        write_file(tmp_path / place, b"")
+
+
+def test_a_device_is_written_to() -> None:
+    write_file(Path("/dev/null"), b"x")
+    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+    with pytest.raises(OutputError, match="GEM0701: /dev/full cannot be written: No space"):
+        write_file(Path("/dev/full"), b"x")
+
+
+def test_a_full_standard_output_is_an_error(shell: Cli) -> None:
+    result = shell("gemmir passes > /dev/full")
+    assert result.status == 1
+    assert result.err == (
+        "error GEM0701: standard output cannot be written: No space left on device\n"
+        "  hint: nothing was written\n"
+    )
+
+
+def test_a_reader_that_leaves_is_no_error(shell: Cli) -> None:
+    result = shell("gemmir compile --m 64 --n 64 --k 64 --emit asm,llvm --json | true")
+    assert (result.status, result.err) == (0, "")
+
+
+def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    put_json({"a": [float("nan"), (float("inf"), 1.5)], "b": Path("x")})
+    assert json.loads(capsys.readouterr().out) == {"a": [None, [None, 1.5]], "b": "x"}

@@ -1,0 +1,97 @@
+"""The IR is the only message: a stage that was printed, parsed and taken on gives the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from hypothesis import given
+
+import gemmir
+from gemmir import Gemm, Schedule
+from gemmir.ir.context import parse_module
+from gemmir.lowering import LEVELS, level_of, take_remaining
+from tests.strategies import examples, problems, scheduled
+
+FINISH = """
+import hashlib, json, sys
+import gemmir
+texts = json.load(open(sys.argv[1]))
+found = [hashlib.sha256(gemmir.lower_text(t).artifact.text.encode()).hexdigest() for t in texts]
+json.dump(found, sys.stdout)
+"""
+"""Takes the stages in a file to the end and prints a hash of the text of each."""
+
+
+def finished(text: str) -> str:
+    """What the backend emits for a printed stage."""
+    return gemmir.lower_text(text).artifact.text
+
+
+@given(scheduled(40))
+@examples(0.5)
+def test_every_stage_goes_on_to_the_same_text(case: tuple[Gemm, Schedule]) -> None:
+    gemm, schedule = case
+    lowered = gemmir.lower(gemm, schedule=schedule)
+    for name, stage in lowered.stages.items():
+        assert finished(stage.text) == lowered.artifact.text, name
+
+
+@given(problems(40))
+@examples(0.3)
+def test_every_stage_of_the_default_schedule_goes_on_to_the_same_text(gemm: Gemm) -> None:
+    lowered = gemmir.lower(gemm)
+    for name, stage in lowered.stages.items():
+        assert finished(stage.text) == lowered.artifact.text, name
+
+
+@given(scheduled(40))
+@examples(0.5)
+def test_print_and_parse_are_inverse_at_every_stage(case: tuple[Gemm, Schedule]) -> None:
+    gemm, schedule = case
+    for number, stage in enumerate(gemmir.lower(gemm, schedule=schedule).stages.values()):
+        module = parse_module(stage.text)
+        assert str(module) + "\n" == stage.text
+        assert (take_remaining(module) or Schedule()).passes == schedule.passes[number:]
+        assert level_of(module) == stage.level
+
+
+@given(scheduled(40))
+@examples(0.5)
+def test_levels_come_in_order(case: tuple[Gemm, Schedule]) -> None:
+    gemm, schedule = case
+    stages = list(gemmir.lower(gemm, schedule=schedule).stages.values())
+    numbers = [LEVELS.index(stage.level) for stage in stages]
+    assert numbers == sorted(numbers)
+    assert (stages[0].level, stages[-1].level) == ("gemm", "vectorized")
+
+
+def test_every_stage_goes_on_to_the_same_text_in_a_new_process(tmp_path: Path) -> None:
+    texts: list[str] = []
+    expected: list[str] = []
+
+    @given(scheduled(40), problems(40))
+    @examples(0.2)
+    def collect(case: tuple[Gemm, Schedule], other: Gemm) -> None:
+        for lowered in (gemmir.lower(case[0], schedule=case[1]), gemmir.lower(other)):
+            digest = hashlib.sha256(lowered.artifact.text.encode()).hexdigest()
+            for stage in lowered.stages.values():
+                texts.append(stage.text)
+                expected.append(digest)
+
+    collect()
+    stored = tmp_path / "stages.json"
+    stored.write_text(json.dumps(texts))
+    command = [sys.executable, "-c", FINISH, str(stored)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    assert json.loads(done.stdout) == expected
+
+
+def test_lowering_twice_gives_the_same_text() -> None:
+    gemm = Gemm(m=37, n=43, k=29, beta=0.5, epilogue="bias+gelu")
+    first, second = gemmir.lower(gemm), gemmir.lower(gemm)
+    assert first.artifact == second.artifact
+    assert [s.text for s in first.stages.values()] == [s.text for s in second.stages.values()]
