@@ -1,7 +1,8 @@
 """Rewrite what the pages of this folder show of the code: IR, LLVM text, tables and output.
 
 What stands between `<!-- KIND: ARGUMENT -->` and `<!-- end -->` is made by the function of that
-kind in `KINDS`. `python docs/regenerate.py` writes it into the pages, and tests/test_docs.py
+kind in `KINDS`; Python examples are run, one after another, and `<!-- output -->` is what the last
+one printed. `python docs/regenerate.py` writes it into the pages, and tests/test_docs.py
 compares it with them. Everything is made for `TARGET`, so that it is the same on every computer.
 
 Abridged IR leaves out whole ops: `hide=OP,OP` replaces them by `// …`, `fold=OP` empties their
@@ -36,7 +37,7 @@ DOCS: Final = Path(__file__).parent
 TARGET: Final = "cpu:x86-64-v3"
 
 DIRECTIVE: Final = re.compile(
-    r"^<!-- (?P<kind>[a-z]+): (?P<argument>.*?) -->\n(?P<body>.*?)^<!-- end -->$", re.M | re.S
+    r"^<!-- (?P<kind>[a-z]+)(?:: (?P<argument>[^\n]*))? -->\n(?P<body>.*?)^<!-- end -->$", re.M | re.S
 )
 PYTHON: Final = re.compile(r"^```python\n(?P<code>.*?)^```$", re.M | re.S)
 
@@ -331,7 +332,7 @@ def regenerated(path: Path) -> str:
         if found.re is PYTHON:
             page.run(found["code"])
             continue
-        made = KINDS[found["kind"]](page, found["argument"])
+        made = KINDS[found["kind"]](page, found["argument"] or "")
         parts += [text[at : found.start("body")], made, "\n"]
         at = found.end("body")
     return "".join([*parts, text[at:]])

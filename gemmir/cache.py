@@ -17,9 +17,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
+
+import xdsl
 
 from gemmir.backend import Signature
 from gemmir.llvm import versions
@@ -82,13 +83,16 @@ def cache_key(*parts: str) -> str:
 def _surroundings() -> tuple[str, ...]:
     host = host_cpu()
     cpu = (host.name, host.triple, feature_string(host.name))
-    return (version("gemmir"), version("xdsl"), *versions(), *cpu)
+    return (*versions(), *cpu)
 
 
 @cache
 def source_fingerprint() -> str:
-    """A hash of the path, size and time of every source file of gemmir, taken once a process."""
-    return fingerprint(Path(__file__).parent)
+    """A hash of the path, size and time of every source file of gemmir and of xDSL.
+
+    It is taken once a process. xDSL's own version is not asked for: looking it up takes longer.
+    """
+    return "".join(fingerprint(Path(file).parent) for file in (__file__, xdsl.__file__))
 
 
 def fingerprint(root: Path) -> str:

@@ -1,4 +1,4 @@
-"""The part of llvmlite that gemmir uses, with types; imported when it is first needed.
+"""The part of llvmlite that gemmir uses, with types.
 
 llvmlite ships no types of its own, so its objects are described here by what gemmir asks of them.
 """
@@ -106,14 +106,16 @@ class Binding(Protocol):
     def parse_assembly(self, llvmir: str, context: Context) -> Module: ...
 
 
+_BINDING: Final = cast("Binding", import_module("llvmlite.binding"))
+
+
 @cache
 def binding() -> Binding:
     """llvmlite's binding, ready for this computer's own architecture."""
-    llvm = cast("Binding", import_module("llvmlite.binding"))
     with LOCK:
-        llvm.initialize_native_target()
-        llvm.initialize_native_asmprinter()
-    return llvm
+        _BINDING.initialize_native_target()
+        _BINDING.initialize_native_asmprinter()
+    return _BINDING
 
 
 @cache

@@ -38,6 +38,14 @@ def test_ir_in_wide_arithmetic_agrees_with_the_problem(gemm: Gemm) -> None:
     assert not says_all(Gemm(m=gemm.m, n=gemm.n, k=gemm.k + 1), source)
 
 
+def test_bound_without_an_epilogue_is_that_of_the_problem() -> None:
+    gemm = Gemm(m=3, n=4, k=1, alpha=0.1, beta=100.0)
+    source = str(build(gemm)) + "\n"
+    operands = make_operands(signature_of(parse_module(source)))
+    by_gemm, by_ir = (reference_of(source, known, operands) for known in (gemm, None))
+    np.testing.assert_allclose(by_ir.bound, by_gemm.bound, rtol=1e-12)
+
+
 def test_transposed_output_is_compared_through_its_view() -> None:
     source = str(build(Gemm(m=3, n=4, k=5))).replace(
         "gemmir.gemm %a, %b, %c alpha 1.000000e+00 : f64 beta 0.000000e+00 : f64 : "

@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
 from hypothesis import given
+from xdsl.dialects import arith
+from xdsl.dialects.builtin import DenseIntOrFPElementsAttr
 
 import gemmir
 from gemmir import Gemm, Schedule
@@ -95,3 +99,30 @@ def test_lowering_twice_gives_the_same_text() -> None:
     first, second = gemmir.lower(gemm), gemmir.lower(gemm)
     assert first.artifact == second.artifact
     assert [s.text for s in first.stages.values()] == [s.text for s in second.stages.values()]
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+@pytest.mark.parametrize("alpha", [12582912.0, 16777215.0, 1e-40, 1 / 3, 3.4e38])
+def test_constants_are_printed_to_the_bit(dtype: str, alpha: float) -> None:
+    """xDSL prints whole numbers of many digits as the bits of a float."""
+    lowered = gemmir.lower(Gemm(m=4, n=8, k=3, dtype=dtype, alpha=alpha, beta=-alpha))
+    for name, stage in lowered.stages.items():
+        assert finished(stage.text) == lowered.artifact.text, name
+
+
+@pytest.mark.parametrize(
+    ("literal", "expected"),
+    [
+        ("0x4B400000", [12582912.0] * 3),
+        ("[0x4B400000, -1.5, 2.0e-3]", [12582912.0, -1.5, float(np.float32(2e-3))]),
+        ('"0x0000404B"', [12582912.0] * 3),
+        ("-1.25e+02", [-125.0] * 3),
+    ],
+)
+def test_dense_floats_may_be_written_as_bits(literal: str, expected: list[float]) -> None:
+    text = f"func.func @f() {{\n%c = arith.constant dense<{literal}> : vector<3xf32>\nfunc.return\n}}"
+    module = parse_module(text)
+    (constant,) = (op for op in module.walk() if isinstance(op, arith.ConstantOp))
+    assert isinstance(constant.value, DenseIntOrFPElementsAttr)
+    assert list(constant.value.get_values()) == expected
+    assert str(parse_module(str(module))) == str(module)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from xdsl.dialects import arith, math
+from xdsl.dialects import arith
 from xdsl.dialects.builtin import (
     DenseIntOrFPElementsAttr,
     FixedBitwidthType,
@@ -85,21 +85,21 @@ def _compare(e: Emitter, op: arith.CmpiOp) -> None:
     e.values[op.result] = e.text.value(f"icmp {predicate} {t} {x}, {y}")
 
 
-_BINARY: dict[type[Operation], str] = {
-    arith.AddfOp: "fadd",
-    arith.AddiOp: "add",
-    arith.AndIOp: "and",
-    arith.DivfOp: "fdiv",
-    arith.MulfOp: "fmul",
-    arith.RemSIOp: "srem",
-    arith.ShLIOp: "shl",
-    arith.SubfOp: "fsub",
+_BINARY: dict[str, str] = {
+    arith.AddfOp.name: "fadd",
+    arith.AddiOp.name: "add",
+    arith.AndIOp.name: "and",
+    arith.DivfOp.name: "fdiv",
+    arith.MulfOp.name: "fmul",
+    arith.RemSIOp.name: "srem",
+    arith.ShLIOp.name: "shl",
+    arith.SubfOp.name: "fsub",
 }
 
 
 def _elementwise(e: Emitter, op: Operation) -> None:
     t = row_type(op.results[0].type)
-    word = _BINARY[type(op)]
+    word = _BINARY[op.name]
     pairs = zip(e.rows(op.operands[0]), e.rows(op.operands[1]), strict=True)
     set_rows(e, op.results[0], [e.text.value(f"{word} {t} {x}, {y}") for x, y in pairs])
 
@@ -157,8 +157,8 @@ def _call_rows(e: Emitter, stem: str, result: SSAValue, operands: Sequence[Rows]
     set_rows(e, result, rows)
 
 
-def _fma(e: Emitter, op: math.FmaOp) -> None:
-    _call_rows(e, "fma", op.result, [e.rows(v) for v in op.operands])
+def _fma(e: Emitter, op: Operation) -> None:
+    _call_rows(e, "fma", op.results[0], [e.rows(v) for v in op.operands])
 
 
 def _outer_product(e: Emitter, op: OuterProductOp) -> None:
@@ -214,16 +214,16 @@ def _splat(e: Emitter, scalar: str, t: Attribute) -> str:
 
 ARITHMETIC: Table = {
     **dict.fromkeys(_BINARY, _elementwise),
-    arith.AddiOp: _index_add,
-    arith.BitcastOp: _bitcast,
-    arith.CmpiOp: _compare,
-    arith.ConstantOp: _constant,
-    arith.MaximumfOp: _extremum,
-    arith.MinimumfOp: _extremum,
-    arith.MinSIOp: _index_min,
-    arith.MuliOp: _index_mul,
-    arith.NegfOp: _negate,
-    arith.SubiOp: _index_sub,
-    math.FmaOp: _fma,
-    OuterProductOp: _outer_product,
+    arith.AddiOp.name: _index_add,
+    arith.BitcastOp.name: _bitcast,
+    arith.CmpiOp.name: _compare,
+    arith.ConstantOp.name: _constant,
+    arith.MaximumfOp.name: _extremum,
+    arith.MinimumfOp.name: _extremum,
+    arith.MinSIOp.name: _index_min,
+    arith.MuliOp.name: _index_mul,
+    arith.NegfOp.name: _negate,
+    arith.SubiOp.name: _index_sub,
+    "math.fma": _fma,
+    OuterProductOp.name: _outer_product,
 }

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from xdsl.dialects.builtin import VectorType
-from xdsl.ir import Attribute, Block, Operation, SSAValue
+from xdsl.ir import Attribute, Block, SSAValue
 
 from gemmir.backends.llvm.text import FunctionText, lanes_type
 from gemmir.errors import BackendError
@@ -36,7 +36,8 @@ class Pointer:
 
 
 Value: TypeAlias = "str | Rows | Pointer"
-Table: TypeAlias = "Mapping[type[Operation], Callable[[Emitter, Any], None]]"
+Table: TypeAlias = "Mapping[str, Callable[[Emitter, Any], None]]"
+"""The emitter of each op, by the name of the op, so that a dialect need not be imported for it."""
 
 
 @dataclass
@@ -75,7 +76,7 @@ class Emitter:
     def block(self, block: Block) -> None:
         """Emit the ops of a block in order."""
         for op in block.ops:
-            emit = self.table.get(type(op))
+            emit = self.table.get(op.name)
             if emit is None:
                 raise BackendError(
                     "GEM0421",

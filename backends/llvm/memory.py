@@ -314,11 +314,11 @@ def _transpose(e: Emitter, element: AnyFloat, lines: Rows, lanes: int) -> Rows:
 
 
 MEMORY: Table = {
-    PrefetchOp: _prefetch,
-    memref.AllocOp: _alloc,
-    memref.DeallocOp: _dealloc,
-    memref.ReinterpretCastOp: _reinterpret_cast,
-    memref.SubviewOp: _subview,
-    vector.TransferReadOp: _transfer_read,
-    vector.TransferWriteOp: _transfer_write,
+    PrefetchOp.name: _prefetch,
+    memref.AllocOp.name: _alloc,
+    memref.DeallocOp.name: _dealloc,
+    memref.ReinterpretCastOp.name: _reinterpret_cast,
+    memref.SubviewOp.name: _subview,
+    vector.TransferReadOp.name: _transfer_read,
+    vector.TransferWriteOp.name: _transfer_write,
 }

@@ -222,10 +222,10 @@ def _count(e: Emitter, op: ForallOp, begin: str, end: str, step: str) -> None:
 
 
 STRUCTURE: Table = {
-    ForallOp: _forall,
-    YieldOp: _nothing,
-    func.ReturnOp: _return,
-    scf.ForOp: _for,
-    scf.IfOp: _if,
-    scf.YieldOp: _nothing,
+    ForallOp.name: _forall,
+    YieldOp.name: _nothing,
+    func.ReturnOp.name: _return,
+    scf.ForOp.name: _for,
+    scf.IfOp.name: _if,
+    scf.YieldOp.name: _nothing,
 }

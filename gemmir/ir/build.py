@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from xdsl.dialects import arith, func, math, memref
+from xdsl.dialects import arith, func, memref
 from xdsl.dialects.builtin import (
     AnyFloat,
     ArrayAttr,
@@ -196,6 +196,8 @@ class _Elementwise:
 
     def over_one_plus_exp(self, x: SSAValue, exponent: SSAValue, hint: str) -> SSAValue:
         """x / (1 + exp(exponent)): x times the logistic function of -exponent."""
+        from xdsl.dialects import math  # slow to import, and few problems need it
+
         exp = _append(self.block, math.ExpOp(exponent), "exp")
         return _append(
             self.block, arith.DivfOp(x, self.add(self.constant(1.0), exp, "denominator")), hint

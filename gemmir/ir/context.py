@@ -6,10 +6,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Final
+from typing import Final, cast
 
 from xdsl.context import Context
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import (
+    AnyDenseElement,
+    AnyFloat,
+    DenseIntOrFPElementsAttr,
+    ModuleOp,
+    RankedStructure,
+)
 from xdsl.ir import BlockArgument, Dialect, Operation, OpResult
 from xdsl.parser import Parser
 from xdsl.utils.exceptions import ParseError as XdslParseError
@@ -63,11 +69,20 @@ class Parsed:
         return None if around is None else self.text.count("\n", 0, self.starts[around]) + 1
 
 
+_HEXADECIMAL: Final = re.compile(r"0[xX][0-9A-Fa-f]+\b")
+_NUMBER: Final = re.compile(r"-?[0-9][0-9A-Za-z.]*(?:(?<=[eE])[-+][0-9]+)?")
+
+
 class _LineParser(Parser):
-    """xDSL's parser, which also remembers where each operation started."""
+    """xDSL's parser, which also remembers where each operation started.
+
+    A hexadecimal number among dense floats is the bits of one, as MLIR has it and as xDSL prints
+    whole numbers of many digits; xDSL itself reads it as a whole number.
+    """
 
     def __init__(self, context: Context, text: str, name: str) -> None:
         super().__init__(context, text, name)
+        self.text = text
         self.latest = 0
         self.starts: dict[Operation, int] = {}
 
@@ -76,6 +91,26 @@ class _LineParser(Parser):
         op = super().parse_operation()
         self.starts[op] = start
         return op
+
+    def parse_dense_int_or_fp_elements_attr(
+        self, type: RankedStructure[AnyDenseElement] | None
+    ) -> DenseIntOrFPElementsAttr[AnyDenseElement]:
+        start = self.pos
+        found = super().parse_dense_int_or_fp_elements_attr(type)
+        literal = self.text[start : self.text.find(">", start)]
+        element = found.get_element_type()
+        is_number = '"' not in literal and _HEXADECIMAL.search(literal) is not None
+        if not isinstance(element, AnyFloat) or not is_number:
+            return found
+        values = [_float(number, element) for number in _NUMBER.findall(literal)]
+        floats = cast("RankedStructure[AnyFloat]", found.type)
+        return DenseIntOrFPElementsAttr.from_list(floats, values)
+
+
+def _float(number: str, element: AnyFloat) -> float:
+    if not _HEXADECIMAL.fullmatch(number):
+        return float(number)
+    return element.unpack(int(number, 16).to_bytes(element.size, "little"), 1)[0]
 
 
 def parse_error(

@@ -1,0 +1,202 @@
+"""A few decisive problems under decisive schedules: every stage, then machine code, to the bit.
+
+Operands are whole numbers, so that sums are exact in every order. In the evaluator an output that
+is not read begins as NaN; in machine code every operand ends where a page begins that cannot be
+touched, and the gaps between rows of C must keep what is in them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from xdsl.dialects.builtin import ModuleOp
+
+from gemmir.backends.cpu.assemble import assemble
+from gemmir.backends.cpu.emit import emit
+from gemmir.backends.cpu.load import load
+from gemmir.evaluate import evaluate
+from gemmir.gemm import Gemm, Operand
+from gemmir.ir.build import build
+from gemmir.ir.context import parse_module
+from gemmir.lowering import run_pass, stage_text
+from gemmir.machine import machine_for
+from gemmir.schedule import Schedule
+
+Array = npt.NDArray[Any]
+
+A: Final = "promote{operand=a to=l2 layout=panel:3}"
+B: Final = "promote{operand=b to=l3 layout=panel:8}"
+C: Final = "promote{operand=c to=registers}"
+V: Final = "vectorize{with=fma width=4}"
+U: Final = "unroll{loop=k factor=3}"
+
+GAP: Final = 77.0
+"""What lies between the rows of an array that has gaps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A problem, the passes it goes through, and whether one element of A is NaN."""
+
+    gemm: Gemm
+    schedule: str
+    nan: bool = False
+
+
+CASES: Final = (
+    Case(
+        gemm=Gemm(m=7, n=18, k=11, alpha=2, beta=3, ldc=21, epilogue="bias+relu+residual"),
+        schedule=f"tile{{loops=k sizes=4}},{B},{A},tile{{loops=n,m sizes=8,3}},{C},"
+        f"fuse-epilogue,{V},{U}",
+    ),
+    Case(
+        gemm=Gemm(m=7, n=18, k=11, trans_a=True, trans_b=True, lda=8, ldb=13, epilogue="bias"),
+        schedule=f"tile{{loops=n sizes=8}},{B},tile{{loops=m,k sizes=6,6}},{A},"
+        f"tile{{loops=m sizes=3}},promote{{operand=c to=registers prefetch=true}},{V},{U}",
+    ),
+    Case(
+        gemm=Gemm(m=7, n=10, k=5, epilogue="relu+bias"),
+        schedule=f"tile{{loops=m,n sizes=3,4 edges=overlap}},tile{{loops=k sizes=2}},{C},"
+        f"fuse-epilogue,{V}",
+        nan=True,
+    ),
+    Case(
+        gemm=Gemm(m=5, n=6, k=7, beta=1, batch=3, batch_stride_b=0, epilogue="residual"),
+        schedule=f"tile{{loops=batch,m,n sizes=1,2,4 edges=peel}},{C},{V},unroll{{loop=k factor=2}}",
+    ),
+    Case(
+        gemm=Gemm(m=13, n=9, k=6, dtype="f64", alpha=2, epilogue="bias"),
+        schedule=f"tile{{loops=k sizes=4}},{B},tile{{loops=m sizes=6}},{A},parallelize{{loop=m}},"
+        f"tile{{loops=n,m sizes=8,3}},{C},fuse-epilogue,{V}",
+    ),
+    Case(
+        gemm=Gemm(m=5, n=7, k=3, epilogue="silu+gelu"),
+        schedule=f"tile{{loops=m,n sizes=3,4}},interchange{{order=n,m}},{C},fuse-epilogue,{V},"
+        "expand-math",
+    ),
+    Case(
+        gemm=Gemm(m=6, n=9, k=5, alpha=3, beta=2),
+        schedule=f"tile{{loops=m,n,k sizes=4,4,2}},interchange{{order=k,n,m}},{C},"
+        "vectorize{with=fma width=1}",
+    ),
+    Case(gemm=Gemm(m=4, n=4, k=0, beta=2, epilogue="bias"), schedule=f"{C},fuse-epilogue,{V}"),
+    Case(
+        gemm=Gemm(m=4, n=5, k=9, epilogue="bias+residual", batch=2),
+        schedule=f"fuse-epilogue,tile{{loops=batch sizes=1}},tile{{loops=k sizes=5}},"
+        f"tile{{loops=k sizes=2}},{C},{V}",
+    ),
+    Case(
+        gemm=Gemm(m=9, n=8, k=19),
+        schedule=f"tile{{loops=m sizes=6 over=cores}},{A},{B},tile{{loops=n,m sizes=8,3}},{C},{V}",
+    ),
+)
+
+
+def run() -> None:
+    """Run every case; raises at the first that is wrong, with its number and its stage."""
+    for number, case in enumerate(CASES):
+        check(case, f"case {number}")
+
+
+def check(case: Case, where: str) -> None:
+    """Every stage of `case` in the evaluator, its text parsed again, and its machine code."""
+    arrays = memory_for(case)
+    exact, bound = expected(case, arrays)
+    module = build(case.gemm)
+    schedule = Schedule.parse(case.schedule)
+    require_evaluated(module, case, exact, bound, where)
+    for step, p in zip(schedule.steps, schedule.passes, strict=True):
+        run_pass(p, module, verify=True)
+        require_evaluated(module, case, exact, bound, f"{where} after {step}")
+    text = stage_text(module, Schedule())
+    if stage_text(parse_module(text), Schedule()) != text:
+        raise AssertionError(f"{where}: the text of the last stage is read as something else")
+    artifact = emit(module, machine_for("cpu"))
+    loaded = load(assemble(artifact), artifact.signature)
+    operands = [guarded(o, arrays[o.name]) for o in case.gemm.operands]
+    status = loaded(*(array.ctypes.data for array in operands))
+    require(status == 0, f"{where}: status {status}")
+    require_close(operands[-1], exact, bound, f"{where} as machine code")
+    for operand, array in zip(case.gemm.operands, operands, strict=True):
+        require_gaps(operand, array, f"{where}: {operand.name}")
+
+
+def memory_for(case: Case) -> dict[str, Array]:
+    """Whole numbers from -3 to 3 by operand name, over memory whose gaps hold `GAP`."""
+    generator = np.random.default_rng(1)
+    arrays = {o.name: over(o, np.empty(o.span, case.gemm.numpy_dtype)) for o in case.gemm.operands}
+    for array in arrays.values():
+        array[...] = generator.integers(-3, 4, array.shape)
+    if case.nan:
+        arrays["a"][1, 2] = np.nan
+    return arrays
+
+
+def over(operand: Operand, memory: Array) -> Array:
+    """`memory` as the array of `operand`, its gaps filled."""
+    memory[...] = GAP
+    strides = [s * memory.itemsize for s in operand.strides]
+    return np.ndarray(operand.shape, memory.dtype, memory.data, strides=strides)
+
+
+def expected(case: Case, arrays: Mapping[str, Array]) -> tuple[Array, Array | float]:
+    """The right answer, and how far from it one may be."""
+    with np.errstate(all="ignore"):
+        exact = case.gemm.reference(arrays)
+        inexact = {"gelu", "silu"} & set(case.gemm.steps)
+        return exact, case.gemm.error_bound(arrays) if inexact else 0.0
+
+
+def require_evaluated(
+    module: ModuleOp, case: Case, exact: Array, bound: Array | float, where: str
+) -> None:
+    arrays = memory_for(case)
+    if not case.gemm.beta:
+        arrays["c"][...] = np.nan
+    evaluate(module, list(arrays.values()))
+    require_close(arrays["c"], exact, bound, where)
+
+
+def require_close(found: Array, exact: Array, bound: Array | float, where: str) -> None:
+    nan = np.isnan(exact)
+    require(np.array_equal(np.isnan(found), nan), f"{where}: NaN in other places")
+    wrong = ~nan & ~(np.abs(found - exact) <= bound)
+    require(not wrong.any(), f"{where}: wrong at {np.argwhere(wrong)[:1].tolist()}")
+
+
+def guarded(operand: Operand, values: Array) -> Array:
+    """A copy of `values` that ends where a page begins that cannot be touched."""
+    size = operand.span * values.itemsize
+    room = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+    pages = mmap.mmap(-1, room + mmap.PAGESIZE)
+    base = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+    failed = ctypes.CDLL(None).mprotect(
+        ctypes.c_void_p(base + room), ctypes.c_size_t(mmap.PAGESIZE), 0
+    )
+    require(not failed, "mprotect")
+    memory = np.frombuffer(pages, values.dtype, operand.span, room - size)
+    array = over(operand, memory)
+    array[...] = values
+    return array
+
+
+def require_gaps(operand: Operand, array: Array, where: str) -> None:
+    """Between the rows there is still `GAP`."""
+    if len(operand.shape) != 2 or array.size == 0 or operand.strides[0] == operand.shape[1]:
+        return
+    rows, columns = operand.shape
+    gaps = np.lib.stride_tricks.as_strided(
+        array, (rows - 1, operand.strides[0]), (array.strides[0], array.itemsize)
+    )[:, columns:]
+    require(bool((gaps == GAP).all()), f"{where}: written between its rows")
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise AssertionError(message)

@@ -1,0 +1,179 @@
+"""Apply one wrong edit at a time, in memory, and see whether the battery notices.
+
+    python harness.py TABLE.toml        one line of JSON for each mutant: its name and what became of it
+
+The process imports everything once and forks for each mutant. The child forgets gemmir, imports it
+again with one source replaced, and runs the battery: an error, a crash and 20 seconds without an
+end all mean that the mutant is caught. Nothing is written to disk.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import json
+import os
+import pkgutil
+import runpy
+import signal
+import sys
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Final, NoReturn
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+BATTERY: Final = Path(__file__).with_name("battery.py")
+SECONDS: Final = 20
+AT_ONCE: Final = 2
+"""Children that run at the same time."""
+
+MESSAGE_BYTES: Final = 400
+"""How much of an error a child reports: less than a pipe holds, so that it never waits."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mutant:
+    """A wrong edit: `old` becomes `new` in `file`; `why` says what mistake that is."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    why: str
+
+    @property
+    def module(self) -> str:
+        """The import name of the file."""
+        name = self.file.removesuffix(".py").replace("/", ".")
+        return name if name.startswith("gemmir.") else f"gemmir.{name}"
+
+    def source(self) -> str:
+        """The whole file with the edit; `ValueError` unless `old` is in it exactly once."""
+        text = (ROOT / self.file).read_text()
+        if text.count(self.old) != 1:
+            raise ValueError(f"its text occurs {text.count(self.old)} times in {self.file}")
+        return text.replace(self.old, self.new)
+
+
+UNCHANGED: Final = Mutant(name="unchanged", file="gemmir/errors.py", old="", new="", why="")
+"""No edit at all: the battery must pass."""
+
+
+def read_table(path: Path) -> list[Mutant]:
+    """The mutants of a TOML file, in its order."""
+    tables = tomllib.loads(path.read_text())
+    return [Mutant(name=name, **fields) for name, fields in tables.items()]
+
+
+class _Replaced(importlib.machinery.SourceFileLoader):
+    """Loads a module from other source than that of its file."""
+
+    def __init__(self, fullname: str, path: str, source: str) -> None:
+        super().__init__(fullname, path)
+        self.source = source
+
+    def get_code(self, fullname: str) -> CodeType:
+        return compile(self.source, self.path, "exec", dont_inherit=True)
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds the one module whose source is replaced."""
+
+    def __init__(self, module: str, loader: _Replaced) -> None:
+        self.module = module
+        self.loader = loader
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname != self.module:
+            return None
+        return spec_from_file_location(fullname, self.loader.path, loader=self.loader)
+
+
+def warm_up() -> None:
+    """Import all that the battery needs, so that children find xDSL, NumPy and LLVM in memory."""
+    for package in ("gemmir.passes", "gemmir.backends.llvm", "gemmir.evaluate", "gemmir.ir"):
+        for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+            importlib.import_module(f"{package}.{module.name}")
+    runpy.run_path(str(BATTERY))
+
+
+def run_child(mutant: Mutant, source: str | None, report: int) -> NoReturn:
+    """In the child: run the battery on the mutated tree and exit; the first error to `report`."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(SECONDS)
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    for name in [n for n in sys.modules if n.split(".")[0] == "gemmir"]:
+        del sys.modules[name]
+    if source is not None:
+        loader = _Replaced(mutant.module, str(ROOT / mutant.file), source)
+        sys.meta_path.insert(0, _Finder(mutant.module, loader))
+    try:
+        runpy.run_path(str(BATTERY))["run"]()
+    except BaseException as error:
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        os.write(report, message.encode()[:MESSAGE_BYTES])
+        os._exit(1)
+    os._exit(0)
+
+
+def start(mutant: Mutant) -> tuple[int, int]:
+    """Fork a child for `mutant`; returns its process id and where its message can be read."""
+    source = None if mutant is UNCHANGED else mutant.source()
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        run_child(mutant, source, writing)
+    os.close(writing)
+    return child, reading
+
+
+def outcome(status: int, message: str) -> str:
+    """What became of a child: "survived", or how it was caught."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        return "timeout" if number == signal.SIGALRM else signal.Signals(number).name
+    return "survived" if os.WEXITSTATUS(status) == 0 else message
+
+
+def run_all(mutants: Sequence[Mutant]) -> Iterator[tuple[str, str]]:
+    """Name and outcome of each mutant, as they end."""
+    waiting = list(mutants)
+    running: dict[int, tuple[Mutant, int]] = {}
+    while waiting or running:
+        while waiting and len(running) < AT_ONCE:
+            mutant = waiting.pop(0)
+            try:
+                child, reading = start(mutant)
+            except ValueError as error:
+                yield mutant.name, f"stale: {error}"
+                continue
+            running[child] = (mutant, reading)
+        if running:
+            child, status = os.wait()
+            mutant, reading = running.pop(child)
+            with os.fdopen(reading, "rb") as pipe:
+                message = pipe.read().decode(errors="replace")
+            yield mutant.name, outcome(status, message)
+
+
+def main() -> None:
+    """Run the table named on the command line, the unchanged tree first."""
+    warm_up()
+    for name, found in run_all([UNCHANGED, *read_table(Path(sys.argv[1]))]):
+        print(json.dumps({"name": name, "outcome": found}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

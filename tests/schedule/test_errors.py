@@ -1,0 +1,200 @@
+"""Every way in which a schedule can be wrong: its code, its numbers and the nearest legal choice."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from xdsl.context import Context
+from xdsl.dialects.builtin import ModuleOp, i32
+from xdsl.dialects.memref import AllocOp
+from xdsl.passes import ModulePass
+
+import gemmir
+from gemmir import Gemm, PassPipeline, Schedule
+from gemmir.errors import ScheduleError
+from gemmir.ir.build import build
+from gemmir.ir.context import parse_module
+from gemmir.lowering import run_passes, run_stages
+
+MATRIX = Gemm(m=12, n=16, k=8)
+STACK = Gemm(m=12, n=16, k=8, batch=2)
+NARROW = Gemm(m=1, n=8, k=1)
+BIASED = Gemm(m=12, n=16, k=8, epilogue="bias")
+ADDED = Gemm(m=12, n=16, k=8, beta=1.0)
+LARGE = Gemm(m=4096, n=4096, k=4096)
+
+TILES = "tile{loops=n,m sizes=16,4},"
+SUM = "promote{operand=c to=registers},"
+VECTOR = "vectorize{with=fma width=8}"
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A schedule that is refused: with which code, and what message and hint say."""
+
+    code: str
+    gemm: Gemm
+    schedule: str
+    says: str
+    hint: str
+
+
+WRONG = (
+    Wrong("GEM0301", MATRIX, f"{TILES}{SUM}{VECTOR},{TILES}", "no gemmir.gemm", "before vectorize"),
+    Wrong("GEM0301", MATRIX, f"{SUM}{VECTOR},{VECTOR}", "no gemmir.gemm", "before vectorize"),
+    Wrong("GEM0302", MATRIX, "tiel{loops=m sizes=4}", "no pass 'tiel'", "use tile"),
+    Wrong("GEM0303", MATRIX, "tile{loops=m size=4}", "no parameter 'size'", "loops, sizes, over"),
+    Wrong("GEM0303", MATRIX, "unroll{loop=k}", "unroll needs factor", "unroll{factor="),
+    Wrong("GEM0304", MATRIX, "unroll{loop=k factor=two}", "'two'", "loop, factor"),
+    Wrong("GEM0305", MATRIX, "unroll{loop=k", "cannot be read", "NAME{parameter=value"),
+    Wrong(
+        "GEM0310",
+        MATRIX,
+        "promote{operand=b to=l3 layout=panel:8},tile{loops=n sizes=16},tile{loops=k sizes=4}",
+        "16 along n does not lie in one panel of 8",
+        "tile n by 8",
+    ),
+    Wrong("GEM0311", MATRIX, f"{TILES}{SUM}vectorize{{with=fma width=3}}", "width=3", "power of"),
+    Wrong("GEM0312", MATRIX, f"tile{{loops=n sizes=16}},{SUM}{VECTOR}", "12*2 + 2 + 1 = 27", "6"),
+    Wrong(
+        "GEM0312",
+        Gemm(m=1, n=400, k=8),
+        f"{SUM}{VECTOR}",
+        "1*50 + 50 + 1 = 101 vector registers",
+        "tile n smaller",
+    ),
+    Wrong(
+        "GEM0313",
+        LARGE,
+        "promote{operand=a to=l2 layout=panel:4}",
+        "a tile of 4096 x 4096 is 67108864 bytes",
+        "tile m by at most",
+    ),
+    Wrong(
+        "GEM0313",
+        Gemm(m=8, n=8, k=2**24),
+        "promote{operand=b to=l1 layout=panel:8}",
+        "b tile of 8 x 16777216",
+        "tile k smaller",
+    ),
+    Wrong("GEM0320", MATRIX, "tile{loops=m,n sizes=4}", "2 loops and 1 sizes", "one size a loop"),
+    Wrong("GEM0321", MATRIX, "tile{loops=m,m sizes=4,2}", "cannot name 'm'", "m, n, k"),
+    Wrong("GEM0321", MATRIX, "tile{loops=batch sizes=1}", "cannot name 'batch'", "m, n, k"),
+    Wrong("GEM0322", MATRIX, "tile{loops=m sizes=5 edges=pad}", "edges='pad'", "clip or overlap"),
+    Wrong("GEM0323", MATRIX, "tile{loops=m sizes=4 over=warps}", "'warps' is no unit", "cores"),
+    Wrong("GEM0324", MATRIX, "tile{loops=k sizes=4 over=cores}", "over cores", "one of m, n or"),
+    Wrong("GEM0324", MATRIX, "tile{loops=m,n sizes=4,4 over=cores}", "m,n", "one of m, n or"),
+    Wrong("GEM0325", STACK, "tile{loops=m sizes=4}", "of a batch", "batch first"),
+    Wrong("GEM0326", MATRIX, "tile{loops=m sizes=0}", "m cannot be cut by 0", "use 1"),
+    Wrong("GEM0326", STACK, "tile{loops=batch sizes=2}", "batch cannot be cut by 2", "use 1"),
+    Wrong("GEM0326", Gemm(m=4, n=4, k=0), "tile{loops=k sizes=1}", "k=0", "leave k out"),
+    Wrong("GEM0327", MATRIX, "tile{loops=k sizes=3 edges=overlap}", "k", "clip"),
+    Wrong("GEM0327", MATRIX, "tile{loops=k sizes=3 edges=peel}", "k", "clip"),
+    Wrong("GEM0327", ADDED, "tile{loops=m sizes=5 edges=overlap}", "m=12 by 5", "beta=0"),
+    Wrong("GEM0327", MATRIX, "tile{loops=m sizes=5 edges=overlap over=cores}", "cores", "clip"),
+    Wrong(
+        "GEM0327",
+        MATRIX,
+        "tile{loops=m sizes=5},tile{loops=m sizes=2 edges=peel}",
+        "no fixed size",
+        "clip",
+    ),
+    Wrong(
+        "GEM0327",
+        MATRIX,
+        "promote{operand=a to=l2 layout=panel:5},tile{loops=m sizes=5 edges=overlap}",
+        "inside packed panels",
+        "use clip",
+    ),
+    Wrong("GEM0328", MATRIX, f"{TILES}{SUM}tile{{loops=k sizes=4}}", "in registers", "before pro"),
+    Wrong(
+        "GEM0329",
+        MATRIX,
+        "promote{operand=a to=l2 layout=panel:4},tile{loops=m sizes=6}",
+        "m by 6 would begin tiles inside panels of 4",
+        "tile m by 4",
+    ),
+    Wrong("GEM0330", MATRIX, "promote{operand=a to=smem layout=panel:4}", "'smem'", "l1, l2, l3"),
+    Wrong("GEM0331", MATRIX, "promote{operand=a to=l2}", "layout=None of a", "panel:16"),
+    Wrong("GEM0331", MATRIX, "promote{operand=b to=l2 layout=panel:0}", "panel:0", "panel:WIDTH"),
+    Wrong(
+        "GEM0332",
+        MATRIX,
+        "promote{operand=a to=l2 layout=panel:4},promote{operand=a to=l1 layout=panel:4}",
+        "a is packed already",
+        "",
+    ),
+    Wrong("GEM0333", STACK, "promote{operand=a to=l2 layout=panel:4}", "batch", "tile batch by 1"),
+    Wrong("GEM0333", STACK, SUM.rstrip(","), "batch", "tile batch by 1"),
+    Wrong("GEM0334", MATRIX, "promote{operand=c to=l1}", "to=l1", "to=registers"),
+    Wrong(
+        "GEM0334", MATRIX, "promote{operand=c to=registers layout=panel:4}", "panel:4", "no layout"
+    ),
+    Wrong("GEM0335", MATRIX, f"{TILES}{SUM}{SUM}", "registers already", ""),
+    Wrong("GEM0336", MATRIX, "promote{operand=d to=l1}", "operand='d'", "use a, b or c"),
+    Wrong(
+        "GEM0337",
+        MATRIX,
+        "promote{operand=a to=l2 layout=panel:4 prefetch=true}",
+        "prefetch is for operand=c",
+        "leave it out",
+    ),
+    Wrong("GEM0340", MATRIX, "interchange{order=m,n}", "of the nest none", "name the innermost"),
+    Wrong("GEM0340", MATRIX, f"{TILES}interchange{{order=m}}", "order=m", "order=m,n"),
+    Wrong("GEM0340", MATRIX, f"{TILES}interchange{{order=k,m}}", "of the nest n,m", "order=m,n"),
+    Wrong(
+        "GEM0341",
+        MATRIX,
+        f"{TILES}parallelize{{loop=n}},interchange{{order=m,n}}",
+        "over cores stays",
+        "",
+    ),
+    Wrong("GEM0350", MATRIX, "fuse-epilogue", "0 epilogues", "leave fuse-epilogue out"),
+    Wrong("GEM0350", BIASED, f"{TILES}fuse-epilogue,fuse-epilogue", "0 epilogues", "leave fuse"),
+    Wrong("GEM0360", MATRIX, f"{TILES}parallelize{{loop=m over=blocks}}", "'blocks'", "use cores"),
+    Wrong("GEM0361", MATRIX, "tile{loops=k sizes=4},parallelize{loop=k}", "k carries", "m or n"),
+    Wrong("GEM0362", MATRIX, "tile{loops=m sizes=4},parallelize{loop=n}", "no loop over n", "m"),
+    Wrong("GEM0362", MATRIX, "parallelize{loop=n}", "no loop over n", "tile first"),
+    Wrong(
+        "GEM0363", MATRIX, f"{TILES}parallelize{{loop=m}},parallelize{{loop=n}}", "already", ""
+    ),
+    Wrong(
+        "GEM0364",
+        MATRIX,
+        "tile{loops=m sizes=5 edges=overlap},parallelize{loop=m}",
+        "two cores would write",
+        "edges=clip",
+    ),
+    Wrong("GEM0370", MATRIX, f"{TILES}{SUM}vectorize{{with=mma width=8}}", "'mma'", "use fma"),
+    Wrong("GEM0372", MATRIX, f"{TILES}{VECTOR}", "C is not in registers", "promote{operand=c"),
+    Wrong(
+        "GEM0373",
+        MATRIX,
+        f"promote{{operand=a to=l2 layout=panel:2}},{TILES}{SUM}{VECTOR}",
+        "",
+        "",
+    ),
+    Wrong("GEM0380", MATRIX, f"{TILES}{SUM}{VECTOR},unroll{{loop=k factor=1}}", "factor=1", "2 or"),
+    Wrong("GEM0380", MATRIX, f"{TILES}{SUM}{VECTOR},unroll{{loop=k factor=9}}", "to 8", "2 to 8"),
+    Wrong("GEM0380", NARROW, f"{SUM}{VECTOR},unroll{{loop=k factor=2}}", "to 1", "leave unroll"),
+    Wrong("GEM0381", MATRIX, f"{TILES}unroll{{loop=k factor=2}}", "no innermost", "after vectorize"),
+    Wrong(
+        "GEM0382",
+        MATRIX,
+        f"{TILES}{SUM}{VECTOR},unroll{{loop=k factor=2}},unroll{{loop=k factor=2}}",
+        "unrolled already",
+        "one factor",
+    ),
+    Wrong("GEM0385", MATRIX, f"{TILES}{SUM}{VECTOR},expand-math", "no math.exp", "leave it out"),
+    Wrong(
+        "GEM0385",
+        Gemm(m=12, n=16, k=8, epilogue="gelu"),
+        f"{TILES}{SUM}expand-math,{VECTOR}",
+        "no math.exp on vectors",
+        "after vectorize",
+    ),
+)
+"""In the order of the codes."""
