@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, cast
 
 import compiling
 import numpy as np
@@ -95,7 +95,7 @@ def main(
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Timings of each contestant.")] = 15,
     cpu: Annotated[
-        int | None, typer.Option(min=0, help="The CPU to run on; default the last.")
+        int | None, typer.Option(min=0, help="The CPU to run on; default the idlest.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the random operands.")] = 0,
     json_file: Annotated[
@@ -228,7 +228,7 @@ def _cells(row: Row, names: Sequence[str]) -> list[str]:
 def _verdict_cells(verdict: Verdict | None, *, is_part: bool = False) -> list[str]:
     if verdict is None:
         return ["", "", ""]
-    figure = f"{verdict.value:+.1%}" if is_part else f"{verdict.value:.3f}"
+    figure = f"{verdict.value:+.2%}" if is_part else f"{verdict.value:.3f}"
     return [figure, verdict.bar, "met" if verdict.is_met else "MISSED"]
 
 
@@ -251,7 +251,7 @@ def _environment(cpu: int | None, settings: Settings, missing: Sequence[Missing]
             "llvmlite": llvmlite,
             "llvm": llvm,
         },
-        "peers": {blas.name: f"{blas.version} at {blas.path}" for blas in settings.blases},
+        "peers": {blas.name: f"{blas.version} in {blas.file}" for blas in settings.blases},
         "missing_peers": {peer.name: peer.reason for peer in missing},
         "rounds": settings.rounds,
         "seed": settings.seed,
@@ -265,7 +265,7 @@ def _head(environment: Mapping[str, Any]) -> dict[str, Any]:
     keys = ("cpu", "pinned_to", "load_average_before", "rounds", "seed")
     peers_found: dict[str, str] = environment["peers"]
     lines = {key.replace("_", " "): environment[key] for key in keys}
-    lines |= {name: text.split(" at ")[0] for name, text in peers_found.items()}
+    lines |= {name: text.split(" in ")[0] for name, text in peers_found.items()}
     lines |= {name: f"missing: {why}" for name, why in environment["missing_peers"].items()}
     return {**lines, NUMPY: environment["versions"]["numpy"]}
 
@@ -293,7 +293,7 @@ def _commit() -> str:
 def _write(
     path: Path, before: Mapping[str, Any], rows: Sequence[Row], compiled: Sequence[Compiling]
 ) -> None:
-    result = {
+    result: dict[str, Any] = {
         "command": sys.argv,
         **before,
         "load_average_after": os.getloadavg(),
@@ -301,8 +301,25 @@ def _write(
         "throughput": [asdict(row) for row in rows],
         "compile": [asdict(row) for row in compiled],
     }
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    lines = (f"{json.dumps(key)}: {_json_lines(value)}" for key, value in result.items())
+    path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     note(f"written to {path}")
+
+
+def _json_lines(value: object) -> str:
+    """JSON with each item of a list of measurements on a line, and six digits of each number."""
+    text = json.dumps(_rounded(value))
+    return text.replace("[{", "[\n{").replace('}, {"', '},\n{"').replace("}]", "}\n]")
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in cast("dict[str, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(inner) for inner in cast("list[Any]", value)]
+    return value
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from gemmir.backend import backend_for
 from gemmir.cache import ObjectCache
 from gemmir.compiler import Lowered, lower
 from gemmir.gemm import Gemm
-from gemmir.measure import Timing
+from gemmir.measure import Timing, on_one_core
 from gemmir.reference import Reference
 
 Array = npt.NDArray[Any]
@@ -161,15 +161,15 @@ def check(contestant: Contestant, expected: Reference, output: Array) -> None:
 
 @contextmanager
 def pinned(cpu: int | None) -> Generator[int | None]:
-    """Stay on one CPU, by default the last one allowed; None where the system cannot."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield None
+    """Stay on `cpu`, or on the one that `on_one_core` chooses; None where the system cannot."""
+    if cpu is None or not hasattr(os, "sched_setaffinity"):
+        with on_one_core() as core:
+            yield core
         return
     allowed = os.sched_getaffinity(0)
-    chosen = max(allowed) if cpu is None else cpu
-    os.sched_setaffinity(0, {chosen})
+    os.sched_setaffinity(0, {cpu})
     try:
-        yield chosen
+        yield cpu
     finally:
         os.sched_setaffinity(0, allowed)
 

@@ -34,12 +34,12 @@ MKL_SEQUENTIAL: Final = 1
 class Blas:
     """A loaded library: the address of its cblas function for each dtype.
 
-    `integer` is LLVM's type of its sizes.
+    `file` is its name, and `integer` is LLVM's type of its sizes.
     """
 
     name: str
     version: str
-    path: str
+    file: str
     integer: str
     addresses: Mapping[str, int]
 
@@ -85,7 +85,7 @@ def _openblas() -> Blas:
     return Blas(
         name="openblas",
         version=text.decode(),
-        path=str(paths[0]),
+        file=paths[0].name,
         integer=integer,
         addresses=_addresses(library, names),
     )
@@ -118,7 +118,7 @@ def _mkl() -> Blas:
     return Blas(
         name="mkl",
         version=" ".join(text.value.decode().split()),
-        path=str(paths[0]),
+        file=paths[0].name,
         integer="i32",
         addresses=_addresses(library, GEMM_NAMES),
     )

@@ -288,7 +288,7 @@ def _options_table(parameters: Sequence[Any]) -> str:
 
 
 def _shown(default: object) -> str:
-    return "" if default is None or default is False else f"`{str(default).lower()}`"
+    return "" if default in (None, False, "") else f"`{str(default).lower()}`"
 
 
 def _machines(page: Page, argument: str) -> str:

@@ -17,6 +17,10 @@ LEAST_ROUNDS: Final = 5
 BATCH_SECONDS: Final = 50e-6
 """A call shorter than this is repeated within one timing, so that the clock does not matter."""
 
+CORES_TRIED: Final = 16
+PROBE_ADDITIONS: Final = 1_000_000
+"""A core is tried for about 20 ms, several time slices of the scheduler."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
@@ -64,14 +68,23 @@ def _timing(times: Sequence[float]) -> Timing:
 
 @contextmanager
 def on_one_core() -> Generator[int | None]:
-    """Keep this thread on one core, and say which; None where the system cannot."""
+    """Keep this thread on the core that is least busy now, and say which.
+
+    None, with the thread left free, where the system cannot.
+    """
     if not hasattr(os, "sched_setaffinity"):
         yield None
         return
     allowed = os.sched_getaffinity(0)
-    core = max(allowed)
-    os.sched_setaffinity(0, {core})
     try:
+        core = min(sorted(allowed)[-CORES_TRIED:], key=_probe)
+        os.sched_setaffinity(0, {core})
         yield core
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+def _probe(core: int) -> float:
+    """Seconds that `core` takes for work that is always the same, long enough to be disturbed."""
+    os.sched_setaffinity(0, {core})
+    return _seconds(lambda: sum(range(PROBE_ADDITIONS)), 1)

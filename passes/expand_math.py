@@ -1,12 +1,12 @@
 """Write `math.exp` on vectors as arithmetic that every vector unit has.
 
-    exp(x) = 2**i * p(r),   i = round(x / ln 2),   r = x - i * ln 2,   |r| <= ln 2 / 2
+    exp(x) = 2**(i-1) * 2 p(r),   i = round(x / ln 2),   r = x - i * ln 2,   |r| <= ln 2 / 2
 
-p is a polynomial by Horner's rule and 2**i is put together from exponent bits (Cody and Waite,
-Software Manual for the Elementary Functions, 1980, chapter 6; ln 2 is split in two so that r is
-exact). The error is below 2 units in the last place where the result is normal; arguments are
-clamped to the range in which it is, so that there is no overflow to infinity: where exp would
-overflow the largest power is returned, and where it would underflow the least.
+p is a polynomial by Horner's rule and 2**(i-1), which is finite wherever exp(x) is, is put together
+from exponent bits (Cody and Waite, Software Manual for the Elementary Functions, 1980, chapter 6;
+ln 2 is split in two so that r is exact). The error is below 2 units in the last place. Arguments
+are clamped to `ExpFormat.low` and `high`, where the result is within a factor of 1.5 of the least
+normal and of the greatest number: there is no infinity, no zero and no denormal number.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ from gemmir.ir.index import before, entry_constant
 
 @dataclass(frozen=True, kw_only=True)
 class ExpFormat:
-    """What exp needs to know of an IEEE format."""
+    """What exp needs to know of an IEEE format.
+
+    `low` is where 2**(i-1) is still normal, `high` where exp is still finite.
+    """
 
     low: float
     high: float
@@ -54,13 +57,13 @@ class ExpFormat:
 
     @property
     def coefficients(self) -> tuple[float, ...]:
-        """Taylor coefficients of exp, highest first; on |r| <= ln 2 / 2 the rest is below 1 ulp."""
-        return tuple(1 / pymath.factorial(n) for n in range(self.degree, -1, -1))
+        """Taylor coefficients of 2 exp, highest first; on |r| <= ln 2 / 2 the rest is below 1 ulp."""
+        return tuple(2 / pymath.factorial(n) for n in range(self.degree, -1, -1))
 
 
 F32: Final = ExpFormat(
-    low=-87.0,
-    high=88.0,
+    low=-86.98,
+    high=88.72,
     ln2_high=0.693359375,
     ln2_low=-2.12194440e-4,
     degree=7,
@@ -70,7 +73,7 @@ F32: Final = ExpFormat(
 )
 F64: Final = ExpFormat(
     low=-708.0,
-    high=709.0,
+    high=709.78,
     ln2_high=6.93145751953125e-1,
     ln2_low=1.42860682030941723212e-6,
     degree=13,
@@ -126,11 +129,11 @@ def expand_exp(op: math.ExpOp) -> None:
 
 
 def _power_of_two(v: _Vectors, shifted: SSAValue, format_: ExpFormat) -> SSAValue:
-    """2**i for the integer i that lies in the low bits of `shifted`, by writing its exponent."""
+    """2**(i-1) for the integer i in the low bits of `shifted`, by writing its exponent."""
     insert = v.builder.insert
     made = VectorType(format_.bits, v.made.get_shape())
     integer = insert(arith.BitcastOp(shifted, made)).result
-    biased = insert(arith.AddiOp(integer, v.integers(format_.bias, format_.bits))).result
+    biased = insert(arith.AddiOp(integer, v.integers(format_.bias - 1, format_.bits))).result
     shift = v.integers(format_.mantissa_bits, format_.bits)
     bits = insert(arith.ShLIOp(biased, shift)).result
     return insert(arith.BitcastOp(bits, v.made)).result

@@ -23,7 +23,14 @@ from gemmir.schedule import Schedule
 Array = npt.NDArray[Any]
 
 AROUND_TILES: Final = tuple(
-    sorted({size * tiles + extra for size in (4, 6, 8, 16) for tiles in (1, 2, 3) for extra in (-1, 0, 1)})
+    sorted(
+        {
+            size * tiles + extra
+            for size in (4, 6, 8, 16)
+            for tiles in (1, 2, 3)
+            for extra in (-1, 0, 1)
+        }
+    )
 )
 """Extents at which the last tile of a usual size is full, has one element, or lacks one."""
 
@@ -51,7 +58,9 @@ def epilogues(draw: st.DrawFn) -> str:
 
 
 @st.composite
-def problems(draw: st.DrawFn, most: int = 70, batches: Sequence[int | None] = (None, 0, 1, 3)) -> Gemm:
+def problems(
+    draw: st.DrawFn, most: int = 70, batches: Sequence[int | None] = (None, 0, 1, 3)
+) -> Gemm:
     """Problems of every kind with extents up to `most`."""
     gemm = Gemm(
         m=draw(extents(most)),
@@ -335,7 +344,8 @@ def _cut(version: Version, cuts: Mapping[str, int], edges: str) -> list[Version]
     """The versions that a tile pass makes of one."""
     choices = [version[name].cut(size, edges) for name, size in cuts.items()]
     return [
-        {**version, **dict(zip(cuts, chosen, strict=True))} for chosen in itertools.product(*choices)
+        {**version, **dict(zip(cuts, chosen, strict=True))}
+        for chosen in itertools.product(*choices)
     ]
 
 

@@ -97,7 +97,10 @@ def test_empty_problems(sizes: tuple[int, int, int], beta: float) -> None:
     m, n, k = sizes
     gemm = Gemm(m=m, n=n, k=k, beta=beta, epilogue="bias+silu")
     arrays = arrays_for(gemm)
-    for schedule in (None, "promote{operand=c to=registers},vectorize{with=fma width=4},expand-math"):
+    for schedule in (
+        None,
+        "promote{operand=c to=registers},vectorize{with=fma width=4},expand-math",
+    ):
         kernel = gemmir.lower(gemm, schedule=schedule).compile()
         assert furthest(gemm, arrays, run(kernel, arrays)) <= 1
 

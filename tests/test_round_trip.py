@@ -120,7 +120,9 @@ def test_constants_are_printed_to_the_bit(dtype: str, alpha: float) -> None:
     ],
 )
 def test_dense_floats_may_be_written_as_bits(literal: str, expected: list[float]) -> None:
-    text = f"func.func @f() {{\n%c = arith.constant dense<{literal}> : vector<3xf32>\nfunc.return\n}}"
+    text = (
+        f"func.func @f() {{\n%c = arith.constant dense<{literal}> : vector<3xf32>\nfunc.return\n}}"
+    )
     module = parse_module(text)
     (constant,) = (op for op in module.walk() if isinstance(op, arith.ConstantOp))
     assert isinstance(constant.value, DenseIntOrFPElementsAttr)

@@ -116,9 +116,13 @@ class View:
 
 @dataclass(frozen=True, kw_only=True)
 class Contraction:
-    """`out += lhs @ rhs` on views of the operands; `swapped` where lhs is the second input."""
+    """`out += lhs @ rhs` on views of the operands; `swapped` where lhs is the second input.
+
+    `order` says for each dimension of `out` which dimension of the output operand it is.
+    """
 
     swapped: bool
+    order: tuple[int, ...]
     lhs: View
     rhs: View
     out: View
@@ -182,7 +186,7 @@ def _is_multiply_add(block: Block) -> bool:
 
 def _dimensions(op: StructuredOp) -> list[tuple[int, ...]]:
     """For each operand, the loop dimension that runs along each of its own dimensions."""
-    maps = op.DEFAULT_MAPS if op.indexing_maps is None else _given_maps(op, op.indexing_maps)
+    maps = op.DEFAULT_MAPS if op.indexing_maps is None else given_maps(op, op.indexing_maps)
     if maps is None:
         refuse(op, "has no indexing_maps")
     if len(maps) != 3:
@@ -198,7 +202,8 @@ def _dimensions(op: StructuredOp) -> list[tuple[int, ...]]:
     return found
 
 
-def _given_maps(op: StructuredOp, given: ArrayAttr[Attribute]) -> list[AffineMap]:
+def given_maps(op: StructuredOp, given: ArrayAttr[Attribute]) -> list[AffineMap]:
+    """The affine maps of the attribute `given`; refuses anything else in it."""
     maps = [m.data for m in given if isinstance(m, AffineMapAttr)]
     if len(maps) != len(given):
         refuse(op, "indexing_maps must be affine maps")
@@ -266,7 +271,7 @@ def _require_iterators(op: StructuredOp, roles: Mapping[str, int]) -> None:
         return
     given = list(op.ITERATORS or ())
     if op.iterator_types is not None:
-        given = [_iterator(op, attribute) for attribute in op.iterator_types]
+        given = [iterator_of(op, attribute) for attribute in op.iterator_types]
     if len(given) != len(roles):
         refuse(op, f"has {len(given)} iterator_types; expected {len(roles)}")
     for role, dimension in roles.items():
@@ -275,7 +280,8 @@ def _require_iterators(op: StructuredOp, roles: Mapping[str, int]) -> None:
             refuse(op, f"dimension d{dimension} is {given[dimension]}, but acts as {role}")
 
 
-def _iterator(op: Operation, attribute: Attribute) -> str:
+def iterator_of(op: Operation, attribute: Attribute) -> str:
+    """What an iterator type is called, in either of its spellings."""
     if isinstance(attribute, StringAttr):
         return attribute.data
     if isinstance(attribute, IteratorTypeAttr):
@@ -300,8 +306,10 @@ def _oriented(
 ) -> Contraction:
     """The product with its factors in the order that makes rows of the output contiguous."""
 
+    batch = [roles["batch"]] if "batch" in roles else []
+
     def view(operand: int, rows: int, columns: int) -> View:
-        wanted = [*([roles["batch"]] if "batch" in roles else []), rows, columns]
+        wanted = [*batch, rows, columns]
         strides = dict(zip(maps[operand], layouts[operand].strides, strict=True))
         return View(
             shape=tuple(extents[d] for d in wanted),
@@ -317,6 +325,7 @@ def _oriented(
     _require_distinct_elements(op, view(2, m, n))
     return Contraction(
         swapped=swapped,
+        order=tuple(maps[2].index(dimension) for dimension in (*batch, m, n)),
         lhs=view(lhs, m, k),
         rhs=view(rhs, k, n),
         out=view(2, m, n),

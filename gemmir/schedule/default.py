@@ -72,11 +72,19 @@ class RegisterTile:
 
 
 def register_tiles(machine: CpuMachine, lanes: int) -> Iterator[RegisterTile]:
-    """Every tile whose sums, row of B and broadcast element of A fit the registers."""
+    """Every tile that leaves room for a row of B and elements of A beside its sums."""
     for vectors in range(1, machine.vector_registers // 2):
-        most = (machine.vector_registers - 1 - vectors) // vectors
-        for rows in range(1, most + 1):
+        for rows in range(1, _most_rows(machine, vectors) + 1):
             yield RegisterTile(rows=rows, vectors=vectors, lanes=lanes)
+
+
+def _most_rows(machine: CpuMachine, vectors: int) -> int:
+    """Rows of a tile `vectors` wide: its sums take three quarters of the registers at most.
+
+    More would fit, but LLVM loads ahead and would spill them.
+    """
+    registers = machine.vector_registers
+    return min(registers - 1 - vectors, registers * 3 // 4) // vectors
 
 
 def default_schedule(gemm: Gemm, machine: CpuMachine, threads: int = 1) -> Schedule:
@@ -267,16 +275,17 @@ def _packed_tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
     """Two vectors wide and as many rows as the registers hold: 6 x 16 for f32 on AVX2."""
     lanes = _lanes(gemm, machine)
     vectors = 2 if gemm.n > lanes else 1
-    rows = (machine.vector_registers - 1 - vectors) // vectors
-    return RegisterTile(rows=min(rows, max(gemm.m, 1)), vectors=vectors, lanes=lanes)
+    rows = min(_most_rows(machine, vectors), max(gemm.m, 1))
+    return RegisterTile(rows=rows, vectors=vectors, lanes=lanes)
 
 
 def _half_packed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """All of B packed into L2, A read where it lies."""
     tile = _packed_tile(gemm, machine)
     edges = "" if gemm.m % tile.rows == 0 else " edges=peel" if gemm.beta else " edges=overlap"
-    yield f"promote{{operand=b to=l2 layout=panel:{tile.columns}}}"
-    yield f"tile{{loops=n sizes={tile.columns}}}"
+    columns = min(tile.columns, gemm.n)
+    yield f"promote{{operand=b to=l2 layout=panel:{columns}}}"
+    yield f"tile{{loops=n sizes={columns}}}"
     yield f"tile{{loops=m sizes={tile.rows}{edges}}}"
     yield "promote{operand=c to=registers prefetch=true}"
 
@@ -287,10 +296,11 @@ def _packed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     item = _item_bytes(gemm)
     kc = _balanced(gemm.k, machine.l1_bytes // (tile.columns * item), K_STEPS_PER_ITERATION)
     mc = _balanced(gemm.m, max(machine.l3_bytes // 8 // (kc * item), 1), tile.rows)
-    nc = _balanced(gemm.n, max(machine.l2_bytes * 3 // 8 // (kc * item), 1), tile.columns)
+    columns = min(tile.columns, gemm.n)
+    nc = _balanced(gemm.n, max(machine.l2_bytes * 3 // 8 // (kc * item), 1), columns)
     yield f"tile{{loops=m,k sizes={mc},{kc}}}"
     yield f"promote{{operand=a to=l3 layout=panel:{tile.rows}}}"
     yield f"tile{{loops=n sizes={nc}}}"
-    yield f"promote{{operand=b to=l2 layout=panel:{tile.columns}}}"
-    yield f"tile{{loops=m,n sizes={tile.rows},{tile.columns}}}"
+    yield f"promote{{operand=b to=l2 layout=panel:{columns}}}"
+    yield f"tile{{loops=m,n sizes={tile.rows},{columns}}}"
     yield "promote{operand=c to=registers prefetch=true}"

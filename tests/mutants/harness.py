@@ -1,6 +1,6 @@
 """Apply one wrong edit at a time, in memory, and see whether the battery notices.
 
-    python harness.py TABLE.toml        one line of JSON for each mutant: its name and what became of it
+    python harness.py TABLE.toml        a line of JSON for each mutant: name and outcome
 
 The process imports everything once and forks for each mutant. The child forgets gemmir, imports it
 again with one source replaced, and runs the battery: an error, a crash and 20 seconds without an
@@ -31,6 +31,9 @@ BATTERY: Final = Path(__file__).with_name("battery.py")
 SECONDS: Final = 20
 AT_ONCE: Final = 2
 """Children that run at the same time."""
+
+THREADS: Final = 2
+"""Threads of a team in a child."""
 
 MESSAGE_BYTES: Final = 400
 """How much of an error a child reports: less than a pipe holds, so that it never waits."""
@@ -120,7 +123,7 @@ def run_child(mutant: Mutant, source: str | None, report: int) -> NoReturn:
         loader = _Replaced(mutant.module, str(ROOT / mutant.file), source)
         sys.meta_path.insert(0, _Finder(mutant.module, loader))
     try:
-        runpy.run_path(str(BATTERY))["run"]()
+        runpy.run_path(str(BATTERY))["run"](stages=not mutant.file.startswith("backends/"))
     except BaseException as error:
         message = " ".join(f"{type(error).__name__}: {error}".split())
         os.write(report, message.encode()[:MESSAGE_BYTES])
@@ -170,6 +173,7 @@ def run_all(mutants: Sequence[Mutant]) -> Iterator[tuple[str, str]]:
 
 def main() -> None:
     """Run the table named on the command line, the unchanged tree first."""
+    os.environ["OMP_NUM_THREADS"] = str(THREADS)
     warm_up()
     for name, found in run_all([UNCHANGED, *read_table(Path(sys.argv[1]))]):
         print(json.dumps({"name": name, "outcome": found}), flush=True)

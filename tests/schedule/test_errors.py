@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp, i32
-from xdsl.dialects.memref import AllocOp
 from xdsl.passes import ModulePass
 
 import gemmir
@@ -44,7 +44,9 @@ class Wrong:
 
 WRONG = (
     Wrong("GEM0301", MATRIX, f"{TILES}{SUM}{VECTOR},{TILES}", "no gemmir.gemm", "before vectorize"),
-    Wrong("GEM0301", MATRIX, f"{SUM}{VECTOR},{VECTOR}", "no gemmir.gemm", "before vectorize"),
+    Wrong(
+        "GEM0301", MATRIX, f"{TILES}{SUM}{VECTOR},{VECTOR}", "no gemmir.gemm", "before vectorize"
+    ),
     Wrong("GEM0302", MATRIX, "tiel{loops=m sizes=4}", "no pass 'tiel'", "use tile"),
     Wrong("GEM0303", MATRIX, "tile{loops=m size=4}", "no parameter 'size'", "loops, sizes, over"),
     Wrong("GEM0303", MATRIX, "unroll{loop=k}", "unroll needs factor", "unroll{factor="),
@@ -52,8 +54,8 @@ WRONG = (
     Wrong("GEM0305", MATRIX, "unroll{loop=k", "cannot be read", "NAME{parameter=value"),
     Wrong(
         "GEM0310",
-        MATRIX,
-        "promote{operand=b to=l3 layout=panel:8},tile{loops=n sizes=16},tile{loops=k sizes=4}",
+        Gemm(m=4, n=32, k=8),
+        "promote{operand=b to=l3 layout=panel:8},tile{loops=n sizes=16}",
         "16 along n does not lie in one panel of 8",
         "tile n by 8",
     ),
@@ -158,9 +160,7 @@ WRONG = (
     Wrong("GEM0361", MATRIX, "tile{loops=k sizes=4},parallelize{loop=k}", "k carries", "m or n"),
     Wrong("GEM0362", MATRIX, "tile{loops=m sizes=4},parallelize{loop=n}", "no loop over n", "m"),
     Wrong("GEM0362", MATRIX, "parallelize{loop=n}", "no loop over n", "tile first"),
-    Wrong(
-        "GEM0363", MATRIX, f"{TILES}parallelize{{loop=m}},parallelize{{loop=n}}", "already", ""
-    ),
+    Wrong("GEM0363", MATRIX, f"{TILES}parallelize{{loop=m}},parallelize{{loop=n}}", "already", ""),
     Wrong(
         "GEM0364",
         MATRIX,
@@ -173,14 +173,16 @@ WRONG = (
     Wrong(
         "GEM0373",
         MATRIX,
-        f"promote{{operand=a to=l2 layout=panel:2}},{TILES}{SUM}{VECTOR}",
-        "",
-        "",
+        f"tile{{loops=m sizes=4}},promote{{operand=a to=l2 layout=panel:6}},{SUM}{VECTOR}",
+        "tiles of 4 along m read panels of 6",
+        "tile m by 6, or promote with panel:4",
     ),
     Wrong("GEM0380", MATRIX, f"{TILES}{SUM}{VECTOR},unroll{{loop=k factor=1}}", "factor=1", "2 or"),
     Wrong("GEM0380", MATRIX, f"{TILES}{SUM}{VECTOR},unroll{{loop=k factor=9}}", "to 8", "2 to 8"),
     Wrong("GEM0380", NARROW, f"{SUM}{VECTOR},unroll{{loop=k factor=2}}", "to 1", "leave unroll"),
-    Wrong("GEM0381", MATRIX, f"{TILES}unroll{{loop=k factor=2}}", "no innermost", "after vectorize"),
+    Wrong(
+        "GEM0381", MATRIX, f"{TILES}unroll{{loop=k factor=2}}", "no innermost", "after vectorize"
+    ),
     Wrong(
         "GEM0382",
         MATRIX,
@@ -198,3 +200,120 @@ WRONG = (
     ),
 )
 """In the order of the codes."""
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda w: f"{w.code}-{w.schedule[:40]}")
+def test_a_wrong_schedule(wrong: Wrong) -> None:
+    with pytest.raises(ScheduleError) as found:
+        gemmir.lower(wrong.gemm, target="cpu:x86-64-v3", schedule=wrong.schedule)
+    assert found.value.code == wrong.code
+    assert found.value.exit_code == 5
+    assert wrong.says in found.value.message
+    assert wrong.hint in found.value.hint
+
+
+def code_of(call: Callable[[], object]) -> str:
+    """The code of the `ScheduleError` that `call` raises."""
+    with pytest.raises(ScheduleError) as found:
+        call()
+    return found.value.code
+
+
+def test_a_stage_without_its_schedule_cannot_go_on() -> None:
+    stage = gemmir.lower(MATRIX, schedule=f"{TILES}{SUM}{VECTOR}").stages["01-tile"].text
+    bare = re.sub(r" attributes \{gemmir.schedule = .*\} \{", " {", stage)
+    assert bare != stage
+    assert code_of(lambda: gemmir.lower_text(bare)) == "GEM0314"
+
+
+def test_a_schedule_file_that_cannot_be_read(tmp_path: Path) -> None:
+    missing = tmp_path / "fast.schedule"
+    assert code_of(lambda: gemmir.lower(MATRIX, schedule=missing)) == "GEM0315"
+    missing.write_bytes(b"\xff\xfe")
+    assert code_of(lambda: gemmir.lower(MATRIX, schedule=missing)) == "GEM0315"
+
+
+def test_a_schedule_file(tmp_path: Path) -> None:
+    stored = tmp_path / "small.schedule"
+    stored.write_text(f"{TILES}\n{SUM}  # six by two vectors\n{VECTOR}\n")
+    lowered = gemmir.lower(MATRIX, schedule=stored)
+    assert str(lowered.schedule) == f"{TILES}{SUM}{VECTOR}"
+
+
+def run(module: ModuleOp, schedule: str) -> None:
+    """The passes alone: without what is known of the problem and the machine."""
+    run_passes(module, Schedule.parse(schedule))
+
+
+def test_no_vector_has_no_lanes() -> None:
+    schedule = f"{TILES}{SUM}vectorize{{with=fma width=0}}"
+    assert code_of(lambda: run(build(MATRIX), schedule)) == "GEM0371"
+
+
+OVERLAPPED = """
+func.func @gemm(%a: memref<5x4xf32>, %b: memref<4x8xf32>, %c: memref<5x8xf32>) {
+  %zero = arith.constant 0 : index
+  %one = arith.constant 1 : index
+  %two = arith.constant 2 : index
+  %four = arith.constant 4 : index
+  %five = arith.constant 5 : index
+  scf.for %p = %zero to %four step %two {
+    scf.for %i = %zero to %five step %four {
+      %at = arith.minsi %i, %one : index
+      %a1 = memref.subview %a[%at, %p] [4, 2] [1, 1]
+        : memref<5x4xf32> to memref<4x2xf32, strided<[4, 1], offset: ?>>
+      %b1 = memref.subview %b[%p, 0] [2, 8] [1, 1]
+        : memref<4x8xf32> to memref<2x8xf32, strided<[8, 1], offset: ?>>
+      %c1 = memref.subview %c[%at, 0] [4, 8] [1, 1]
+        : memref<5x8xf32> to memref<4x8xf32, strided<[8, 1], offset: ?>>
+      gemmir.gemm %a1, %b1, %c1 alpha 1.0 : f64 beta 0.0 : f64
+        : memref<4x2xf32, strided<[4, 1], offset: ?>>,
+          memref<2x8xf32, strided<[8, 1], offset: ?>>, memref<4x8xf32, strided<[8, 1], offset: ?>>
+    } {gemmir.dim = "m"}
+  } {gemmir.dim = "k"}
+  func.return
+}
+"""
+
+
+def test_k_cannot_move_across_tiles_that_overlap() -> None:
+    module = parse_module(OVERLAPPED)
+    assert code_of(lambda: run(module, "interchange{order=m,k}")) == "GEM0342"
+
+
+def test_an_epilogue_of_another_array_cannot_be_fused() -> None:
+    text = str(build(BIASED))
+    other = re.sub(
+        r"outs\(%c : (.*)\) \{", r"outs(%bias_rows : memref<12x16xf32, strided<[0, 1]>>) {", text
+    )
+    assert other != text
+    assert code_of(lambda: run(parse_module(other), "fuse-epilogue")) == "GEM0351"
+
+
+@dataclass(frozen=True)
+class Broken(ModulePass):
+    """Leaves a gemmir.gemm whose alpha is no number."""
+
+    name = "gemmir-broken"
+
+    def apply(self, ctx: Context, op: ModuleOp) -> None:
+        for gemm in [o for o in op.walk() if o.name == "gemmir.gemm"]:
+            gemm.properties["alpha"] = i32
+
+
+def test_a_pass_that_leaves_invalid_ir() -> None:
+    schedule = PassPipeline([Broken()])
+    assert code_of(lambda: run_passes(build(MATRIX), schedule)) == "GEM0390"
+    assert code_of(lambda: list(run_stages(build(MATRIX), schedule))) == "GEM0390"
+
+
+def raised_in_sources() -> set[str]:
+    """The codes of schedules that occur in the package."""
+    root = Path(gemmir.__file__).parent
+    sources = [*root.rglob("*.py"), *(root / "passes").glob("*.py")]
+    return {code for path in sources for code in re.findall(r'"(GEM03\d\d)"', path.read_text())}
+
+
+def test_every_code_is_provoked_here() -> None:
+    here = set(re.findall(r'"(GEM03\d\d)"', Path(__file__).read_text()))
+    assert here == raised_in_sources()

@@ -1,0 +1,88 @@
+"""Default schedules: legal and within the machine, for every machine and any problem."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+import gemmir
+from gemmir import Gemm, Schedule
+from gemmir.machine import machine_for, targets
+from gemmir.machine.cpu import SHIPPED
+from gemmir.schedule import check_fits
+from gemmir.schedule.default import default_schedule
+from tests.strategies import epilogues, examples, problems
+
+TARGETS = [target for target, _ in targets()]
+
+Lowers = Callable[[Gemm, str, int], None]
+
+
+def check(gemm: Gemm, target: str, threads: int) -> None:
+    """The default schedule of `gemm` is the same text again, fits, and can be emitted."""
+    machine = machine_for(target)
+    schedule = default_schedule(gemm, machine, threads)
+    assert Schedule.parse(str(schedule)) == schedule
+    check_fits(schedule, gemm, machine)
+    lowered = gemmir.lower(gemm, target=target, threads=threads)
+    assert lowered.schedule == schedule
+    assert lowered.artifact.cpu == machine.llvm_cpu
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_small_problems(target: str) -> None:
+    @given(problems(), st.sampled_from([1, 1, 2, 3]))
+    @examples(0.6)
+    def each(gemm: Gemm, threads: int) -> None:
+        check(gemm, target, threads)
+
+    each()
+
+
+@st.composite
+def shapes(draw: st.DrawFn) -> Gemm:
+    """Problems of every size, from vectors to the largest that can be written down."""
+    size = st.one_of(
+        st.integers(1, 40), st.integers(0, 17).map(lambda e: 2**e), st.integers(1, 10**6)
+    )
+    gemm = Gemm(
+        m=draw(size),
+        n=draw(size),
+        k=draw(size),
+        dtype=draw(st.sampled_from(["f32", "f64"])),
+        beta=draw(st.sampled_from([0.0, 1.0])),
+        trans_a=draw(st.booleans()),
+        trans_b=draw(st.booleans()),
+        epilogue=draw(epilogues()),
+    )
+    return replace(gemm, batch=draw(st.sampled_from([None, None, 1, 64])))
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_problems_of_any_size(target: str) -> None:
+    @given(shapes(), st.sampled_from([1, 2, 8, 64]))
+    @examples(0.6)
+    def each(gemm: Gemm, threads: int) -> None:
+        check(gemm, target, threads)
+
+    each()
+
+
+def test_defaults_use_whole_vectors_of_their_machine() -> None:
+    gemm = Gemm(m=512, n=512, k=512)
+    for machine in SHIPPED:
+        text = str(default_schedule(gemm, machine))
+        assert f"width={machine.vector_bytes // 4}" in text
+    assert len({default_schedule(gemm, machine) for machine in SHIPPED}) > 1
+
+
+def test_a_default_depends_on_nothing_but_problem_machine_and_threads() -> None:
+    gemm = Gemm(m=300, n=200, k=100, epilogue="bias")
+    machine = machine_for("cpu:znver3")
+    assert default_schedule(gemm, machine) == default_schedule(replace(gemm), machine)
+    assert "cores" in str(default_schedule(gemm, machine, threads=2))
+    assert "cores" not in str(default_schedule(gemm, machine))
