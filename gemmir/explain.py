@@ -11,11 +11,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import singledispatch
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from xdsl.passes import ModulePass
 
-from gemmir.compiler import Lowered
 from gemmir.gemm import Gemm
 from gemmir.machine import Machine
 from gemmir.passes.expand_math import ExpandMath
@@ -28,6 +27,9 @@ from gemmir.passes.unroll import Unroll
 from gemmir.passes.vectorize import Vectorize
 from gemmir.schedule import pass_text
 from gemmir.schedule.default import FMA_LATENCY_CYCLES, LOADS_PER_CYCLE
+
+if TYPE_CHECKING:
+    from gemmir.compiler import Lowered
 
 
 @dataclass(frozen=True, kw_only=True)

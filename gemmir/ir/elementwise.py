@@ -122,14 +122,20 @@ def elementwise_of(op: GenericOp, element: AnyFloat) -> Elementwise:
 
 
 def _arrays(op: GenericOp) -> list[SSAValue]:
-    return [value for value in op.operands if _constant(value) is None]
+    return [value for value in op.operands if not is_constant(value)]
+
+
+def is_constant(value: SSAValue) -> bool:
+    """Whether `value` is a floating-point scalar that a constant gives."""
+    return _constant(value) is not None
 
 
 def _constant(value: SSAValue) -> arith.ConstantOp | None:
     """The operation that made a floating-point scalar, if it is a constant."""
     made = value.owner
-    is_one = isinstance(made, arith.ConstantOp) and isinstance(made.value, FloatAttr)
-    return made if is_one else None
+    if isinstance(made, arith.ConstantOp) and isinstance(made.value, FloatAttr):
+        return made
+    return None
 
 
 def _layout(op: GenericOp, number: int, value: SSAValue) -> Layout:
@@ -194,11 +200,13 @@ def _require_body(op: GenericOp, element: AnyFloat) -> None:
     wanted = len(op.operands)
     if tuple(block.arg_types) != (element,) * wanted:
         found = ", ".join(map(str, block.arg_types)) or "none"
-        refuse(op, f"the body needs {wanted} arguments of {element}, one an operand; it has {found}")
+        refuse(
+            op, f"the body needs {wanted} arguments of {element}, one an operand; it has {found}"
+        )
     for inner in block.ops:
         _require_known_op(op, inner, element)
         for value in inner.operands:
-            if value.owner is not block and not _is_local(value, block) and not _constant(value):
+            if value.owner is not block and not _is_local(value, block) and not is_constant(value):
                 refuse(inner, "uses a value from outside of the body that is not a constant")
 
 
@@ -238,9 +246,8 @@ def add_composed(
     """
     element = memref_type(output).element_type
     body = Block(arg_types=[element] * (len(inputs) + 1))
-    for argument, operand in zip(body.args, (*inputs, None), strict=True):
-        name = (output if operand is None else operand.value).name_hint or "operand"
-        argument.name_hint = f"{name}_element"
+    for argument, value in zip(body.args, (*inputs.values(), output), strict=True):
+        argument.name_hint = f"{value.name_hint}_element"
     elements: dict[Operand, SSAValue] = dict(zip(inputs, body.args, strict=False))
     stored: SSAValue = body.args[-1]
     if residual is not None:
@@ -270,7 +277,8 @@ def _inline(
     body = step.op.body[0].block
     for argument, operand in zip(body.args, step.operands, strict=True):
         if operand is not None:
-            copies[argument] = elements.get(operand) or _copied(operand.value, copies, into)
+            known = elements.get(operand)
+            copies[argument] = _copied(operand.value, copies, into) if known is None else known
     for inner in body.ops:
         found = [_copied(value, copies, into) for value in inner.operands]
         if isinstance(inner, YieldOp):

@@ -32,6 +32,9 @@ L1_WAY_BYTES = 4096
 """Addresses this far apart share a set of the L1 cache: 64 sets of 64-byte lines, on every CPU
 whose L1 is indexed within a page."""
 
+CACHE_LINE_BYTES = 64
+"""A cache line of every CPU that is shipped here."""
+
 STREAM_ROWS = 8
 """Up to this many rows of A, packing B costs more than it saves (measured on Zen 3)."""
 
@@ -272,9 +275,12 @@ def _peel(gemm: Gemm, rows: int, columns: int) -> str:
 
 
 def _packed_tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
-    """Two vectors wide and as many rows as the registers hold: 6 x 16 for f32 on AVX2."""
+    """Two vectors and a cache line wide, and as many rows as the registers hold.
+
+    That is 6 x 16 for f32 on AVX2 and NEON, and 12 x 32 on AVX-512.
+    """
     lanes = _lanes(gemm, machine)
-    vectors = 2 if gemm.n > lanes else 1
+    vectors = min(max(2, CACHE_LINE_BYTES // machine.vector_bytes), -(-max(gemm.n, 1) // lanes))
     rows = min(_most_rows(machine, vectors), max(gemm.m, 1))
     return RegisterTile(rows=rows, vectors=vectors, lanes=lanes)
 

@@ -337,8 +337,8 @@ REFUSED = {
             b=C,
             tail=BODY,
         ),
-        3,
-        "the dimensions that act as m are none",
+        1,
+        "func.func: no linalg contraction in @mm",
     ),
     "parallel reduction": (
         on_memrefs(GENERIC.format(MAPS, '"parallel"'), tail=BODY),
@@ -388,7 +388,7 @@ REFUSED = {
     "undefined start": (
         on_tensors(MATMUL, EMPTY, "%e").replace(f", %c: tensor<{C}>", ""),
         4,
-        "adds to tensor.empty, whose elements are not defined",
+        "adds to tensor.empty, which is neither an argument nor filled with 0.0",
     ),
     "returns something else": (
         on_tensors(MATMUL, FILL_ARGUMENT, "%f").replace("return %r", "return %f"),
