@@ -27,6 +27,7 @@ import typer
 import gemmir
 from gemmir.backends.cpu.assemble import assembly
 from gemmir.cli import app
+from gemmir.compiler import prepare
 from gemmir.explain import explain
 from gemmir.lowering import Stage
 from gemmir.machine import machine_for
@@ -37,7 +38,8 @@ DOCS: Final = Path(__file__).parent
 TARGET: Final = "cpu:x86-64-v3"
 
 DIRECTIVE: Final = re.compile(
-    r"^<!-- (?P<kind>[a-z]+)(?:: (?P<argument>[^\n]*))? -->\n(?P<body>.*?)^<!-- end -->$", re.M | re.S
+    r"^<!-- (?P<kind>[a-z]+)(?:: (?P<argument>[^\n]*))? -->\n(?P<body>.*?)^<!-- end -->$",
+    re.M | re.S,
 )
 PYTHON: Final = re.compile(r"^```python\n(?P<code>.*?)^```$", re.M | re.S)
 
@@ -214,7 +216,7 @@ def _ir(page: Page, argument: str) -> str:
     """`PROBLEM | PASSES | hide=… …`: the IR after passes."""
     problem, passes, rest = map(str.strip, argument.split("|"))
     gemm = _gemm(_options(problem)[1])
-    job = gemmir.compiler.prepare(gemm, TARGET, passes)
+    job = prepare(gemm, TARGET, passes)
     return fenced("mlir", abridged(list(job.stages.values())[-1].text, _options(rest)[1]))
 
 
@@ -236,7 +238,9 @@ def _asm(page: Page, argument: str) -> str:
 
 def _explain(page: Page, argument: str) -> str:
     """`PROBLEM`, or `here` for that of the page: what `gemmir explain` says."""
-    lowered = page.walk if argument == "here" else gemmir.lower(_gemm(_options(argument)[1]), TARGET)
+    lowered = (
+        page.walk if argument == "here" else gemmir.lower(_gemm(_options(argument)[1]), TARGET)
+    )
     return fenced("text", explain(lowered))
 
 
@@ -328,7 +332,8 @@ def regenerated(path: Path) -> str:
     text, page = path.read_text(encoding="utf-8"), Page(path)
     parts: list[str] = []
     at = 0
-    for found in sorted([*DIRECTIVE.finditer(text), *PYTHON.finditer(text)], key=lambda m: m.start()):
+    matches = [*DIRECTIVE.finditer(text), *PYTHON.finditer(text)]
+    for found in sorted(matches, key=re.Match[str].start):
         if found.re is PYTHON:
             page.run(found["code"])
             continue

@@ -57,7 +57,7 @@ class ExpFormat:
 
     @property
     def coefficients(self) -> tuple[float, ...]:
-        """Taylor coefficients of 2 exp, highest first; on |r| <= ln 2 / 2 the rest is below 1 ulp."""
+        """Taylor coefficients of 2 exp, highest first; where |r| <= ln 2 / 2 the rest is tiny."""
         return tuple(2 / pymath.factorial(n) for n in range(self.degree, -1, -1))
 
 

@@ -20,6 +20,7 @@ import pytest
 
 import gemmir
 from gemmir import Gemm, Kernel
+from gemmir.backends.cpu.openmp import runtime
 from gemmir.gemm import Operand
 from tests.strategies import arrays_for, furthest
 
@@ -89,11 +90,15 @@ def call(kernel: Kernel, operands: Mapping[str, Guarded]) -> Array:
 
 
 def status_of(action: Callable[[], None]) -> int:
-    """The exit status of a forked child that runs `action`: 0, or minus a signal, or 1 on error."""
+    """The exit status of a forked child that runs `action`: 0, or minus a signal, or 1 on error.
+
+    The threads of an OpenMP runtime do not survive a fork, so the child has one.
+    """
     child = os.fork()
     if child == 0:
         status = 1
         try:
+            runtime().omp_set_num_threads(1)
             action()
             status = 0
         finally:

@@ -1,4 +1,4 @@
-"""pyproject.toml names every package of the tree and nothing else; three folders are one package."""
+"""pyproject.toml names every package of the tree, and nothing else; three folders are one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The IR is the only message: a stage that was printed, parsed and taken on gives the same bytes."""
+"""The IR is the only message: a stage, printed, parsed and taken on, gives the same bytes."""
 
 from __future__ import annotations
 

@@ -213,13 +213,13 @@ def _operations(block: Block) -> _Operations:
             fills.append(op)
         elif not isinstance(op, arith.ConstantOp | tensor.EmptyOp | func.ReturnOp):
             refuse(op, "cannot be imported beside a contraction")
-    first, *others = contractions
-    if others:
-        other = others[0]
-        is_generic = isinstance(other, GenericOp)
-        reason = "is neither elementwise nor the first" if is_generic else "is a second"
-        refuse(other, f"{reason} contraction, after {first.name}")
-    return _Operations(contraction=first, elementwise=elementwise, fills=fills)
+    if len(contractions) > 1:
+        second, before = contractions[1], f"contraction, after {contractions[0].name}"
+        known = "neither elementwise nor the first" if isinstance(second, GenericOp) else "a second"
+        refuse(second, f"is {known} {before}")
+    if not contractions:
+        refuse(elementwise[0], "stands around the contraction")
+    return _Operations(contraction=contractions[0], elementwise=elementwise, fills=fills)
 
 
 def _require_chain(source: _Source, block: Block) -> None:

@@ -1,7 +1,7 @@
 """The linalg operations of MLIR text that gemmir can read, as syntax only.
 
-They are parsed, both in their own and in the generic form, and turned into `gemmir.gemm` by
-`gemmir.ir.import_mlir`; no pass ever sees them. xDSL's linalg dialect is not used because it cannot
+They are parsed, both in their own and in the generic form, and turned into `gemmir.gemm` and
+`gemmir.epilogue` by `gemmir.ir.import_mlir`; no pass ever sees them. xDSL's linalg dialect is not used because it cannot
 read `indexing_maps` on named operations and lacks most of them.
 """
 
@@ -57,8 +57,9 @@ class StructuredOp(IRDLOperation, ABC):
     @classmethod
     def parse(cls, parser: Parser) -> Self:
         attributes = cls.parse_head(parser)
-        inputs = _parse_operands(parser, "ins")
-        outputs = _parse_operands(parser, "outs")
+        inputs = _parse_operands(parser) if parser.parse_optional_keyword("ins") else ()
+        parser.parse_keyword("outs")
+        outputs = _parse_operands(parser)
         if parser.parse_optional_keyword("attrs"):
             parser.parse_punctuation("=")
             attributes |= parser.parse_optional_attr_dict()
@@ -87,8 +88,7 @@ class StructuredOp(IRDLOperation, ABC):
         return found | parser.parse_optional_attr_dict()
 
 
-def _parse_operands(parser: Parser, keyword: str) -> Sequence[SSAValue]:
-    parser.parse_keyword(keyword)
+def _parse_operands(parser: Parser) -> Sequence[SSAValue]:
     position = parser.pos
     parser.parse_punctuation("(")
     names = parser.parse_comma_separated_list(
@@ -165,7 +165,7 @@ class ContractOp(StructuredOp):
 
 @irdl_op_definition
 class GenericOp(StructuredOp):
-    """A contraction by maps, iterators and a body."""
+    """A contraction, or an elementwise operation, by maps, iterators and a body."""
 
     name = "linalg.generic"
 

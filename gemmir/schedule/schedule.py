@@ -28,9 +28,9 @@ _COLON_VALUE: Final = re.compile(r"=([A-Za-z_]+:[A-Za-z0-9_]+)")
 _BARE_WORD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(:[A-Za-z0-9_]+)?")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Schedule:
-    """Passes in the order in which they run."""
+    """Passes in the order in which they run; two schedules are equal where their passes are."""
 
     passes: tuple[ModulePass, ...] = ()
 
@@ -58,6 +58,12 @@ class Schedule:
 
     def __len__(self) -> int:
         return len(self.passes)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Schedule) and self.passes == other.passes
+
+    def __hash__(self) -> int:
+        return hash(self.passes)
 
 
 class PassPipeline(Schedule):

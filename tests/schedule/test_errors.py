@@ -1,4 +1,4 @@
-"""Every way in which a schedule can be wrong: its code, its numbers and the nearest legal choice."""
+"""Every way in which a schedule can be wrong: its code, its numbers and a legal choice nearby."""
 
 from __future__ import annotations
 

@@ -1,0 +1,69 @@
+// RUN: xdsl-opt %s --split-input-file --verify-diagnostics | filecheck %s
+
+func.func @extents(%a: memref<6x8xf32>, %b: memref<7x16xf32>, %c: memref<6x16xf32>) {
+  gemmir.gemm %a, %b, %c alpha 1.0 : f64 beta 0.0 : f64 : memref<6x8xf32>, memref<7x16xf32>, memref<6x16xf32>
+  func.return
+}
+// CHECK: gemmir.gemm: extents [7, 8] of k differ
+
+// -----
+
+func.func @ranks(%a: memref<2x6x8xf32>, %b: memref<8x16xf32>, %c: memref<6x16xf32>) {
+  gemmir.gemm %a, %b, %c alpha 1.0 : f64 beta 0.0 : f64 : memref<2x6x8xf32>, memref<8x16xf32>, memref<6x16xf32>
+  func.return
+}
+// CHECK: gemmir.gemm: ranks [3, 2, 2] must be all 2, or 3 with a batch
+
+// -----
+
+func.func @elements(%a: memref<6x8xf32>, %b: memref<8x16xf64>, %c: memref<6x16xf32>) {
+  gemmir.gemm %a, %b, %c alpha 1.0 : f64 beta 0.0 : f64 : memref<6x8xf32>, memref<8x16xf64>, memref<6x16xf32>
+  func.return
+}
+// CHECK: gemmir.gemm: element types ['f32', 'f64', 'f32'] differ
+
+// -----
+
+func.func @arguments(%c: memref<6x16xf32>) {
+  gemmir.epilogue outs(%c : memref<6x16xf32>) {
+  ^bb0(%x: f32, %old: f32):
+    gemmir.yield %old : f32
+  }
+  func.return
+}
+// CHECK: gemmir.epilogue: the region needs 1 arguments of f32, one an operand, and has ['f32', 'f32']
+
+// -----
+
+func.func @elementwise(%c: memref<6x16xf32>) {
+  gemmir.epilogue outs(%c : memref<6x16xf32>) {
+  ^bb0(%old: f32):
+    %0 = memref.alloc() : memref<1xf32>
+    gemmir.yield %old : f32
+  }
+  func.return
+}
+// CHECK: gemmir.epilogue: memref.alloc is not an elementwise op
+
+// -----
+
+func.func @layout(%a: memref<6x8xf32>, %p: memref<6x8xf32>) {
+  gemmir.pack %a into %p : memref<6x8xf32> into memref<6x8xf32>
+  func.return
+}
+// CHECK: gemmir.pack: the target memref<6x8xf32> has no panel layout
+
+// -----
+
+func.func @panel(%p: memref<6x8xf32, #gemmir.panel<0, 3, 22>>) {
+  func.return
+}
+// CHECK: panel stride 22 is not a positive multiple of the width 3
+
+// -----
+
+func.func @rank_one(%x: vector<6x1xf32>, %y: vector<1x8xf32>, %z: vector<6x4xf32>) {
+  %s = gemmir.outerproduct %x, %y, %z : vector<6x1xf32>, vector<1x8xf32>, vector<6x4xf32>
+  func.return
+}
+// CHECK: gemmir.outerproduct: (6, 1) by (1, 8) is not a rank-1 update of (6, 4); expected (6, 1) by (1, 4)

@@ -1,0 +1,43 @@
+// RUN: xdsl-opt %s | xdsl-opt | filecheck %s
+
+// Every op of the dialect, as it is printed and read.
+
+// CHECK-LABEL: func.func @ops
+func.func @ops(%a: memref<6x8xf32>, %b: memref<8x16xf32>, %c: memref<6x16xf32>) {
+  %0 = arith.constant 0 : index
+  %6 = arith.constant 6 : index
+  %first = arith.constant true
+
+  // CHECK: gemmir.gemm %a, %b, %c first %first alpha 5.000000e-01 : f64 beta 2.000000e+00 : f64 : memref<6x8xf32>, memref<8x16xf32>, memref<6x16xf32>
+  gemmir.gemm %a, %b, %c first %first alpha 0.5 : f64 beta 2.0 : f64 : memref<6x8xf32>, memref<8x16xf32>, memref<6x16xf32>
+
+  // CHECK:      gemmir.epilogue outs(%c : memref<6x16xf32>) {
+  // CHECK-NEXT: ^bb0([[OLD:%\w+]]: f32):
+  // CHECK-NEXT:   [[NEW:%\w+]] = arith.negf [[OLD]] : f32
+  // CHECK-NEXT:   gemmir.yield [[NEW]] : f32
+  // CHECK-NEXT: }
+  gemmir.epilogue outs(%c : memref<6x16xf32>) {
+  ^bb0(%old: f32):
+    %new = arith.negf %old : f32
+    gemmir.yield %new : f32
+  }
+
+  // CHECK: %p = memref.alloc() {alignment = 4096 : i64} : memref<6x8xf32, #gemmir.panel<0, 3, 24>, #gemmir.space<l2>>
+  %p = memref.alloc() {alignment = 4096 : i64} : memref<6x8xf32, #gemmir.panel<0, 3, 24>, #gemmir.space<l2>>
+  // CHECK-NEXT: gemmir.pack %a into %p : memref<6x8xf32> into memref<6x8xf32, #gemmir.panel<0, 3, 24>, #gemmir.space<l2>>
+  gemmir.pack %a into %p : memref<6x8xf32> into memref<6x8xf32, #gemmir.panel<0, 3, 24>, #gemmir.space<l2>>
+  // CHECK-NEXT: gemmir.prefetch %c : memref<6x16xf32>
+  gemmir.prefetch %c : memref<6x16xf32>
+
+  // CHECK-NEXT: gemmir.forall %i = {{%\w+}} to {{%\w+}} step {{%\w+}} over cores {
+  // CHECK-NEXT: } {gemmir.dim = "m"}
+  gemmir.forall %i = %0 to %6 step %6 over cores {
+  } {gemmir.dim = "m"}
+
+  %lhs, %rhs, %acc = "test.op"() : () -> (vector<6x1xf32>, vector<1x8xf32>, vector<6x8xf32>)
+  // CHECK: {{%\w+}} = gemmir.outerproduct %lhs, %rhs, %acc : vector<6x1xf32>, vector<1x8xf32>, vector<6x8xf32>
+  %sum = gemmir.outerproduct %lhs, %rhs, %acc : vector<6x1xf32>, vector<1x8xf32>, vector<6x8xf32>
+
+  memref.dealloc %p : memref<6x8xf32, #gemmir.panel<0, 3, 24>, #gemmir.space<l2>>
+  func.return
+}
