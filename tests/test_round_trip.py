@@ -36,7 +36,7 @@ def finished(text: str) -> str:
 
 
 @given(scheduled(40))
-@examples(0.5)
+@examples(0.25)
 def test_every_stage_goes_on_to_the_same_text(case: tuple[Gemm, Schedule]) -> None:
     gemm, schedule = case
     lowered = gemmir.lower(gemm, schedule=schedule)
@@ -45,7 +45,7 @@ def test_every_stage_goes_on_to_the_same_text(case: tuple[Gemm, Schedule]) -> No
 
 
 @given(problems(40))
-@examples(0.3)
+@examples(0.15)
 def test_every_stage_of_the_default_schedule_goes_on_to_the_same_text(gemm: Gemm) -> None:
     lowered = gemmir.lower(gemm)
     for name, stage in lowered.stages.items():
@@ -53,7 +53,7 @@ def test_every_stage_of_the_default_schedule_goes_on_to_the_same_text(gemm: Gemm
 
 
 @given(scheduled(40))
-@examples(0.5)
+@examples(0.25)
 def test_print_and_parse_are_inverse_at_every_stage(case: tuple[Gemm, Schedule]) -> None:
     gemm, schedule = case
     for number, stage in enumerate(gemmir.lower(gemm, schedule=schedule).stages.values()):
@@ -64,7 +64,7 @@ def test_print_and_parse_are_inverse_at_every_stage(case: tuple[Gemm, Schedule])
 
 
 @given(scheduled(40))
-@examples(0.5)
+@examples(0.25)
 def test_levels_come_in_order(case: tuple[Gemm, Schedule]) -> None:
     gemm, schedule = case
     stages = list(gemmir.lower(gemm, schedule=schedule).stages.values())
@@ -78,7 +78,7 @@ def test_every_stage_goes_on_to_the_same_text_in_a_new_process(tmp_path: Path) -
     expected: list[str] = []
 
     @given(scheduled(40), problems(40))
-    @examples(0.2)
+    @examples(0.15)
     def collect(case: tuple[Gemm, Schedule], other: Gemm) -> None:
         for lowered in (gemmir.lower(case[0], schedule=case[1]), gemmir.lower(other)):
             digest = hashlib.sha256(lowered.artifact.text.encode()).hexdigest()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import ctypes.util
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -65,8 +64,10 @@ def _candidates() -> Iterator[str | None]:
     with contextlib.suppress(OSError):
         yield from mapped(MAPS.read_text())
     yield from NAMES
+    from ctypes.util import find_library  # slow to import, and seldom needed
+
     for name in ("gomp", "omp", "iomp5"):
-        found = ctypes.util.find_library(name)
+        found = find_library(name)
         if found is not None:
             yield found
     yield from map(str, sorted(Path(sys.prefix, "lib").glob("libiomp5.*")))

@@ -101,6 +101,8 @@ def round_down(builder: Builder, anchor: Operation, extent: Extent, step: int) -
     """The largest multiple of `step` that is at most `extent`."""
     if isinstance(extent, int):
         return extent // step * step
+    if step == 1:
+        return extent
     rest = builder.insert(arith.RemSIOp(extent, as_index(anchor, step))).result
     return builder.insert(arith.SubiOp(extent, rest)).result
 

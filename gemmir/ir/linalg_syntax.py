@@ -1,8 +1,8 @@
 """The linalg operations of MLIR text that gemmir can read, as syntax only.
 
 They are parsed, both in their own and in the generic form, and turned into `gemmir.gemm` and
-`gemmir.epilogue` by `gemmir.ir.import_mlir`; no pass ever sees them. xDSL's linalg dialect is not used because it cannot
-read `indexing_maps` on named operations and lacks most of them.
+`gemmir.epilogue` by `gemmir.ir.import_mlir`; no pass ever sees them. xDSL's linalg dialect is not
+used because it cannot read `indexing_maps` on named operations and lacks most of them.
 """
 
 from __future__ import annotations

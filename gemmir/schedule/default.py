@@ -1,10 +1,11 @@
 """The schedule that is used when none is given, chosen by rules from the problem and the machine.
 
-Two shapes of schedule cover the CPU. *Direct*: small problems whose operands stay in the second
-cache level; register tiles read A and B where they lie. *Packed*: the blocking of Goto and van de
-Geijn (ACM TOMS 34(3), 2008) with sizes after Low et al., Analytical Modeling Is Enough for
-High-Performance BLIS (ACM TOMS 43(2), 2016): a sliver of packed B stays in L1, a block of packed A
-in L2, a panel of packed B in L3.
+There are five classes of schedule for a CPU. *Direct*: A and B are read where they lie. *Half
+packed*: a B that fits the second cache level is packed into it. *Deep*: a small C and a long k;
+slices of k are summed into C. *Streamed*: few rows of A; B is read once, a few rows at a time.
+*Packed*: the blocking of Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication
+(ACM TOMS 34(3), 2008), with the roles of A and B exchanged: panels of A are packed into L3 and
+blocks of B into L2, and a sliver of B as large as L1 streams through it.
 """
 
 from __future__ import annotations
@@ -210,14 +211,14 @@ def _rows_in_l1(row_bytes: int, machine: CpuMachine) -> int:
     return machine.l1_bytes // pymath.gcd(row_bytes, L1_WAY_BYTES)
 
 
-def _direct_tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
-    """The tile that takes the fewest cycles by the model, last tiles counted whole."""
+def _direct_tile(gemm: Gemm, machine: CpuMachine, kc: int) -> RegisterTile:
+    """The tile that takes the fewest cycles for `kc` steps of k, last tiles counted whole."""
     lanes = _lanes(gemm, machine)
     columns = max(gemm.n, 1)
 
     def cycles(tile: RegisterTile) -> float:
         tiles = -(-gemm.m // tile.rows) * -(-columns // tile.columns)
-        return tiles * (gemm.k * tile.cycles_per_k(machine) + TILE_OVERHEAD_CYCLES)
+        return tiles * (kc * tile.cycles_per_k(machine) + TILE_OVERHEAD_CYCLES)
 
     fitting = (
         t
@@ -229,7 +230,7 @@ def _direct_tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
 
 def _direct(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Register tiles read A and B where they lie; the operand that stays in L1 is walked inside."""
-    tile = _direct_tile(gemm, machine)
+    tile = _direct_tile(gemm, machine, gemm.k)
     edges = _edges(gemm, tile)
     if gemm.n * gemm.k * _item_bytes(gemm) <= machine.l1_bytes // 2:
         yield f"tile{{loops=m,n sizes={tile.rows},{tile.columns}{edges}}}"
@@ -251,8 +252,8 @@ def _deep(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     rows = min(
         _rows_in_l1(gemm.leading("b") * item, machine), machine.l2_bytes // 4 // (gemm.n * item)
     )
-    kc = _balanced(gemm.k, max(rows, DIRECT_K_STEPS), DIRECT_K_STEPS)
-    tile = _direct_tile(replace(gemm, k=kc, lda=gemm.leading("a")), machine)
+    kc = min(_balanced(gemm.k, max(rows, DIRECT_K_STEPS), DIRECT_K_STEPS), gemm.k)
+    tile = _direct_tile(gemm, machine, kc)
     yield f"tile{{loops=k sizes={kc}}}"
     peel = _peel(gemm, tile.rows, tile.columns)
     yield f"tile{{loops=n,m sizes={tile.columns},{tile.rows}{peel}}}"

@@ -40,18 +40,17 @@ GUARDED_HEAP: Final = """
 declare ptr @mmap(ptr, i64, i32, i32, i32, i64)
 declare i32 @mprotect(ptr, i64, i32)
 define internal ptr @guarded_alloc(i64 %alignment, i64 %size) {
-  %room = add i64 %size, %alignment
-  %made = call ptr @mmap(ptr null, i64 %room, i32 3, i32 34, i32 -1, i64 0)
-  %end = getelementptr i8, ptr %made, i64 %size
-  %status = call i32 @mprotect(ptr %end, i64 %alignment, i32 0)
+  %room = add i64 %size, 1073741824
+  %made = call ptr @mmap(ptr null, i64 %room, i32 0, i32 34, i32 -1, i64 0)
+  %status = call i32 @mprotect(ptr %made, i64 %size, i32 3)
   ret ptr %made
 }
 define internal void @guarded_free(ptr %buffer) {
   ret void
 }
 """
-"""Packed buffers in pages of their own, before one that cannot be touched. Buffers are aligned to
-pages; 3 is PROT_READ | PROT_WRITE and 34 is MAP_PRIVATE | MAP_ANONYMOUS on Linux."""
+"""Packed buffers in pages of their own, before 1 GiB that cannot be touched. Buffers are aligned
+to pages; 3 is PROT_READ | PROT_WRITE and 34 is MAP_PRIVATE | MAP_ANONYMOUS on Linux."""
 
 GAP: Final = 77.0
 """What lies between the rows of an array that has gaps."""
