@@ -78,7 +78,7 @@ def test_every_stage_goes_on_to_the_same_text_in_a_new_process(tmp_path: Path) -
     expected: list[str] = []
 
     @given(scheduled(40), problems(40))
-    @examples(0.15)
+    @examples(0.07)
     def collect(case: tuple[Gemm, Schedule], other: Gemm) -> None:
         for lowered in (gemmir.lower(case[0], schedule=case[1]), gemmir.lower(other)):
             digest = hashlib.sha256(lowered.artifact.text.encode()).hexdigest()

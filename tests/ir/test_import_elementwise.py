@@ -354,7 +354,7 @@ def layers(draw: st.DrawFn) -> tuple[str, Callable[[dict[str, Any]], Any]]:
     functions: list[Callable[[Any, dict[str, Any]], Any]] = []
     for number in range(draw(st.integers(1, 3))):
         loops = ", ".join(draw(st.permutations(dims)))
-        common = {
+        common: dict[str, Any] = {
             "through_ins": draw(st.booleans()),
             "out_map": f"({loops}) -> ({', '.join(dims)})",
             "iterators": ", ".join(['"parallel"'] * len(dims)),
