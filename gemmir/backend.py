@@ -108,13 +108,30 @@ def _access(word: object) -> Access:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Artifact:
-    """What a backend emits: text of `kind` "llvm", and the LLVM name of the CPU that it is for."""
+class Launch:
+    """How a kernel is started on a GPU: blocks of the grid, threads of a block, both along x.
 
-    kind: Literal["llvm"]
+    `shared_bytes` is the static shared memory of a block.
+    """
+
+    blocks: int
+    threads: int
+    shared_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """What a backend emits: text of its `kind`, and the LLVM name of the CPU or GPU it is for.
+
+    PTX has a `launch`, and the LLVM text that it was made from in `llvm`.
+    """
+
+    kind: Literal["llvm", "ptx"]
     text: str
     signature: Signature
     cpu: str
+    llvm: str = ""
+    launch: Launch | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,10 +188,15 @@ class FolderBackend:
 
 
 def backend_kinds() -> tuple[str, ...]:
-    """The names of all backends: the folders of `gemmir.backends` that can load."""
+    """The names of all backends: the folders of `gemmir.backends` that emit for a machine."""
     package = import_module("gemmir.backends")
     folders = (path for root in package.__path__ for path in Path(root).iterdir())
-    return tuple(sorted({folder.name for folder in folders if (folder / "load.py").is_file()}))
+    return tuple(sorted({folder.name for folder in folders if _is_backend(folder)}))
+
+
+def _is_backend(folder: Path) -> bool:
+    """Whether a folder has a file that emits, and is not just emission that others share."""
+    return (folder / "emit.py").is_file() and folder.name != "llvm"
 
 
 def backend_for(kind: str) -> Backend:

@@ -25,6 +25,7 @@ from gemmir.backend import backend_for, signature_of
 from gemmir.compiler import Job, prepare
 from gemmir.errors import (
     BackendError,
+    EmulationError,
     MismatchError,
     ParseError,
     ProblemError,
@@ -36,13 +37,16 @@ from gemmir.ir.context import parse_module
 from gemmir.ir.dialect import EpilogueOp
 from gemmir.kernel import Kernel
 from gemmir.lowering import run_pass
-from gemmir.machine import HOST
+from gemmir.machine import HOST, GpuMachine
 from gemmir.machine.host import missing_features
 from gemmir.reference import Element, Reference, reference_of, reference_of_gemm, says_all
 from gemmir.schedule import Schedule
 
 MACHINE_CODE: Final = "machine-code"
 """The name of the last stage, which runs on the CPU itself."""
+
+EMULATED: Final = "ptx"
+"""The name of the last stage for a GPU."""
 
 SHRINK_SECONDS: Final = 3.0
 SHRINK_EXAMPLES: Final = 200
@@ -126,6 +130,7 @@ def check(
     threads: int = 1,
     gemm: Gemm | None = None,
     replace: Mapping[str, str] | None = None,
+    ptx: str = "",
     seed: int = 0,
     shrink: bool = True,
     watch: Callable[[Row], None] = lambda row: None,
@@ -135,7 +140,7 @@ def check(
     A `Gemm` is lowered for `target` by `schedule` as by `gemmir.lower`; a `Job`, such as a
     `Lowered`, has its own. `gemm` says what a job from the text of a later level must compute.
     `replace` maps the name of a stage (`04-vectorize`, or `vectorize` where that is the only one)
-    to IR that takes its place. `watch` sees each row as soon as it is known.
+    to IR that takes its place, and `ptx` is run in place of the PTX that is emitted. `watch` sees each row as soon as it is known.
 
     A wrong stage is not an error here: see `Report.require_ok`. Raises `ParseError` GEM0207 for an
     unknown stage in `replace`, GEM0209 where it is not known what `subject` must compute, and as
@@ -148,14 +153,14 @@ def check(
         reference = reference_of(job.source, job.problem, operands)
     else:
         reference = reference_of_gemm(gemm, operands)
-    run = _Run(job=job, operands=operands, reference=reference, texts=texts)
+    run = _Run(job=job, operands=operands, reference=reference, texts=texts, ptx=ptx)
     rows: list[Row] = []
     for row in run.rows():
         rows.append(row)
         watch(row)
     report = Report(rows=tuple(rows), reference=reference.origin, smallest="")
     wrong = report.first_wrong
-    if wrong is None or not shrink or texts or gemm is not None:
+    if wrong is None or not shrink or texts or ptx or gemm is not None:
         return report
     return dataclasses.replace(report, smallest=_smallest_line(job, wrong, seed))
 
@@ -193,6 +198,7 @@ class _Run:
     operands: Operands
     reference: Reference
     texts: Mapping[str, str]
+    ptx: str = ""
 
     def rows(self, only: str | None = None) -> Iterator[Row]:
         """Every stage in order, or just the one named `only`; all passes run in any case.
@@ -215,7 +221,7 @@ class _Run:
                 row = self._row(name, step, lambda arrays, m=module: evaluate(m, arrays.arrays))
                 is_wrong |= only is None and not row.ok
                 yield row
-        if only in (None, MACHINE_CODE):
+        if only in (None, MACHINE_CODE, EMULATED):
             yield self._machine_code(module)
 
     def _stage(self, name: str, number: int, module: ModuleOp) -> ModuleOp:
@@ -228,6 +234,8 @@ class _Run:
 
     def _machine_code(self, module: ModuleOp) -> Row:
         machine = self.job.machine
+        if isinstance(machine, GpuMachine):
+            return self._emulated(module, machine)
         step = f"LLVM for {machine.llvm_cpu}"
         lacking = missing_features(machine)
         if lacking:
@@ -235,7 +243,7 @@ class _Run:
             return Row(name=MACHINE_CODE, step=step, status="skipped", seconds=0.0, message=reason)
 
         def call(operands: Operands) -> None:
-            backend = backend_for(machine.kind)
+            backend = backend_for(machine.backend)
             artifact = backend.emit(module, machine)
             loaded = backend.load(backend.assemble(artifact), artifact.signature)
             *inputs, output = operands.arrays
@@ -243,13 +251,24 @@ class _Run:
 
         return self._row(MACHINE_CODE, step, call)
 
+    def _emulated(self, module: ModuleOp, machine: GpuMachine) -> Row:
+        """The PTX, run by the emulator: it needs no GPU."""
+
+        def call(operands: Operands) -> None:
+            from gemmir.backends.ptx.run import run_ptx
+
+            artifact = backend_for(machine.backend).emit(module, machine)
+            run_ptx(artifact, self.ptx or artifact.text, operands.arrays)
+
+        return self._row(EMULATED, f"PTX for {machine.name}, in the emulator", call)
+
     def _row(self, name: str, step: str, run: Callable[[Operands], None]) -> Row:
         """Run a stage on arrays of its own and compare."""
         operands = self.operands.copy()
         start = time.perf_counter()
         try:
             run(operands)
-        except (EvaluationError, BackendError) as error:
+        except (EvaluationError, BackendError, EmulationError) as error:
             seconds = time.perf_counter() - start
             return Row(name=name, step=step, status="wrong", seconds=seconds, message=str(error))
         seconds = time.perf_counter() - start

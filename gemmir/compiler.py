@@ -219,7 +219,7 @@ def _load(
 ) -> Kernel:
     require_runnable(machine)
     object_bytes, signature = _object(machine, key, cache, artifact)
-    return Kernel(backend_for(machine.kind).load(object_bytes, signature), signature)
+    return Kernel(backend_for(machine.backend).load(object_bytes, signature), signature)
 
 
 def _object(
@@ -229,7 +229,7 @@ def _object(
     found = cache.get(key)
     if found is None:
         made = artifact()
-        found = backend_for(machine.kind).assemble(made), made.signature
+        found = backend_for(machine.backend).assemble(made), made.signature
         cache.put(key, *found)
     return found
 
@@ -281,5 +281,5 @@ def _finish(job: Job, module: ModuleOp) -> Lowered:
         machine=job.machine,
         schedule=job.schedule,
         problem=job.problem,
-        artifact=backend_for(job.machine.kind).emit(module, job.machine),
+        artifact=backend_for(job.machine.backend).emit(module, job.machine),
     )

@@ -54,3 +54,7 @@ class MismatchError(GemmirError):
     """Numbers differ by more than their bound (GEM08xx)."""
 
     exit_code = 3
+
+
+class EmulationError(GemmirError):
+    """A kernel did what no kernel may do while it was emulated (GEM10xx)."""

@@ -9,21 +9,31 @@
 The copy is made right before the innermost `gemmir.gemm`, so its place in the loops is the place
 of this pass among the `tile` passes. A packed tile is zero-filled to whole panels; the accumulator
 tile has its full static size, and what is written back is clipped to C.
+
+In shared memory lies one panel with the tile of the whole block, which its threads copy together:
+
+    gemmir.gemm %a, %b, %acc   ->   gemmir.barrier
+    (8 x 16 of a thread)            gemmir.pack %a_block into %shared     (128 x 16)
+                                    gemmir.barrier
+                                    gemmir.gemm %shared[tile of the thread], %b, %acc
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, builtin, memref
-from xdsl.dialects.builtin import AnyFloat, FloatAttr, MemRefType
+from xdsl.dialects.builtin import AnyFloat, FloatAttr, MemRefType, StridedLayoutAttr
 from xdsl.ir import Block, Region, SSAValue
 from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr
 from gemmir.ir.dialect import (
+    BLOCKS,
+    BarrierOp,
     EpilogueOp,
     ForallOp,
     GemmOp,
@@ -33,9 +43,9 @@ from gemmir.ir.dialect import (
     enclosing_ops,
     memref_type,
 )
-from gemmir.ir.index import before, enclosing_function, upper_bound
-from gemmir.ir.loops import conditional, require_gemms
-from gemmir.ir.views import extents, subview
+from gemmir.ir.index import Extent, before, constant_of, enclosing_function, upper_bound
+from gemmir.ir.loops import Loop, conditional, dimension_of, require_gemms
+from gemmir.ir.views import chain, extents, subview, total_offsets
 
 PAGE_BYTES = 4096
 """Packed buffers begin on a page, so that a panel touches as few pages as it can."""
@@ -59,21 +69,17 @@ def plan_pack(gemm: GemmOp, operand: str, to: str, layout: str | None) -> PackPl
         raise ScheduleError(
             "GEM0330",
             f"promote: operand={operand} to={to!r}",
-            f"use one of {', '.join(CACHES)} for a and b, registers for c",
+            f"use one of {', '.join((*CACHES, Space.SHARED))} for a and b, registers for c",
         )
     value, dim = (gemm.a, 0) if operand == "a" else (gemm.b, 1)
-    kind, _, digits = (layout or "").partition(":")
-    if kind != "panel" or not digits.isdigit() or int(digits) < 1:
-        raise ScheduleError(
-            "GEM0331", f"promote: layout={layout!r} of {operand}", "use panel:WIDTH, as in panel:16"
-        )
+    width = _panel_width(operand, layout)
     if isinstance(memref_type(value).layout, PanelAttr):
         raise ScheduleError("GEM0332", f"promote: operand {operand} is packed already")
     if len(extents(value)) != 2:
         raise ScheduleError("GEM0333", "promote: a batch cannot be packed", "tile batch by 1 first")
     shape = [upper_bound(e) for e in extents(value)]
     assert shape[0] is not None and shape[1] is not None
-    width, across = int(digits), max(shape[1 - dim] or 1, 1)
+    across = max(shape[1 - dim] or 1, 1)
     shape[dim] = max(-(-(shape[dim] or 0) // width), 1) * width
     shape[1 - dim] = across
     return PackPlan(
@@ -82,6 +88,15 @@ def plan_pack(gemm: GemmOp, operand: str, to: str, layout: str | None) -> PackPl
         layout=PanelAttr(dim, width, across * width),
         space=Space(to),
     )
+
+
+def _panel_width(operand: str, layout: str | None) -> int:
+    kind, _, digits = (layout or "").partition(":")
+    if kind != "panel" or not digits.isdigit() or int(digits) < 1:
+        raise ScheduleError(
+            "GEM0331", f"promote: layout={layout!r} of {operand}", "use panel:WIDTH, as in panel:16"
+        )
+    return int(digits)
 
 
 def pack(gemm: GemmOp, plan: PackPlan) -> None:
@@ -110,6 +125,124 @@ def _allocate(gemm: GemmOp, made: MemRefType[AnyFloat]) -> SSAValue:
     assert body.last_op is not None
     body.insert_op_before(memref.DeallocOp.get(alloc), body.last_op)
     return alloc.memref
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharePlan:
+    """A copy in shared memory of the tile that a block needs of one operand.
+
+    `dim` is the dimension of m or n; `loops` are those over it inside the block, whose tiles the
+    threads read. `rows` elements of it are kept, columns of them are `width` apart.
+    """
+
+    dim: int
+    loops: tuple[ForallOp, ...]
+    tile: int
+    rows: int
+    width: int
+    depth: int
+
+
+def plan_share(gemm: GemmOp, operand: str, layout: str | None) -> SharePlan:
+    """Decide the buffer; `ScheduleError` (GEM0331, GEM0332, GEM0338, GEM0339) if it cannot be."""
+    value, dim = (gemm.a, 0) if operand == "a" else (gemm.b, 1)
+    width = _panel_width(operand, layout)
+    foralls = [o for o in enclosing_ops(gemm) if isinstance(o, ForallOp)]
+    inside = [o for o in foralls if o.over.data != BLOCKS]
+    accumulator = memref_type(gemm.c).memory_space
+    if len(inside) == len(foralls) or accumulator != SpaceAttr(Space.REGISTERS):
+        raise ScheduleError(
+            "GEM0338",
+            f"promote: {operand} to shared memory, and C of a thread of a block is not in registers",
+            "tile over blocks and threads, promote c to registers, tile k, and then promote",
+        )
+    if isinstance(memref_type(value).memory_space, SpaceAttr):
+        raise ScheduleError("GEM0332", f"promote: operand {operand} is packed already")
+    tile, depth = (
+        memref_type(chain(gemm.c)[0]).get_shape()[dim],
+        upper_bound(extents(value)[1 - dim]),
+    )
+    loops = tuple(o for o in inside if dimension_of(o) == "mn"[dim])
+    assert depth is not None
+    rows = tile + sum(_last(o) for o in loops)
+    if width < rows:
+        raise ScheduleError(
+            "GEM0339",
+            f"promote: the tile of a block has {rows} elements along {'mn'[dim]} and panels of "
+            f"{width} do not hold it",
+            f"use panel:{rows} or wider",
+        )
+    return SharePlan(dim=dim, loops=loops, tile=tile, rows=rows, width=width, depth=max(depth, 1))
+
+
+def _last(loop: ForallOp) -> int:
+    """The induction variable of the last iteration."""
+    ub, step = constant_of(loop.ub), constant_of(loop.step)
+    assert ub is not None and step is not None
+    return max(ub - 1, 0) // step * step
+
+
+def share(gemm: GemmOp, operand: str, plan: SharePlan) -> None:
+    """Copy the tile of the block into shared memory right before `gemm`, between barriers."""
+    position = 0 if operand == "a" else 1
+    source = gemm.operands[position]
+    buffer = _allocate_shared(gemm, operand, plan, memref_type(source).element_type)
+    builder = _between_barriers(gemm)
+    builder.insert(PackOp(_of_the_block(builder, source, plan), buffer))
+    here = before(gemm)
+    start: Extent = 0
+    for loop in plan.loops:
+        variable = loop.body.block.args[0]
+        start = here.insert(arith.AddiOp(start, variable)).result if start else variable
+    offsets = (start, 0) if plan.dim == 0 else (0, start)
+    gemm.operands[position] = subview(here, buffer, offsets, extents(source))
+
+
+def _allocate_shared(gemm: GemmOp, operand: str, plan: SharePlan, element: AnyFloat) -> SSAValue:
+    """A buffer that every block has for itself, made before its threads begin."""
+    block = next(
+        o for o in enclosing_ops(gemm) if isinstance(o, ForallOp) and o.over.data == BLOCKS
+    ).body.block
+    shape, strides = (plan.rows, plan.depth), (1, plan.width)
+    if plan.dim == 1:
+        shape, strides = shape[::-1], strides[::-1]
+    made = MemRefType(element, shape, StridedLayoutAttr(strides, 0), SpaceAttr(Space.SHARED))
+    alloca = memref.AllocaOp(operands=[[], []], result_types=[made])
+    alloca.memref.name_hint = f"{operand}_shared"
+    assert block.first_op is not None
+    block.insert_op_before(alloca, block.first_op)
+    return alloca.memref
+
+
+def _between_barriers(gemm: GemmOp) -> Builder:
+    """Where to copy: after all threads have read the last tile, before any reads the next one."""
+    block = gemm.parent_block()
+    assert block is not None
+    packs = [o for o in block.ops if isinstance(o, PackOp)]
+    if packs:
+        end = packs[-1].next_op
+        assert isinstance(end, BarrierOp)
+        return before(end)
+    builder = before(gemm)
+    if any(isinstance(o, Loop) and dimension_of(o) == "k" for o in enclosing_ops(gemm)):
+        builder.insert(BarrierOp())
+    end = builder.insert(BarrierOp())
+    return before(end)
+
+
+def _of_the_block(builder: Builder, source: SSAValue, plan: SharePlan) -> SSAValue:
+    """The tile of `source` for all threads: cut by the loops around them and by those over k."""
+    inner = [v for v in chain(source)[1] if _is_of_a_thread(v)]
+    whole = inner[0].source if inner else source
+    offsets = list(total_offsets(builder, inner))
+    sizes = list(extents(source))
+    offsets[plan.dim], sizes[plan.dim] = 0, extents(whole)[plan.dim]
+    return subview(builder, whole, offsets, sizes)
+
+
+def _is_of_a_thread(view: memref.SubviewOp) -> bool:
+    around = [o for o in enclosing_ops(view) if isinstance(o, ForallOp)]
+    return bool(around) and around[0].over.data != BLOCKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,8 +324,8 @@ def _write_back(acc: SSAValue, c: SSAValue, alpha: float, beta: float) -> Epilog
 class Promote(ModulePass):
     """Promote `operand` (a, b or c) `to` a memory space.
 
-    a and b go to a cache level with `layout=panel:WIDTH`; c goes to registers, and `prefetch=true`
-    asks for its tile before the sum begins.
+    a and b go to a cache level or to the shared memory of a block with `layout=panel:WIDTH`; c goes
+    to registers, and `prefetch=true` asks for its tile before the sum begins.
     """
 
     name = "gemmir-promote"
@@ -208,7 +341,9 @@ class Promote(ModulePass):
         if self.prefetch and self.operand != "c":
             raise ScheduleError("GEM0337", "promote: prefetch is for operand=c", "leave it out")
         for gemm in require_gemms("promote", op):
-            if self.operand == "c":
+            if self.to == Space.SHARED and self.operand != "c":
+                share(gemm, self.operand, plan_share(gemm, self.operand, self.layout))
+            elif self.operand == "c":
                 accumulate(gemm, plan_accumulate(gemm, self.to, self.layout, self.prefetch))
             else:
                 pack(gemm, plan_pack(gemm, self.operand, self.to, self.layout))

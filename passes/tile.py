@@ -9,6 +9,10 @@ cuts the tiles of the first. Where a size does not divide its extent, `edges` sa
 the last tile: `clip` makes it smaller within the loop, so that all tiles have a size known only at
 run time; `peel` gives it a loop of its own with its static size; `overlap` moves it back inside, so
 that every tile is full and some elements are computed twice. Moves no data, changes no layout.
+
+`over` gives every tile a unit of its own: the cores of a CPU, the blocks of a GPU, or the warps and
+threads of a block. A block has the same threads everywhere, so that at an edge some have an empty
+tile.
 """
 
 from __future__ import annotations
@@ -24,8 +28,18 @@ from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import PanelAttr, SpaceAttr
-from gemmir.ir.dialect import CORES, GemmOp, memref_type
-from gemmir.ir.index import Extent, as_index, before, both, equals
+from gemmir.ir.dialect import (
+    BLOCKS,
+    CORES,
+    INSIDE_BLOCK,
+    MAPPINGS,
+    THREADS,
+    ForallOp,
+    GemmOp,
+    enclosing_ops,
+    memref_type,
+)
+from gemmir.ir.index import Extent, as_index, before, both, equals, upper_bound
 from gemmir.ir.loops import DIMENSIONS, open_loop, require_gemms
 from gemmir.ir.views import extents, subview
 
@@ -71,7 +85,7 @@ def plan(
 
     Raises `ScheduleError` (GEM0320 to GEM0329) naming the numbers and the nearest legal choice.
     """
-    if isinstance(memref_type(gemm.c).memory_space, SpaceAttr):
+    if isinstance(memref_type(gemm.c).memory_space, SpaceAttr) and tuple(loops) != ("k",):
         raise ScheduleError(
             "GEM0328",
             f"tile: loops={','.join(loops)} of a gemmir.gemm whose C is in registers",
@@ -85,6 +99,8 @@ def plan(
     )
     for loop in made:
         _check_loop(gemm, loop, made, over)
+    if over is not None and over != CORES:
+        _check_unit(gemm, over, edges)
     return TilePlan(loops=made, over=over)
 
 
@@ -117,17 +133,40 @@ def _check_names(
             )
     if edges not in EDGES:
         raise ScheduleError("GEM0322", f"tile: edges={edges!r}", f"use {' or '.join(EDGES)}")
-    if over not in (None, CORES):
-        raise ScheduleError("GEM0323", f"tile: over={over!r} is no unit of a CPU", f"use {CORES}")
-    if over is not None and (len(loops) != 1 or loops[0] == "k"):
+    if over not in (None, *MAPPINGS):
+        raise ScheduleError(
+            "GEM0323", f"tile: over={over!r} is no unit", f"use one of {', '.join(MAPPINGS)}"
+        )
+    if over is not None and ("k" in loops or (over == CORES and len(loops) != 1)):
         raise ScheduleError(
             "GEM0324",
             f"tile: loops={','.join(loops)} cannot run over {over}",
-            "give one of m, n or batch; k carries the sum",
+            ("give one of" if over == CORES else "use") + " m, n or batch; k carries the sum",
         )
     if "batch" in found and loops[0] != "batch":
         raise ScheduleError(
             "GEM0325", f"tile: loops={','.join(loops)} of a batch", "open batch first, by 1"
+        )
+
+
+def _check_unit(gemm: GemmOp, over: str, edges: str) -> None:
+    """A grid is the outermost loop, and what is inside a block has the same size in all blocks."""
+    around = [o.over.data if isinstance(o, ForallOp) else "" for o in enclosing_ops(gemm)[:-2]]
+    if over == BLOCKS and around:
+        raise ScheduleError(
+            "GEM0319",
+            "tile: over=blocks inside another loop",
+            "make it the first tile, with all of its loops at once",
+        )
+    if over in INSIDE_BLOCK and (BLOCKS not in around or "" in around or THREADS in around):
+        raise ScheduleError(
+            "GEM0319",
+            f"tile: over={over} stands inside {', '.join(o or 'a loop' for o in around) or 'none'}",
+            "tile over blocks, then over warps if at all, then over threads, and then other loops",
+        )
+    if edges != "clip":
+        raise ScheduleError(
+            "GEM0327", f"tile: over={over} cannot {edges}: every unit runs once", "use edges=clip"
         )
 
 
@@ -213,7 +252,9 @@ def _open(
         return
     loop = plan.loops[len(variables)]
     for segment in _segments(loop):
-        bounds = [as_index(gemm, e) for e in (segment.begin, segment.end, loop.size)]
+        end = upper_bound(segment.end) if plan.over in INSIDE_BLOCK else segment.end
+        assert end is not None
+        bounds = [as_index(gemm, e) for e in (segment.begin, end, loop.size)]
         made = (bounds[0], bounds[1], bounds[2])
         variable, inner = open_loop(builder, loop.dimension, made, plan.over)
         variable.name_hint = VARIABLES[loop.dimension]
@@ -230,7 +271,11 @@ def _write_tile(
     first = [] if gemm.first is None else [gemm.first]
     cuts: dict[str, tuple[Extent, Extent]] = {}
     for loop, variable, segment in zip(plan.loops, variables, segments, strict=True):
-        cuts[loop.dimension] = _cut(builder, gemm, loop, variable, segment)
+        cuts[loop.dimension] = (
+            _cut(builder, gemm, loop, variable, segment)
+            if plan.over not in INSIDE_BLOCK
+            else _cut_for_unit(builder, gemm, loop, variable)
+        )
         if loop.dimension == "k" and not loop.is_single and gemm.beta.value.data != 1:
             first.append(equals(builder, gemm, variable, 0))
     a, b, c = (
@@ -254,6 +299,20 @@ def _cut(
         return builder.insert(arith.MinSIOp(variable, latest)).result, loop.size
     rest = builder.insert(arith.SubiOp(as_index(gemm, loop.extent), variable)).result
     return variable, builder.insert(arith.MinSIOp(as_index(gemm, loop.size), rest)).result
+
+
+def _cut_for_unit(
+    builder: Builder, gemm: GemmOp, loop: Loop, variable: SSAValue
+) -> tuple[Extent, Extent]:
+    """Offset and size of a tile at `variable`, of size 0 where that lies past the extent."""
+    if loop.is_single:
+        return 0, loop.extent
+    if loop.divides:
+        return variable, loop.size
+    extent = as_index(gemm, loop.extent)
+    offset = builder.insert(arith.MinSIOp(variable, extent)).result
+    rest = builder.insert(arith.SubiOp(extent, offset)).result
+    return offset, builder.insert(arith.MinSIOp(as_index(gemm, loop.size), rest)).result
 
 
 def _window(
@@ -288,7 +347,7 @@ def _panel_width(gemm: GemmOp, dimension: str) -> int | None:
 
 @dataclass(frozen=True)
 class Tile(ModulePass):
-    """Tile `loops` by `sizes`; `over` maps the loop onto the cores."""
+    """Tile `loops` by `sizes`; `over` maps the loops onto cores, blocks, warps or threads."""
 
     name = "gemmir-tile"
 

@@ -12,7 +12,8 @@ at the edge of C. Needs C in registers; does not unroll.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from xdsl.builder import Builder
@@ -36,11 +37,15 @@ from xdsl.utils.arg_spec import ArgSpec
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr
 from gemmir.ir.dialect import (
+    INSIDE_BLOCK,
     EpilogueOp,
+    ForallOp,
     GemmOp,
     OuterProductOp,
     PackOp,
     YieldOp,
+    enclosing_ops,
+    is_shared,
     memref_type,
     static_strides,
 )
@@ -51,12 +56,13 @@ from gemmir.ir.index import (
     at_end,
     before,
     both,
+    constant_of,
     entry_constant,
     equals,
     round_down,
 )
 from gemmir.ir.loops import DIMENSION, conditional, open_loop, require_gemms
-from gemmir.ir.views import chain, extents, subview, total_offsets
+from gemmir.ir.views import chain, extents, offsets_of, subview, total_offsets
 
 UNITS = ("fma",)
 COPY_BLOCK = 8
@@ -169,21 +175,81 @@ def _whole_panel(builder: Builder, value: SSAValue, dim: int, extent: int) -> SS
     return subview(builder, buffer, offsets, sizes, one_panel=True)
 
 
+def _whole_window(builder: Builder, view: memref.SubviewOp, dim: int, extent: int) -> SSAValue:
+    """The window `view` of shared memory, `extent` along `dim`: past a clipped tile are zeros."""
+    sizes = list(extents(view.result))
+    sizes[dim] = extent
+    return subview(builder, view.source, offsets_of(view), sizes)
+
+
 def _operand(builder: Builder, value: SSAValue, dim: int, extent: int) -> tuple[SSAValue, bool]:
     """A or B as the k loop reads it, and whether all of `extent` along `dim` is there."""
     if _panel_of(value, dim) is not None:
         return _whole_panel(builder, value, dim, extent), True
+    if is_shared(value) and isinstance(value.owner, memref.SubviewOp):
+        return _whole_window(builder, value.owner, dim, extent), True
     return value, memref_type(value).get_shape()[dim] == extent
 
 
 def vectorize_gemm(gemm: GemmOp, plan: GemmPlan) -> list[SSAValue]:
     """Sum into vectors over k; returns one finished accumulator for each of `plan.starts`."""
+    zero = _splat(gemm, 0.0, VectorType(memref_type(gemm.a).element_type, (plan.rows, plan.width)))
+    outer = _loops_between(gemm, plan.accumulator)
+    begin, finish = _carry(outer, [zero] * len(plan.starts))
+    sums = _sum_over_k(gemm, plan, begin)
+    return finish(sums)
+
+
+def _loops_between(gemm: GemmOp, accumulator: SSAValue) -> list[scf.ForOp]:
+    """The loops over k around `gemm` inside which its accumulator lives on, outermost first."""
+    home = accumulator.owner.parent_op() if isinstance(accumulator.owner, Operation) else None
+    found: list[scf.ForOp] = []
+    for op in enclosing_ops(gemm):
+        if op is home:
+            break
+        assert isinstance(op, scf.ForOp)
+        found.append(op)
+    return found[::-1]
+
+
+def _carry(
+    loops: Sequence[scf.ForOp], begin: list[SSAValue]
+) -> tuple[list[SSAValue], Callable[[list[SSAValue]], list[SSAValue]]]:
+    """Let `loops`, outermost first, carry values that are `begin` at first.
+
+    Returns the values at the start of the innermost body, and a function that takes those at its
+    end to those after the outermost loop.
+    """
+    carrying: list[scf.ForOp] = []
+    for loop in loops:
+        region = loop.detach_region(loop.body)
+        block = region.block
+        made = scf.ForOp(loop.lb, loop.ub, loop.step, begin, region)
+        begin = [block.insert_arg(v.type, len(block.args)) for v in begin]
+        made.attributes |= loop.attributes
+        before(loop).insert(made)
+        loop.detach()
+        loop.erase()
+        carrying.append(made)
+
+    def finish(end: list[SSAValue]) -> list[SSAValue]:
+        for loop in reversed(carrying):
+            last = loop.body.block.last_op
+            assert last is not None
+            before(last).insert(scf.YieldOp(*end))
+            last.detach()
+            last.erase()
+            end = list(loop.results)
+        return end
+
+    return begin, finish
+
+
+def _sum_over_k(gemm: GemmOp, plan: GemmPlan, begin: list[SSAValue]) -> list[SSAValue]:
     builder = before(gemm)
     a, rows_in_bounds = _operand(builder, gemm.a, 0, plan.rows)
     b, columns_in_bounds = _operand(builder, gemm.b, 1, plan.columns)
-    element = memref_type(gemm.a).element_type
-    zero = _splat(gemm, 0.0, VectorType(element, (plan.rows, plan.width)))
-    body = Block(arg_types=[INDEX, *[zero.type for _ in plan.starts]])
+    body = Block(arg_types=[INDEX, *[v.type for v in begin]])
     inner = at_end(body)
     k, *sums = body.args
     column = _read(inner, gemm, a, (0, k), (plan.rows, 1), (rows_in_bounds, True))
@@ -197,7 +263,7 @@ def vectorize_gemm(gemm: GemmOp, plan: GemmPlan) -> list[SSAValue]:
     ]
     inner.insert(scf.YieldOp(*updated))
     bounds = [as_index(gemm, e) for e in (0, plan.k, 1)]
-    loop = scf.ForOp(*bounds, [zero] * len(updated), Region(body))
+    loop = scf.ForOp(*bounds, begin, Region(body))
     loop.attributes[DIMENSION] = StringAttr("k")
     builder.insert(loop)
     return list(loop.results)
@@ -386,6 +452,112 @@ def _copy_block(builder: Builder, pack: PackOp, plan: PackPlan, panel: Strip, bl
     _write(builder, pack, value, target, place, (True, True))
 
 
+@dataclass(frozen=True, kw_only=True)
+class SharePlan:
+    """A copy that the threads of a block make together, `shape` at a time, `fast` dimension first.
+
+    Neighbouring threads copy neighbouring elements of the source.
+    """
+
+    threads: tuple[ForallOp, ...]
+    shape: tuple[int, int]
+    fast: int
+    extents: tuple[int, int]
+
+    @property
+    def team(self) -> int:
+        """How many threads a block has."""
+        return math.prod(_trips(loop) for loop in self.threads)
+
+    @property
+    def pieces(self) -> int:
+        """How many vectors there are to copy."""
+        return math.prod(self.extents) // math.prod(self.shape)
+
+
+def plan_share(pack: PackOp, width: int) -> SharePlan:
+    """Vectors of up to `width` run along the dimension in which the source is adjacent."""
+    target = memref_type(pack.target).get_shape()
+    strides = static_strides(memref_type(pack.source))
+    fast = 0 if strides[0] == 1 and strides[1] != 1 else 1
+    lanes = math.gcd(width, target[fast])
+    threads = [
+        o for o in enclosing_ops(pack) if isinstance(o, ForallOp) and o.over.data in INSIDE_BLOCK
+    ]
+    return SharePlan(
+        threads=tuple(threads[::-1]),
+        shape=(lanes, 1) if fast == 0 else (1, lanes),
+        fast=fast,
+        extents=(target[0], target[1]),
+    )
+
+
+def _trips(loop: ForallOp) -> int:
+    ub, step = constant_of(loop.ub), constant_of(loop.step)
+    assert ub is not None and step is not None
+    return -(-ub // step)
+
+
+def vectorize_share(pack: PackOp, plan: SharePlan) -> None:
+    """Deal the pieces to the threads; all that one thread copies is read before it is stored."""
+    builder = before(pack)
+    number = _thread_number(builder, pack, plan.threads)
+    rounds = range(0, plan.pieces, plan.team)
+    found: list[tuple[tuple[Extent, Extent], SSAValue]] = []
+    flags = tuple(
+        isinstance(e, int) and e == whole
+        for e, whole in zip(extents(pack.source), plan.extents, strict=True)
+    )
+    full = (flags[0], flags[1])
+    for first in rounds:
+        piece = _add(builder, pack, number, first)
+        at = _place(builder, pack, plan, piece)
+        if first + plan.team <= plan.pieces:
+            found.append((at, _read(builder, pack, pack.source, at, plan.shape, full)))
+            continue
+        limit = as_index(pack, plan.pieces)
+        mine = builder.insert(arith.CmpiOp(piece, limit, "slt")).result
+
+        def copy(inner: Builder, at: tuple[Extent, Extent] = at) -> None:
+            value = _read(inner, pack, pack.source, at, plan.shape, full)
+            _write(inner, pack, value, pack.target, at, (True, True))
+
+        builder.insert(conditional(mine, copy, lambda inner: None))
+    for at, value in found:
+        _write(builder, pack, value, pack.target, at, (True, True))
+    pack.detach()
+    pack.erase()
+
+
+def _add(builder: Builder, anchor: Operation, value: SSAValue, constant: int) -> SSAValue:
+    if constant == 0:
+        return value
+    return builder.insert(arith.AddiOp(value, as_index(anchor, constant))).result
+
+
+def _place(
+    builder: Builder, anchor: Operation, plan: SharePlan, piece: SSAValue
+) -> tuple[Extent, Extent]:
+    """Where the vector number `piece` begins."""
+    lanes = plan.shape[plan.fast]
+    across = as_index(anchor, plan.extents[plan.fast] // lanes)
+    slow = builder.insert(arith.DivUIOp(piece, across)).result
+    rest = builder.insert(arith.RemUIOp(piece, across)).result
+    quick = builder.insert(arith.MuliOp(rest, as_index(anchor, lanes))).result
+    return (quick, slow) if plan.fast == 0 else (slow, quick)
+
+
+def _thread_number(builder: Builder, anchor: Operation, threads: Sequence[ForallOp]) -> SSAValue:
+    """The number of a thread in its block, the innermost loop fastest."""
+    number: SSAValue = as_index(anchor, 0)
+    for loop in threads:
+        step = as_index(anchor, constant_of(loop.step) or 1)
+        turn = builder.insert(arith.DivUIOp(loop.body.block.args[0], step)).result
+        scaled = builder.insert(arith.MuliOp(number, as_index(anchor, _trips(loop)))).result
+        number = builder.insert(arith.AddiOp(scaled, turn)).result
+    return number
+
+
 @dataclass(frozen=True)
 class Vectorize(ModulePass):
     """Lower the GEMM, its copies and its epilogues to the unit `with`, `width` lanes wide."""
@@ -411,13 +583,17 @@ class Vectorize(ModulePass):
         for gemm in require_gemms("vectorize", op):
             plan = plan_gemm(gemm, self.with_, self.width)
             sums = vectorize_gemm(gemm, plan)
+            first = gemm.first
             gemm.detach()
             gemm.erase()
+            _erase_unused(first)
             for epilogue in _write_backs(op, plan):
                 vectorize_write_back(epilogue, plan, sums)
             _erase_accumulator(plan.accumulator)
         for inner in [o for o in op.walk() if isinstance(o, EpilogueOp | PackOp)]:
-            if isinstance(inner, PackOp):
+            if isinstance(inner, PackOp) and is_shared(inner.target):
+                vectorize_share(inner, plan_share(inner, self.width))
+            elif isinstance(inner, PackOp):
                 vectorize_pack(inner, plan_pack(inner))
             else:
                 vectorize_epilogue(inner, self.width)
@@ -429,6 +605,17 @@ def _write_backs(module: builtin.ModuleOp, plan: GemmPlan) -> list[EpilogueOp]:
         for op in module.walk()
         if isinstance(op, EpilogueOp) and any(chain(v)[0] is plan.accumulator for v in op.inputs)
     ]
+
+
+def _erase_unused(value: SSAValue | None) -> None:
+    """Erase the comparisons that only the erased op has used."""
+    if value is None or value.uses or not isinstance(value.owner, arith.CmpiOp | arith.AndIOp):
+        return
+    operands = list(value.owner.operands)
+    value.owner.detach()
+    value.owner.erase()
+    for operand in operands:
+        _erase_unused(operand)
 
 
 def _erase_accumulator(accumulator: SSAValue) -> None:

@@ -11,13 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given
-from xdsl.dialects import arith
+from xdsl.dialects import arith, memref
 from xdsl.dialects.builtin import DenseIntOrFPElementsAttr
 
 import gemmir
 from gemmir import Gemm, Schedule
+from gemmir.ir.attributes import PanelAttr
+from gemmir.ir.build import build
 from gemmir.ir.context import parse_module
-from gemmir.lowering import LEVELS, level_of, take_remaining
+from gemmir.ir.dialect import memref_type, static_strides
+from gemmir.ir.views import offsets_of
+from gemmir.lowering import LEVELS, level_of, run_pass, take_remaining
 from tests.strategies import examples, problems, scheduled
 
 FINISH = """
@@ -128,3 +132,33 @@ def test_dense_floats_may_be_written_as_bits(literal: str, expected: list[float]
     assert isinstance(constant.value, DenseIntOrFPElementsAttr)
     assert list(constant.value.get_values()) == expected
     assert str(parse_module(str(module))) == str(module)
+
+
+def stated_offset(view: memref.SubviewOp) -> int | None:
+    """The offset in the type of `view`, None where it is dynamic."""
+    return memref_type(view.result).get_offset()
+
+
+def inferred_offset(view: memref.SubviewOp) -> int | None:
+    """The offset that follows from the source of `view` and from its offsets."""
+    source = memref_type(view.source)
+    total = source.get_offset()
+    for offset, stride in zip(offsets_of(view), static_strides(source), strict=True):
+        if stride and not isinstance(offset, int):
+            return None
+        if total is not None and isinstance(offset, int):
+            total += offset * stride
+    return total
+
+
+@given(scheduled(40))
+@examples(0.5)
+def test_types_of_views_state_the_offset_that_mlir_infers(case: tuple[Gemm, Schedule]) -> None:
+    """The evaluator and the backend do not read it; MLIR's verifier does."""
+    gemm, schedule = case
+    module = build(gemm)
+    for p in schedule.passes:
+        run_pass(p, module, verify=True)
+        for view in [op for op in module.walk() if isinstance(op, memref.SubviewOp)]:
+            if not isinstance(memref_type(view.source).layout, PanelAttr):
+                assert stated_offset(view) == inferred_offset(view), str(view)

@@ -75,6 +75,19 @@ def _index_min(e: Emitter, op: arith.MinSIOp) -> None:
     e.values[op.result] = e.text.value(f"call i64 @llvm.smin.i64(i64 {x}, i64 {y})")
 
 
+def _index_divide(e: Emitter, op: arith.DivUIOp | arith.RemUIOp) -> None:
+    word = "udiv" if isinstance(op, arith.DivUIOp) else "urem"
+    x, y = e.scalar(op.lhs), e.scalar(op.rhs)
+    if is_literal(x) and is_literal(y):
+        found = divmod(int(x), int(y))
+        e.values[op.result] = str(found[0] if word == "udiv" else found[1])
+        return
+    if y == "1":
+        e.values[op.result] = x if word == "udiv" else "0"
+        return
+    e.values[op.result] = e.text.value(f"{word} i64 {x}, {y}")
+
+
 _PREDICATES = ("eq", "ne", "slt", "sle", "sgt", "sge", "ult", "ule", "ugt", "uge")
 
 
@@ -218,6 +231,8 @@ ARITHMETIC: Table = {
     arith.BitcastOp.name: _bitcast,
     arith.CmpiOp.name: _compare,
     arith.ConstantOp.name: _constant,
+    arith.DivUIOp.name: _index_divide,
+    arith.RemUIOp.name: _index_divide,
     arith.MaximumfOp.name: _extremum,
     arith.MinimumfOp.name: _extremum,
     arith.MinSIOp.name: _index_min,

@@ -226,7 +226,8 @@ def _load(e: Emitter, access: Access, line: int, padding: str) -> str:
     if access.lanes > 1 and access.lane_stride != 1:
         return _gather(e, access, address, mask, padding)
     if mask is None:
-        return text.value(f"load {access.line_type}, ptr {address}, align {size}")
+        alignment = _known_alignment(e, access, address)
+        return text.value(f"load {access.line_type}, ptr {address}, align {alignment}")
     wide = f"<{access.lanes} x {scalar}>"
     name = f"@llvm.masked.load.v{access.lanes}f{size * 8}.p0"
     flags = f"<{access.lanes} x i1>"
@@ -280,12 +281,16 @@ def _store(e: Emitter, access: Access, line: int, value: str) -> None:
     size = access.element.size
     address = text.offset(access.address, scalar, line * access.line_stride)
     mask = _mask(e, access, line)
+    if access.lanes > 1 and access.lane_stride != 1 and mask is None:
+        _scatter(e, access, address, value)
+        return
     if access.lanes > 1 and access.lane_stride != 1:
         raise BackendError(
             "GEM0423", f"rows with a stride of {access.lane_stride} elements cannot be stored"
         )
     if mask is None:
-        text.line(f"store {access.line_type} {value}, ptr {address}, align {size}")
+        alignment = _known_alignment(e, access, address)
+        text.line(f"store {access.line_type} {value}, ptr {address}, align {alignment}")
         return
     wide = f"<{access.lanes} x {scalar}>"
     if access.lanes == 1:
@@ -294,6 +299,21 @@ def _store(e: Emitter, access: Access, line: int, value: str) -> None:
     flags = f"<{access.lanes} x i1>"
     text.declare(f"void {name}({wide}, ptr, {flags})")
     text.line(f"call void {name}({wide} {value}, ptr align {size} {address}, {flags} {mask})")
+
+
+def _scatter(e: Emitter, access: Access, address: str, value: str) -> None:
+    """Elements that are not adjacent, one by one."""
+    scalar = scalar_type(access.element)
+    for lane in range(access.lanes):
+        at = e.text.offset(address, scalar, lane * access.lane_stride)
+        one = e.text.value(f"extractelement {access.line_type} {value}, i64 {lane}")
+        e.text.line(f"store {scalar} {one}, ptr {at}, align {access.element.size}")
+
+
+def _known_alignment(e: Emitter, access: Access, address: str) -> int:
+    """What the address is known to be aligned to: an element at least, a vector at most."""
+    size = access.element.size
+    return max(size, math.gcd(e.text.alignment(address, 0), size * 4))
 
 
 def _transpose(e: Emitter, element: AnyFloat, lines: Rows, lanes: int) -> Rows:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from xdsl.dialects import func, memref, scf
 from xdsl.ir import Operation, SSAValue
 
@@ -9,7 +11,7 @@ from gemmir.backends.llvm.emitter import Emitter, Pointer, Table, Value, row_typ
 from gemmir.backends.llvm.memory import allocate, buffer_bytes
 from gemmir.backends.llvm.text import FunctionText, is_literal
 from gemmir.errors import BackendError
-from gemmir.ir.dialect import ForallOp, YieldOp, enclosing_ops
+from gemmir.ir.dialect import CORES, ForallOp, YieldOp, enclosing_ops
 
 
 def _for(e: Emitter, op: scf.ForOp) -> None:
@@ -17,6 +19,9 @@ def _for(e: Emitter, op: scf.ForOp) -> None:
     text = e.text
     lb, ub, step = (e.scalar(v) for v in (op.lb, op.ub, op.step))
     inits = [e.rows(v) for v in op.iter_args]
+    if is_literal(lb) and is_literal(ub) and int(lb) < int(ub) <= int(lb) + int(step):
+        _once(e, op, lb, inits)
+        return
     types = [row_type(v.type) for v in op.iter_args]
     runs = is_literal(lb) and is_literal(ub) and int(lb) < int(ub)
     body, done = text.fresh("body"), text.fresh("done")
@@ -32,6 +37,7 @@ def _for(e: Emitter, op: scf.ForOp) -> None:
     phis = [[f"%{text.fresh('x')}" for _ in rows] for rows in inits]
     at = len(text.lines)
     e.values[variable] = iv
+    text.multiples[iv] = math.gcd(text.divisor(lb), text.divisor(step))
     for argument, names in zip(arguments, phis, strict=True):
         set_rows(e, argument, names)
     e.block(op.body.block)
@@ -56,6 +62,18 @@ def _for(e: Emitter, op: scf.ForOp) -> None:
             for x, y in zip(begin, end, strict=True)
         ]
         set_rows(e, result, joined)
+
+
+def _once(e: Emitter, op: scf.ForOp, lb: str, inits: list[list[str]]) -> None:
+    """A loop of one iteration: just its body."""
+    variable, *arguments = op.body.block.args
+    e.values[variable] = lb
+    for argument, rows in zip(arguments, inits, strict=True):
+        set_rows(e, argument, rows)
+    e.block(op.body.block)
+    assert op.body.block.last_op is not None
+    for result, value in zip(op.results, op.body.block.last_op.operands, strict=True):
+        set_rows(e, result, e.rows(value))
 
 
 def _if(e: Emitter, op: scf.IfOp) -> None:
@@ -101,6 +119,8 @@ def _forall(e: Emitter, op: ForallOp) -> None:
 
     GOMP_parallel is the entry that GCC's, LLVM's and Intel's runtimes share.
     """
+    if op.over.data != CORES:
+        raise BackendError("GEM0424", f"a CPU has no {op.over.data} to run a loop over")
     if any(isinstance(o, ForallOp) for o in enclosing_ops(op)):
         raise BackendError("GEM0424", "a gemmir.forall inside another one has no threads left")
     captured = [*_captures(e, op), *(alloc.memref for alloc in _team_buffers(op))]

@@ -6,6 +6,7 @@ arithmetic on literals is folded here, so that addresses reach LLVM as a base pl
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass, field
 
@@ -28,6 +29,9 @@ _SCALARS: dict[type[Attribute], str] = {
     Float64Type: "double",
     IndexType: "i64",
 }
+
+ELEMENT_BYTES = {"bfloat": 2, "half": 2, "float": 4, "double": 8}
+"""Bytes of an element of a memref, by its LLVM type."""
 
 
 def scalar_type(t: Attribute) -> str:
@@ -67,7 +71,9 @@ class FunctionText:
 
     `sums` remembers index values that are another value plus a constant, and `addresses` the
     pointers already computed in the current block, so that neither is written twice. `stack` is
-    what the function begins with: memory on the stack.
+    what the function begins with: memory on the stack. `numbers` are values of the entry block that
+    are asked for again. `multiples` has a number that divides an index, and `alignments` one that
+    divides an address in bytes, where more than 1 is known.
     """
 
     stack: list[str] = field(default_factory=list[str])
@@ -77,6 +83,9 @@ class FunctionText:
     sums: dict[str, tuple[str, int]] = field(default_factory=dict[str, tuple[str, int]])
     addresses: dict[tuple[object, ...], str] = field(default_factory=dict[tuple[object, ...], str])
     declarations: set[str] = field(default_factory=set[str])
+    numbers: dict[tuple[str, ...], str] = field(default_factory=dict[tuple[str, ...], str])
+    multiples: dict[str, int] = field(default_factory=dict[str, int])
+    alignments: dict[str, int] = field(default_factory=dict[str, int])
 
     def fresh(self, stem: str) -> str:
         """A name that is not taken, without its `%`."""
@@ -118,10 +127,10 @@ class FunctionText:
         if y == "0":
             return x
         base, constant = self.sums.get(x, (x, 0))
-        if not is_literal(y):
-            return self.value(f"add nsw i64 {x}, {y}")
         made = self.value(f"add nsw i64 {x}, {y}")
-        self.sums[made] = (base, constant + int(y))
+        self.multiples[made] = math.gcd(self.divisor(x), self.divisor(y))
+        if is_literal(y):
+            self.sums[made] = (base, constant + int(y))
         return made
 
     def mul(self, x: str, y: str) -> str:
@@ -132,7 +141,21 @@ class FunctionText:
             return str(int(x) * int(y))
         if y in ("0", "1"):
             return x if y == "1" else "0"
-        return self.value(f"mul nsw i64 {x}, {y}")
+        made = self.value(f"mul nsw i64 {x}, {y}")
+        self.multiples[made] = self.divisor(x) * self.divisor(y)
+        return made
+
+    def divisor(self, x: str) -> int:
+        """A number that divides the index `x`; 0 for 0, which every number divides."""
+        return abs(int(x)) if is_literal(x) else self.multiples.get(x, 1)
+
+    def align(self, pointer: str, alignment: int) -> None:
+        """Note that the address `pointer` is a multiple of `alignment` bytes."""
+        self.alignments[pointer] = alignment
+
+    def alignment(self, pointer: str, bytes_off: int) -> int:
+        """What is known to divide the address `bytes_off` bytes behind `pointer`; 1 if nothing."""
+        return math.gcd(self.alignments.get(pointer, 1), bytes_off)
 
     def address(self, pointer: str, element: str, terms: list[tuple[str, int]]) -> str:
         """pointer + sum of index * stride over `terms`, in elements."""
@@ -150,9 +173,10 @@ class FunctionText:
             key = (pointer, element, base, stride)
             if key not in self.addresses:
                 offset = self.mul(base, str(stride))
-                self.addresses[key] = self.value(
-                    f"getelementptr {element}, ptr {pointer}, i64 {offset}"
-                )
+                made = self.value(f"getelementptr {element}, ptr {pointer}, i64 {offset}")
+                distance = self.divisor(offset) * ELEMENT_BYTES[element]
+                self.align(made, self.alignment(pointer, distance))
+                self.addresses[key] = made
             pointer = self.addresses[key]
         return self.offset(pointer, element, constant)
 
@@ -160,4 +184,6 @@ class FunctionText:
         """pointer + constant, in elements."""
         if constant == 0:
             return pointer
-        return self.value(f"getelementptr {element}, ptr {pointer}, i64 {constant}")
+        made = self.value(f"getelementptr {element}, ptr {pointer}, i64 {constant}")
+        self.align(made, self.alignment(pointer, constant * ELEMENT_BYTES[element]))
+        return made

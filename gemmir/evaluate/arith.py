@@ -117,6 +117,21 @@ def _remainder(a: Element, b: Element) -> Element:
     return _select(a < 0, -(-a % abs(b)), a % abs(b))
 
 
+def _divide_unsigned(a: Element, b: Element) -> Element:
+    return divmod(*_not_negative(a, b))[0]
+
+
+def _remainder_unsigned(a: Element, b: Element) -> Element:
+    return divmod(*_not_negative(a, b))[1]
+
+
+def _not_negative(a: Element, b: Element) -> tuple[int, int]:
+    """Both as numbers; only an index that is the same signed and unsigned is divided."""
+    if not isinstance(a, int) or not isinstance(b, int) or a < 0 or b <= 0:
+        raise FaultError("GEM0903", f"{a} divided by {b} is no unsigned division of indices")
+    return a, b
+
+
 INTEGER_COMPARISONS: Final[tuple[Comparison, ...]] = (
     operator.eq,
     operator.ne,
@@ -240,6 +255,8 @@ MEANINGS: Final[Meanings] = {
     arith.SubiOp: elementwise(operator.sub),
     arith.MuliOp: elementwise(operator.mul),
     arith.RemSIOp: elementwise(_remainder),
+    arith.DivUIOp: elementwise(_divide_unsigned),
+    arith.RemUIOp: elementwise(_remainder_unsigned),
     arith.MinSIOp: elementwise(_least),
     arith.AndIOp: elementwise(_and),
     arith.OrIOp: elementwise(_or),

@@ -11,6 +11,7 @@
 | GEM0907 | extents or strides that differ from those of a type or another operand |
 | GEM0908 | a loop whose step is not positive                                      |
 | GEM0909 | a write to an array that may only be read                              |
+| GEM0910 | some threads of a block at what all of them must reach                 |
 """
 
 from __future__ import annotations

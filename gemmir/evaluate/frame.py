@@ -28,17 +28,17 @@ TERMINATORS: Final = (func.ReturnOp, scf.YieldOp, YieldOp)
 
 
 @dataclass(frozen=True, slots=True)
-class _Visit:
+class Visit:
+    """One op of a block with its step, decoded."""
+
     op: Operation
     step: Step
     operands: tuple[SSAValue, ...]
     results: tuple[SSAValue, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    visits: tuple[_Visit, ...]
-    given: tuple[SSAValue, ...]
+Plan: TypeAlias = "tuple[tuple[Visit, ...], tuple[SSAValue, ...]]"
+"""The ops of a block, and the values that running it gives."""
 
 
 class Frame:
@@ -47,40 +47,45 @@ class Frame:
     def __init__(self, meanings: Meanings) -> None:
         self.heap: dict[Buffer, Operation] = {}
         self._meanings = meanings
-        self._values: dict[SSAValue, Any] = {}
-        self._plans: dict[Block, _Plan] = {}
+        self.values: dict[SSAValue, Any] = {}
+        self._plans: dict[Block, Plan] = {}
 
     def run(self, block: Block, arguments: Sequence[Any]) -> Sequence[Any]:
         """Run `block` on `arguments`; returns the operands of its terminator.
 
         Raises `EvaluationError` with the innermost op that faulted.
         """
-        plan = self._plans.get(block) or self._plan(block)
-        values = self._values
+        visits, given = self.plan(block)
+        values = self.values
         values.update(zip(block.args, arguments, strict=True))
-        for visit in plan.visits:
+        for visit in visits:
             try:
                 found = visit.step(*[values[operand] for operand in visit.operands])
             except FaultError as fault:
                 raise error_in(visit.op, fault) from None
             for result, value in zip(visit.results, found, strict=True):
                 values[result] = value
-        return [values[value] for value in plan.given]
+        return [values[value] for value in given]
 
-    def _plan(self, block: Block) -> _Plan:
+    def plan(self, block: Block) -> Plan:
+        """The ops of `block`, decoded at the first visit, and the operands of its terminator."""
+        found = self._plans.get(block)
+        if found is None:
+            found = self._plans[block] = self._decode(block)
+        return found
+
+    def _decode(self, block: Block) -> Plan:
         ops = list(block.ops)
         given: tuple[SSAValue, ...] = ()
         if ops and isinstance(ops[-1], TERMINATORS):
             given = tuple(ops.pop().operands)
-        plan = _Plan(tuple(map(self._visit, ops)), given)
-        self._plans[block] = plan
-        return plan
+        return tuple(map(self._visit, ops)), given
 
-    def _visit(self, op: Operation) -> _Visit:
+    def _visit(self, op: Operation) -> Visit:
         meaning = self._meanings.get(type(op))
         try:
             if meaning is None:
                 raise FaultError("GEM0903", f"the evaluator has no meaning for {op.name}")
-            return _Visit(op, meaning(self, op), tuple(op.operands), tuple(op.results))
+            return Visit(op, meaning(self, op), tuple(op.operands), tuple(op.results))
         except FaultError as fault:
             raise error_in(op, fault) from None

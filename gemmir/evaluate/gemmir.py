@@ -1,7 +1,7 @@
 """The gemmir dialect. Every op works in the element type of its memrefs.
 
 `gemmir.forall` runs its iterations from the last to the first: they must not depend on each other,
-and one that needs what an earlier one wrote shows.
+and one that needs what an earlier one wrote shows. Those over the threads of a block run together.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from gemmir.evaluate.fault import FaultError
 from gemmir.evaluate.frame import Frame, Meanings, Step
 from gemmir.evaluate.math import fused_multiply_add
 from gemmir.evaluate.scf import iterations
+from gemmir.evaluate.team import is_team, run_team
 from gemmir.evaluate.values import Array, dtype_of
 from gemmir.evaluate.view import PanelView, View
 from gemmir.ir.dialect import (
+    BarrierOp,
     EpilogueOp,
     ForallOp,
     GemmOp,
@@ -64,18 +66,27 @@ def _epilogue(frame: Frame, op: EpilogueOp) -> Step:
 def _forall(frame: Frame, op: ForallOp) -> Step:
     body = op.body.block
 
+    def run_block(lb: int, ub: int, step: int) -> tuple[()]:
+        run_team(frame, op, lb, ub, step)
+        return ()
+
     def run(lb: int, ub: int, step: int) -> tuple[()]:
         for i in reversed(iterations(lb, ub, step)):
             frame.run(body, (i,))
         return ()
 
-    return run
+    return run_block if is_team(op) else run
+
+
+def _barrier(frame: Frame, op: BarrierOp) -> Step:
+    """Where there are no threads there is nobody to wait for."""
+    return lambda: ()
 
 
 def _pack(frame: Frame, op: PackOp) -> Step:
-    def step(source: View, target: PanelView) -> tuple[()]:
+    def step(source: View, target: View) -> tuple[()]:
         target.check((0, 0), source.sizes)
-        touched = target.whole_panels(source.sizes)
+        touched = target.whole_panels(source.sizes) if isinstance(target, PanelView) else target
         rows, columns = source.sizes
         packed: Array = np.zeros(touched.sizes, target.buffer.data.dtype)
         packed[:rows, :columns] = source.array()
@@ -93,6 +104,7 @@ def _prefetch(frame: Frame, op: PrefetchOp) -> Step:
 
 
 MEANINGS: Final[Meanings] = {
+    BarrierOp: _barrier,
     GemmOp: _gemm,
     EpilogueOp: _epilogue,
     ForallOp: _forall,

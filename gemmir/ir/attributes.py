@@ -16,9 +16,13 @@ from xdsl.utils.str_enum import StrEnum
 
 
 class Space(StrEnum):
-    """Memory spaces of a CPU core, nearest first; a cache is where a buffer is meant to stay."""
+    """Memory spaces, nearest first; a cache is where a buffer of a CPU is meant to stay.
+
+    `shared` is the memory that the threads of one block of a GPU have in common.
+    """
 
     REGISTERS = "registers"
+    SHARED = "shared"
     L1 = "l1"
     L2 = "l2"
     L3 = "l3"

@@ -4,7 +4,8 @@
 |-----------------------|--------------------|-------------------------------------------------|
 | `gemmir.gemm`         | gemm to promoted   | C = alpha * A @ B + beta * C                    |
 | `gemmir.epilogue`     | gemm to promoted   | an elementwise function of tiles                |
-| `gemmir.forall`       | tiled and below    | a loop whose iterations run on other cores      |
+| `gemmir.forall`       | tiled and below    | a loop whose iterations run on other units      |
+| `gemmir.barrier`      | promoted and below | all threads of a block have come this far       |
 | `gemmir.pack`         | promoted           | copy into panels, zero-filled at the edge       |
 | `gemmir.prefetch`     | promoted and below | bring a tile near; no effect on values          |
 | `gemmir.outerproduct` | vectorized         | acc + lhs @ rhs, each element rounded once      |
@@ -56,10 +57,22 @@ from xdsl.traits import (
 )
 from xdsl.utils.exceptions import VerifyException
 
-from gemmir.ir.attributes import PanelAttr, SpaceAttr
+from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr
 
 CORES = "cores"
 """The mapping of `gemmir.forall` onto the cores of a CPU."""
+
+BLOCKS = "blocks"
+WARPS = "warps"
+THREADS = "threads"
+"""The mappings of `gemmir.forall` onto a GPU: blocks of a grid, and what is inside a block.
+
+Nested loops are numbered with the innermost fastest, so that 32 iterations of the loops over
+threads inside the loops over warps are the lanes of one warp.
+"""
+
+INSIDE_BLOCK = (WARPS, THREADS)
+MAPPINGS = (CORES, BLOCKS, *INSIDE_BLOCK)
 
 _MemRef = base(MemRefType)
 
@@ -69,6 +82,11 @@ def memref_type(value: SSAValue) -> MemRefType[AnyFloat]:
     found = cast("MemRefType[AnyFloat]", value.type)
     assert isinstance(found, MemRefType)
     return found
+
+
+def is_shared(value: SSAValue) -> bool:
+    """Whether a memref lies in the shared memory of a block."""
+    return memref_type(value).memory_space == SpaceAttr(Space.SHARED)
 
 
 def _require_same_elements(name: str, types: Sequence[MemRefType[Attribute]]) -> None:
@@ -211,8 +229,8 @@ class EpilogueOp(IRDLOperation):
 class ForallOp(IRDLOperation):
     """A loop whose iterations are independent and run on the units that `over` names.
 
-    Iterations are dealt to the units in contiguous blocks, so that which unit computes an element
-    never changes its bits.
+    Cores are dealt contiguous iterations; a block, warp or thread of a GPU has exactly one. Which
+    unit computes an element never changes its bits.
     """
 
     name = "gemmir.forall"
@@ -233,8 +251,9 @@ class ForallOp(IRDLOperation):
     def verify_(self) -> None:
         if tuple(self.body.block.arg_types) != (IndexType(),):
             raise VerifyException(f"{self.name}: the body takes one index")
-        if self.over.data != CORES:
-            raise VerifyException(f"{self.name}: over {self.over.data!r} is not {CORES!r}")
+        if self.over.data not in MAPPINGS:
+            known = ", ".join(MAPPINGS)
+            raise VerifyException(f"{self.name}: over {self.over.data!r} is not one of {known}")
 
     def print(self, printer: Printer) -> None:
         printer.print_string(" ")
@@ -275,10 +294,11 @@ class ForallOp(IRDLOperation):
 
 @irdl_op_definition
 class PackOp(IRDLOperation):
-    """Copy `source` into the leading corner of the panels of `target`.
+    """Copy `source` into the leading corner of `target`.
 
-    The last panel that is touched is filled up with zeros to its full width; nothing beyond it is
-    written.
+    Of panels, the last one that is touched is filled up with zeros to its full width, and nothing
+    beyond it is written. A buffer in shared memory is filled up with zeros altogether, and the copy
+    is made by all threads of the block together.
     """
 
     name = "gemmir.pack"
@@ -297,7 +317,7 @@ class PackOp(IRDLOperation):
     def verify_(self) -> None:
         source, target = memref_type(self.source), memref_type(self.target)
         _require_same_elements(self.name, (source, target))
-        if not isinstance(target.layout, PanelAttr):
+        if not isinstance(target.layout, PanelAttr) and not is_shared(self.target):
             raise VerifyException(f"{self.name}: the target {target} has no panel layout")
         if len(source.get_shape()) != 2 or len(target.get_shape()) != 2:
             raise VerifyException(f"{self.name}: source and target must be matrices")
@@ -308,6 +328,22 @@ class PackOp(IRDLOperation):
                 raise VerifyException(
                     f"{self.name}: extent {extent} of dimension {dim} does not fit into {room}"
                 )
+
+
+@irdl_op_definition
+class BarrierOp(IRDLOperation):
+    """No thread of a block goes on before all have come here; what they wrote is then seen by all.
+
+    Every thread of the block must reach the same barrier.
+    """
+
+    name = "gemmir.barrier"
+
+    assembly_format: ClassVar[str | None] = "attr-dict"
+    traits = traits_def(MemoryReadEffect(), MemoryWriteEffect())
+
+    def __init__(self) -> None:
+        super().__init__()
 
 
 @irdl_op_definition
@@ -367,7 +403,7 @@ class OuterProductOp(IRDLOperation):
 
 GEMMIR = Dialect(
     "gemmir",
-    [EpilogueOp, ForallOp, GemmOp, OuterProductOp, PackOp, PrefetchOp, YieldOp],
+    [BarrierOp, EpilogueOp, ForallOp, GemmOp, OuterProductOp, PackOp, PrefetchOp, YieldOp],
     [PanelAttr, SpaceAttr],
 )
 
@@ -400,8 +436,14 @@ def enclosing_ops(op: Operation) -> list[Operation]:
 
 
 __all__ = [
+    "BLOCKS",
     "CORES",
     "GEMMIR",
+    "INSIDE_BLOCK",
+    "MAPPINGS",
+    "THREADS",
+    "WARPS",
+    "BarrierOp",
     "EpilogueOp",
     "ForallOp",
     "GemmOp",
@@ -410,6 +452,7 @@ __all__ = [
     "PrefetchOp",
     "YieldOp",
     "enclosing_ops",
+    "is_shared",
     "memref_type",
     "static_strides",
 ]

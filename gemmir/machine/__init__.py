@@ -1,6 +1,7 @@
 """The machines that gemmir compiles for, and the target strings that name them.
 
-`cpu` is the CPU of this computer; `cpu:NAME` is a named one.
+`cpu` is the CPU of this computer; `cpu:NAME` is a named one, `cuda:NAME` a GPU of that compute
+capability.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from collections.abc import Iterator
 
 from gemmir.errors import MissingError
 from gemmir.machine.cpu import SHIPPED, CpuMachine
+from gemmir.machine.gpu import SHIPPED_GPUS, GpuMachine
 
-__all__ = ["HOST", "CpuMachine", "Machine", "machine_for", "targets"]
+__all__ = ["HOST", "CpuMachine", "GpuMachine", "Machine", "machine_for", "targets"]
 
-Machine = CpuMachine
+Machine = CpuMachine | GpuMachine
 """Any machine."""
 
 HOST = "cpu"
@@ -22,10 +24,10 @@ HOST = "cpu"
 
 
 def _named() -> dict[str, Machine]:
-    return {machine.target: machine for machine in SHIPPED}
+    return {machine.target: machine for machine in (*SHIPPED, *SHIPPED_GPUS)}
 
 
-def _host() -> Machine:
+def _host() -> CpuMachine:
     from gemmir.machine.host import host_machine
 
     return host_machine()

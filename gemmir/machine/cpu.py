@@ -27,6 +27,7 @@ class CpuMachine:
     """
 
     kind: ClassVar[str] = "cpu"
+    backend: ClassVar[str] = "cpu"
 
     name: str
     llvm_cpu: str

@@ -1,6 +1,6 @@
 """The schedule that is used when none is given, chosen by rules from the problem and the machine.
 
-There are five classes of schedule for a CPU. *Direct*: A and B are read where they lie. *Half
+For a GPU see `default_gpu`. There are five classes of schedule for a CPU. *Direct*: A and B are read where they lie. *Half
 packed*: a B that fits the second cache level is packed into it. *Deep*: a small C and a long k;
 slices of k are summed into C. *Streamed*: few rows of A; B is read once, a few rows at a time.
 *Packed*: the blocking of Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication
@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from gemmir.gemm import Gemm
-from gemmir.machine.cpu import CpuMachine
+from gemmir.machine import CpuMachine, GpuMachine, Machine
+from gemmir.schedule.default_gpu import gpu_passes
 from gemmir.schedule.schedule import Schedule
 
 FMA_LATENCY_CYCLES = 4
@@ -91,14 +92,14 @@ def _most_rows(machine: CpuMachine, vectors: int) -> int:
     return min(registers - 1 - vectors, registers * 3 // 4) // vectors
 
 
-def default_schedule(gemm: Gemm, machine: CpuMachine, threads: int = 1) -> Schedule:
+def default_schedule(gemm: Gemm, machine: Machine, threads: int = 1) -> Schedule:
     """The schedule for `gemm` on one core of `machine`, or on `threads` cores."""
     return Schedule.parse(default_text(gemm, machine, threads))
 
 
 def default_text(
     gemm: Gemm,
-    machine: CpuMachine,
+    machine: Machine,
     threads: int = 1,
     *,
     fuse: bool | None = None,
@@ -109,18 +110,22 @@ def default_text(
     `fuse` and `expand` say whether there is an epilogue and whether it has exponentials, where the
     epilogue of `gemm` does not tell.
     """
+    fuse = bool(gemm.steps) if fuse is None else fuse
+    expand = bool(EXPONENTIAL & set(gemm.steps)) if expand is None else expand
+    if isinstance(machine, GpuMachine):
+        return "\n".join(gpu_passes(gemm, machine, fuse=fuse, expand=expand))
     threads = 1 if 0 in (gemm.m, gemm.n, gemm.k) else threads
     passes = list(_outer(gemm, machine, threads))
     share, even = _share(gemm, machine, threads)
     shape = _class(share, machine) if even else _packed
     passes.extend(shape(share, machine))
-    if fuse if fuse is not None else bool(gemm.steps):
+    if fuse:
         passes.append("fuse-epilogue")
     passes.append(f"vectorize{{with=fma width={_lanes(gemm, machine)}}}")
     steps = DIRECT_K_STEPS if shape in (_direct, _deep) else K_STEPS_PER_ITERATION
     if gemm.k >= 2:
         passes.append(f"unroll{{loop=k factor={min(steps, gemm.k)}}}")
-    if expand if expand is not None else bool(EXPONENTIAL & set(gemm.steps)):
+    if expand:
         passes.append("expand-math")
     return "\n".join(passes)
 

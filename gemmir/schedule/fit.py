@@ -12,29 +12,40 @@ from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
 from gemmir.gemm import Gemm
-from gemmir.machine.cpu import CpuMachine
+from gemmir.ir.dialect import BLOCKS, CORES, INSIDE_BLOCK
+from gemmir.machine import GpuMachine, Machine
 from gemmir.passes.promote import Promote
 from gemmir.passes.tile import Tile
 from gemmir.passes.vectorize import Vectorize
+from gemmir.schedule.default_gpu import LOAD_BYTES
 from gemmir.schedule.schedule import Schedule
+
+STATIC_SHARED_BYTES = 48 * 1024
+"""Shared memory that a kernel may declare: CUDA C++ Programming Guide, section on shared memory."""
+
+ADDRESS_REGISTERS = 40
+"""Registers of a thread beside its tile: 73 less the 44 of an 8 x 4 tile, as ptxas reports them
+for sm_80, and room for addresses of edges."""
 
 
 @dataclass
 class _Walk:
     """The problem as the passes so far have cut it."""
 
-    machine: CpuMachine
+    machine: Machine
     item_bytes: int
     tile: dict[str, int]
+    block: dict[str, int] = field(default_factory=dict[str, int])
     accumulator: tuple[int, int] | None = None
     held_bytes: dict[str, int] = field(default_factory=dict[str, int])
 
 
-def check_fits(schedule: Schedule, gemm: Gemm, machine: CpuMachine) -> None:
+def check_fits(schedule: Schedule, gemm: Gemm, machine: Machine) -> None:
     """Raise `ScheduleError` where `schedule` asks more of `machine` than it has.
 
     GEM0311 for a vector of a width that the unit does not have, GEM0312 for an accumulator tile
-    that does not fit the vector registers, GEM0313 for a packed tile larger than its cache.
+    that does not fit the registers, GEM0313 for a packed tile larger than its memory, GEM0318 for
+    a unit that the machine does not have.
     """
     walk = _Walk(
         machine=machine,
@@ -49,6 +60,9 @@ def _follow(walk: _Walk, p: ModulePass) -> None:
     if isinstance(p, Tile):
         for name, size in zip(p.loops, p.sizes, strict=False):
             walk.tile[name] = min(walk.tile.get(name, size), size)
+        if p.over == BLOCKS:
+            walk.block = dict(walk.tile)
+        _check_unit(walk, p)
     elif isinstance(p, Promote) and p.operand == "c":
         walk.accumulator = (walk.tile["m"], walk.tile["n"])
     elif isinstance(p, Promote):
@@ -57,16 +71,20 @@ def _follow(walk: _Walk, p: ModulePass) -> None:
         _check_vectors(walk, p)
 
 
+def _capacities(machine: Machine) -> dict[str, int]:
+    """The bytes of each memory space that packed tiles may take."""
+    if isinstance(machine, GpuMachine):
+        return {"shared": min(machine.smem_bytes_per_block, STATIC_SHARED_BYTES)}
+    return {"l1": machine.l1_bytes, "l2": machine.l2_bytes, "l3": machine.l3_bytes}
+
+
 def _check_capacity(walk: _Walk, p: Promote) -> None:
-    capacity = {
-        "l1": walk.machine.l1_bytes,
-        "l2": walk.machine.l2_bytes,
-        "l3": walk.machine.l3_bytes,
-    }.get(p.to)
+    capacity = _capacities(walk.machine).get(p.to)
     short = {"a": "m", "b": "n"}.get(p.operand)
     if capacity is None or short is None:
         return
-    size = walk.tile[short] * walk.tile["k"] * walk.item_bytes
+    width = walk.block.get(short, walk.tile[short]) if p.to == "shared" else walk.tile[short]
+    size = width * walk.tile["k"] * walk.item_bytes
     held = walk.held_bytes.get(p.to, 0) + size
     walk.held_bytes[p.to] = held
     if held > capacity:
@@ -74,15 +92,26 @@ def _check_capacity(walk: _Walk, p: Promote) -> None:
         room = max((capacity - (held - size)) // per_row, 0)
         raise ScheduleError(
             "GEM0313",
-            f"promote: {p.operand} tile of {walk.tile[short]} x {walk.tile['k']} is {size} bytes "
+            f"promote: {p.operand} tile of {width} x {walk.tile['k']} is {size} bytes "
             f"and {p.to} of {walk.machine.name} holds {capacity}"
             + (f", {held - size} of them taken" if held > size else ""),
             f"tile {short} by at most {room} before it" if room else "tile k smaller",
         )
 
 
+def _check_unit(walk: _Walk, p: Tile) -> None:
+    units = (BLOCKS, *INSIDE_BLOCK) if isinstance(walk.machine, GpuMachine) else (CORES,)
+    if p.over is not None and p.over not in units:
+        raise ScheduleError(
+            "GEM0318",
+            f"tile: over={p.over}, and {walk.machine.target} has none",
+            f"use {', '.join(units)}",
+        )
+
+
 def _check_vectors(walk: _Walk, p: Vectorize) -> None:
-    lanes = walk.machine.vector_bytes // walk.item_bytes
+    vector_bytes = LOAD_BYTES if isinstance(walk.machine, GpuMachine) else walk.machine.vector_bytes
+    lanes = vector_bytes // walk.item_bytes
     if p.with_ == "fma" and (p.width < 1 or p.width > lanes or p.width & (p.width - 1)):
         raise ScheduleError(
             "GEM0311",
@@ -91,6 +120,9 @@ def _check_vectors(walk: _Walk, p: Vectorize) -> None:
             f"use {lanes} or a smaller power of two",
         )
     if walk.accumulator is None:
+        return
+    if isinstance(walk.machine, GpuMachine):
+        _check_thread_registers(walk, walk.machine, walk.accumulator)
         return
     rows, columns = walk.accumulator
     vectors = max(-(-columns // p.width), 1)
@@ -103,4 +135,18 @@ def _check_vectors(walk: _Walk, p: Vectorize) -> None:
             f"vectorize: a {rows} x {columns} tile needs {rows}*{vectors} + {vectors} + 1 = "
             f"{needed} vector registers and {walk.machine.name} has {registers}",
             f"tile m by at most {fitting}" if fitting > 0 else "tile n smaller",
+        )
+
+
+def _check_thread_registers(walk: _Walk, machine: GpuMachine, accumulator: tuple[int, int]) -> None:
+    """Sums, a column and a row of 32-bit registers, beside what addresses take."""
+    rows, columns = accumulator
+    words = max(walk.item_bytes // 4, 1)
+    needed = (rows * columns + rows + columns) * words + ADDRESS_REGISTERS
+    if needed > machine.registers_per_thread:
+        raise ScheduleError(
+            "GEM0312",
+            f"vectorize: a {rows} x {columns} tile needs about {needed} registers and a thread of "
+            f"{machine.name} has {machine.registers_per_thread}",
+            "tile over threads by less",
         )

@@ -1,0 +1,91 @@
+"""How a kernel is laid out over a GPU, read from its loops over blocks, warps and threads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xdsl.dialects import func, vector
+from xdsl.ir import Operation
+
+from gemmir.errors import BackendError
+from gemmir.ir.dialect import BLOCKS, CORES, INSIDE_BLOCK, ForallOp, enclosing_ops
+from gemmir.ir.index import constant_of
+
+MAX_THREADS = 1024
+"""Threads of one block: CUDA C++ Programming Guide, table of technical specifications."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The loops over blocks and those inside a block, outermost first."""
+
+    blocks: tuple[ForallOp, ...]
+    threads: tuple[ForallOp, ...]
+
+    @property
+    def grid(self) -> int:
+        """How many blocks there are."""
+        return math.prod(map(trips, self.blocks))
+
+    @property
+    def block(self) -> int:
+        """How many threads a block has."""
+        return math.prod(map(trips, self.threads))
+
+
+def trips(loop: ForallOp) -> int:
+    """The iterations of a loop, whose bounds are static."""
+    lb, ub, step = (constant_of(v) for v in (loop.lb, loop.ub, loop.step))
+    if lb is None or ub is None or step is None:
+        raise BackendError("GEM0440", f"a loop over {loop.over.data} has no static bounds")
+    return max(-(-(ub - lb) // step), 0)
+
+
+def layout_of(function: func.FuncOp) -> Layout:
+    """The layout of `function`, all of whose stores must be inside its loops over threads.
+
+    Raises `BackendError`: GEM0440 where there is not one nest of loops over blocks and one inside
+    it, GEM0441 for a store that every thread of a block or every block would make, GEM0442 for a
+    block of too many threads.
+    """
+    foralls = [o for o in function.walk() if isinstance(o, ForallOp)]
+    if any(o.over.data == CORES for o in foralls):
+        raise BackendError(
+            "GEM0440", "a loop over cores on a GPU", "tile over=blocks, warps or threads"
+        )
+    blocks = tuple(o for o in foralls if o.over.data == BLOCKS)
+    threads = tuple(o for o in foralls if o.over.data in INSIDE_BLOCK)
+    layout = Layout(blocks=blocks, threads=threads)
+    for outer, inner in zip(foralls, foralls[1:], strict=False):
+        if outer not in enclosing_ops(inner) or (outer in threads and inner in blocks):
+            raise BackendError(
+                "GEM0440",
+                "the function is not one nest of loops over blocks with one over threads in it",
+                "tile over blocks once, with all of its loops, and fuse the epilogue",
+            )
+    if layout.block > MAX_THREADS:
+        raise BackendError(
+            "GEM0442",
+            f"a block of {layout.block} threads, and there are at most {MAX_THREADS}",
+            "use larger tiles over threads or smaller ones over blocks",
+        )
+    _require_own_stores(function, foralls)
+    return layout
+
+
+def _require_own_stores(function: func.FuncOp, foralls: Sequence[ForallOp]) -> None:
+    for op in function.walk():
+        if isinstance(op, vector.TransferWriteOp) and not _inside_all(op, foralls):
+            raise BackendError(
+                "GEM0441",
+                "a store outside the innermost loop over blocks or threads would be made many "
+                "times at once",
+                "fuse-epilogue moves the epilogue into that loop",
+            )
+
+
+def _inside_all(op: Operation, foralls: Sequence[ForallOp]) -> bool:
+    around = enclosing_ops(op)
+    return all(loop in around for loop in foralls)

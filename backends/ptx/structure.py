@@ -1,0 +1,128 @@
+"""Emitters of what is particular to a GPU: the indices of a thread, shared memory and barriers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from xdsl.dialects import func, memref
+from xdsl.dialects.builtin import FixedBitwidthType
+
+from gemmir.backends.llvm.emitter import Emitter, Pointer, Table
+from gemmir.backends.ptx.launch import trips
+from gemmir.errors import BackendError
+from gemmir.ir.dialect import (
+    BLOCKS,
+    BarrierOp,
+    ForallOp,
+    PrefetchOp,
+    YieldOp,
+    enclosing_ops,
+    is_shared,
+    memref_type,
+)
+from gemmir.ir.index import constant_of
+
+ALIGNMENT_BYTES = 16
+"""The widest load and store of a thread: 128 bits."""
+
+
+def shared_name(number: int) -> str:
+    """The global that holds the shared buffer of this number."""
+    return f"@shared{number}"
+
+
+def shared_buffers(op: func.FuncOp) -> list[memref.AllocaOp]:
+    """The buffers in shared memory, in the order of the text."""
+    return [o for o in op.walk() if isinstance(o, memref.AllocaOp) and is_shared(o.memref)]
+
+
+def shared_bytes(op: memref.AllocaOp) -> int:
+    """Bytes of a buffer, from its first element to one past the last, rounded up."""
+    t = memref_type(op.memref)
+    element = t.element_type
+    assert isinstance(element, FixedBitwidthType)
+    strides = t.get_strides()
+    assert strides is not None
+    last = sum((n - 1) * (s or 0) for n, s in zip(t.get_shape(), strides, strict=True))
+    return -(-(last + 1) * element.size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
+
+
+def _alloca(e: Emitter, op: memref.AllocaOp) -> None:
+    """The address of a shared buffer; LLVM finds its address space again behind the cast."""
+    if not is_shared(op.memref):
+        raise BackendError("GEM0421", f"{op.name} outside shared memory has no instruction here")
+    function = enclosing_ops(op)[-2]
+    assert isinstance(function, func.FuncOp)
+    name = shared_name(shared_buffers(function).index(op))
+    address = e.text.value(f"addrspacecast ptr addrspace(3) {name} to ptr")
+    e.text.align(address, ALIGNMENT_BYTES)
+    e.values[op.memref] = Pointer(address, tuple(map(str, memref_type(op.memref).get_shape())))
+
+
+def _forall(e: Emitter, op: ForallOp) -> None:
+    """One iteration: the unit that runs it reads its number and finds its index."""
+    kind = "ctaid" if op.over.data == BLOCKS else "tid"
+    index = _digit(e, kind, trips(op), _inner_trips(op))
+    lb, step = constant_of(op.lb), constant_of(op.step)
+    assert lb is not None and step is not None
+    e.values[op.body.block.args[0]] = e.text.add(e.text.mul(index, str(step)), str(lb))
+    e.block(op.body.block)
+
+
+def _inner_trips(op: ForallOp) -> int:
+    """How many units of this kind the loops inside `op` take."""
+    kinds = [
+        o
+        for o in op.body.walk()
+        if isinstance(o, ForallOp) and (o.over.data == BLOCKS) == (op.over.data == BLOCKS)
+    ]
+    return math.prod(map(trips, kinds))
+
+
+def _digit(e: Emitter, kind: str, count: int, weight: int) -> str:
+    """number / weight % count, for the number of this block or thread."""
+    if count == 1:
+        return "0"
+    text = e.text
+    key = ("number", kind)
+    if key not in text.numbers:
+        intrinsic = f"@llvm.nvvm.read.ptx.sreg.{kind}.x"
+        text.declare(f"i32 {intrinsic}()")
+        text.numbers[key] = text.value(f"call i32 {intrinsic}()")
+    number = text.numbers[key]
+    if weight > 1:
+        number = text.value(f"udiv i32 {number}, {weight}")
+    return text.value(f"zext i32 {text.value(f'urem i32 {number}, {count}')} to i64")
+
+
+def _barrier(e: Emitter, op: BarrierOp) -> None:
+    e.text.declare("void @llvm.nvvm.barrier.cta.sync.aligned.all(i32) convergent nounwind")
+    e.text.line("call void @llvm.nvvm.barrier.cta.sync.aligned.all(i32 0)")
+
+
+def _return(e: Emitter, op: func.ReturnOp) -> None:
+    e.text.line("ret void")
+
+
+def _none(e: Emitter, op: YieldOp) -> None:
+    """The end of a loop over units: each goes on alone."""
+
+
+def _unsupported(e: Emitter, op: PrefetchOp | memref.AllocOp) -> None:
+    raise BackendError(
+        "GEM0421", f"{op.name} has no instruction on a GPU", "promote to shared, without prefetch"
+    )
+
+
+GPU: Table = {
+    BarrierOp.name: _barrier,
+    ForallOp.name: _forall,
+    PrefetchOp.name: _unsupported,
+    YieldOp.name: _none,
+    func.ReturnOp.name: _return,
+    memref.AllocOp.name: _unsupported,
+    memref.AllocaOp.name: _alloca,
+}
+
+__all__: Sequence[str] = ["ALIGNMENT_BYTES", "GPU", "shared_buffers", "shared_bytes", "shared_name"]
