@@ -140,7 +140,8 @@ def check(
     A `Gemm` is lowered for `target` by `schedule` as by `gemmir.lower`; a `Job`, such as a
     `Lowered`, has its own. `gemm` says what a job from the text of a later level must compute.
     `replace` maps the name of a stage (`04-vectorize`, or `vectorize` where that is the only one)
-    to IR that takes its place, and `ptx` is run in place of the PTX that is emitted. `watch` sees each row as soon as it is known.
+    to IR that takes its place, and `ptx` is run in place of the PTX that is emitted. `watch` sees
+    each row as soon as it is known.
 
     A wrong stage is not an error here: see `Report.require_ok`. Raises `ParseError` GEM0207 for an
     unknown stage in `replace`, GEM0209 where it is not known what `subject` must compute, and as

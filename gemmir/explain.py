@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xdsl.passes import ModulePass
 
+from gemmir.explain_gpu import GpuExplanation, gpu_explanation, gpu_lines
 from gemmir.gemm import Gemm
-from gemmir.machine import Machine
+from gemmir.machine import CpuMachine, GpuMachine
 from gemmir.passes.expand_math import ExpandMath
 from gemmir.passes.fuse_epilogue import FuseEpilogue
 from gemmir.passes.interchange import Interchange
@@ -137,8 +138,10 @@ class Explanation:
         return found
 
 
-def explanation(lowered: Lowered) -> Explanation:
+def explanation(lowered: Lowered) -> Explanation | GpuExplanation:
     """Follow the schedule of `lowered` and count the instructions of its code."""
+    if isinstance(lowered.machine, GpuMachine):
+        return gpu_explanation(lowered)
     problem, machine = lowered.problem, lowered.machine
     steps, walk = _follow(lowered)
     loop = inner_loop(_assembly(lowered))
@@ -159,14 +162,23 @@ def explanation(lowered: Lowered) -> Explanation:
 def explain(lowered: Lowered) -> str:
     """`explanation` as text."""
     found = explanation(lowered)
+    if isinstance(found, GpuExplanation):
+        assert isinstance(lowered.machine, GpuMachine)
+        problem = "not known" if found.problem is None else described(found.problem)
+        return "\n".join(gpu_lines(found, lowered.machine, problem)) + "\n"
     sections = (
-        _problem_lines(found, lowered.machine),
+        _problem_lines(found, _cpu_of(lowered)),
         _schedule_lines(found),
         _tile_lines(found),
         _loop_lines(found),
     )
     texts = ["\n".join(lines) for lines in sections]
     return "\n\n".join(text for text in texts if text) + "\n"
+
+
+def _cpu_of(lowered: Lowered) -> CpuMachine:
+    assert isinstance(lowered.machine, CpuMachine)
+    return lowered.machine
 
 
 def _assembly(lowered: Lowered) -> str:
@@ -183,7 +195,7 @@ class _Walk:
     """The problem as the passes so far have cut it."""
 
     problem: Gemm
-    machine: Machine
+    machine: CpuMachine
     width: int
     tile: dict[str, int]
     blocking: Blocking = field(default_factory=Blocking)
@@ -203,11 +215,11 @@ def _follow(lowered: Lowered) -> tuple[tuple[Step, ...], _Walk | None]:
     if problem is None:
         steps = tuple(Step(text=pass_text(p), meaning="") for p in lowered.schedule.passes)
         return steps, None
-    lanes = lowered.machine.lanes(problem.numpy_dtype(0).itemsize)
+    lanes = _cpu_of(lowered).lanes(problem.numpy_dtype(0).itemsize)
     widths = [p.width for p in lowered.schedule.passes if isinstance(p, Vectorize)]
     walk = _Walk(
         problem=problem,
-        machine=lowered.machine,
+        machine=_cpu_of(lowered),
         width=widths[0] if widths else lanes,
         tile={"m": problem.m, "n": problem.n, "k": problem.k, "batch": problem.batch or 1},
     )
@@ -371,22 +383,22 @@ def _limit(loop: InnerLoop, lowered: Lowered) -> Limit:
     passes = lowered.schedule.passes
     steps = math.prod(p.factor for p in passes if isinstance(p, Unroll) and p.loop == "k")
     widths = [p.width for p in passes if isinstance(p, Vectorize)]
-    lanes = widths[0] if widths else lowered.machine.lanes(item_bytes)
+    lanes = widths[0] if widths else _cpu_of(lowered).lanes(item_bytes)
     return Limit(
         cycles_by={
-            "multiply-adds": loop.fmas / lowered.machine.fma_per_cycle,
+            "multiply-adds": loop.fmas / _cpu_of(lowered).fma_per_cycle,
             "loads": (loop.loads + loop.spills) / LOADS_PER_CYCLE,
             "latency of the sums": float(steps * FMA_LATENCY_CYCLES),
         },
         flops=2 * loop.fmas * lanes,
-        peak_flops_per_cycle=lowered.machine.flops_per_cycle(item_bytes),
+        peak_flops_per_cycle=_cpu_of(lowered).flops_per_cycle(item_bytes),
     )
 
 
 # Text --------------------------------------------------------------------------------------------
 
 
-def _problem_lines(found: Explanation, machine: Machine) -> Iterator[str]:
+def _problem_lines(found: Explanation, machine: CpuMachine) -> Iterator[str]:
     if found.problem is None:
         yield "problem    not known: the text is a later stage"
     else:
@@ -477,11 +489,11 @@ def _ceil(value: int, step: int) -> int:
     return -(-value // max(step, 1))
 
 
-def _caches(machine: Machine) -> dict[str, int]:
+def _caches(machine: CpuMachine) -> dict[str, int]:
     return {"l1": machine.l1_bytes, "l2": machine.l2_bytes, "l3": machine.l3_bytes}
 
 
-def _held(size: int, machine: Machine) -> str:
+def _held(size: int, machine: CpuMachine) -> str:
     """The smallest cache that holds `size` bytes."""
     for name, capacity in _caches(machine).items():
         if size <= capacity:

@@ -153,7 +153,7 @@ def plan_share(gemm: GemmOp, operand: str, layout: str | None) -> SharePlan:
     if len(inside) == len(foralls) or accumulator != SpaceAttr(Space.REGISTERS):
         raise ScheduleError(
             "GEM0338",
-            f"promote: {operand} to shared memory, and C of a thread of a block is not in registers",
+            f"promote: {operand} to shared memory, and no thread of a block has C in registers",
             "tile over blocks and threads, promote c to registers, tile k, and then promote",
         )
     if isinstance(memref_type(value).memory_space, SpaceAttr):

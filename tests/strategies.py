@@ -17,7 +17,8 @@ import numpy.typing as npt
 from hypothesis import settings
 
 from gemmir.gemm import EPILOGUE_STEPS, Gemm
-from gemmir.machine import CpuMachine, machine_for
+from gemmir.machine import CpuMachine
+from gemmir.machine.host import host_machine
 from gemmir.schedule import Schedule
 
 Array = npt.NDArray[Any]
@@ -364,7 +365,8 @@ def registers(draw: st.DrawFn, gemm: Gemm, machine: CpuMachine) -> Register:
 @st.composite
 def schedules(draw: st.DrawFn, gemm: Gemm, machine: CpuMachine | None = None) -> Schedule:
     """Schedules for `gemm` that are legal on `machine`, by default on this computer."""
-    machine = machine_for("cpu") if machine is None else machine
+    if machine is None:
+        machine = host_machine()
     draft = _Draft(
         draw=draw,
         gemm=gemm,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from xdsl.dialects import func, vector
 from xdsl.ir import Operation
@@ -58,7 +59,7 @@ def layout_of(function: func.FuncOp) -> Layout:
     blocks = tuple(o for o in foralls if o.over.data == BLOCKS)
     threads = tuple(o for o in foralls if o.over.data in INSIDE_BLOCK)
     layout = Layout(blocks=blocks, threads=threads)
-    for outer, inner in zip(foralls, foralls[1:], strict=False):
+    for outer, inner in pairwise(foralls):
         if outer not in enclosing_ops(inner) or (outer in threads and inner in blocks):
             raise BackendError(
                 "GEM0440",

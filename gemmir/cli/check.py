@@ -28,6 +28,10 @@ def check(
         list[str] | None,
         typer.Option(help="Take the IR of a stage from a file.", metavar="STAGE=FILE.mlir"),
     ] = None,
+    ptx: Annotated[
+        Path | None,
+        typer.Option(help="Run this PTX in place of what is emitted.", metavar="FILE.ptx"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the random arrays.")] = 0,
     shrink: Annotated[
         bool, typer.Option(help="Look for the smallest problem that is wrong, for 3 s.")
@@ -36,6 +40,8 @@ def check(
 ) -> None:
     """Check the IR after every pass, and then the machine code, against wider arithmetic.
 
+    For a GPU the PTX runs in an emulator, which also finds races and accesses out of bounds.
+
     Each stage runs on the same random arrays in [-1, 1), and each element must be within its
     a-priori error bound. The first wrong stage names the pass at fault, its first wrong element and
     the smallest wrong problem; the exit status is then 3. A FILE of a later level needs the sizes
@@ -43,6 +49,8 @@ def check(
     """
     from gemmir.check import check as check_stages
 
+    if ptx is not None and not problem.target.startswith("cuda:"):
+        raise typer.BadParameter(f"--ptx with --target {problem.target}: name a cuda target")
     texts = dict(_replacement(pair) for pair in replace or [])
     is_stage = problem.file is not None and bool(problem.given)
     gemm = problem.gemm() if is_stage else None
@@ -60,7 +68,15 @@ def check(
             note(f"{row.name}: {row.status}, {row.seconds:.1f} s")
 
     with reproducible(job):
-        report = check_stages(job, gemm=gemm, replace=texts, seed=seed, shrink=shrink, watch=watch)
+        report = check_stages(
+            job,
+            gemm=gemm,
+            replace=texts,
+            ptx="" if ptx is None else read_text(ptx),
+            seed=seed,
+            shrink=shrink,
+            watch=watch,
+        )
     if json:
         put_json(report.to_dict())
     else:
