@@ -36,6 +36,7 @@ from gemmir.schedule.default import default_text
 
 DOCS: Final = Path(__file__).parent
 TARGET: Final = "cpu:x86-64-v3"
+GPU_TARGET: Final = "cuda:sm_80"
 
 DIRECTIVE: Final = re.compile(
     r"^<!-- (?P<kind>[a-z]+)(?:: (?P<argument>[^\n]*))? -->\n(?P<body>.*?)^<!-- end -->$",
@@ -192,7 +193,8 @@ def _gemm(fields: Mapping[str, str]) -> gemmir.Gemm:
 @cache
 def _lowered(problem: str, schedule: str) -> gemmir.Lowered:
     gemm = _gemm(_options(problem)[1])
-    return gemmir.lower(gemm, TARGET, Path(DOCS, schedule) if "{" not in schedule else schedule)
+    target = GPU_TARGET if "over=blocks" in schedule else TARGET
+    return gemmir.lower(gemm, target, Path(DOCS, schedule) if "{" not in schedule else schedule)
 
 
 def fenced(language: str, text: str) -> str:

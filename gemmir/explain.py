@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xdsl.passes import ModulePass
 
-from gemmir.explain_gpu import GpuExplanation, gpu_explanation, gpu_lines
+from gemmir.explain_gpu import gpu_explanation, gpu_lines
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine, GpuMachine
 from gemmir.passes.expand_math import ExpandMath
@@ -138,10 +138,8 @@ class Explanation:
         return found
 
 
-def explanation(lowered: Lowered) -> Explanation | GpuExplanation:
-    """Follow the schedule of `lowered` and count the instructions of its code."""
-    if isinstance(lowered.machine, GpuMachine):
-        return gpu_explanation(lowered)
+def explanation(lowered: Lowered) -> Explanation:
+    """Follow the schedule of `lowered`, for a CPU, and count the instructions of its code."""
     problem, machine = lowered.problem, lowered.machine
     steps, walk = _follow(lowered)
     loop = inner_loop(_assembly(lowered))
@@ -160,12 +158,12 @@ def explanation(lowered: Lowered) -> Explanation | GpuExplanation:
 
 
 def explain(lowered: Lowered) -> str:
-    """`explanation` as text."""
+    """What was decided, as text."""
+    if isinstance(lowered.machine, GpuMachine):
+        problem = "not known" if lowered.problem is None else described(lowered.problem)
+        lines = gpu_lines(gpu_explanation(lowered), lowered.machine, problem)
+        return "\n".join(lines) + "\n"
     found = explanation(lowered)
-    if isinstance(found, GpuExplanation):
-        assert isinstance(lowered.machine, GpuMachine)
-        problem = "not known" if found.problem is None else described(found.problem)
-        return "\n".join(gpu_lines(found, lowered.machine, problem)) + "\n"
     sections = (
         _problem_lines(found, _cpu_of(lowered)),
         _schedule_lines(found),
@@ -174,6 +172,13 @@ def explain(lowered: Lowered) -> str:
     )
     texts = ["\n".join(lines) for lines in sections]
     return "\n\n".join(text for text in texts if text) + "\n"
+
+
+def facts(lowered: Lowered) -> dict[str, Any]:
+    """What was decided, as plain values for JSON."""
+    if isinstance(lowered.machine, GpuMachine):
+        return gpu_explanation(lowered).to_dict()
+    return explanation(lowered).to_dict()
 
 
 def _cpu_of(lowered: Lowered) -> CpuMachine:

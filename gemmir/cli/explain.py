@@ -13,12 +13,12 @@ def explain(*, problem: ProblemOptions, json: Json = False) -> None:
     Nothing is run: instructions are counted in the assembly.
     """
     from gemmir.explain import explain as explain_text
-    from gemmir.explain import explanation
+    from gemmir.explain import facts
 
     job = problem.job()
     with reproducible(job):
         lowered = job.lower()
         if json:
-            put_json(explanation(lowered).to_dict())
+            put_json(facts(lowered))
         else:
             put(explain_text(lowered))

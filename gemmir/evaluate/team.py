@@ -32,7 +32,7 @@ class Team:
         """Run `block` for `threads`; returns the operands of its terminator for each of them."""
         visits, given = self._frame.plan(block)
         for visit in visits:
-            run = _TOGETHER.get(type(visit.op), Team._each)
+            run = _TOGETHER.get(type(visit.op), Team.each)
             try:
                 run(self, visit, threads)
             except FaultError as fault:
@@ -43,7 +43,8 @@ class Team:
         shared = self._frame.values
         return [thread[v] if v in thread else shared[v] for v in values]
 
-    def _each(self, visit: Visit, threads: list[Thread]) -> None:
+    def each(self, visit: Visit, threads: list[Thread]) -> None:
+        """An op that every thread runs for itself."""
         for thread in threads:
             found = visit.step(*self._values(thread, visit.operands))
             thread.update(zip(visit.results, found, strict=True))
@@ -54,18 +55,20 @@ class Team:
                 "GEM0910", f"{len(threads)} of {len(self._threads)} threads come to {op.name}"
             )
 
-    def _barrier(self, visit: Visit, threads: list[Thread]) -> None:
+    def barrier(self, visit: Visit, threads: list[Thread]) -> None:
+        """All threads are here, or it is an error."""
         self._require_all(visit.op, threads)
 
-    def _pack(self, visit: Visit, threads: list[Thread]) -> None:
+    def pack(self, visit: Visit, threads: list[Thread]) -> None:
         """A copy into shared memory is one act of the whole block; any other is each thread's."""
         if not is_shared(visit.op.operands[1]):
-            self._each(visit, threads)
+            self.each(visit, threads)
             return
         self._require_all(visit.op, threads)
         visit.step(*self._values(threads[0], visit.operands))
 
-    def _forall(self, visit: Visit, threads: list[Thread]) -> None:
+    def forall(self, visit: Visit, threads: list[Thread]) -> None:
+        """More threads: one for each iteration and each of those there are."""
         assert isinstance(visit.op, ForallOp)
         self._require_all(visit.op, threads)
         body = visit.op.body.block
@@ -76,7 +79,7 @@ class Team:
         if inner:
             Team(self._frame, inner).run(body, inner)
 
-    def _for(self, visit: Visit, threads: list[Thread]) -> None:
+    def loop(self, visit: Visit, threads: list[Thread]) -> None:
         """Threads whose loop has ended wait until those of all others have."""
         assert isinstance(visit.op, scf.ForOp)
         body = visit.op.body.block
@@ -95,7 +98,8 @@ class Team:
             results = [thread[argument] for argument in body.args[1:]]
             thread.update(zip(visit.results, results, strict=True))
 
-    def _if(self, visit: Visit, threads: list[Thread]) -> None:
+    def branch(self, visit: Visit, threads: list[Thread]) -> None:
+        """First those whose condition is true, then the others."""
         assert isinstance(visit.op, scf.IfOp)
         chosen = [bool(self._values(thread, visit.operands)[0]) for thread in threads]
         for region, wanted in ((visit.op.true_region, True), (visit.op.false_region, False)):
@@ -108,11 +112,11 @@ class Team:
 
 
 _TOGETHER: Final[Mapping[type[Operation], Callable[[Team, Visit, list[Thread]], None]]] = {
-    BarrierOp: Team._barrier,
-    ForallOp: Team._forall,
-    PackOp: Team._pack,
-    scf.ForOp: Team._for,
-    scf.IfOp: Team._if,
+    BarrierOp: Team.barrier,
+    ForallOp: Team.forall,
+    PackOp: Team.pack,
+    scf.ForOp: Team.loop,
+    scf.IfOp: Team.branch,
 }
 
 

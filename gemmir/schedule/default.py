@@ -2,10 +2,10 @@
 
 For a GPU see `default_gpu`. There are five classes of schedule for a CPU. *Direct*: A and B are
 read where they lie. *Half packed*: a B that fits the second cache level is packed into it. *Deep*:
-a small C and a long k; slices of k are summed into C. *Streamed*: few rows of A; B is read once, a few rows at a time.
-*Packed*: the blocking of Goto and van de Geijn, Anatomy of High-Performance Matrix Multiplication
-(ACM TOMS 34(3), 2008), with the roles of A and B exchanged: panels of A are packed into L3 and
-blocks of B into L2, and a sliver of B as large as L1 streams through it.
+a small C and a long k; slices of k are summed into C. *Streamed*: few rows of A; B is read once, a
+few rows at a time. *Packed*: the blocking of Goto and van de Geijn, Anatomy of High-Performance
+Matrix Multiplication (ACM TOMS 34(3), 2008), with the roles of A and B exchanged: panels of A are
+packed into L3 and blocks of B into L2, and a sliver of B as large as L1 streams through it.
 """
 
 from __future__ import annotations

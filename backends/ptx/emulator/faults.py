@@ -1,0 +1,30 @@
+"""What can go wrong while PTX runs.
+
+| code    | meaning                                                                       |
+|---------|-------------------------------------------------------------------------------|
+| GEM1001 | text that is no PTX, or an instruction that is not known                      |
+| GEM1002 | an access outside the memory that was given, or misaligned                    |
+| GEM1003 | two threads at one byte without a barrier between, and one of them writes     |
+| GEM1004 | a register or a byte of shared memory that is read and was never written      |
+| GEM1005 | a barrier that not all threads of a block reach together                      |
+| GEM1006 | more steps than the limit                                                     |
+| GEM1007 | a launch that does not fit the kernel                                         |
+"""
+
+from __future__ import annotations
+
+from gemmir.errors import EmulationError
+
+
+class PtxFault(EmulationError):  # noqa: N818
+    """The kernel is wrong; the message names the block, the thread, the line and what it says."""
+
+
+class FaultError(Exception):
+    """What went wrong in lane `lane` of those that were active, before its place is known."""
+
+    def __init__(self, code: str, message: str, lane: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.lane = lane
