@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -24,6 +24,10 @@ def _mlir(lowered: Lowered) -> bytes:
 
 
 def _llvm(lowered: Lowered) -> bytes:
+    return (lowered.artifact.llvm or lowered.artifact.text).encode()
+
+
+def _ptx(lowered: Lowered) -> bytes:
     return lowered.artifact.text.encode()
 
 
@@ -65,7 +69,15 @@ KINDS: Final[Mapping[str, Kind]] = {
     "obj": Kind(suffix=".o", is_text=False, make=_obj),
     "so": Kind(suffix=".so", is_text=False, make=_so),
     "header": Kind(suffix=".h", is_text=True, make=_header),
+    "ptx": Kind(suffix=".ptx", is_text=True, make=_ptx),
+    "cubin": Kind(suffix=".cubin", is_text=False, make=_obj),
 }
+
+OF_MACHINE: Final[Mapping[str, tuple[str, ...]]] = {
+    "cpu": ("mlir", "llvm", "asm", "obj", "so", "header"),
+    "cuda": ("mlir", "llvm", "ptx", "cubin"),
+}
+"""The kinds that there are for each kind of machine."""
 
 
 def compile(
@@ -88,10 +100,12 @@ def compile(
 ) -> None:
     """Lower a problem to machine code, and say what was built or write it.
 
+    For a GPU that is PTX, which needs neither CUDA nor a GPU; a cubin needs ptxas.
+
     Without --emit, prints a summary. One kind goes to standard output or to the file that -o names;
     several go to files that -o names the stem or the folder of.
     """
-    kinds = _kinds(emit, output, json=json)
+    kinds = _kinds(emit, output, problem.target.split(":")[0], json=json)
     job = problem.job()
     with reproducible(job):
         lowered = job.lower()
@@ -119,12 +133,13 @@ def compile(
                 put(made[kind].decode())
 
 
-def _kinds(emit: str, output: Path | None, *, json: bool) -> list[str]:
+def _kinds(emit: str, output: Path | None, machine: str, *, json: bool) -> list[str]:
     """The kinds to emit; a usage error where they cannot go anywhere."""
     kinds = list(dict.fromkeys(word for word in emit.split(",") if word))
     for kind in kinds:
-        if kind not in KINDS:
-            raise typer.BadParameter(f"--emit {kind}: the kinds are {', '.join(KINDS)}")
+        legal = OF_MACHINE.get(machine, tuple(KINDS))
+        if kind not in legal:
+            raise typer.BadParameter(f"--emit {kind}: the kinds are {', '.join(legal)}")
     if output is not None and not kinds:
         raise typer.BadParameter("-o needs --emit, which says what to write")
     if output is None and len(kinds) > 1 and not json:
@@ -168,8 +183,22 @@ def _shown(lowered: Lowered, everything: bool, after: str | None) -> list[Stage]
 def _summary(lowered: Lowered) -> dict[str, Any]:
     from gemmir.cache import ObjectCache, default_path
 
+    if lowered.artifact.launch is not None:
+        return {**_lowering(lowered), "launch": asdict(lowered.artifact.launch)}
     cache = ObjectCache(default_path())
     found = cache.get(lowered.key)
+    return {
+        **_lowering(lowered),
+        "object_bytes": len(lowered.assemble(cache)),
+        "cache": {
+            "folder": None if cache.path is None else os.fspath(cache.path),
+            "was_there": found is not None,
+        },
+    }
+
+
+def _lowering(lowered: Lowered) -> dict[str, Any]:
+    """What was lowered, and the stages."""
     signature = lowered.artifact.signature
     return {
         "symbol": signature.symbol,
@@ -189,11 +218,6 @@ def _summary(lowered: Lowered) -> dict[str, Any]:
             }
             for stage in lowered.stages.values()
         ],
-        "object_bytes": len(lowered.assemble(cache)),
-        "cache": {
-            "folder": None if cache.path is None else os.fspath(cache.path),
-            "was_there": found is not None,
-        },
     }
 
 
@@ -209,6 +233,13 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
         for s, step in zip(summary["stages"], steps, strict=True)
     ]
     put_table("", ["stage", "level", " lines", " ms", "pass"], rows)
+    if "launch" in summary:
+        launch = summary["launch"]
+        put(
+            f"launch: {launch['blocks']} blocks of {launch['threads']} threads, "
+            f"{launch['shared_bytes']} bytes of shared memory each\n"
+        )
+        return
     cache = summary["cache"]
     place = f"in {cache['folder']}" if cache["folder"] else "not kept"
     was = "found" if cache["was_there"] else "new"

@@ -21,7 +21,10 @@ def targets(*, json: Json = False) -> None:
         put_json(found)
         return
     columns = ["target", "LLVM CPU", " vector", " registers", " L1", " L2", " L3", " f32/cycle"]
-    put_table("", [*columns, "runs here"], [_cells(entry) for entry in found])
+    cpus = [_cells(entry) for entry in found if "product" not in entry]
+    put_table("", [*columns, "runs here"], cpus)
+    gpus = [_gpu_cells(entry) for entry in found if "product" in entry]
+    put_table("", ["target", "product", " SMs", " shared/block", " L2", " f32/cycle/SM"], gpus)
 
 
 def _described(target: str, machine: Machine) -> dict[str, Any]:
@@ -33,6 +36,17 @@ def _described(target: str, machine: Machine) -> dict[str, Any]:
         "f32_flops_per_cycle": machine.flops_per_cycle(4),
         "missing_here": list(missing_features(machine)),
     }
+
+
+def _gpu_cells(entry: dict[str, Any]) -> list[str]:
+    return [
+        entry["target"],
+        entry["product"],
+        str(entry["sms"]),
+        f"{entry['smem_bytes_per_block'] // 1024} KiB",
+        f"{entry['l2_bytes'] // 1024} KiB",
+        str(entry["f32_flops_per_cycle"]),
+    ]
 
 
 def _cells(entry: dict[str, Any]) -> list[str]:

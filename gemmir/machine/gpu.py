@@ -78,7 +78,7 @@ class GpuMachine:
         return (f"ptx{self.ptx_version}",)
 
     def flops_per_cycle(self, item_bytes: int) -> int:
-        """Most floating-point operations a cycle of one multiprocessor, on 4- or 8-byte elements."""
+        """Most floating-point operations a cycle of one multiprocessor, on 4 or 8 bytes."""
         per_cycle = {4: self.fma_f32_per_cycle_per_sm, 8: self.fma_f64_per_cycle_per_sm}
         return 2 * per_cycle[item_bytes]
 

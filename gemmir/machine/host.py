@@ -25,6 +25,7 @@ from gemmir.machine.cpu import (
     X86_64_V4,
     CpuMachine,
 )
+from gemmir.machine.gpu import GpuMachine
 
 CACHES: Final = Path("/sys/devices/system/cpu/cpu0/cache")
 """Where Linux describes the caches of the first core."""
@@ -72,19 +73,27 @@ def feature_string(cpu: str) -> str:
     )
 
 
-def missing_features(machine: CpuMachine) -> tuple[str, ...]:
+def missing_features(machine: CpuMachine | GpuMachine) -> tuple[str, ...]:
     """What this computer lacks to run code made for `machine`; empty where it can run it.
 
-    Another architecture is reported by its name.
+    Another architecture is reported by its name; a GPU is never there: its code is not loaded.
     """
+    if isinstance(machine, GpuMachine):
+        return (machine.target,)
     host = host_cpu()
     if architecture(machine.llvm_triple) != architecture(host.triple):
         return (architecture(machine.llvm_triple),)
     return tuple(name for name in machine.llvm_features if not host.features.get(name, False))
 
 
-def require_runnable(machine: CpuMachine) -> None:
-    """`MissingError` GEM0606 where this computer cannot run code made for `machine`."""
+def require_runnable(machine: CpuMachine | GpuMachine) -> None:
+    """`MissingError` where this computer cannot run code for `machine`: GEM0606, GEM0607 a GPU."""
+    if isinstance(machine, GpuMachine):
+        raise MissingError(
+            "GEM0607",
+            f"code for {machine.target} is emitted, and not loaded onto a GPU here",
+            "gemmir check runs it in the emulator; gemmir compile --emit ptx writes it",
+        )
     missing = missing_features(machine)
     if missing:
         raise MissingError(

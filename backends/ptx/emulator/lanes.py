@@ -90,9 +90,7 @@ def number(text: str, dtype: np.dtype[Any]) -> Any:
     try:
         value = int(text.rstrip("U"), 0)
     except ValueError:
-        raise FaultError(
-            "GEM1001", f"{text} is neither a register, a symbol nor a number"
-        ) from None
+        raise FaultError("GEM1001", f"{text} is no register, symbol or number") from None
     if dtype.kind in "ui":
         wrapped = value % (1 << 8 * dtype.itemsize)
         return np.array([wrapped], f"u{dtype.itemsize}").view(dtype)[0]

@@ -1,4 +1,4 @@
-"""Memory as threads see it: bytes with bounds, and who touched each of them since the last barrier."""
+"""Memory as threads see it: bytes with bounds, and who touched each of them since a barrier."""
 
 from __future__ import annotations
 

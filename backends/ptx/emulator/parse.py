@@ -47,9 +47,8 @@ def parse(text: str, name: str | None = None) -> PtxKernel:
     text = _without_comments(text)
     entries = [m for m in _ENTRY.finditer(text) if name in (None, m.group(1))]
     if len(entries) != 1:
-        raise PtxFault(
-            "GEM1001", f"the text has {len(entries)} entries{f' {name}' if name else ''}"
-        )
+        named = "" if name is None else f" {name}"
+        raise PtxFault("GEM1001", f"the text has {len(entries)} entries{named}")
     found = entries[0]
     threads = _THREADS.search(found.group(3))
     kernel = PtxKernel(

@@ -1,0 +1,102 @@
+"""PTX to machine code by NVIDIA's ptxas, where it is found; a loss that it reports is an error."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from gemmir.backend import Artifact
+from gemmir.errors import BackendError, MissingError
+
+WHEELS: Final = (("nvidia", "cuda_nvcc/bin"), ("triton", "backends/nvidia/bin"))
+"""Python packages that carry ptxas, and where in them."""
+
+_RESOURCES: Final = {
+    "registers": r"Used (\d+) registers",
+    "stack_bytes": r"(\d+) bytes stack frame",
+    "spill_store_bytes": r"(\d+) bytes spill stores",
+    "spill_load_bytes": r"(\d+) bytes spill loads",
+    "shared_bytes": r"(\d+) bytes smem",
+}
+"""What `ptxas -v` says of a kernel; a number that it leaves out is 0."""
+
+_SERIALISED: Final = re.compile(r"^.*\bC75\d\d\b.*$", re.MULTILINE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What a kernel takes, of each thread, and of shared memory of each block."""
+
+    registers: int
+    stack_bytes: int
+    spill_store_bytes: int
+    spill_load_bytes: int
+    shared_bytes: int
+
+    @property
+    def spills(self) -> bool:
+        """Whether values go to local memory for want of registers."""
+        return self.spill_store_bytes + self.spill_load_bytes > 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cubin:
+    """Machine code for one GPU, and what it takes."""
+
+    data: bytes
+    resources: Resources
+
+
+def find_ptxas() -> str | None:
+    """The path of ptxas: on PATH, under CUDA_HOME or CUDA_PATH, or in a Python package."""
+    roots = [Path(os.environ[v], "bin") for v in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(v)]
+    for package, folder in WHEELS:
+        spec = importlib.util.find_spec(package)
+        places = (spec and spec.submodule_search_locations) or ()
+        roots += [Path(place, folder) for place in places]
+    path = os.pathsep.join([os.environ.get("PATH", ""), *map(str, roots)])
+    return shutil.which("ptxas", path=path)
+
+
+def assemble(artifact: Artifact) -> bytes:
+    """The cubin of `artifact`; raises as `cubin` does."""
+    return cubin(artifact.text, artifact.cpu).data
+
+
+def cubin(ptx: str, gpu: str) -> Cubin:
+    """`ptx` as machine code for `gpu`, such as sm_80.
+
+    Raises `MissingError` GEM0608 where there is no ptxas, `BackendError` GEM0444 where it refuses
+    the text and GEM0445 where it reports that it serialised tensor-core instructions.
+    """
+    tool = find_ptxas()
+    if tool is None:
+        raise MissingError(
+            "GEM0608",
+            "ptxas is not on PATH, under CUDA_HOME or CUDA_PATH, or in a Python package",
+            "install the CUDA toolkit, or pip install nvidia-cuda-nvcc",
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
+        source.write_text(ptx)
+        command = [tool, "-v", f"-arch={gpu}", str(source), "-o", str(target)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        said = done.stdout + done.stderr
+        if done.returncode:
+            raise BackendError("GEM0444", f"ptxas refuses the text: {said.strip()}")
+        if found := _SERIALISED.search(said):
+            raise BackendError("GEM0445", f"ptxas lost speed: {found.group().strip()}")
+        return Cubin(data=target.read_bytes(), resources=resources(said))
+
+
+def resources(said: str) -> Resources:
+    """What `ptxas -v` said of the one kernel in its input."""
+    found = {name: re.search(pattern, said) for name, pattern in _RESOURCES.items()}
+    return Resources(**{name: int(m.group(1)) if m else 0 for name, m in found.items()})
