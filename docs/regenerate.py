@@ -190,11 +190,16 @@ def _gemm(fields: Mapping[str, str]) -> gemmir.Gemm:
     return gemmir.Gemm(**values)
 
 
+def _target(passes: str) -> str:
+    return GPU_TARGET if "over=blocks" in passes else TARGET
+
+
 @cache
 def _lowered(problem: str, schedule: str) -> gemmir.Lowered:
     gemm = _gemm(_options(problem)[1])
-    target = GPU_TARGET if "over=blocks" in schedule else TARGET
-    return gemmir.lower(gemm, target, Path(DOCS, schedule) if "{" not in schedule else schedule)
+    return gemmir.lower(
+        gemm, _target(schedule), Path(DOCS, schedule) if "{" not in schedule else schedule
+    )
 
 
 def fenced(language: str, text: str) -> str:
@@ -218,7 +223,7 @@ def _ir(page: Page, argument: str) -> str:
     """`PROBLEM | PASSES | hide=… …`: the IR after passes."""
     problem, passes, rest = map(str.strip, argument.split("|"))
     gemm = _gemm(_options(problem)[1])
-    job = prepare(gemm, TARGET, passes)
+    job = prepare(gemm, _target(passes), passes)
     return fenced("mlir", abridged(list(job.stages.values())[-1].text, _options(rest)[1]))
 
 

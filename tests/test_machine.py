@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from gemmir.errors import MissingError, ProblemError
-from gemmir.machine import CpuMachine, machine_for, targets
+from gemmir.machine import machine_for, targets
 from gemmir.machine.cpu import NEOVERSE_N1, SHIPPED, X86_64_V3, X86_64_V4, ZNVER3
 from gemmir.machine.host import (
     HostCpu,
     detect,
     feature_string,
     host_cpu,
+    host_machine,
     missing_features,
     require_runnable,
     triple_for,
@@ -48,7 +49,11 @@ def test_every_target_names_its_machine():
 
 @pytest.mark.parametrize(
     ("target", "nearest"),
-    [("cpu:znver4", "cpu:znver3"), ("cpu:neoverse", "cpu:neoverse-n1"), ("cuda:sm_90a", "cpu")],
+    [
+        ("cpu:znver4", "cpu:znver3"),
+        ("cpu:neoverse", "cpu:neoverse-n1"),
+        ("cuda:sm_90", "cuda:sm_90a"),
+    ],
 )
 def test_an_unknown_target_lists_all_and_names_the_nearest(target: str, nearest: str):
     with pytest.raises(MissingError, match=f"GEM0602.*cpu:x86-64-v4.*use {nearest}") as raised:
@@ -143,7 +148,7 @@ def test_only_the_hosts_own_name_gets_a_feature_string():
 
 
 def test_a_foreign_cpu_has_its_own_triple_and_others_the_hosts():
-    host: CpuMachine = machine_for("cpu")
+    host = host_machine()
     assert triple_for(host.llvm_cpu) == host.llvm_triple
     for machine in SHIPPED:
         assert triple_for(machine.llvm_cpu).split("-")[0] == machine.llvm_triple.split("-")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from xdsl.ir import SSAValue
 
 from gemmir.backends.llvm.emitter import Emitter, Pointer, Rows, Table, shape_of
 from gemmir.backends.llvm.text import is_literal, lanes_type, scalar_type, splat_literal
-from gemmir.errors import BackendError
 from gemmir.ir.attributes import PanelAttr
 from gemmir.ir.dialect import PrefetchOp, memref_type, static_strides
 from gemmir.ir.index import upper_bound
@@ -278,20 +278,22 @@ def _transfer_write(e: Emitter, op: vector.TransferWriteOp) -> None:
 def _store(e: Emitter, access: Access, line: int, value: str) -> None:
     text = e.text
     scalar = scalar_type(access.element)
-    size = access.element.size
     address = text.offset(access.address, scalar, line * access.line_stride)
     mask = _mask(e, access, line)
-    if access.lanes > 1 and access.lane_stride != 1 and mask is None:
-        _scatter(e, access, address, value)
-        return
     if access.lanes > 1 and access.lane_stride != 1:
-        raise BackendError(
-            "GEM0423", f"rows with a stride of {access.lane_stride} elements cannot be stored"
-        )
+        _scatter(e, access, address, mask, value)
+        return
     if mask is None:
         alignment = _known_alignment(e, access, address)
         text.line(f"store {access.line_type} {value}, ptr {address}, align {alignment}")
         return
+    _masked_store(e, access, address, mask, value)
+
+
+def _masked_store(e: Emitter, access: Access, address: str, mask: str, value: str) -> None:
+    text = e.text
+    scalar = scalar_type(access.element)
+    size = access.element.size
     wide = f"<{access.lanes} x {scalar}>"
     if access.lanes == 1:
         value = text.value(f"insertelement {wide} poison, {scalar} {value}, i64 0")
@@ -301,13 +303,20 @@ def _store(e: Emitter, access: Access, line: int, value: str) -> None:
     text.line(f"call void {name}({wide} {value}, ptr align {size} {address}, {flags} {mask})")
 
 
-def _scatter(e: Emitter, access: Access, address: str, value: str) -> None:
+def _scatter(e: Emitter, access: Access, address: str, mask: str | None, value: str) -> None:
     """Elements that are not adjacent, one by one."""
+    text = e.text
     scalar = scalar_type(access.element)
+    single = dataclasses.replace(access, lanes=1)
     for lane in range(access.lanes):
-        at = e.text.offset(address, scalar, lane * access.lane_stride)
-        one = e.text.value(f"extractelement {access.line_type} {value}, i64 {lane}")
-        e.text.line(f"store {scalar} {one}, ptr {at}, align {access.element.size}")
+        at = text.offset(address, scalar, lane * access.lane_stride)
+        one = text.value(f"extractelement {access.line_type} {value}, i64 {lane}")
+        if mask is None:
+            text.line(f"store {scalar} {one}, ptr {at}, align {access.element.size}")
+            continue
+        flag = text.value(f"extractelement <{access.lanes} x i1> {mask}, i64 {lane}")
+        flags = text.value(f"insertelement <1 x i1> poison, i1 {flag}, i64 0")
+        _masked_store(e, single, at, flags, one)
 
 
 def _known_alignment(e: Emitter, access: Access, address: str) -> int:

@@ -88,9 +88,19 @@ def _subview_type(
             offset = 0 if at_origin else None
             layout = StridedLayoutAttr(_strides_in_panel(layout, sizes), offset)
     elif not (at_origin and isinstance(layout, NoneAttr) and tuple(shape) == source.get_shape()):
-        offset = source.get_offset() if at_origin else None
-        layout = StridedLayoutAttr(static_strides(source), offset)
+        layout = StridedLayoutAttr(static_strides(source), _offset_in(source, offsets))
     return MemRefType(source.element_type, shape, layout, source.memory_space)
+
+
+def _offset_in(source: MemRefType[AnyFloat], offsets: Sequence[Extent]) -> int | None:
+    """Where a window begins, None where that is dynamic; a step of 0 leads nowhere."""
+    total = source.get_offset()
+    for offset, stride in zip(offsets, static_strides(source), strict=True):
+        if not isinstance(offset, int):
+            total = None if stride else total
+        elif total is not None:
+            total += offset * stride
+    return total
 
 
 def _strides_in_panel(layout: PanelAttr, sizes: Sequence[Extent]) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
 from gemmir.gemm import Gemm
-from gemmir.ir.dialect import BLOCKS, CORES, INSIDE_BLOCK
+from gemmir.ir.dialect import BLOCKS, CORES, INSIDE_BLOCK, MAPPINGS
 from gemmir.machine import GpuMachine, Machine
 from gemmir.passes.promote import Promote
 from gemmir.passes.tile import Tile
@@ -101,7 +101,7 @@ def _check_capacity(walk: _Walk, p: Promote) -> None:
 
 def _check_unit(walk: _Walk, p: Tile) -> None:
     units = (BLOCKS, *INSIDE_BLOCK) if isinstance(walk.machine, GpuMachine) else (CORES,)
-    if p.over is not None and p.over not in units:
+    if p.over in MAPPINGS and p.over not in units:
         raise ScheduleError(
             "GEM0318",
             f"tile: over={p.over}, and {walk.machine.target} has none",

@@ -166,7 +166,7 @@ PACKED_A = "tile{loops=k sizes=5},promote{operand=a to=l2 layout=panel:2},"
         (SMALL, "tile{loops=m,m sizes=4,2}", "GEM0321", "name each of m, n, k at most once"),
         (SMALL, "tile{loops=batch sizes=1}", "GEM0321", "'batch'"),
         (SMALL, "tile{loops=m sizes=4 edges=mask}", "GEM0322", "use clip or overlap or peel"),
-        (SMALL, "tile{loops=m sizes=4 over=blocks}", "GEM0323", "use cores"),
+        (SMALL, "tile{loops=m sizes=4 over=tiles}", "GEM0323", "use one of cores, blocks"),
         (SMALL, "tile{loops=k sizes=4 over=cores}", "GEM0324", "k carries the sum"),
         (SMALL, "tile{loops=m,n sizes=4,4 over=cores}", "GEM0324", "one of m, n or batch"),
         (BATCH, "tile{loops=m sizes=2}", "GEM0325", "open batch first"),
@@ -213,7 +213,32 @@ PACKED_A = "tile{loops=k sizes=5},promote{operand=a to=l2 layout=panel:2},"
         ),
         (
             SMALL,
-            "promote{operand=c to=registers},tile{loops=k sizes=2}",
+            "tile{loops=m sizes=4},tile{loops=n sizes=4 over=blocks}",
+            "GEM0319",
+            "over=blocks inside another loop",
+        ),
+        (
+            SMALL,
+            "tile{loops=m sizes=4 over=threads}",
+            "GEM0319",
+            "over=threads stands inside none",
+        ),
+        (
+            SMALL,
+            "tile{loops=m sizes=4 over=blocks},tile{loops=m sizes=2 over=threads},"
+            "tile{loops=n sizes=2 over=warps}",
+            "GEM0319",
+            "stands inside threads, blocks",
+        ),
+        (
+            SMALL,
+            "tile{loops=m sizes=4 over=blocks edges=peel}",
+            "GEM0327",
+            "every unit runs once",
+        ),
+        (
+            SMALL,
+            "promote{operand=c to=registers},tile{loops=m sizes=2}",
             "GEM0328",
             "put tile before promote",
         ),

@@ -40,7 +40,11 @@ class Wrong:
     schedule: str
     says: str
     hint: str
+    target: str = "cpu:x86-64-v3"
 
+
+GPU = "cuda:sm_80"
+BLOCKED = "tile{loops=m,n sizes=8,8 over=blocks},tile{loops=m,n sizes=4,4 over=threads},"
 
 WRONG = (
     Wrong("GEM0301", MATRIX, f"{TILES}{SUM}{VECTOR},{TILES}", "no gemmir.gemm", "before vectorize"),
@@ -86,7 +90,13 @@ WRONG = (
     Wrong("GEM0321", MATRIX, "tile{loops=m,m sizes=4,2}", "cannot name 'm'", "m, n, k"),
     Wrong("GEM0321", MATRIX, "tile{loops=batch sizes=1}", "cannot name 'batch'", "m, n, k"),
     Wrong("GEM0322", MATRIX, "tile{loops=m sizes=5 edges=pad}", "edges='pad'", "clip or overlap"),
-    Wrong("GEM0323", MATRIX, "tile{loops=m sizes=4 over=warps}", "'warps' is no unit", "cores"),
+    Wrong("GEM0318", MATRIX, "tile{loops=m sizes=4 over=warps}", "x86-64-v3 has none", "cores"),
+    Wrong("GEM0318", MATRIX, "tile{loops=m sizes=4 over=cores}", "over=cores", "blocks, wa", GPU),
+    Wrong(
+        "GEM0319", MATRIX, f"{TILES}tile{{loops=m sizes=2 over=blocks}}", "another", "first", GPU
+    ),
+    Wrong("GEM0319", MATRIX, "tile{loops=m sizes=2 over=threads}", "inside none", "blocks", GPU),
+    Wrong("GEM0323", MATRIX, "tile{loops=m sizes=4 over=tiles}", "'tiles' is no unit", "cores"),
     Wrong("GEM0324", MATRIX, "tile{loops=k sizes=4 over=cores}", "over cores", "one of m, n or"),
     Wrong("GEM0324", MATRIX, "tile{loops=m,n sizes=4,4 over=cores}", "m,n", "one of m, n or"),
     Wrong("GEM0325", STACK, "tile{loops=m sizes=4}", "of a batch", "batch first"),
@@ -111,7 +121,7 @@ WRONG = (
         "inside packed panels",
         "use clip",
     ),
-    Wrong("GEM0328", MATRIX, f"{TILES}{SUM}tile{{loops=k sizes=4}}", "in registers", "before pro"),
+    Wrong("GEM0328", MATRIX, f"{TILES}{SUM}tile{{loops=m sizes=2}}", "in registers", "before pro"),
     Wrong(
         "GEM0329",
         MATRIX,
@@ -143,6 +153,22 @@ WRONG = (
         "promote{operand=a to=l2 layout=panel:4 prefetch=true}",
         "prefetch is for operand=c",
         "leave it out",
+    ),
+    Wrong(
+        "GEM0338",
+        MATRIX,
+        f"{BLOCKED}promote{{operand=a to=shared layout=panel:8}}",
+        "no thread of a block has C in registers",
+        "promote c to registers, tile k",
+        GPU,
+    ),
+    Wrong(
+        "GEM0339",
+        MATRIX,
+        f"{BLOCKED}{SUM}promote{{operand=a to=shared layout=panel:4}}",
+        "has 8 elements along m and panels of 4",
+        "use panel:8",
+        GPU,
     ),
     Wrong("GEM0340", MATRIX, "interchange{order=m,n}", "of the nest none", "name the innermost"),
     Wrong("GEM0340", MATRIX, f"{TILES}interchange{{order=m}}", "order=m", "order=m,n"),
@@ -205,7 +231,7 @@ WRONG = (
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda w: f"{w.code}-{w.schedule[:40]}")
 def test_a_wrong_schedule(wrong: Wrong) -> None:
     with pytest.raises(ScheduleError) as found:
-        gemmir.lower(wrong.gemm, target="cpu:x86-64-v3", schedule=wrong.schedule)
+        gemmir.lower(wrong.gemm, target=wrong.target, schedule=wrong.schedule)
     assert found.value.code == wrong.code
     assert found.value.exit_code == 5
     assert wrong.says in found.value.message

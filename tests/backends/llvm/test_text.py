@@ -153,12 +153,6 @@ BAD = {
         "%v = arith.constant dense<1.0> : vector<4xf32>\n%w = arith.addf %v, %v : vector<4xf32>",
         "not a matrix of rows and lanes",
     ),
-    "GEM0423": (
-        "%0 = arith.constant 0 : index\n%v = arith.constant dense<1.0> : vector<1x4xf32>\n"
-        "vector.transfer_write %v, %c[%0, %0] {in_bounds = [true, true]} "
-        ": vector<1x4xf32>, memref<4x4xf32, strided<[1, 4]>>",
-        "stride of 4 elements cannot be stored",
-    ),
     "GEM0424": (
         "%0 = arith.constant 0 : index\n%1 = arith.constant 1 : index\n"
         "gemmir.forall %i = %0 to %1 step %1 over cores {\n"
