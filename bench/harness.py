@@ -19,6 +19,7 @@ from gemmir.arrays import Operands, make_operands
 from gemmir.backend import backend_for
 from gemmir.cache import ObjectCache
 from gemmir.compiler import Lowered, lower
+from gemmir.dtypes import ELEMENTS
 from gemmir.gemm import Gemm
 from gemmir.measure import Timing, on_one_core
 from gemmir.reference import Reference
@@ -140,7 +141,7 @@ def reference(gemm: Gemm, operands: Operands) -> Reference:
     """
     arrays = {name: operand.array for name, operand in operands.by_name.items()}
     as_f32 = replace(gemm, dtype="f32")
-    unit = float(np.finfo(gemm.numpy_dtype).eps / np.finfo(np.float32).eps)
+    unit = gemm.element.unit / ELEMENTS["f32"].unit
     scale = 1.0 if gemm.dtype == "f32" else 2 * unit
     return Reference(
         origin="float64",

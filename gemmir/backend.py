@@ -23,6 +23,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, Protocol, cast, get_args
 
+from gemmir.dtypes import ELEMENTS
 from gemmir.errors import BackendError, MissingError
 
 if TYPE_CHECKING:
@@ -32,11 +33,7 @@ if TYPE_CHECKING:
 
     from gemmir.machine import Machine
 
-ElementType = Literal["f32", "f64"]
 Access = Literal["read", "write", "readwrite"]
-
-ITEM_BYTES: Final[dict[ElementType, int]] = {"f32": 4, "f64": 8}
-"""Bytes of one element."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +41,7 @@ class Argument:
     """One array of a compiled function: `strides` are in elements, outermost dimension first."""
 
     name: str
-    dtype: ElementType
+    dtype: str
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     access: Access
@@ -52,7 +49,7 @@ class Argument:
     @property
     def item_bytes(self) -> int:
         """Bytes of one element."""
-        return ITEM_BYTES[self.dtype]
+        return ELEMENTS[self.dtype].item_bytes
 
     @property
     def span_bytes(self) -> int:
@@ -95,8 +92,8 @@ class Signature:
         return Signature(symbol=str(fields["symbol"]), arguments=tuple(arguments))
 
 
-def _dtype(word: object) -> ElementType:
-    if word not in ("f32", "f64"):
+def _dtype(word: object) -> str:
+    if not isinstance(word, str) or word not in ELEMENTS:
         raise ValueError(f"{word!r} is not an element type")
     return word
 
@@ -215,7 +212,7 @@ def backend_for(kind: str) -> Backend:
 def signature_of(module: ModuleOp) -> Signature:
     """The signature of the only public function with a body in `module`.
 
-    Its arguments are memrefs of f32 or f64 with static shape and strides and offset 0, and carry
+    Its arguments are memrefs of floats with static shape and strides and offset 0, and carry
     the attributes `gemmir.name` and `gemmir.access`. Raises `BackendError`: GEM0410 where there is
     not one such function, GEM0411 where it has results, GEM0412 where an argument is another type,
     GEM0413 where an attribute is missing or wrong, GEM0414 where the output is not the last.
@@ -260,17 +257,18 @@ def _public_function(module: ModuleOp) -> FuncOp:
 
 
 def _argument(value_type: Attribute, attributes: DictionaryAttr) -> Argument:
-    from xdsl.dialects.builtin import Float32Type, Float64Type, MemRefType
+    from xdsl.dialects.builtin import MemRefType
 
     name = _word(attributes, "gemmir.name")
-    elements: dict[type[Attribute], ElementType] = {Float32Type: "f32", Float64Type: "f64"}
     if not isinstance(value_type, MemRefType):
         raise BackendError("GEM0412", f"argument {name} is {value_type}", "use a memref")
     memref = cast("MemRefType[Attribute]", value_type)
-    dtype = elements.get(type(memref.element_type))
-    if dtype is None:
+    dtype = str(memref.element_type)
+    if dtype not in ELEMENTS:
         raise BackendError(
-            "GEM0412", f"argument {name} has elements of type {memref.element_type}", "use f32, f64"
+            "GEM0412",
+            f"argument {name} has elements of type {dtype}",
+            f"use {', '.join(ELEMENTS)}",
         )
     return Argument(
         name=name,

@@ -208,7 +208,7 @@ class _Walk:
 
     @property
     def item_bytes(self) -> int:
-        return self.problem.numpy_dtype(0).itemsize
+        return self.problem.element.item_bytes
 
     def size(self, *dimensions: str) -> int:
         """Bytes of a tile over two dimensions."""
@@ -220,7 +220,7 @@ def _follow(lowered: Lowered) -> tuple[tuple[Step, ...], _Walk | None]:
     if problem is None:
         steps = tuple(Step(text=pass_text(p), meaning="") for p in lowered.schedule.passes)
         return steps, None
-    lanes = _cpu_of(lowered).lanes(problem.numpy_dtype(0).itemsize)
+    lanes = _cpu_of(lowered).lanes(problem.element.item_bytes)
     widths = [p.width for p in lowered.schedule.passes if isinstance(p, Vectorize)]
     walk = _Walk(
         problem=problem,
@@ -384,7 +384,7 @@ def _count(lines: Sequence[str]) -> InnerLoop:
 
 def _limit(loop: InnerLoop, lowered: Lowered) -> Limit:
     assert lowered.problem is not None
-    item_bytes = lowered.problem.numpy_dtype(0).itemsize
+    item_bytes = lowered.problem.element.item_bytes
     passes = lowered.schedule.passes
     steps = math.prod(p.factor for p in passes if isinstance(p, Unroll) and p.loop == "k")
     widths = [p.width for p in passes if isinstance(p, Vectorize)]

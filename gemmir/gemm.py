@@ -16,12 +16,23 @@ from typing import Any, Final, Literal, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
+from gemmir.dtypes import ELEMENTS, ElementType
 from gemmir.errors import ProblemError
 
 Array = npt.NDArray[Any]
 
-DTYPES: Final = ("f32", "f64")
-"""Element types that every machine of this release can lower."""
+DTYPES: Final[Mapping[str, tuple[str, ...]]] = {
+    "f32": ("f32",),
+    "f64": ("f64",),
+    "f16": ("f32", "f16"),
+    "bf16": ("f32", "bf16"),
+}
+"""The element types of A and B, and of which C may then be, that of the accumulator first."""
+
+TRUNCATION: Final = 2
+"""How many units in the last place of a sum a rounding may cost where a tensor core adds: it may
+truncate. Fasi, Higham, Mikaitis, Pranesh, Numerical Behavior of NVIDIA Tensor Cores, PeerJ Computer
+Science 7:e330, 2021."""
 
 EPILOGUE_STEPS: Final = ("bias", "relu", "gelu", "silu", "residual")
 """Steps of an epilogue; joined by `+`, applied from left to right."""
@@ -41,11 +52,12 @@ _STEP_ROUNDINGS: Final = {"bias": 1, "residual": 1, "relu": 0, "gelu": 32, "silu
 
 @dataclass(frozen=True, kw_only=True)
 class Operand:
-    """One array of the problem: its shape and its strides, in elements, as the caller holds it."""
+    """One array of the problem: its shape, its strides in elements and its element type."""
 
     name: str
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+    dtype: str
     access: Literal["read", "write", "readwrite"]
 
     @property
@@ -67,7 +79,8 @@ class Gemm:
     shared by the whole batch (the array then has two dimensions).
 
     `epilogue` joins steps by `+`: `bias` (length n), `relu`, `gelu` (tanh form), `silu`,
-    `residual` (shape of C). `out` is the element type of C and is that of the accumulator.
+    `residual` (shape of C). `dtype` is the element type of A and B, `out` that of all other arrays:
+    of f16 and bf16 products are summed in f32, which is also what C is unless `out` says `dtype`.
 
     Raises `ProblemError` (GEM01xx) where the fields contradict each other.
     """
@@ -113,14 +126,20 @@ class Gemm:
             raise ProblemError(
                 "GEM0103", f"dtype {self.dtype!r} is not supported", f"use {' or '.join(DTYPES)}"
             )
-        if self.out not in (None, self.dtype):
+        if self.out not in (None, *DTYPES[self.dtype]):
             raise ProblemError(
-                "GEM0104", f"out={self.out!r} differs from dtype {self.dtype!r}", "leave out unset"
+                "GEM0104",
+                f"out={self.out!r} of a product of {self.dtype}",
+                f"use {' or '.join(DTYPES[self.dtype])}",
             )
         for name in ("alpha", "beta"):
             value = float(getattr(self, name))
-            if not math.isfinite(value) or not math.isfinite(float(self.numpy_dtype(value))):
-                raise ProblemError("GEM0105", f"{name}={value} is not finite as {self.dtype}")
+            with np.errstate(over="ignore"):
+                summed = self.accumulator.numpy.type(value)
+            if not math.isfinite(float(summed)):
+                raise ProblemError(
+                    "GEM0105", f"{name}={value} is not finite as {self.accumulator.name}"
+                )
             object.__setattr__(self, name, value)
 
     def _check_epilogue(self) -> None:
@@ -206,15 +225,25 @@ class Gemm:
     @property
     def bytes_moved(self) -> int:
         """Least bytes between memory and the core: every operand once, C twice if it is read."""
-        itemsize = self.numpy_dtype(0).itemsize
-        once = sum(math.prod(o.shape) for o in self.operands)
-        again = math.prod(self.operands[-1].shape) if self.beta else 0
-        return itemsize * (once + again)
+        again = self.operands[-1:] if self.beta else ()
+        return sum(
+            ELEMENTS[o.dtype].item_bytes * math.prod(o.shape) for o in (*self.operands, *again)
+        )
 
     @property
-    def numpy_dtype(self) -> type[np.floating[Any]]:
-        """The NumPy scalar type of the operands."""
-        return {"f32": np.float32, "f64": np.float64}[self.dtype]
+    def element(self) -> ElementType:
+        """The element type of A and B."""
+        return ELEMENTS[self.dtype]
+
+    @property
+    def accumulator(self) -> ElementType:
+        """The type in which products are summed, alpha and beta applied and epilogues computed."""
+        return ELEMENTS[self.element.accumulator]
+
+    @property
+    def result(self) -> ElementType:
+        """The element type of C and of the operands of the epilogue."""
+        return self.accumulator if self.out is None else ELEMENTS[self.out]
 
     @property
     def operands(self) -> tuple[Operand, ...]:
@@ -226,7 +255,8 @@ class Gemm:
                 stride = self.batch_stride(name)
                 if self.batch is not None:
                     shape, strides = (self.batch, *shape), (stride, *strides)
-            return Operand(name=name, shape=shape, strides=strides, access=access)
+            dtype = (self.result if name == "c" else self.element).name
+            return Operand(name=name, shape=shape, strides=strides, dtype=dtype, access=access)
 
         c = matrix("c", self.m, self.n, "readwrite" if self.beta else "write")
         found = [
@@ -235,18 +265,23 @@ class Gemm:
         ]
         for step in self.steps:
             if step == "bias":
-                found.append(Operand(name="bias", shape=(self.n,), strides=(1,), access="read"))
-            if step == "residual":
+                shape, strides = (self.n,), (1,)
+            elif step == "residual":
+                shape = c.shape
                 strides = (self.m * max(self.n, 1), max(self.n, 1), 1)[-len(c.shape) :]
-                found.append(
-                    Operand(name="residual", shape=c.shape, strides=strides, access="read")
+            else:
+                continue
+            found.append(
+                Operand(
+                    name=step, shape=shape, strides=strides, dtype=self.result.name, access="read"
                 )
+            )
         return (*found, c)
 
     def reference(self, arrays: Mapping[str, Array]) -> Array:
         """The right answer for `arrays` (by operand name; `c` is read if beta != 0).
 
-        Computed in float64 for f32 problems, and in the platform's widest type for f64 ones.
+        Computed in float64, and for f64 problems in the platform's widest type.
         """
         wide = {name: array.astype(self._wide) for name, array in arrays.items()}
         x = self.alpha * (self._op(wide["a"], self.trans_a) @ self._op(wide["b"], self.trans_b))
@@ -262,9 +297,11 @@ class Gemm:
         For the product it is gamma(depth) * |alpha| |op(A)| |op(B)|, Higham, Accuracy and Stability
         of Numerical Algorithms, 2nd ed., section 3.5; `depth` is the number of roundings on the
         longest path of the reduction, by default k plus one for each operation around it. Each
-        epilogue step magnifies the error by its largest slope and adds its own roundings.
+        epilogue step magnifies the error by its largest slope and adds its own roundings. Where C is
+        narrower than the sum, it may be rounded before the epilogue and again after it.
         """
-        unit = float(np.finfo(self.numpy_dtype).eps) / 2
+        mixed = self.element is not self.accumulator
+        unit = self.accumulator.unit * (TRUNCATION if mixed else 1)
         roundings = (self.k if depth is None else depth) + 4
         gamma = roundings * unit / (1 - roundings * unit)
         wide = {name: array.astype(self._wide) for name, array in arrays.items()}
@@ -274,17 +311,24 @@ class Gemm:
         if self.beta:
             magnitude = magnitude + abs(self.beta) * np.abs(wide["c"])
             x = x + self.beta * wide["c"]
-        bound = gamma * magnitude
+        bound = self._stored(gamma * magnitude, x)
         for step in self.steps:
             y = _apply_step(step, x, wide)
             slack = _STEP_ROUNDINGS[step] * unit * (np.abs(x) + np.abs(y))
             bound, x = _SLOPES[step] * bound + slack, y
-        tiny = float(np.finfo(self.numpy_dtype).tiny)
-        return bound + tiny * (self.k + 4)
+        if self.steps:
+            bound = self._stored(bound, x)
+        return bound + self.accumulator.least_normal * (self.k + 4)
+
+    def _stored(self, bound: Array, x: Array) -> Array:
+        """The bound after a sum that is `x`, off by `bound`, is rounded to the type of C."""
+        if self.result is self.accumulator:
+            return bound
+        return bound + self.result.unit * (np.abs(x) + bound) + self.result.least
 
     @property
     def _wide(self) -> type[np.floating[Any]]:
-        return np.float64 if self.dtype == "f32" else np.longdouble
+        return np.longdouble if self.dtype == "f64" else np.float64
 
     @staticmethod
     def _op(x: Array, transposed: bool) -> Array:

@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gemmir.backend import Argument, Loaded, Signature
+from gemmir.dtypes import ELEMENTS
 from gemmir.errors import CallError
 
 Array = npt.NDArray[Any]
 
-DTYPES: Final[dict[str, np.dtype[Any]]] = {"f32": np.dtype(np.float32), "f64": np.dtype(np.float64)}
+DTYPES: Final[dict[str, np.dtype[Any]]] = {name: e.numpy for name, e in ELEMENTS.items()}
 """NumPy's type of an element, in the byte order of this computer."""
 
 OVERLAP_WORK: Final = 10_000

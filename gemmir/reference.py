@@ -130,7 +130,7 @@ def reference_of_gemm(gemm: Gemm, operands: Operands) -> Reference:
         raise ParseError(
             "GEM0210", f"the IR takes {_described(found)}, and the problem {_described(wanted)}"
         )
-    wide = np.dtype(np.float64 if gemm.dtype == "f32" else np.longdouble)
+    wide = np.dtype(np.longdouble if gemm.dtype == "f64" else np.float64)
     with np.errstate(all="ignore"):
         return Reference(
             origin=f"Gemm.reference in {wide}",

@@ -130,24 +130,40 @@ def _last_slice(builder: Builder, site: Operation) -> SSAValue | None:
 
 def _composed(inner: EpilogueOp, outer: EpilogueOp, inputs: Sequence[SSAValue]) -> EpilogueOp:
     """outer after inner as one op: what `inner` yields is what `outer` sees as the old element."""
-    element = inner.body.block.args[0].type
-    block = Block(arg_types=[element] * (len(inner.inputs) + len(inputs) + 1))
+    outputs, types = inner.body.block.arg_types, outer.body.block.arg_types
+    block = Block(arg_types=[*outputs[:-1], *types[:-1], outputs[-1]])
     split = len(inner.inputs)
     stored = _inline(inner, [*block.args[:split], block.args[-1]], block)
     value = _inline(outer, [*block.args[split:-1], stored], block)
     block.add_op(YieldOp(value))
+    _erase_if_unused(stored)
     return EpilogueOp([*inner.inputs, *inputs], inner.output, Region(block))
 
 
 def _inline(op: EpilogueOp, arguments: Sequence[SSAValue], into: Block) -> SSAValue:
-    """Copy the body of `op` to the end of `into`; returns what it yields."""
+    """Copy the body of `op` to the end of `into`; returns what it yields.
+
+    A sum that was rounded to the type of C only to be widened again stays as it was: C is rounded
+    once.
+    """
     mapping: dict[SSAValue, SSAValue] = dict(zip(op.body.block.args, arguments, strict=True))
     for inner in op.body.block.ops:
         if isinstance(inner, YieldOp):
             assert inner.value is not None
             return mapping[inner.value]
-        into.add_op(inner.clone(mapping))
+        source = mapping[inner.operands[0]] if isinstance(inner, arith.ExtFOp) else None
+        if source is not None and isinstance(source.owner, arith.TruncFOp):
+            mapping[inner.results[0]] = source.owner.input
+        else:
+            into.add_op(inner.clone(mapping))
     raise AssertionError("gemmir.epilogue ends in gemmir.yield")
+
+
+def _erase_if_unused(value: SSAValue) -> None:
+    if isinstance(value.owner, arith.TruncFOp) and not value.uses:
+        op = value.owner
+        op.detach()
+        op.erase()
 
 
 @dataclass(frozen=True)

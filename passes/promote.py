@@ -31,6 +31,7 @@ from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr
+from gemmir.ir.build import narrowed, widened
 from gemmir.ir.dialect import (
     BLOCKS,
     BarrierOp,
@@ -40,6 +41,7 @@ from gemmir.ir.dialect import (
     PackOp,
     PrefetchOp,
     YieldOp,
+    accumulator_type,
     enclosing_ops,
     memref_type,
 )
@@ -274,7 +276,7 @@ def accumulate(gemm: GemmOp, plan: AccumulatePlan) -> None:
     """Let `gemm` sum into an accumulator tile, and write that back to C after it."""
     builder = before(gemm)
     c = gemm.c
-    element = memref_type(c).element_type
+    element = accumulator_type(memref_type(gemm.a).element_type)
     made = MemRefType(element, plan.shape, memory_space=SpaceAttr(Space.REGISTERS))
     alloca = builder.insert(memref.AllocaOp(operands=[[], []], result_types=[made]))
     alloca.memref.name_hint = "acc"
@@ -298,9 +300,9 @@ def accumulate(gemm: GemmOp, plan: AccumulatePlan) -> None:
 
 
 def _write_back(acc: SSAValue, c: SSAValue, alpha: float, beta: float) -> EpilogueOp:
-    """c = alpha * acc + beta * c, leaving out what alpha and beta make needless."""
-    element = memref_type(c).element_type
-    block = Block(arg_types=[element, element])
+    """c = alpha * acc + beta * c in the type of acc, leaving out what is needless."""
+    element, stored = memref_type(acc).element_type, memref_type(c).element_type
+    block = Block(arg_types=[element, stored])
     summed, old = block.args
 
     def scaled(value: SSAValue, factor: float) -> SSAValue:
@@ -313,10 +315,10 @@ def _write_back(acc: SSAValue, c: SSAValue, alpha: float, beta: float) -> Epilog
 
     value = scaled(summed, alpha)
     if beta != 0:
-        total = arith.AddfOp(value, scaled(old, beta))
+        total = arith.AddfOp(value, scaled(widened(block, old, element), beta))
         block.add_op(total)
         value = total.result
-    block.add_op(YieldOp(value))
+    block.add_op(YieldOp(narrowed(block, value, stored)))
     return EpilogueOp([acc], c, Region(block))
 
 

@@ -105,7 +105,7 @@ def arrays_for(gemm: Gemm, seed: int = 0, offset: int = 0) -> dict[str, Array]:
     generator = np.random.default_rng(seed)
     found: dict[str, Array] = {}
     for operand in gemm.operands:
-        dtype = np.dtype(gemm.numpy_dtype)
+        dtype = gemm.element.numpy
         line = 64 // dtype.itemsize
         room = np.full(operand.span + 2 * GUARD + line + offset, np.nan, dtype)
         first = GUARD + (-(room.ctypes.data // dtype.itemsize + GUARD)) % line + offset
@@ -353,7 +353,7 @@ def _cut(version: Version, cuts: Mapping[str, int], edges: str) -> list[Version]
 @st.composite
 def registers(draw: st.DrawFn, gemm: Gemm, machine: CpuMachine) -> Register:
     """A register tile that fits `machine`; its last vector may be ragged."""
-    lanes = machine.lanes(gemm.numpy_dtype(0).itemsize)
+    lanes = machine.lanes(gemm.element.item_bytes)
     widths = [2**i for i in range(lanes.bit_length())][::-1]
     width = draw(st.sampled_from(widths))
     vectors = draw(st.integers(1, 3))

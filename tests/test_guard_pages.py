@@ -71,7 +71,7 @@ def guarded(operand: Operand, dtype: np.dtype[Any], place: Place) -> Guarded:
 
 def guarded_operands(gemm: Gemm, place: Place) -> dict[str, Guarded]:
     """Every operand of `gemm` between guards, with random elements; only c can be written."""
-    dtype = np.dtype(gemm.numpy_dtype)
+    dtype = gemm.element.numpy
     values = arrays_for(gemm)
     found: dict[str, Guarded] = {}
     for operand in gemm.operands:

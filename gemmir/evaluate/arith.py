@@ -221,6 +221,16 @@ def _fptosi(frame: Frame, op: arith.FPToSIOp) -> Step:
     return step
 
 
+def _convert(frame: Frame, op: arith.ExtFOp | arith.TruncFOp) -> Step:
+    """To a wider type exactly, to a narrower one rounded to nearest even."""
+    target = dtype_of(op.result.type)
+
+    def step(x: Element) -> tuple[Element]:
+        return (np.asarray(x).astype(target)[()],)
+
+    return step
+
+
 def _extsi(frame: Frame, op: arith.ExtSIOp) -> Step:
     target = dtype_of(op.result.type)
 
@@ -265,6 +275,8 @@ MEANINGS: Final[Meanings] = {
     arith.CmpfOp: _cmpf,
     arith.SelectOp: elementwise(_select),
     arith.FPToSIOp: _fptosi,
+    arith.ExtFOp: _convert,
     arith.ExtSIOp: _extsi,
+    arith.TruncFOp: _convert,
     arith.BitcastOp: _bitcast,
 }

@@ -1,4 +1,4 @@
-"""The gemmir dialect. Every op works in the element type of its memrefs.
+"""The gemmir dialect. A product is summed in the type of its accumulator.
 
 `gemmir.forall` runs its iterations from the last to the first: they must not depend on each other,
 and one that needs what an earlier one wrote shows. Those over the threads of a block run together.
@@ -16,7 +16,7 @@ from gemmir.evaluate.frame import Frame, Meanings, Step
 from gemmir.evaluate.math import fused_multiply_add
 from gemmir.evaluate.scf import iterations
 from gemmir.evaluate.team import is_team, run_team
-from gemmir.evaluate.values import Array, dtype_of
+from gemmir.evaluate.values import Array, dtype_of, element_type
 from gemmir.evaluate.view import PanelView, View
 from gemmir.ir.dialect import (
     BarrierOp,
@@ -26,18 +26,20 @@ from gemmir.ir.dialect import (
     OuterProductOp,
     PackOp,
     PrefetchOp,
+    accumulator_type,
 )
 
 
 def _gemm(frame: Frame, op: GemmOp) -> Step:
-    element = dtype_of(op.c.type).type
+    summed = dtype_of(accumulator_type(element_type(op.a.type)))
+    element = summed.type
     alpha, beta_attribute = element(op.alpha.value.data), element(op.beta.value.data)
 
     def step(a: View, b: View, c: View, first: bool = True) -> tuple[()]:
         _require_product(a.sizes, b.sizes, c.sizes)
         beta = beta_attribute if first else element(1)
-        found = alpha * np.matmul(a.array(), b.array())
-        c.fill_from(found if beta == 0 else found + beta * c.array())
+        found = alpha * np.matmul(a.array().astype(summed), b.array().astype(summed))
+        c.fill_from(found if beta == 0 else found + beta * c.array().astype(summed))
         return ()
 
     return step

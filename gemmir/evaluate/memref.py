@@ -53,7 +53,7 @@ def _fill(static: Sequence[int]) -> Fill:
 def new_view(of: MemRefType[Attribute], sizes: tuple[int, ...], *, on_heap: bool) -> View:
     """A view of type `of` and extents `sizes` onto a new buffer that nothing has written to."""
     dtype = dtype_of(of)
-    never_written = np.nan if dtype.kind == "f" else np.iinfo(dtype).min
+    never_written = np.iinfo(dtype).min if dtype.kind in "iu" else np.nan
     if min(sizes, default=0) < 0:
         raise FaultError("GEM0904", f"sizes {list(sizes)} are negative")
     if isinstance(of.layout, PanelAttr):

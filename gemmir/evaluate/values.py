@@ -4,7 +4,7 @@
 |--------------------|---------------------------------------------------|
 | index              | `int`                                             |
 | i1                 | `bool`                                            |
-| iN, f32, f64       | a NumPy scalar of that type                       |
+| iN, bf16, f32, …   | a NumPy scalar of that type                       |
 | vector             | a NumPy array that nothing else can write to      |
 | memref             | a `View`                                          |
 
@@ -23,8 +23,6 @@ from xdsl.dialects.builtin import (
     ContainerType,
     IndexType,
     IntegerType,
-    f32,
-    f64,
     i1,
     i8,
     i16,
@@ -33,7 +31,9 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.ir import Attribute
 
+from gemmir.dtypes import ELEMENTS
 from gemmir.evaluate.fault import FaultError
+from gemmir.ir.build import ELEMENT_TYPES
 
 Array: TypeAlias = npt.NDArray[Any]
 Element: TypeAlias = Any
@@ -46,8 +46,7 @@ _DTYPES: Final[Mapping[Attribute, np.dtype[Any]]] = {
     i32: np.dtype(np.int32),
     i64: np.dtype(np.int64),
     IndexType(): np.dtype(np.int64),
-    f32: np.dtype(np.float32),
-    f64: np.dtype(np.float64),
+    **{ELEMENT_TYPES[name]: element.numpy for name, element in ELEMENTS.items()},
 }
 
 

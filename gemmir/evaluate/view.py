@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from xdsl.dialects.builtin import DYNAMIC_INDEX, MemRefType, NoneAttr, StridedLayoutAttr
@@ -27,6 +27,11 @@ class Buffer:
     data: Array
     on_heap: bool = False
     freed: bool = False
+    memory: memoryview = field(init=False)
+
+    def __post_init__(self) -> None:
+        """The bytes: arrays of types that NumPy lacks do not show theirs."""
+        self.memory = self.data.view(np.uint8).data
 
     def readable(self) -> Array:
         """The memory; faults with GEM0905 after it was freed."""
@@ -106,7 +111,9 @@ class StridedView(View):
             return np.empty(shape, data.dtype)
         size = data.itemsize
         strides = tuple([s * size for s in self.strides])
-        return np.ndarray(shape, data.dtype, data.data, self._offset(starts) * size, strides)
+        return np.ndarray(
+            shape, data.dtype, self.buffer.memory, self._offset(starts) * size, strides
+        )
 
     def _get(self, starts: Sequence[int], shape: tuple[int, ...]) -> Array:
         return self._elements(self.buffer.readable(), starts, shape)

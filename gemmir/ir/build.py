@@ -26,16 +26,18 @@ from xdsl.dialects.builtin import (
     ModuleOp,
     StridedLayoutAttr,
     StringAttr,
+    bf16,
+    f16,
     f32,
     f64,
 )
 from xdsl.ir import Block, Operation, Region, SSAValue
 
 from gemmir.gemm import GELU_CUBIC, GELU_SQRT_2_OVER_PI, Gemm, Operand
-from gemmir.ir.dialect import EpilogueOp, GemmOp, YieldOp, memref_type
+from gemmir.ir.dialect import EpilogueOp, GemmOp, YieldOp, accumulator_type, memref_type
 
-ELEMENT_TYPES: Final[Mapping[str, AnyFloat]] = {"f32": f32, "f64": f64}
-"""The element type in the IR of each `Gemm.dtype`."""
+ELEMENT_TYPES: Final[Mapping[str, AnyFloat]] = {"f16": f16, "bf16": bf16, "f32": f32, "f64": f64}
+"""The element type in the IR, by its name."""
 
 ARGUMENT_NAME: Final = "gemmir.name"
 ARGUMENT_ACCESS: Final = "gemmir.access"
@@ -108,10 +110,9 @@ def build(gemm: Gemm, symbol: str = "gemm") -> ModuleOp:
 
     Its arguments are `gemm.operands` in order, the output last.
     """
-    element = ELEMENT_TYPES[gemm.dtype]
     operands = {operand.name: operand for operand in gemm.operands}
     module, block = new_function(
-        symbol, [_argument(operand, element) for operand in operands.values()]
+        symbol, [_argument(operand) for operand in operands.values()]
     )
     values = dict(zip(operands, block.args, strict=True))
     a = _matrix(block, values["a"], operands["a"], gemm, transposed=gemm.trans_a)
@@ -124,8 +125,8 @@ def build(gemm: Gemm, symbol: str = "gemm") -> ModuleOp:
     return module
 
 
-def _argument(operand: Operand, element: AnyFloat) -> Argument:
-    memref = strided_memref(element, operand.shape, operand.strides)
+def _argument(operand: Operand) -> Argument:
+    memref = strided_memref(ELEMENT_TYPES[operand.dtype], operand.shape, operand.strides)
     return Argument(name=operand.name, type=memref, access=operand.access)
 
 
@@ -163,19 +164,33 @@ def add_epilogue(
     """Append one gemmir.epilogue that applies `steps` to `output`, in order.
 
     `inputs` are the operands of those steps that have one (bias, residual), of the shape of
-    `output`.
+    `output`. They are computed in the type of the accumulator.
     """
     element = memref_type(output).element_type
-    body = Block(arg_types=[element] * (len(inputs) + 1))
+    body = Block(arg_types=[memref_type(v).element_type for v in (*inputs, output)])
     for argument, value in zip(body.args, (*inputs, output), strict=True):
         argument.name_hint = f"{value.name_hint}_element"
-    *operands, x = body.args
-    elementwise = _Elementwise(block=body, element=element)
+    elementwise = _Elementwise(block=body, element=accumulator_type(element))
+    *operands, x = (elementwise.widened(argument) for argument in body.args)
     remaining = iter(operands)
     for step in steps:
         x = _STEPS[step](elementwise, x, remaining)
-    body.add_op(YieldOp(x))
+    body.add_op(YieldOp(narrowed(body, x, element)))
     block.add_op(EpilogueOp(inputs, output, Region(body)))
+
+
+def widened(block: Block, value: SSAValue, element: AnyFloat) -> SSAValue:
+    """Append what takes `value` to the type `element`, if it is another."""
+    if value.type == element:
+        return value
+    return _append(block, arith.ExtFOp(value, element), f"{value.name_hint or 'x'}_wide")
+
+
+def narrowed(block: Block, value: SSAValue, element: AnyFloat) -> SSAValue:
+    """Append what rounds `value` to the type `element`, if it is another."""
+    if value.type == element:
+        return value
+    return _append(block, arith.TruncFOp(value, element), "rounded")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +199,9 @@ class _Elementwise:
 
     block: Block
     element: AnyFloat
+
+    def widened(self, value: SSAValue) -> SSAValue:
+        return widened(self.block, value, self.element)
 
     def constant(self, value: float) -> SSAValue:
         return _append(self.block, arith.ConstantOp(FloatAttr(value, self.element)), "cst")

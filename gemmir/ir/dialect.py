@@ -20,6 +20,8 @@ from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
     AnyFloat,
     AnyFloatConstr,
+    BFloat16Type,
+    Float16Type,
     FloatAttr,
     IndexType,
     MemRefType,
@@ -27,6 +29,7 @@ from xdsl.dialects.builtin import (
     StridedLayoutAttr,
     StringAttr,
     VectorType,
+    f32,
     f64,
     i1,
 )
@@ -89,6 +92,12 @@ def is_shared(value: SSAValue) -> bool:
     return memref_type(value).memory_space == SpaceAttr(Space.SHARED)
 
 
+def accumulator_type(element: Attribute) -> AnyFloat:
+    """The type in which products of `element` are summed: f32 at least."""
+    found = f32 if isinstance(element, Float16Type | BFloat16Type) else element
+    return cast("AnyFloat", found)
+
+
 def _require_same_elements(name: str, types: Sequence[MemRefType[Attribute]]) -> None:
     if len({t.element_type for t in types}) > 1:
         raise VerifyException(
@@ -106,7 +115,8 @@ def _require_extent(name: str, dimension: str, *extents: int) -> None:
 class GemmOp(IRDLOperation):
     """C = alpha * A @ B + beta * C on memrefs m x k, k x n, m x n, or on batches of them.
 
-    Where `first` is given and false, beta is taken as 1: the op then continues a sum that an
+    A and B have the same element type, and C that or the type of the accumulator; the sum is made
+    in the type of the accumulator and rounded once to that of C. Where `first` is given and false, beta is taken as 1: the op then continues a sum that an
     earlier slice of k has begun. With beta = 0 the old C is not read.
     """
 
@@ -142,7 +152,13 @@ class GemmOp(IRDLOperation):
 
     def verify_(self) -> None:
         types = [memref_type(v) for v in (self.a, self.b, self.c)]
-        _require_same_elements(self.name, types)
+        _require_same_elements(self.name, types[:2])
+        element, summed = types[0].element_type, accumulator_type(types[0].element_type)
+        if types[2].element_type not in (element, summed):
+            raise VerifyException(
+                f"{self.name}: C is {types[2].element_type}, and products of {element} are summed "
+                f"in {summed}"
+            )
         shapes = [t.get_shape() for t in types]
         if len({len(s) for s in shapes}) > 1 or len(shapes[0]) not in (2, 3):
             raise VerifyException(
@@ -179,7 +195,7 @@ class EpilogueOp(IRDLOperation):
     """Apply an elementwise function to tiles of one shape and store into `output`.
 
     The region has one scalar argument for each input and a last one for the old element of
-    `output`, which is read only if the argument is used. A broadcast operand is a memref with a
+    `output`, which is read only if the argument is used, each of the type of its operand. A broadcast operand is a memref with a
     stride of 0.
     """
 
@@ -200,7 +216,6 @@ class EpilogueOp(IRDLOperation):
 
     def verify_(self) -> None:
         types = [memref_type(v) for v in self.operands]
-        _require_same_elements(self.name, types)
         shapes = [t.get_shape() for t in types]
         if len({len(s) for s in shapes}) > 1:
             raise VerifyException(f"{self.name}: ranks {[len(s) for s in shapes]} differ")
@@ -208,9 +223,10 @@ class EpilogueOp(IRDLOperation):
             _require_extent(self.name, f"dimension {dim}", *extents)
         block = self.body.block
         element = types[-1].element_type
-        if tuple(block.arg_types) != (element,) * len(types):
+        elements = [t.element_type for t in types]
+        if list(block.arg_types) != elements:
             raise VerifyException(
-                f"{self.name}: the region needs {len(types)} arguments of {element}, "
+                f"{self.name}: the region needs arguments of {[str(t) for t in elements]}, "
                 f"one an operand, and has {[str(t) for t in block.arg_types]}"
             )
         if not isinstance(block.last_op, YieldOp):
@@ -451,6 +467,7 @@ __all__ = [
     "PackOp",
     "PrefetchOp",
     "YieldOp",
+    "accumulator_type",
     "enclosing_ops",
     "is_shared",
     "memref_type",

@@ -168,7 +168,7 @@ def _with_size(gemm: Gemm, size: dict[str, int]) -> Gemm:
 
 
 def _item_bytes(gemm: Gemm) -> int:
-    return gemm.numpy_dtype(0).itemsize
+    return gemm.element.item_bytes
 
 
 def _lanes(gemm: Gemm, machine: CpuMachine) -> int:

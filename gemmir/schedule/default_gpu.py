@@ -31,7 +31,7 @@ LOAD_BYTES = 16
 
 def gpu_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool, expand: bool) -> Iterator[str]:
     """The passes for `gemm` on `machine`, one at a time."""
-    item = gemm.numpy_dtype(0).itemsize
+    item = gemm.element.item_bytes
     thread_m, thread_n = THREAD_BYTES_M // item, THREAD_BYTES_N // item
     warp_m, warp_n = LANES_M * thread_m, LANES_N * thread_n
     warps_m, warps_n = _warps(gemm, machine, warp_m, warp_n)

@@ -49,7 +49,7 @@ def check_fits(schedule: Schedule, gemm: Gemm, machine: Machine) -> None:
     """
     walk = _Walk(
         machine=machine,
-        item_bytes=gemm.numpy_dtype(0).itemsize,
+        item_bytes=gemm.element.item_bytes,
         tile={"m": gemm.m, "n": gemm.n, "k": gemm.k, "batch": gemm.batch or 1},
     )
     for p in schedule.passes:

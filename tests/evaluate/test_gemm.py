@@ -102,7 +102,7 @@ def _gemms(draw: st.DrawFn) -> Gemm:
 @given(gemm=_gemms(), seed=st.integers(0, 2**32 - 1))
 def test_gemm_is_its_reference(gemm: Gemm, seed: int) -> None:
     generator = np.random.default_rng(seed)
-    made = {o.name: _array(o, gemm.numpy_dtype, generator) for o in gemm.operands}
+    made = {o.name: _array(o, gemm.element.numpy, generator) for o in gemm.operands}
     arrays = {name: array for name, (array, _) in made.items()}
     if gemm.beta == 0:
         arrays["c"][...] = np.nan

@@ -19,7 +19,7 @@ Array = npt.NDArray[Any]
 
 def _array(operand: Operand, gemm: Gemm, generator: np.random.Generator) -> Array:
     """Whole numbers from -3 to 3, laid out as `operand` says: sums of their products are exact."""
-    memory = generator.integers(-3, 4, operand.span).astype(gemm.numpy_dtype)
+    memory = generator.integers(-3, 4, operand.span).astype(gemm.element.numpy)
     strides = [s * memory.itemsize for s in operand.strides]
     return np.ndarray(operand.shape, memory.dtype, memory, strides=strides)
 

@@ -81,7 +81,7 @@ def traced_call(gemm: gemmir.Gemm, schedule: str, failing: int) -> Traced:
     artifact = gemmir.lower(gemm, schedule=schedule).artifact
     generator = np.random.default_rng(0)
     arrays = {
-        o.name: generator.integers(-3, 4, o.shape).astype(gemm.numpy_dtype) for o in gemm.operands
+        o.name: generator.integers(-3, 4, o.shape).astype(gemm.element.numpy) for o in gemm.operands
     }
     exact = gemm.reference(arrays)
     before = arrays["c"].copy()
