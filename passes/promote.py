@@ -10,7 +10,10 @@ The copy is made right before the innermost `gemmir.gemm`, so its place in the l
 of this pass among the `tile` passes. A packed tile is zero-filled to whole panels; the accumulator
 tile has its full static size, and what is written back is clipped to C.
 
-In shared memory lies one panel with the tile of the whole block, which its threads copy together:
+In shared memory lies the tile of the whole block, which its threads copy together: with
+`layout=panel:WIDTH` columns of A and rows of B are adjacent, WIDTH elements apart; with
+`layout=swizzle:BYTES` it lies as the source does, in rows of so many bytes whose chunks are
+exchanged so that a column of chunks touches all banks.
 
     gemmir.gemm %a, %b, %acc   ->   gemmir.barrier
     (8 x 16 of a thread)            gemmir.pack %a_block into %shared     (128 x 16)
@@ -25,12 +28,25 @@ from dataclasses import dataclass
 from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, builtin, memref
-from xdsl.dialects.builtin import AnyFloat, FloatAttr, MemRefType, StridedLayoutAttr
+from xdsl.dialects.builtin import (
+    AnyFloat,
+    FixedBitwidthType,
+    FloatAttr,
+    MemRefType,
+    StridedLayoutAttr,
+)
 from xdsl.ir import Block, Region, SSAValue
 from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
-from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr
+from gemmir.ir.attributes import (
+    SWIZZLE_CHUNK_BYTES,
+    SWIZZLE_ROWS,
+    PanelAttr,
+    Space,
+    SpaceAttr,
+    SwizzleAttr,
+)
 from gemmir.ir.build import narrowed, widened
 from gemmir.ir.dialect import (
     BLOCKS,
@@ -44,6 +60,7 @@ from gemmir.ir.dialect import (
     accumulator_type,
     enclosing_ops,
     memref_type,
+    static_strides,
 )
 from gemmir.ir.index import Extent, before, constant_of, enclosing_function, upper_bound
 from gemmir.ir.loops import Loop, conditional, dimension_of, require_gemms
@@ -134,21 +151,25 @@ class SharePlan:
     """A copy in shared memory of the tile that a block needs of one operand.
 
     `dim` is the dimension of m or n; `loops` are those over it inside the block, whose tiles the
-    threads read. `rows` elements of it are kept, columns of them are `width` apart.
+    threads read. `rows` elements of it are kept, and `depth` of k.
     """
 
     dim: int
     loops: tuple[ForallOp, ...]
-    tile: int
     rows: int
-    width: int
     depth: int
+    layout: StridedLayoutAttr | SwizzleAttr
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape of the buffer."""
+        return (self.rows, self.depth) if self.dim == 0 else (self.depth, self.rows)
 
 
 def plan_share(gemm: GemmOp, operand: str, layout: str | None) -> SharePlan:
     """Decide the buffer; `ScheduleError` (GEM0331, GEM0332, GEM0338, GEM0339) if it cannot be."""
     value, dim = (gemm.a, 0) if operand == "a" else (gemm.b, 1)
-    width = _panel_width(operand, layout)
+    kind, amount = _shared_layout(operand, layout)
     foralls = [o for o in enclosing_ops(gemm) if isinstance(o, ForallOp)]
     inside = [o for o in foralls if o.over.data != BLOCKS]
     accumulator = memref_type(gemm.c).memory_space
@@ -167,14 +188,50 @@ def plan_share(gemm: GemmOp, operand: str, layout: str | None) -> SharePlan:
     loops = tuple(o for o in inside if dimension_of(o) == "mn"[dim])
     assert depth is not None
     rows = tile + sum(_last(o) for o in loops)
-    if width < rows:
+    if kind == "panel" and amount < rows:
         raise ScheduleError(
             "GEM0339",
             f"promote: the tile of a block has {rows} elements along {'mn'[dim]} and panels of "
-            f"{width} do not hold it",
+            f"{amount} do not hold it",
             f"use panel:{rows} or wider",
         )
-    return SharePlan(dim=dim, loops=loops, tile=tile, rows=rows, width=width, depth=max(depth, 1))
+    if kind == "panel":
+        columns = StridedLayoutAttr((1, amount) if dim == 0 else (amount, 1), 0)
+        return SharePlan(dim=dim, loops=loops, rows=rows, depth=max(depth, 1), layout=columns)
+    return _swizzle_plan(value, dim, loops, (rows, max(depth, 1)), amount)
+
+
+def _shared_layout(operand: str, layout: str | None) -> tuple[str, int]:
+    """`panel:WIDTH` or `swizzle:BYTES` as its two parts."""
+    kind, _, digits = (layout or "").partition(":")
+    if kind == "swizzle" and digits in ("32", "64", "128"):
+        return kind, int(digits)
+    if kind == "swizzle":
+        raise ScheduleError(
+            "GEM0331",
+            f"promote: layout={layout} of {operand}",
+            "use swizzle:32, swizzle:64 or swizzle:128",
+        )
+    return "panel", _panel_width(operand, layout)
+
+
+def _swizzle_plan(
+    value: SSAValue, dim: int, loops: tuple[ForallOp, ...], size: tuple[int, int], row_bytes: int
+) -> SharePlan:
+    """Rows run along the dimension in which the source is adjacent.
+
+    The tile is rounded up to whole rows, and to pairs of 8 x 8 matrices.
+    """
+    of = memref_type(value)
+    element = of.element_type
+    assert isinstance(element, FixedBitwidthType)
+    fast = 0 if static_strides(of)[0] == 1 and static_strides(of)[1] != 1 else 1
+    width, chunk = row_bytes // element.size, SWIZZLE_CHUNK_BYTES // element.size
+    rows, depth = (-(-extent // SWIZZLE_ROWS // 2) * SWIZZLE_ROWS * 2 for extent in size)
+    shape = [rows, depth] if dim == 0 else [depth, rows]
+    shape[fast] = -(-shape[fast] // width) * width
+    layout = SwizzleAttr(fast, width, shape[1 - fast] * width, chunk)
+    return SharePlan(dim=dim, loops=loops, rows=shape[dim], depth=shape[1 - dim], layout=layout)
 
 
 def _last(loop: ForallOp) -> int:
@@ -205,10 +262,7 @@ def _allocate_shared(gemm: GemmOp, operand: str, plan: SharePlan, element: AnyFl
     block = next(
         o for o in enclosing_ops(gemm) if isinstance(o, ForallOp) and o.over.data == BLOCKS
     ).body.block
-    shape, strides = (plan.rows, plan.depth), (1, plan.width)
-    if plan.dim == 1:
-        shape, strides = shape[::-1], strides[::-1]
-    made = MemRefType(element, shape, StridedLayoutAttr(strides, 0), SpaceAttr(Space.SHARED))
+    made = MemRefType(element, plan.shape, plan.layout, SpaceAttr(Space.SHARED))
     alloca = memref.AllocaOp(operands=[[], []], result_types=[made])
     alloca.memref.name_hint = f"{operand}_shared"
     assert block.first_op is not None
@@ -326,8 +380,8 @@ def _write_back(acc: SSAValue, c: SSAValue, alpha: float, beta: float) -> Epilog
 class Promote(ModulePass):
     """Promote `operand` (a, b or c) `to` a memory space.
 
-    a and b go to a cache level or to the shared memory of a block with `layout=panel:WIDTH`; c goes
-    to registers, and `prefetch=true` asks for its tile before the sum begins.
+    a and b go to a cache level or to the shared memory of a block with `layout=panel:WIDTH`, to
+    shared memory also with `layout=swizzle:BYTES`; c goes to registers, and `prefetch=true` asks for its tile before the sum begins.
     """
 
     name = "gemmir-promote"

@@ -22,6 +22,7 @@ from xdsl.passes import ModulePass
 from gemmir.errors import ScheduleError
 from gemmir.ir.index import INDEX, as_index, at_end, before, constant_of, round_down
 from gemmir.ir.loops import DIMENSION, dimension_of
+from gemmir.ir.nvgpu import MmaSyncOp
 
 
 def plan(module: builtin.ModuleOp, loop: str, factor: int) -> list[scf.ForOp]:
@@ -35,16 +36,17 @@ def plan(module: builtin.ModuleOp, loop: str, factor: int) -> list[scf.ForOp]:
             f"unroll: no innermost loop over {loop} carries a sum",
             "unroll loop=k after vectorize",
         )
-    if any(constant_of(op.step) != 1 for op in found):
+    if any(constant_of(op.step) != _step(op) for op in found):
         raise ScheduleError(
             "GEM0382", f"unroll: the loop over {loop} is unrolled already", "give one factor"
         )
     extents = [constant_of(op.ub) for op in found]
-    longest = max((e for e in extents if e is not None), default=factor)
+    trips = [-(-e // _step(op)) for e, op in zip(extents, found, strict=True) if e is not None]
+    longest = max(trips, default=factor)
     if None not in extents and longest < factor:
         raise ScheduleError(
             "GEM0380",
-            f"unroll: factor={factor} of a loop over {loop} from 0 to {longest} repeats nothing",
+            f"unroll: factor={factor} of a loop over {loop} of {longest} iterations repeats nothing",
             f"use 2 to {longest}" if longest > 1 else "leave unroll out",
         )
     return found
@@ -55,14 +57,21 @@ def _is_innermost(op: scf.ForOp, loop: str) -> bool:
     return dimension_of(op) == loop and not inner and bool(op.iter_args)
 
 
+def _step(loop: scf.ForOp) -> int:
+    """How much of k one copy of the body takes: that of a product on tensor cores, or 1."""
+    products = [op for op in loop.body.block.ops if isinstance(op, MmaSyncOp)]
+    return products[0].instruction[2] if products else 1
+
+
 def unroll(loop: scf.ForOp, factor: int) -> None:
-    """Replace `loop`, of step 1 from 0, by a loop of step `factor` and one for what remains."""
+    """Replace `loop` from 0 by a loop of `factor` times its step and one for what remains."""
     builder = before(loop)
+    step = _step(loop)
     extent = constant_of(loop.ub)
-    end = round_down(builder, loop, loop.ub if extent is None else extent, factor)
+    end = round_down(builder, loop, loop.ub if extent is None else extent, factor * step)
     sums: list[SSAValue] = list(loop.iter_args)
     if end != 0:
-        bounds = (loop.lb, as_index(loop, end), as_index(loop, factor))
+        bounds = (loop.lb, as_index(loop, end), as_index(loop, factor * step))
         sums = _copies(builder, loop, bounds, sums, factor)
     if extent is None or end != extent:
         sums = _copies(builder, loop, (as_index(loop, end), loop.ub, loop.step), sums, 1)
@@ -83,10 +92,10 @@ def _copies(
     body = Block(arg_types=[INDEX, *[v.type for v in sums]])
     inner = at_end(body)
     carried: list[SSAValue] = list(body.args[1:])
-    for step in range(factor):
+    for number in range(factor):
         at: SSAValue = body.args[0]
-        if step:
-            at = inner.insert(arith.AddiOp(at, as_index(loop, step))).result
+        if number:
+            at = inner.insert(arith.AddiOp(at, as_index(loop, number * _step(loop)))).result
         mapping = dict(zip(loop.body.block.args, [at, *carried], strict=True))
         for op in loop.body.block.ops:
             if isinstance(op, scf.YieldOp):

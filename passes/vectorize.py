@@ -5,7 +5,15 @@
                                         %bk = vector.transfer_read %b[%k, 0]   : vector<1x8xf32>
                                         %y  = gemmir.outerproduct %ak, %bk, %x : vector<6x8xf32>
 
-A tile wider than the unit becomes several accumulators side by side. Copies (`gemmir.pack`) become
+A tile wider than the unit becomes several accumulators side by side. With the tensor cores of a GPU
+a warp has its tile as a whole, and reads A and B from shared memory:
+
+    gemmir.gemm %a, %b, %acc   ->   scf.for %k … step 16 iter_args(%x = 0)
+      (64 x 32, 32 x 32, 64 x 32)       %ak = nvgpu.ldmatrix "a" %a[0, %k]   : vector<64x16xbf16>
+                                        %bk = nvgpu.ldmatrix "b" %b[%k, 0]   : vector<16x32xbf16>
+                                        %y  = nvgpu.mma.sync %ak, %bk, %x    : vector<64x32xf32>
+
+Copies (`gemmir.pack`) become
 loops over panels, and epilogues become vector arithmetic: one version for full tiles, one clipped
 at the edge of C. Needs C in registers; does not unroll.
 """
@@ -25,9 +33,12 @@ from xdsl.dialects.builtin import (
     ArrayAttr,
     BoolAttr,
     DenseIntOrFPElementsAttr,
+    FixedBitwidthType,
     FloatAttr,
     StringAttr,
     VectorType,
+    bf16,
+    f16,
 )
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.ir.affine import AffineMap
@@ -35,9 +46,11 @@ from xdsl.passes import ModulePass
 from xdsl.utils.arg_spec import ArgSpec
 
 from gemmir.errors import ScheduleError
-from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr
+from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr, SwizzleAttr
 from gemmir.ir.dialect import (
     INSIDE_BLOCK,
+    THREADS,
+    WARPS,
     EpilogueOp,
     ForallOp,
     GemmOp,
@@ -62,9 +75,20 @@ from gemmir.ir.index import (
     round_down,
 )
 from gemmir.ir.loops import DIMENSION, conditional, open_loop, require_gemms
+from gemmir.ir.nvgpu import ASYNC_COPY_BYTES, AsyncCopyOp, LdMatrixOp, MmaSyncOp
 from gemmir.ir.views import chain, extents, offsets_of, subview, total_offsets
 
-UNITS = ("fma",)
+UNITS = ("fma", "mma")
+
+MMA_SHAPES = {f16: (16, 8, 16), bf16: (16, 8, 16)}
+"""m, n and k of one instruction of the tensor cores, by the type of A and B.
+
+PTX ISA 9.0, section "Matrix multiply-accumulate operation using mma instruction".
+"""
+
+LANES = 32
+"""The threads of a warp."""
+
 COPY_BLOCK = 8
 """Elements that a transposing copy takes at once from each row of its source: half a cache line
 of f32, so that rows are read by vectors."""
@@ -79,13 +103,18 @@ _FLAGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class GemmPlan:
-    """One GEMM on an accumulator tile of static shape."""
+    """One GEMM on an accumulator tile of static shape.
+
+    `width` columns are one accumulator. With tensor cores, whose instruction has the shape `mma`,
+    all are one, and rows and columns are rounded up to whole instructions.
+    """
 
     accumulator: SSAValue
     rows: int
     columns: int
     width: int
     k: Extent
+    mma: tuple[int, int, int] | None = None
 
     @property
     def starts(self) -> range:
@@ -94,10 +123,10 @@ class GemmPlan:
 
 
 def plan_gemm(gemm: GemmOp, with_: str, width: int) -> GemmPlan:
-    """Check that `gemm` can go to the unit; `ScheduleError` (GEM0370 to GEM0373) if not."""
+    """Check that `gemm` can go to the unit; `ScheduleError` (GEM0370 to GEM0376) if not."""
     if with_ not in UNITS:
         raise ScheduleError(
-            "GEM0370", f"vectorize: with={with_!r} is no unit of a CPU", f"use {', '.join(UNITS)}"
+            "GEM0370", f"vectorize: with={with_!r} is no unit", f"use {', '.join(UNITS)}"
         )
     if width < 1:
         raise ScheduleError("GEM0371", f"vectorize: width={width}", "use the lanes of a vector")
@@ -110,9 +139,53 @@ def plan_gemm(gemm: GemmOp, with_: str, width: int) -> GemmPlan:
             "put promote{operand=c to=registers} before vectorize",
         )
     rows, columns = memref_type(accumulator).get_shape()
+    element, summed = (memref_type(v).element_type for v in (gemm.a, accumulator))
+    if with_ == "mma":
+        m, n, k = _mma_shape(gemm)
+        whole = -(-rows // m) * m, -(-columns // n) * n
+        return GemmPlan(
+            accumulator=accumulator,
+            rows=whole[0],
+            columns=whole[1],
+            width=whole[1],
+            k=extents(gemm.a)[1],
+            mma=(m, n, k),
+        )
+    if element != summed:
+        raise ScheduleError(
+            "GEM0374",
+            f"vectorize: with=fma multiplies and adds in one type, not {element} in {summed}",
+            "use with=mma on a GPU with tensor cores",
+        )
     return GemmPlan(
         accumulator=accumulator, rows=rows, columns=columns, width=width, k=extents(gemm.a)[1]
     )
+
+
+def _mma_shape(gemm: GemmOp) -> tuple[int, int, int]:
+    element = memref_type(gemm.a).element_type
+    if element not in MMA_SHAPES:
+        raise ScheduleError(
+            "GEM0375",
+            f"vectorize: with=mma has no instruction for {element}",
+            f"use {', '.join(map(str, MMA_SHAPES))}, or with=fma",
+        )
+    units = [o.over.data for o in enclosing_ops(gemm) if isinstance(o, ForallOp)]
+    if WARPS not in units or THREADS in units:
+        raise ScheduleError(
+            "GEM0376",
+            "vectorize: with=mma is the work of a warp, and the tile is one of "
+            + (f"{units[0]}" if units else "no unit"),
+            "tile over blocks and then over warps, and not over threads",
+        )
+    for name, value in (("a", gemm.a), ("b", gemm.b)):
+        if not is_shared(value):
+            raise ScheduleError(
+                "GEM0376",
+                f"vectorize: with=mma reads {name} from shared memory",
+                f"put promote{{operand={name} to=shared layout=swizzle:64}} before vectorize",
+            )
+    return MMA_SHAPES[element]
 
 
 def _read(
@@ -193,11 +266,13 @@ def _operand(builder: Builder, value: SSAValue, dim: int, extent: int) -> tuple[
 
 def vectorize_gemm(gemm: GemmOp, plan: GemmPlan) -> list[SSAValue]:
     """Sum into vectors over k; returns one finished accumulator for each of `plan.starts`."""
-    zero = _splat(gemm, 0.0, VectorType(memref_type(gemm.a).element_type, (plan.rows, plan.width)))
+    summed = memref_type(plan.accumulator).element_type
+    zero = _splat(gemm, 0.0, VectorType(summed, (plan.rows, plan.width)))
     outer = _loops_between(gemm, plan.accumulator)
     begin, finish = _carry(outer, [zero] * len(plan.starts))
-    sums = _sum_over_k(gemm, plan, begin)
-    return finish(sums)
+    if plan.mma is None:
+        return finish(_sum_over_k(gemm, plan, begin))
+    return finish(_multiply(gemm, plan, plan.mma, begin))
 
 
 def _loops_between(gemm: GemmOp, accumulator: SSAValue) -> list[scf.ForOp]:
@@ -269,11 +344,40 @@ def _sum_over_k(gemm: GemmOp, plan: GemmPlan, begin: list[SSAValue]) -> list[SSA
     return list(loop.results)
 
 
+def _multiply(
+    gemm: GemmOp, plan: GemmPlan, mma: tuple[int, int, int], begin: list[SSAValue]
+) -> list[SSAValue]:
+    """Sum over all of the slice of k that is in shared memory, past whose end there are zeros."""
+    builder = before(gemm)
+    element = memref_type(gemm.a).element_type
+    tiles: list[SSAValue] = []
+    for value, whole in ((gemm.a, (plan.rows, None)), (gemm.b, (None, plan.columns))):
+        assert isinstance(value.owner, memref.SubviewOp)
+        room = memref_type(value.owner.source).get_shape()
+        sizes = [extent or depth for extent, depth in zip(whole, room, strict=True)]
+        tiles.append(subview(builder, value.owner.source, offsets_of(value.owner), sizes))
+    a, b = tiles
+    depth = memref_type(a).get_shape()[1]
+    body = Block(arg_types=[INDEX, *[v.type for v in begin]])
+    inner = at_end(body)
+    k, total = body.args
+    zero = as_index(gemm, 0)
+    lhs = inner.insert(LdMatrixOp("a", a, (zero, k), VectorType(element, (plan.rows, mma[2]))))
+    rhs = inner.insert(LdMatrixOp("b", b, (k, zero), VectorType(element, (mma[2], plan.columns))))
+    updated = inner.insert(MmaSyncOp(lhs.result, rhs.result, total, mma))
+    inner.insert(scf.YieldOp(updated.result))
+    bounds = [as_index(gemm, e) for e in (0, depth, mma[2])]
+    loop = scf.ForOp(*bounds, begin, Region(body))
+    loop.attributes[DIMENSION] = StringAttr("k")
+    builder.insert(loop)
+    return list(loop.results)
+
+
 def vectorize_write_back(epilogue: EpilogueOp, plan: GemmPlan, sums: Sequence[SSAValue]) -> None:
     """Store the accumulators through the body of `epilogue`, clipped where the tile is."""
     builder = before(epilogue)
     found = list(zip(extents(epilogue.output), (plan.rows, plan.columns), strict=True))
-    is_empty = any(extent == 0 for extent, _ in found)
+    is_cut = any(isinstance(extent, int) and extent < whole for extent, whole in found)
     clipped = [
         equals(builder, epilogue, extent, whole)
         for extent, whole in found
@@ -292,8 +396,8 @@ def vectorize_write_back(epilogue: EpilogueOp, plan: GemmPlan, sums: Sequence[SS
             }
             _store_tile(inner, epilogue, tile, known)
 
-    if is_full is None or is_empty:
-        store(builder, not is_empty)
+    if is_full is None or is_cut:
+        store(builder, not is_cut)
     else:
         builder.insert(conditional(is_full, lambda i: store(i, True), lambda i: store(i, False)))
     epilogue.detach()
@@ -456,10 +560,12 @@ def _copy_block(builder: Builder, pack: PackOp, plan: PackPlan, panel: Strip, bl
 class SharePlan:
     """A copy that the threads of a block make together, `shape` at a time, `fast` dimension first.
 
-    Neighbouring threads copy neighbouring elements of the source.
+    Neighbouring threads copy neighbouring elements of the source. `lanes` is 1 where `threads` are
+    all of them, and that of a warp where those are the warps.
     """
 
     threads: tuple[ForallOp, ...]
+    lanes: int
     shape: tuple[int, int]
     fast: int
     extents: tuple[int, int]
@@ -467,7 +573,12 @@ class SharePlan:
     @property
     def team(self) -> int:
         """How many threads a block has."""
-        return math.prod(_trips(loop) for loop in self.threads)
+        return math.prod(_trips(loop) for loop in self.threads) * self.lanes
+
+    @property
+    def across(self) -> int:
+        """How many pieces lie side by side along the fast dimension."""
+        return self.extents[self.fast] // self.shape[self.fast]
 
     @property
     def pieces(self) -> int:
@@ -476,19 +587,48 @@ class SharePlan:
 
 
 def plan_share(pack: PackOp, width: int) -> SharePlan:
-    """Vectors of up to `width` run along the dimension in which the source is adjacent."""
+    """Vectors of up to `width` run along the dimension in which the source is adjacent.
+
+    Raises `ScheduleError` GEM0377 where an asynchronous copy cannot move what is adjacent.
+    """
     target = memref_type(pack.target).get_shape()
     strides = static_strides(memref_type(pack.source))
     fast = 0 if strides[0] == 1 and strides[1] != 1 else 1
     lanes = math.gcd(width, target[fast])
+    if pack.asynchronous is not None:
+        lanes = _async_lanes(pack, fast, lanes)
     threads = [
         o for o in enclosing_ops(pack) if isinstance(o, ForallOp) and o.over.data in INSIDE_BLOCK
     ]
     return SharePlan(
         threads=tuple(threads[::-1]),
+        lanes=LANES if threads and all(o.over.data == WARPS for o in threads) else 1,
         shape=(lanes, 1) if fast == 0 else (1, lanes),
         fast=fast,
         extents=(target[0], target[1]),
+    )
+
+
+def _async_lanes(pack: PackOp, fast: int, lanes: int) -> int:
+    """How many elements are adjacent in source and target and aligned to their size in both."""
+    source, target = memref_type(chain(pack.source)[0]), memref_type(pack.target)
+    element = source.element_type
+    assert isinstance(element, FixedBitwidthType)
+    rows = [
+        s for dim, s in enumerate(static_strides(source)) if dim != len(source.shape) - 2 + fast
+    ]
+    layout = target.layout
+    runs = layout.dim.data if isinstance(layout, SwizzleAttr) else static_strides(target).index(1)
+    lanes = math.gcd(lanes, *rows) if runs == fast else 1
+    lanes = min(lanes, ASYNC_COPY_BYTES[-1] // element.size)
+    if lanes * element.size in ASYNC_COPY_BYTES:
+        return lanes
+    reason = f"rows of {max(rows, default=1)} elements" if runs == fast else "a transposed tile"
+    raise ScheduleError(
+        "GEM0377",
+        f"vectorize: an asynchronous copy moves {', '.join(map(str, ASYNC_COPY_BYTES))} bytes, and "
+        f"of {reason} of {element} it can move {lanes * element.size}",
+        "leave pipeline out, or pad the rows to a multiple of 16 bytes",
     )
 
 
@@ -500,9 +640,13 @@ def _trips(loop: ForallOp) -> int:
 
 def vectorize_share(pack: PackOp, plan: SharePlan) -> None:
     """Deal the pieces to the threads; all that one thread copies is read before it is stored."""
-    builder = before(pack)
-    number = _thread_number(builder, pack, plan.threads)
+    builder, lane = before(pack), None
+    if plan.lanes > 1:
+        bounds = (as_index(pack, 0), as_index(pack, plan.lanes), as_index(pack, 1))
+        lane, builder = open_loop(builder, "lane", bounds, THREADS)
+    number = _thread_number(builder, pack, plan, lane)
     rounds = range(0, plan.pieces, plan.team)
+    origin = _place(builder, pack, plan, number)
     found: list[tuple[tuple[Extent, Extent], SSAValue]] = []
     flags = tuple(
         isinstance(e, int) and e == whole
@@ -510,8 +654,10 @@ def vectorize_share(pack: PackOp, plan: SharePlan) -> None:
     )
     full = (flags[0], flags[1])
     for first in rounds:
-        piece = _add(builder, pack, number, first)
-        at = _place(builder, pack, plan, piece)
+        at, piece = _following(builder, pack, plan, origin, number, first)
+        if pack.asynchronous is not None and first + plan.team <= plan.pieces:
+            _begin(builder, pack, plan, at)
+            continue
         if first + plan.team <= plan.pieces:
             found.append((at, _read(builder, pack, pack.source, at, plan.shape, full)))
             continue
@@ -519,6 +665,9 @@ def vectorize_share(pack: PackOp, plan: SharePlan) -> None:
         mine = builder.insert(arith.CmpiOp(piece, limit, "slt")).result
 
         def copy(inner: Builder, at: tuple[Extent, Extent] = at) -> None:
+            if pack.asynchronous is not None:
+                _begin(inner, pack, plan, at)
+                return
             value = _read(inner, pack, pack.source, at, plan.shape, full)
             _write(inner, pack, value, pack.target, at, (True, True))
 
@@ -529,6 +678,43 @@ def vectorize_share(pack: PackOp, plan: SharePlan) -> None:
     pack.erase()
 
 
+def _begin(builder: Builder, pack: PackOp, plan: SharePlan, at: tuple[Extent, Extent]) -> None:
+    """Begin to copy one piece; outside the source there are zeros."""
+    place = [as_index(pack, i) for i in at]
+    fast, slow = plan.fast, 1 - plan.fast
+    found = extents(pack.source)
+    valid = as_index(pack, found[fast])
+    if found[fast] != plan.extents[fast]:
+        valid = builder.insert(arith.SubiOp(valid, place[fast])).result
+    if found[slow] != plan.extents[slow]:
+        inside = builder.insert(arith.CmpiOp(place[slow], as_index(pack, found[slow]), "slt"))
+        valid = builder.insert(arith.SelectOp(inside.result, valid, as_index(pack, 0))).result
+    elements = plan.shape[fast]
+    builder.insert(
+        AsyncCopyOp(
+            pack.source, place, pack.target, place, valid, elements=elements, along=plan.fast
+        )
+    )
+
+
+def _following(
+    builder: Builder,
+    anchor: Operation,
+    plan: SharePlan,
+    origin: tuple[SSAValue, SSAValue],
+    number: SSAValue,
+    first: int,
+) -> tuple[tuple[SSAValue, SSAValue], SSAValue]:
+    """Where the piece that comes `first` pieces after that of this thread begins; its number."""
+    piece = _add(builder, anchor, number, first)
+    if first % plan.across:
+        return _place(builder, anchor, plan, piece), piece
+    slow = 1 - plan.fast
+    at = list(origin)
+    at[slow] = _add(builder, anchor, at[slow], first // plan.across)
+    return (at[0], at[1]), piece
+
+
 def _add(builder: Builder, anchor: Operation, value: SSAValue, constant: int) -> SSAValue:
     if constant == 0:
         return value
@@ -537,25 +723,30 @@ def _add(builder: Builder, anchor: Operation, value: SSAValue, constant: int) ->
 
 def _place(
     builder: Builder, anchor: Operation, plan: SharePlan, piece: SSAValue
-) -> tuple[Extent, Extent]:
+) -> tuple[SSAValue, SSAValue]:
     """Where the vector number `piece` begins."""
     lanes = plan.shape[plan.fast]
-    across = as_index(anchor, plan.extents[plan.fast] // lanes)
+    across = as_index(anchor, plan.across)
     slow = builder.insert(arith.DivUIOp(piece, across)).result
     rest = builder.insert(arith.RemUIOp(piece, across)).result
     quick = builder.insert(arith.MuliOp(rest, as_index(anchor, lanes))).result
     return (quick, slow) if plan.fast == 0 else (slow, quick)
 
 
-def _thread_number(builder: Builder, anchor: Operation, threads: Sequence[ForallOp]) -> SSAValue:
+def _thread_number(
+    builder: Builder, anchor: Operation, plan: SharePlan, lane: SSAValue | None
+) -> SSAValue:
     """The number of a thread in its block, the innermost loop fastest."""
     number: SSAValue = as_index(anchor, 0)
-    for loop in threads:
+    for loop in plan.threads:
         step = as_index(anchor, constant_of(loop.step) or 1)
         turn = builder.insert(arith.DivUIOp(loop.body.block.args[0], step)).result
         scaled = builder.insert(arith.MuliOp(number, as_index(anchor, _trips(loop)))).result
         number = builder.insert(arith.AddiOp(scaled, turn)).result
-    return number
+    if lane is None:
+        return number
+    scaled = builder.insert(arith.MuliOp(number, as_index(anchor, plan.lanes))).result
+    return builder.insert(arith.AddiOp(scaled, lane)).result
 
 
 @dataclass(frozen=True)

@@ -42,10 +42,16 @@ Plan: TypeAlias = "tuple[tuple[Visit, ...], tuple[SSAValue, ...]]"
 
 
 class Frame:
-    """One run of a function: the values so far, and who made the heap buffers still in use."""
+    """One run of a function: the values so far, and who made the heap buffers still in use.
+
+    `begun` are asynchronous copies of no group yet, `groups` those that have not landed: what lets
+    each of them land.
+    """
 
     def __init__(self, meanings: Meanings) -> None:
         self.heap: dict[Buffer, Operation] = {}
+        self.begun: list[Callable[[], None]] = []
+        self.groups: list[list[Callable[[], None]]] = []
         self._meanings = meanings
         self.values: dict[SSAValue, Any] = {}
         self._plans: dict[Block, Plan] = {}

@@ -10,7 +10,7 @@ from xdsl.dialects import func
 from xdsl.dialects.builtin import MemRefType, ModuleOp, StringAttr
 from xdsl.ir import Attribute
 
-from gemmir.evaluate import arith, gemmir, math, memref, scf, vector
+from gemmir.evaluate import arith, gemmir, math, memref, nvgpu, scf, vector
 from gemmir.evaluate.fault import EvaluationError, FaultError, error_in
 from gemmir.evaluate.frame import Frame, Meanings
 from gemmir.evaluate.memref import memref_of
@@ -32,6 +32,7 @@ MEANINGS: Final[Meanings] = {
     **vector.MEANINGS,
     **scf.MEANINGS,
     **gemmir.MEANINGS,
+    **nvgpu.MEANINGS,
 }
 """What every op inside a function means."""
 

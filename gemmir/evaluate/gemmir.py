@@ -14,6 +14,7 @@ from gemmir.evaluate.arith import elementwise
 from gemmir.evaluate.fault import FaultError
 from gemmir.evaluate.frame import Frame, Meanings, Step
 from gemmir.evaluate.math import fused_multiply_add
+from gemmir.evaluate.nvgpu import begin_copy
 from gemmir.evaluate.scf import iterations
 from gemmir.evaluate.team import is_team, run_team
 from gemmir.evaluate.values import Array, dtype_of, element_type
@@ -86,13 +87,18 @@ def _barrier(frame: Frame, op: BarrierOp) -> Step:
 
 
 def _pack(frame: Frame, op: PackOp) -> Step:
+    is_asynchronous = op.asynchronous is not None
+
     def step(source: View, target: View) -> tuple[()]:
         target.check((0, 0), source.sizes)
         touched = target.whole_panels(source.sizes) if isinstance(target, PanelView) else target
         rows, columns = source.sizes
         packed: Array = np.zeros(touched.sizes, target.buffer.data.dtype)
         packed[:rows, :columns] = source.array()
-        touched.fill_from(packed)
+        if is_asynchronous:
+            begin_copy(frame, touched, lambda: touched.fill_from(packed))
+        else:
+            touched.fill_from(packed)
         return ()
 
     return step

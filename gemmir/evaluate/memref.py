@@ -15,11 +15,12 @@ from xdsl.ir import Attribute, SSAValue
 
 from gemmir.evaluate.fault import FaultError
 from gemmir.evaluate.frame import Frame, Meanings, Step
-from gemmir.evaluate.values import Element, dtype_of
+from gemmir.evaluate.values import Element, dtype_of, never_written
 from gemmir.evaluate.view import (
     Buffer,
     PanelView,
     StridedView,
+    SwizzledView,
     View,
     panel_elements,
     panel_view,
@@ -27,8 +28,9 @@ from gemmir.evaluate.view import (
     span,
     strided_view,
     strides_of,
+    swizzled_elements,
 )
-from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr
+from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr, SwizzleAttr
 
 Fill = Callable[[Sequence[int]], tuple[int, ...]]
 """From the values of the dynamic entries of a list to the whole list."""
@@ -53,15 +55,19 @@ def _fill(static: Sequence[int]) -> Fill:
 def new_view(of: MemRefType[Attribute], sizes: tuple[int, ...], *, on_heap: bool) -> View:
     """A view of type `of` and extents `sizes` onto a new buffer that nothing has written to."""
     dtype = dtype_of(of)
-    never_written = np.iinfo(dtype).min if dtype.kind in "iu" else np.nan
+    unwritten = never_written(dtype)
     if min(sizes, default=0) < 0:
         raise FaultError("GEM0904", f"sizes {list(sizes)} are negative")
     if isinstance(of.layout, PanelAttr):
         elements = panel_elements(sizes, of.layout)
-        buffer = Buffer(np.full(elements, never_written, dtype), on_heap=on_heap)
+        buffer = Buffer(np.full(elements, unwritten, dtype), on_heap=on_heap)
         return panel_view(buffer, sizes, of.layout)
+    if isinstance(of.layout, SwizzleAttr):
+        elements = swizzled_elements(sizes, of.layout)
+        buffer = Buffer(np.full(elements, unwritten, dtype), on_heap=on_heap)
+        return SwizzledView(buffer, sizes, (0, 0), of.layout)
     strides = tuple([0 if s is None else s for s in strides_of(of, sizes)])
-    buffer = Buffer(np.full(span(sizes, strides), never_written, dtype), on_heap=on_heap)
+    buffer = Buffer(np.full(span(sizes, strides), unwritten, dtype), on_heap=on_heap)
     return strided_view(buffer, 0, sizes, strides)
 
 

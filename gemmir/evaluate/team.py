@@ -16,6 +16,7 @@ from gemmir.evaluate.fault import FaultError, error_in
 from gemmir.evaluate.frame import Frame, Visit
 from gemmir.evaluate.scf import iterations
 from gemmir.ir.dialect import INSIDE_BLOCK, BarrierOp, ForallOp, PackOp, is_shared
+from gemmir.ir.nvgpu import AsyncCreateGroupOp, AsyncWaitOp
 
 Thread: TypeAlias = dict[SSAValue, Any]
 """The values that belong to one thread; all others are those of the block."""
@@ -59,13 +60,17 @@ class Team:
         """All threads are here, or it is an error."""
         self._require_all(visit.op, threads)
 
+    def once(self, visit: Visit, threads: list[Thread]) -> None:
+        """An op that all threads come to and that counts once for the block."""
+        self._require_all(visit.op, threads)
+        visit.step(*self._values(threads[0], visit.operands))
+
     def pack(self, visit: Visit, threads: list[Thread]) -> None:
         """A copy into shared memory is one act of the whole block; any other is each thread's."""
         if not is_shared(visit.op.operands[1]):
             self.each(visit, threads)
             return
-        self._require_all(visit.op, threads)
-        visit.step(*self._values(threads[0], visit.operands))
+        self.once(visit, threads)
 
     def forall(self, visit: Visit, threads: list[Thread]) -> None:
         """More threads: one for each iteration and each of those there are."""
@@ -112,6 +117,8 @@ class Team:
 
 
 _TOGETHER: Final[Mapping[type[Operation], Callable[[Team, Visit, list[Thread]], None]]] = {
+    AsyncCreateGroupOp: Team.once,
+    AsyncWaitOp: Team.once,
     BarrierOp: Team.barrier,
     ForallOp: Team.forall,
     PackOp: Team.pack,

@@ -68,6 +68,11 @@ def dtype_of(of: Attribute) -> np.dtype[Any]:
     return _DTYPES[element]
 
 
+def never_written(dtype: np.dtype[Any]) -> Any:
+    """What new memory holds: NaN, or the least integer."""
+    return np.iinfo(dtype).min if dtype.kind in "iu" else np.nan
+
+
 def bits(of: Attribute) -> int:
     """The width of an integer or index type."""
     element = element_type(of)

@@ -17,7 +17,7 @@ from xdsl.ir import Attribute
 
 from gemmir.evaluate.fault import FaultError
 from gemmir.evaluate.values import Array
-from gemmir.ir.attributes import PanelAttr
+from gemmir.ir.attributes import PanelAttr, SwizzleAttr
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +54,7 @@ class View(ABC):
     sizes: tuple[int, ...]
 
     @abstractmethod
-    def window(self, starts: Sequence[int], shape: tuple[int, ...]) -> StridedView:
+    def window(self, starts: Sequence[int], shape: tuple[int, ...]) -> View:
         """The tile of `shape` at `starts`; faults with GEM0904 if outside, GEM0906 if no window."""
 
     @abstractmethod
@@ -167,6 +167,54 @@ class PanelView(View):
         self.buffer.writable()[self._places(starts, shape)] = elements
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SwizzledView(View):
+    """A window at `origin` of a matrix that begins with the buffer and lies as `layout` says."""
+
+    origin: tuple[int, int]
+    layout: SwizzleAttr
+
+    def _at(self, starts: Sequence[int]) -> tuple[int, int]:
+        return self.origin[0] + starts[0], self.origin[1] + starts[1]
+
+    def window(self, starts: Sequence[int], shape: tuple[int, ...]) -> SwizzledView:
+        self.check(starts, shape)
+        return SwizzledView(self.buffer, shape, self._at(starts), self.layout)
+
+    def _places(self, starts: Sequence[int], shape: tuple[int, ...]) -> Array:
+        dim, width, chunk = (
+            f.data for f in (self.layout.dim, self.layout.width, self.layout.chunk)
+        )
+        at = self._at(starts)
+        panel, along = np.divmod(at[dim] + np.arange(shape[dim]), width)
+        across = at[1 - dim] + np.arange(shape[1 - dim])
+        turn = across // self.layout.rows_alike % self.layout.chunks
+        place = along // chunk ^ turn[:, None]
+        found = panel * self.layout.stride.data + across[:, None] * width
+        found = found + place * chunk + along % chunk
+        return found.T if dim == 0 else found
+
+    def _get(self, starts: Sequence[int], shape: tuple[int, ...]) -> Array:
+        return self.buffer.readable()[self._places(starts, shape)]
+
+    def _set(self, starts: Sequence[int], shape: tuple[int, ...], elements: Array) -> None:
+        self.buffer.writable()[self._places(starts, shape)] = elements
+
+
+def swizzled_elements(sizes: tuple[int, ...], layout: SwizzleAttr) -> int:
+    """Elements of a buffer that holds a matrix of `sizes`.
+
+    Faults with GEM0903 where it is no matrix, GEM0904 where two panels overlap.
+    """
+    if len(sizes) != 2:
+        raise FaultError("GEM0903", f"only a matrix is swizzled, not {_times(sizes)}")
+    dim, width, stride = layout.dim.data, layout.width.data, layout.stride.data
+    panels = -(-sizes[dim] // width)
+    if panels > 1 and sizes[1 - dim] * width > stride:
+        raise FaultError("GEM0904", f"panels of {sizes[1 - dim]} rows start every {stride}")
+    return panels * stride
+
+
 def strided_view(
     buffer: Buffer, offset: int, sizes: tuple[int, ...], strides: tuple[int, ...]
 ) -> StridedView:
@@ -243,8 +291,12 @@ def require_type(view: View, of: MemRefType[Attribute]) -> None:
         if of.layout != PanelAttr(view.dim, view.width, view.stride):
             raise FaultError("GEM0907", f"the layout is not that of {of}")
         return
+    if isinstance(view, SwizzledView):
+        if of.layout != view.layout:
+            raise FaultError("GEM0907", f"the layout is not that of {of}")
+        return
     assert isinstance(view, StridedView)
-    if isinstance(of.layout, PanelAttr) or not same_strides(
+    if isinstance(of.layout, PanelAttr | SwizzleAttr) or not same_strides(
         view.sizes, view.strides, strides_of(of, view.sizes)
     ):
         raise FaultError("GEM0907", f"the strides are {list(view.strides)}, not those of {of}")

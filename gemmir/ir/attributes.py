@@ -93,3 +93,86 @@ class PanelAttr(MemRefLayoutAttr, ParametrizedAttribute):
     def print_parameters(self, printer: Printer) -> None:
         with printer.in_angle_brackets():
             printer.print_string(f"{self.dim.data}, {self.width.data}, {self.stride.data}")
+
+
+SWIZZLE_CHUNK_BYTES = 16
+"""What a swizzle moves as a whole: the row of an 8 x 8 matrix of 16-bit elements."""
+
+SWIZZLE_ROWS = 8
+"""Rows after which the pattern of a swizzle repeats."""
+
+
+@irdl_attr_definition
+class SwizzleAttr(MemRefLayoutAttr, ParametrizedAttribute):
+    """`#gemmir.swizzle<dim, width, stride, chunk>`: panels along `dim` whose chunks are permuted.
+
+    As in a panel of `PanelAttr`, `width` elements along `dim` are adjacent, those along the other
+    dimension `width` apart, and panels `stride` apart. Of each such row the chunks of `chunk`
+    elements are exchanged: chunk c of row r is where chunk c XOR (r * chunks / 8) mod chunks would
+    be. So 8 rows of one chunk lie in different banks. With rows of 32, 64 and 128 bytes these are
+    the swizzle modes of PTX ISA 9.0, section "Swizzling modes".
+
+    A window into such a matrix has the layout of the whole: where it begins is part of its value.
+    """
+
+    name = "gemmir.swizzle"
+
+    dim: IntAttr
+    width: IntAttr
+    stride: IntAttr
+    chunk: IntAttr
+
+    def __init__(self, dim: int, width: int, stride: int, chunk: int) -> None:
+        super().__init__(IntAttr(dim), IntAttr(width), IntAttr(stride), IntAttr(chunk))
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks a row has."""
+        return self.width.data // self.chunk.data
+
+    @property
+    def rows_alike(self) -> int:
+        """How many neighbouring rows are permuted alike."""
+        return SWIZZLE_ROWS // self.chunks
+
+    def verify(self) -> None:
+        if self.dim.data not in (0, 1):
+            raise VerifyException(f"swizzle dimension {self.dim.data} is not 0 or 1")
+        if self.width.data not in [self.chunk.data * n for n in (2, 4, 8)]:
+            raise VerifyException(
+                f"swizzle width {self.width.data} is not 2, 4 or 8 chunks of {self.chunk.data}"
+            )
+        if self.stride.data < 1 or self.stride.data % self.width.data:
+            raise VerifyException(
+                f"swizzle stride {self.stride.data} is not a positive multiple of the width "
+                f"{self.width.data}"
+            )
+
+    def get_affine_map(self) -> AffineMap:
+        along = AffineExpr.dimension(self.dim.data)
+        across = AffineExpr.dimension(1 - self.dim.data)
+        width, chunk = self.width.data, self.chunk.data
+        plain = along % width
+        place = plain // chunk
+        turn = across // self.rows_alike
+        exchanged: AffineExpr = AffineConstantExpr(0)
+        for bit in (1, 2, 4):
+            if bit < self.chunks:
+                either = place // bit % 2 + turn // bit % 2
+                exchanged = exchanged + either % 2 * bit
+        row = along // width * self.stride.data + across * width
+        return AffineMap(2, 0, (row + exchanged * chunk + plain % chunk,))
+
+    @classmethod
+    def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
+        with parser.in_angle_brackets():
+            found = [parser.parse_integer()]
+            for _ in range(3):
+                parser.parse_punctuation(",")
+                found.append(parser.parse_integer())
+        return [IntAttr(number) for number in found]
+
+    def print_parameters(self, printer: Printer) -> None:
+        with printer.in_angle_brackets():
+            numbers = (self.dim, self.width, self.stride, self.chunk)
+            printer.print_string(", ".join(str(n.data) for n in numbers))

@@ -111,9 +111,7 @@ def build(gemm: Gemm, symbol: str = "gemm") -> ModuleOp:
     Its arguments are `gemm.operands` in order, the output last.
     """
     operands = {operand.name: operand for operand in gemm.operands}
-    module, block = new_function(
-        symbol, [_argument(operand) for operand in operands.values()]
-    )
+    module, block = new_function(symbol, [_argument(operand) for operand in operands.values()])
     values = dict(zip(operands, block.args, strict=True))
     a = _matrix(block, values["a"], operands["a"], gemm, transposed=gemm.trans_a)
     b = _matrix(block, values["b"], operands["b"], gemm, transposed=gemm.trans_b)

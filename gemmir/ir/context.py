@@ -32,6 +32,7 @@ DIALECTS: Final[Mapping[str, tuple[str, str]]] = {
     "memref": ("xdsl.dialects.memref", "MemRef"),
     "vector": ("xdsl.dialects.vector", "Vector"),
     "gemmir": ("gemmir.ir.dialect", "GEMMIR"),
+    "nvgpu": ("gemmir.ir.nvgpu", "NVGPU"),
 }
 """Every dialect of gemmir's IR: its name, and the module and variable that hold it."""
 

@@ -28,6 +28,7 @@ from xdsl.dialects.builtin import (
     NoneAttr,
     StridedLayoutAttr,
     StringAttr,
+    UnitAttr,
     VectorType,
     f32,
     f64,
@@ -41,6 +42,7 @@ from xdsl.irdl import (
     irdl_op_definition,
     operand_def,
     opt_operand_def,
+    opt_prop_def,
     prop_def,
     region_def,
     result_def,
@@ -60,7 +62,7 @@ from xdsl.traits import (
 )
 from xdsl.utils.exceptions import VerifyException
 
-from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr
+from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr, SwizzleAttr
 
 CORES = "cores"
 """The mapping of `gemmir.forall` onto the cores of a CPU."""
@@ -314,25 +316,32 @@ class PackOp(IRDLOperation):
 
     Of panels, the last one that is touched is filled up with zeros to its full width, and nothing
     beyond it is written. A buffer in shared memory is filled up with zeros altogether, and the copy
-    is made by all threads of the block together.
+    is made by all threads of the block together; where it is `asynchronous` it only begins here, and
+    nobody may touch the buffer before a wait.
     """
 
     name = "gemmir.pack"
 
     source = operand_def(_MemRef)
     target = operand_def(_MemRef)
+    asynchronous = opt_prop_def(UnitAttr)
 
     assembly_format: ClassVar[str | None] = (
-        "$source `into` $target attr-dict `:` type($source) `into` type($target)"
+        "(`asynchronous` $asynchronous^)? $source `into` $target attr-dict `:` type($source) `into` type($target)"
     )
     traits = traits_def(MemoryReadEffect(), MemoryWriteEffect())
 
-    def __init__(self, source: SSAValue, target: SSAValue) -> None:
-        super().__init__(operands=[source, target])
+    def __init__(self, source: SSAValue, target: SSAValue, *, asynchronous: bool = False) -> None:
+        super().__init__(
+            operands=[source, target],
+            properties={"asynchronous": UnitAttr() if asynchronous else None},
+        )
 
     def verify_(self) -> None:
         source, target = memref_type(self.source), memref_type(self.target)
         _require_same_elements(self.name, (source, target))
+        if self.asynchronous is not None and not is_shared(self.target):
+            raise VerifyException(f"{self.name}: only copies to shared memory are asynchronous")
         if not isinstance(target.layout, PanelAttr) and not is_shared(self.target):
             raise VerifyException(f"{self.name}: the target {target} has no panel layout")
         if len(source.get_shape()) != 2 or len(target.get_shape()) != 2:
@@ -420,7 +429,7 @@ class OuterProductOp(IRDLOperation):
 GEMMIR = Dialect(
     "gemmir",
     [BarrierOp, EpilogueOp, ForallOp, GemmOp, OuterProductOp, PackOp, PrefetchOp, YieldOp],
-    [PanelAttr, SpaceAttr],
+    [PanelAttr, SpaceAttr, SwizzleAttr],
 )
 
 

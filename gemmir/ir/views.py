@@ -16,7 +16,7 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import SSAValue
 
 from gemmir.errors import ScheduleError
-from gemmir.ir.attributes import PanelAttr
+from gemmir.ir.attributes import PanelAttr, SwizzleAttr
 from gemmir.ir.dialect import memref_type, static_strides
 from gemmir.ir.index import Extent, as_index, upper_bound
 
@@ -57,7 +57,7 @@ def subview(
 ) -> SSAValue:
     """A window into `source`; with `drop_batch` its first dimension, of size 1, is dropped.
 
-    A window that begins at the origin of a panel layout keeps it, unless `one_panel` says that it
+    A window of a swizzled matrix has its layout. One that begins at the origin of a panel layout keeps it, unless `one_panel` says that it
     is a single panel; one inside a single panel is strided. Raises `ScheduleError` (GEM0310) for
     any other window into panels.
     """
@@ -83,7 +83,9 @@ def _subview_type(
     shape = [s if isinstance(s, int) else DYNAMIC_INDEX for s in sizes]
     at_origin = all(isinstance(o, int) and o == 0 for o in offsets)
     layout = source.layout
-    if isinstance(layout, PanelAttr):
+    if isinstance(layout, SwizzleAttr):
+        pass
+    elif isinstance(layout, PanelAttr):
         if one_panel or not at_origin:
             offset = 0 if at_origin else None
             layout = StridedLayoutAttr(_strides_in_panel(layout, sizes), offset)

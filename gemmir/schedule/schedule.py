@@ -24,8 +24,8 @@ from xdsl.utils.exceptions import ArgSpecParseError
 from gemmir.errors import ScheduleError
 from gemmir.passes import PREFIX, pass_class, pass_names
 
-_COLON_VALUE: Final = re.compile(r"=([A-Za-z_]+:[A-Za-z0-9_]+)")
-_BARE_WORD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(:[A-Za-z0-9_]+)?")
+_POINTED_VALUE: Final = re.compile(r"=([A-Za-z_]+[:.][A-Za-z0-9_]+)")
+_BARE_WORD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*([:.][A-Za-z0-9_]+)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ def _value_text(value: str | int | bool | float) -> str:
 def _parse_specs(text: str) -> Sequence[ArgSpec]:
     lines = [line.split("#")[0].strip().rstrip(",") for line in text.splitlines()]
     joined = ",".join(line for line in lines if line)
-    quoted = _COLON_VALUE.sub(r'="\1"', joined)
+    quoted = _POINTED_VALUE.sub(r'="\1"', joined)
     try:
         return tuple(parse_pipeline(quoted))
     except ArgSpecParseError as error:

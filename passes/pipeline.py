@@ -1,0 +1,252 @@
+"""Copy the next slices of k while this one is being multiplied.
+
+    scf.for %p …:                          begin to copy slice 0 into stage 0 of %shared
+        gemmir.barrier                     begin to copy slice 1 into stage 1 of %shared
+        gemmir.pack %slice into %shared    scf.for %p …:
+        gemmir.barrier               ->        wait for the copy of this slice
+        gemmir.gemm on %shared                 gemmir.barrier
+                                               begin to copy the slice after the next
+                                               gemmir.gemm on this stage of %shared
+
+A buffer becomes `stages` of them, one behind the other, used in turn. One barrier an iteration is
+enough: behind it all threads see what each has copied, and all are done with the stage that was
+multiplied in the iteration before, which is the one that is copied into next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xdsl.builder import Builder
+from xdsl.context import Context
+from xdsl.dialects import arith, builtin, memref, scf
+from xdsl.dialects.builtin import MemRefType
+from xdsl.ir import Block, Operation, SSAValue
+from xdsl.passes import ModulePass
+from xdsl.utils.arg_spec import ArgSpec
+
+from gemmir.errors import ScheduleError
+from gemmir.ir.attributes import SWIZZLE_ROWS, SwizzleAttr
+from gemmir.ir.dialect import BarrierOp, PackOp, is_shared, memref_type, static_strides
+from gemmir.ir.index import Extent, as_index, before, constant_of
+from gemmir.ir.loops import conditional, dimension_of, require_gemms
+from gemmir.ir.nvgpu import AsyncCreateGroupOp, AsyncWaitOp
+from gemmir.ir.views import offsets_of, sizes_of, subview
+
+COPIES = ("cp.async",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Buffer:
+    """A buffer of one slice, and what becomes of it: `stages` slices along dimension `slow`."""
+
+    alloca: memref.AllocaOp
+    slow: int
+    stages: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape of one slice."""
+        rows, columns = memref_type(self.alloca.memref).get_shape()
+        return rows, columns
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelinePlan:
+    """One loop over k, its copies and their buffers."""
+
+    loop: scf.ForOp
+    packs: tuple[PackOp, ...]
+    buffers: tuple[Buffer, ...]
+    stages: int
+    end: int
+    step: int
+
+
+def plan(module: builtin.ModuleOp, loop: str, stages: int, with_: str) -> list[PipelinePlan]:
+    """The loops to pipeline; `ScheduleError` (GEM0392 to GEM0395) where there is nothing to do."""
+    if with_ not in COPIES:
+        raise ScheduleError(
+            "GEM0392", f"pipeline: with={with_!r} copies nothing", f"use {', '.join(COPIES)}"
+        )
+    if stages < 2:
+        raise ScheduleError(
+            "GEM0393", f"pipeline: stages={stages} leaves nothing to overlap", "use 2 or more"
+        )
+    found = [
+        op
+        for op in module.walk()
+        if isinstance(op, scf.ForOp) and dimension_of(op) == loop and _packs(op)
+    ]
+    if not found or loop != "k":
+        raise ScheduleError(
+            "GEM0394",
+            f"pipeline: no loop over {loop} copies slices of k into shared memory",
+            "put promote{operand=a to=shared …} behind tile{loops=k …}, and then pipeline{loop=k …}",
+        )
+    return [_plan_loop(op, stages) for op in found]
+
+
+def _packs(loop: scf.ForOp) -> tuple[PackOp, ...]:
+    ops = loop.body.block.ops
+    return tuple(o for o in ops if isinstance(o, PackOp) and is_shared(o.target))
+
+
+def _plan_loop(loop: scf.ForOp, stages: int) -> PipelinePlan:
+    packs = _packs(loop)
+    if any(p.asynchronous is not None for p in packs):
+        raise ScheduleError("GEM0395", "pipeline: the loop over k is pipelined already", "give one pipeline")
+    end, step = constant_of(loop.ub), constant_of(loop.step)
+    assert end is not None and step is not None
+    return PipelinePlan(
+        loop=loop,
+        packs=packs,
+        buffers=tuple(_plan_buffer(p.target, stages) for p in packs),
+        stages=stages,
+        end=end,
+        step=step,
+    )
+
+
+def _plan_buffer(buffer: SSAValue, stages: int) -> Buffer:
+    assert isinstance(buffer.owner, memref.AllocaOp)
+    of = memref_type(buffer)
+    if isinstance(of.layout, SwizzleAttr):
+        slow = 1 - of.layout.dim.data
+        assert of.get_shape()[slow] % SWIZZLE_ROWS == 0
+    else:
+        slow = 1 - static_strides(of).index(1)
+    return Buffer(alloca=buffer.owner, slow=slow, stages=stages)
+
+
+def pipeline(plan: PipelinePlan) -> None:
+    """Rewrite the loop of `plan`."""
+    loop, body = plan.loop, plan.loop.body.block
+    replaced = [o for o in body.ops if isinstance(o, BarrierOp) or o in plan.packs]
+    wide = [_widened(b) for b in plan.buffers]
+    ahead = plan.stages - 1
+
+    def copy(builder: Builder, at: SSAValue, stage: SSAValue) -> None:
+        for pack, buffer, whole in zip(plan.packs, plan.buffers, wide, strict=True):
+            target = _stage_view(builder, loop, buffer, whole, stage)
+            builder.insert(PackOp(_source(builder, loop, pack, at), target, asynchronous=True))
+
+    start = before(loop)
+    for number in range(ahead):
+        if number * plan.step < plan.end:
+            copy(start, as_index(loop, number * plan.step), as_index(loop, number))
+        start.insert(AsyncCreateGroupOp())
+    inner = before(replaced[0])
+    inner.insert(AsyncWaitOp(ahead - 1))
+    inner.insert(BarrierOp())
+    later = inner.insert(arith.AddiOp(body.args[0], as_index(loop, ahead * plan.step))).result
+    remains = inner.insert(arith.CmpiOp(later, as_index(loop, plan.end), "slt")).result
+    inner.insert(
+        conditional(
+            remains,
+            lambda then: copy(then, later, _turn(then, plan, later)),
+            lambda otherwise: None,
+        )
+    )
+    inner.insert(AsyncCreateGroupOp())
+    now = _turn(inner, plan, body.args[0])
+    for buffer, whole in zip(plan.buffers, wide, strict=True):
+        _move(buffer.alloca.memref, _stage_view(inner, loop, buffer, whole, now))
+    for op in (*replaced, *(b.alloca for b in plan.buffers)):
+        op.detach()
+        op.erase()
+    _erase_unused(body)
+
+
+def _widened(buffer: Buffer) -> SSAValue:
+    """A buffer of all stages beside the one of a single slice."""
+    of = memref_type(buffer.alloca.memref)
+    shape, layout = list(of.get_shape()), of.layout
+    shape[buffer.slow] *= buffer.stages
+    if isinstance(layout, SwizzleAttr):
+        dim, width, chunk = (f.data for f in (layout.dim, layout.width, layout.chunk))
+        layout = SwizzleAttr(dim, width, layout.stride.data * buffer.stages, chunk)
+    made = MemRefType(of.element_type, shape, layout, of.memory_space)
+    alloca = memref.AllocaOp(operands=[[], []], result_types=[made])
+    alloca.memref.name_hint = buffer.alloca.memref.name_hint
+    before(buffer.alloca).insert(alloca)
+    return alloca.memref
+
+
+def _stage_view(
+    builder: Builder, anchor: Operation, buffer: Buffer, whole: SSAValue, stage: SSAValue
+) -> SSAValue:
+    """The slice of `whole` that has the number `stage`."""
+    length = as_index(anchor, buffer.shape[buffer.slow])
+    offsets: list[Extent] = [0, 0]
+    offsets[buffer.slow] = builder.insert(arith.MuliOp(stage, length)).result
+    return subview(builder, whole, offsets, buffer.shape)
+
+
+def _move(buffer: SSAValue, stage: SSAValue) -> None:
+    """Let the tiles that are cut from `buffer` be cut from `stage`, whose layout may differ."""
+    for use in list(buffer.uses):
+        tile = use.operation
+        if isinstance(tile, memref.SubviewOp):
+            moved = subview(before(tile), stage, offsets_of(tile), sizes_of(tile))
+            tile.result.replace_all_uses_with(moved)
+            tile.detach()
+            tile.erase()
+
+
+def _turn(builder: Builder, plan: PipelinePlan, at: SSAValue) -> SSAValue:
+    """The stage of the slice that begins at `at`: they are used in turn."""
+    number = builder.insert(arith.DivUIOp(at, as_index(plan.loop, plan.step))).result
+    return builder.insert(arith.RemUIOp(number, as_index(plan.loop, plan.stages))).result
+
+
+def _source(builder: Builder, loop: scf.ForOp, pack: PackOp, at: SSAValue) -> SSAValue:
+    """What `pack` copies in the iteration `at`: the ops of the body that lead to it, once more."""
+    body = loop.body.block
+    needed = {pack.source}
+    known: dict[SSAValue, SSAValue] = {body.args[0]: at}
+    ops: list[Operation] = []
+    for op in reversed(list(body.ops)):
+        if needed.intersection(op.results):
+            needed.update(op.operands)
+            ops.append(op)
+    for op in reversed(ops):
+        builder.insert(op.clone(known))
+    return known[pack.source]
+
+
+def _erase_unused(body: Block) -> None:
+    """Erase the views and bounds that only the copies have used."""
+    for op in reversed(list(body.ops)):
+        is_plain = isinstance(op, memref.SubviewOp | arith.SubiOp | arith.MinSIOp | arith.CmpiOp)
+        if is_plain and not any(result.uses for result in op.results):
+            op.detach()
+            op.erase()
+
+
+@dataclass(frozen=True)
+class Pipeline(ModulePass):
+    """Overlap the copies of `loop` with its products, `stages` slices deep, by copies `with`."""
+
+    name = "gemmir-pipeline"
+
+    loop: str
+    stages: int
+    with_: str = "cp.async"
+
+    @classmethod
+    def from_spec(cls, spec: ArgSpec) -> Pipeline:
+        """`with` is a word of Python: the text form has it, the field is `with_`."""
+        renamed = {"with_" if k == "with" else k: v for k, v in spec.parameters.items()}
+        return super().from_spec(ArgSpec(spec.name, renamed))
+
+    def spec(self, *, include_default: bool = False) -> ArgSpec:
+        """The text form of this pass."""
+        made = super().spec(include_default=include_default)
+        renamed = {"with" if k == "with_" else k: v for k, v in made.parameters.items()}
+        return ArgSpec(made.name, renamed)
+
+    def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
+        require_gemms("pipeline", op)
+        for found in plan(op, self.loop, self.stages, self.with_):
+            pipeline(found)
