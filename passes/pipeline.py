@@ -28,8 +28,8 @@ from xdsl.utils.arg_spec import ArgSpec
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import SWIZZLE_ROWS, SwizzleAttr
 from gemmir.ir.dialect import BarrierOp, PackOp, is_shared, memref_type, static_strides
-from gemmir.ir.index import Extent, as_index, before, constant_of
-from gemmir.ir.loops import conditional, dimension_of, require_gemms
+from gemmir.ir.index import Extent, as_index, before, constant_of, equals
+from gemmir.ir.loops import carry, conditional, dimension_of, require_gemms
 from gemmir.ir.nvgpu import AsyncCreateGroupOp, AsyncWaitOp
 from gemmir.ir.views import offsets_of, sizes_of, subview
 
@@ -95,7 +95,9 @@ def _packs(loop: scf.ForOp) -> tuple[PackOp, ...]:
 def _plan_loop(loop: scf.ForOp, stages: int) -> PipelinePlan:
     packs = _packs(loop)
     if any(p.asynchronous is not None for p in packs):
-        raise ScheduleError("GEM0395", "pipeline: the loop over k is pipelined already", "give one pipeline")
+        raise ScheduleError(
+            "GEM0395", "pipeline: the loop over k is pipelined already", "give one pipeline"
+        )
     end, step = constant_of(loop.ub), constant_of(loop.step)
     assert end is not None and step is not None
     return PipelinePlan(
@@ -121,7 +123,10 @@ def _plan_buffer(buffer: SSAValue, stages: int) -> Buffer:
 
 def pipeline(plan: PipelinePlan) -> None:
     """Rewrite the loop of `plan`."""
-    loop, body = plan.loop, plan.loop.body.block
+    body = plan.loop.body.block
+    (now,), finish = carry([plan.loop], [as_index(plan.loop, 0)])
+    loop = body.parent_op()
+    assert isinstance(loop, scf.ForOp)
     replaced = [o for o in body.ops if isinstance(o, BarrierOp) or o in plan.packs]
     wide = [_widened(b) for b in plan.buffers]
     ahead = plan.stages - 1
@@ -144,18 +149,19 @@ def pipeline(plan: PipelinePlan) -> None:
     inner.insert(
         conditional(
             remains,
-            lambda then: copy(then, later, _turn(then, plan, later)),
+            lambda then: copy(then, later, _before(then, loop, now, plan.stages)),
             lambda otherwise: None,
         )
     )
     inner.insert(AsyncCreateGroupOp())
-    now = _turn(inner, plan, body.args[0])
     for buffer, whole in zip(plan.buffers, wide, strict=True):
         _move(buffer.alloca.memref, _stage_view(inner, loop, buffer, whole, now))
     for op in (*replaced, *(b.alloca for b in plan.buffers)):
         op.detach()
         op.erase()
     _erase_unused(body)
+    assert body.last_op is not None
+    finish([_after(before(body.last_op), loop, now, plan.stages)])
 
 
 def _widened(buffer: Buffer) -> SSAValue:
@@ -194,10 +200,18 @@ def _move(buffer: SSAValue, stage: SSAValue) -> None:
             tile.erase()
 
 
-def _turn(builder: Builder, plan: PipelinePlan, at: SSAValue) -> SSAValue:
-    """The stage of the slice that begins at `at`: they are used in turn."""
-    number = builder.insert(arith.DivUIOp(at, as_index(plan.loop, plan.step))).result
-    return builder.insert(arith.RemUIOp(number, as_index(plan.loop, plan.stages))).result
+def _before(builder: Builder, anchor: Operation, stage: SSAValue, stages: int) -> SSAValue:
+    """The stage in use before `stage`, which is the last one that will be in use again."""
+    first = equals(builder, anchor, stage, 0)
+    less = builder.insert(arith.SubiOp(stage, as_index(anchor, 1))).result
+    return builder.insert(arith.SelectOp(first, as_index(anchor, stages - 1), less)).result
+
+
+def _after(builder: Builder, anchor: Operation, stage: SSAValue, stages: int) -> SSAValue:
+    """The stage in use after `stage`."""
+    last = equals(builder, anchor, stage, stages - 1)
+    more = builder.insert(arith.AddiOp(stage, as_index(anchor, 1))).result
+    return builder.insert(arith.SelectOp(last, as_index(anchor, 0), more)).result
 
 
 def _source(builder: Builder, loop: scf.ForOp, pack: PackOp, at: SSAValue) -> SSAValue:

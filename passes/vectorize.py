@@ -21,7 +21,7 @@ at the edge of C. Needs C in registers; does not unroll.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from xdsl.builder import Builder
@@ -74,7 +74,7 @@ from gemmir.ir.index import (
     equals,
     round_down,
 )
-from gemmir.ir.loops import DIMENSION, conditional, open_loop, require_gemms
+from gemmir.ir.loops import DIMENSION, carry, conditional, open_loop, require_gemms
 from gemmir.ir.nvgpu import ASYNC_COPY_BYTES, AsyncCopyOp, LdMatrixOp, MmaSyncOp
 from gemmir.ir.views import chain, extents, offsets_of, subview, total_offsets
 
@@ -269,7 +269,7 @@ def vectorize_gemm(gemm: GemmOp, plan: GemmPlan) -> list[SSAValue]:
     summed = memref_type(plan.accumulator).element_type
     zero = _splat(gemm, 0.0, VectorType(summed, (plan.rows, plan.width)))
     outer = _loops_between(gemm, plan.accumulator)
-    begin, finish = _carry(outer, [zero] * len(plan.starts))
+    begin, finish = carry(outer, [zero] * len(plan.starts))
     if plan.mma is None:
         return finish(_sum_over_k(gemm, plan, begin))
     return finish(_multiply(gemm, plan, plan.mma, begin))
@@ -285,39 +285,6 @@ def _loops_between(gemm: GemmOp, accumulator: SSAValue) -> list[scf.ForOp]:
         assert isinstance(op, scf.ForOp)
         found.append(op)
     return found[::-1]
-
-
-def _carry(
-    loops: Sequence[scf.ForOp], begin: list[SSAValue]
-) -> tuple[list[SSAValue], Callable[[list[SSAValue]], list[SSAValue]]]:
-    """Let `loops`, outermost first, carry values that are `begin` at first.
-
-    Returns the values at the start of the innermost body, and a function that takes those at its
-    end to those after the outermost loop.
-    """
-    carrying: list[scf.ForOp] = []
-    for loop in loops:
-        region = loop.detach_region(loop.body)
-        block = region.block
-        made = scf.ForOp(loop.lb, loop.ub, loop.step, begin, region)
-        begin = [block.insert_arg(v.type, len(block.args)) for v in begin]
-        made.attributes |= loop.attributes
-        before(loop).insert(made)
-        loop.detach()
-        loop.erase()
-        carrying.append(made)
-
-    def finish(end: list[SSAValue]) -> list[SSAValue]:
-        for loop in reversed(carrying):
-            last = loop.body.block.last_op
-            assert last is not None
-            before(last).insert(scf.YieldOp(*end))
-            last.detach()
-            last.erase()
-            end = list(loop.results)
-        return end
-
-    return begin, finish
 
 
 def _sum_over_k(gemm: GemmOp, plan: GemmPlan, begin: list[SSAValue]) -> list[SSAValue]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,24 +19,20 @@ from xdsl.ir import Attribute, Operation, SSAValue
 from gemmir.backends.llvm.emitter import (
     Emitter,
     Rows,
+    Splat,
     Table,
     element_of,
-    row_type,
     set_rows,
-    shape_of,
 )
-from gemmir.backends.llvm.text import float_literal, is_literal, scalar_type, splat_literal
+from gemmir.backends.llvm.text import float_literal, is_literal, scalar_type
 from gemmir.ir.dialect import OuterProductOp
 
 
 def _constant(e: Emitter, op: arith.ConstantOp) -> None:
     value = op.value
     if isinstance(value, DenseIntOrFPElementsAttr):
-        rows, lanes = shape_of(value.type)
-        element = value.get_element_type()
-        literal = _literal(value.get_values()[0], element)
-        row = splat_literal(literal, scalar_type(element), lanes)
-        e.values[op.result] = [row] * rows
+        literal = _literal(value.get_values()[0], value.get_element_type())
+        e.values[op.result] = Splat(literal)
     elif isinstance(value, FloatAttr):
         e.values[op.result] = float_literal(value.value.data, value.type)
     else:
@@ -93,7 +90,7 @@ _PREDICATES = ("eq", "ne", "slt", "sle", "sgt", "sge", "ult", "ule", "ugt", "uge
 
 def _compare(e: Emitter, op: arith.CmpiOp) -> None:
     predicate = _PREDICATES[op.predicate.value.data]
-    t = row_type(op.lhs.type)
+    t = e.row_type(op.lhs.type)
     x, y = e.scalar(op.lhs), e.scalar(op.rhs)
     e.values[op.result] = e.text.value(f"icmp {predicate} {t} {x}, {y}")
 
@@ -111,39 +108,54 @@ _BINARY: dict[str, str] = {
 
 
 def _elementwise(e: Emitter, op: Operation) -> None:
-    t = row_type(op.results[0].type)
+    t = e.row_type(op.results[0].type)
     word = _BINARY[op.name]
     pairs = zip(e.rows(op.operands[0]), e.rows(op.operands[1]), strict=True)
     set_rows(e, op.results[0], [e.text.value(f"{word} {t} {x}, {y}") for x, y in pairs])
 
 
 def _negate(e: Emitter, op: arith.NegfOp) -> None:
-    t = row_type(op.result.type)
+    t = e.row_type(op.result.type)
     set_rows(e, op.result, [e.text.value(f"fneg {t} {x}") for x in e.rows(op.operand)])
 
 
 def _bitcast(e: Emitter, op: arith.BitcastOp) -> None:
-    source, target = row_type(op.input.type), row_type(op.result.type)
+    source, target = e.row_type(op.input.type), e.row_type(op.result.type)
     rows = [e.text.value(f"bitcast {source} {x} to {target}") for x in e.rows(op.input)]
     set_rows(e, op.result, rows)
 
 
+def _convert(e: Emitter, op: arith.ExtFOp | arith.TruncFOp) -> None:
+    word = "fpext" if isinstance(op, arith.ExtFOp) else "fptrunc"
+    source, target = e.row_type(op.input.type), e.row_type(op.result.type)
+    rows = [e.text.value(f"{word} {source} {x} to {target}") for x in e.rows(op.input)]
+    set_rows(e, op.result, rows)
+
+
+def _select(e: Emitter, op: arith.SelectOp) -> None:
+    t = e.row_type(op.result.type)
+    flag, x, y = (e.scalar(v) for v in (op.cond, op.lhs, op.rhs))
+    made = e.text.value(f"select i1 {flag}, {t} {x}, {t} {y}")
+    e.text.multiples[made] = math.gcd(e.text.divisor(x), e.text.divisor(y))
+    e.values[op.result] = made
+
+
 def _extremum(e: Emitter, op: arith.MaximumfOp | arith.MinimumfOp) -> None:
     """Against a constant one compare and select keep a NaN, and are one instruction on x86."""
-    t = row_type(op.result.type)
+    t = e.row_type(op.result.type)
     is_max = isinstance(op, arith.MaximumfOp)
     x, y = e.rows(op.lhs), e.rows(op.rhs)
     if isinstance(op.rhs.owner, arith.ConstantOp):
         order = "olt" if is_max else "ogt"
         tests = [e.text.value(f"fcmp {order} {t} {a}, {b}") for a, b in zip(x, y, strict=True)]
-        lanes = shape_of(op.result.type)[1]
+        lanes = e.shape(op.result.type)[1]
         flag = "i1" if lanes == 1 else f"<{lanes} x i1>"
         rows = [
             e.text.value(f"select {flag} {c}, {t} {b}, {t} {a}")
             for c, a, b in zip(tests, x, y, strict=True)
         ]
     else:
-        name = _intrinsic("maximum" if is_max else "minimum", op.result.type)
+        name = _intrinsic(e, "maximum" if is_max else "minimum", op.result.type)
         e.text.declare(f"{t} {name}({t}, {t})")
         rows = [
             e.text.value(f"call {t} {name}({t} {a}, {t} {b})") for a, b in zip(x, y, strict=True)
@@ -151,8 +163,8 @@ def _extremum(e: Emitter, op: arith.MaximumfOp | arith.MinimumfOp) -> None:
     set_rows(e, op.result, rows)
 
 
-def _intrinsic(stem: str, t: Attribute) -> str:
-    lanes = shape_of(t)[1]
+def _intrinsic(e: Emitter, stem: str, t: Attribute) -> str:
+    lanes = e.shape(t)[1]
     element = element_of(t)
     assert isinstance(element, FixedBitwidthType)
     return f"@llvm.{stem}.{'' if lanes == 1 else f'v{lanes}'}f{element.bitwidth}"
@@ -160,8 +172,8 @@ def _intrinsic(stem: str, t: Attribute) -> str:
 
 def _call_rows(e: Emitter, stem: str, result: SSAValue, operands: Sequence[Rows]) -> None:
     """result = llvm.stem(operands), row by row."""
-    t = row_type(result.type)
-    name = _intrinsic(stem, result.type)
+    t = e.row_type(result.type)
+    name = _intrinsic(e, stem, result.type)
     e.text.declare(f"{t} {name}({', '.join([t] * len(operands))})")
     rows = [
         e.text.value(f"call {t} {name}({', '.join(f'{t} {x}' for x in row)})")
@@ -183,7 +195,7 @@ def _outer_product(e: Emitter, op: OuterProductOp) -> None:
     if op.result in e.values:
         return
     run = _products_of(op)
-    stem, t = _intrinsic("fma", op.result.type), row_type(op.result.type)
+    stem, t = _intrinsic(e, "fma", op.result.type), e.row_type(op.result.type)
     e.text.declare(f"{t} {stem}({t}, {t}, {t})")
     rows = [e.rows(p.rhs)[0] for p in run]
     sums = [e.rows(p.acc) for p in run]
@@ -210,8 +222,8 @@ def _products_of(op: OuterProductOp) -> list[OuterProductOp]:
 
 def _splat(e: Emitter, scalar: str, t: Attribute) -> str:
     """A row with `scalar` in every lane, written once a block."""
-    rows = row_type(t)
-    lanes = shape_of(t)[1]
+    rows = e.row_type(t)
+    lanes = e.shape(t)[1]
     if lanes == 1:
         return scalar
     key = ("splat", scalar, rows)
@@ -231,6 +243,9 @@ ARITHMETIC: Table = {
     arith.BitcastOp.name: _bitcast,
     arith.CmpiOp.name: _compare,
     arith.ConstantOp.name: _constant,
+    arith.ExtFOp.name: _convert,
+    arith.SelectOp.name: _select,
+    arith.TruncFOp.name: _convert,
     arith.DivUIOp.name: _index_divide,
     arith.RemUIOp.name: _index_divide,
     arith.MaximumfOp.name: _extremum,

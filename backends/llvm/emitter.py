@@ -1,7 +1,8 @@
 """What every op emitter works with: the text of a function and what each SSA value has become.
 
 A vector<r x c> value is r rows of c lanes, a memref is a pointer with its sizes (strides are static
-and in the type), an index is i64.
+and in the type), an index is i64. Where a vector belongs to a whole warp, each thread has some of
+its rows: `Emitter.spread` says how many and of how many lanes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, TypeAlias
 from xdsl.dialects.builtin import VectorType
 from xdsl.ir import Attribute, Block, SSAValue
 
-from gemmir.backends.llvm.text import FunctionText, lanes_type
+from gemmir.backends.llvm.text import FunctionText, lanes_type, scalar_type, splat_literal
 from gemmir.errors import BackendError
 from gemmir.ir.index import Extent
 
@@ -29,13 +30,27 @@ Rows: TypeAlias = list[str]
 
 @dataclass(frozen=True)
 class Pointer:
-    """A memref: the address of its first element, and its sizes as operands."""
+    """A memref: the address of its first element, and its sizes as operands.
+
+    Of a swizzled one, `address` is that of the whole buffer and `origin` where the window begins.
+    """
 
     address: str
     sizes: tuple[str, ...]
+    origin: tuple[str, str] = ("0", "0")
 
 
-Value: TypeAlias = "str | Rows | Pointer"
+@dataclass(frozen=True)
+class Splat:
+    """A constant vector of one literal; how many rows of it a thread has depends on where it is."""
+
+    literal: str
+
+
+Value: TypeAlias = "str | Rows | Pointer | Splat"
+Spread: TypeAlias = Callable[[tuple[int, int]], tuple[int, int]]
+"""From the shape of a vector to the rows and lanes of it that one thread has."""
+
 Table: TypeAlias = "Mapping[str, Callable[[Emitter, Any], None]]"
 """The emitter of each op, by the name of the op, so that a dialect need not be imported for it."""
 
@@ -50,6 +65,17 @@ class Emitter:
     values: dict[SSAValue, Value] = field(default_factory=dict[SSAValue, Value])
     buffers: list[str] = field(default_factory=list[str])
     outlined: list[str] = field(default_factory=list[str])
+    spread: Spread | None = None
+
+    def shape(self, t: Attribute) -> tuple[int, int]:
+        """Rows and lanes of a vector type that this thread has; a scalar is one row of one lane."""
+        whole = shape_of(t)
+        is_spread = self.spread is not None and isinstance(t, VectorType)
+        return self.spread(whole) if is_spread else whole
+
+    def row_type(self, t: Attribute) -> str:
+        """The LLVM type of one row of `t`."""
+        return lanes_type(element_of(t), self.shape(t)[1])
 
     def scalar(self, value: SSAValue) -> str:
         """The operand of an index, i1 or float value."""
@@ -61,6 +87,10 @@ class Emitter:
         """The rows of a vector; a scalar is its own single row."""
         found = self.values[value]
         assert not isinstance(found, Pointer)
+        if isinstance(found, Splat):
+            rows, lanes = self.shape(value.type)
+            scalar = scalar_type(element_of(value.type))
+            return [splat_literal(found.literal, scalar, lanes)] * rows
         return [found] if isinstance(found, str) else found
 
     def pointer(self, value: SSAValue) -> Pointer:
@@ -98,10 +128,6 @@ def shape_of(t: Attribute) -> tuple[int, int]:
 
 def element_of(t: Attribute) -> Attribute:
     return t.element_type if isinstance(t, VectorType) else t
-
-
-def row_type(t: Attribute) -> str:
-    return lanes_type(element_of(t), shape_of(t)[1])
 
 
 def set_rows(e: Emitter, result: SSAValue, rows: Rows) -> None:

@@ -69,7 +69,7 @@ def _dealloc(e: Emitter, op: memref.DeallocOp) -> None:
         e.buffers.remove(address)
 
 
-def _subview(e: Emitter, op: memref.SubviewOp) -> None:
+def subview(e: Emitter, op: memref.SubviewOp) -> None:
     source = e.pointer(op.source)
     t = memref_type(op.source)
     offsets = [e.extent(o) for o in offsets_of(op)]
@@ -147,7 +147,7 @@ def _access(
     limits: list[str | None] = []
     for flag, size, index in zip(op.in_bounds.data, pointer.sizes, at, strict=True):
         inside = bool(flag.value.data)
-        limits.append(None if inside else _difference(e, size, index))
+        limits.append(None if inside else difference(e, size, index))
     shape = shape_of(t)
     by_columns = strides[0] == 1 and strides[1] != 1 and min(shape) > 1
     order = (1, 0) if by_columns else (0, 1)
@@ -164,7 +164,7 @@ def _access(
     return access, by_columns
 
 
-def _difference(e: Emitter, x: str, y: str) -> str:
+def difference(e: Emitter, x: str, y: str) -> str:
     if is_literal(x) and is_literal(y):
         return str(int(x) - int(y))
     return x if y == "0" else e.text.value(f"sub nsw i64 {x}, {y}")
@@ -198,7 +198,7 @@ def _lane_flags(e: Emitter, limit: str, lanes: int) -> str:
     return e.text.addresses[key]
 
 
-def _transfer_read(e: Emitter, op: vector.TransferReadOp) -> None:
+def transfer_read(e: Emitter, op: vector.TransferReadOp) -> None:
     t = op.result.type
     assert isinstance(t, VectorType)
     access, transposed = _access(e, op.source, op.indices, t, op)
@@ -212,12 +212,12 @@ def _load_line(e: Emitter, access: Access, line: int, padding: str) -> str:
     if access.line_stride == 0 and access.line_limit is None:
         key = ("line", access)
         if key not in e.text.addresses:
-            e.text.addresses[key] = _load(e, access, 0, padding)
+            e.text.addresses[key] = load_line(e, access, 0, padding)
         return e.text.addresses[key]
-    return _load(e, access, line, padding)
+    return load_line(e, access, line, padding)
 
 
-def _load(e: Emitter, access: Access, line: int, padding: str) -> str:
+def load_line(e: Emitter, access: Access, line: int, padding: str) -> str:
     text = e.text
     scalar = scalar_type(access.element)
     size = access.element.size
@@ -264,7 +264,7 @@ def _gather(e: Emitter, access: Access, address: str, mask: str | None, padding:
     return made
 
 
-def _transfer_write(e: Emitter, op: vector.TransferWriteOp) -> None:
+def transfer_write(e: Emitter, op: vector.TransferWriteOp) -> None:
     t = op.vector.type
     assert isinstance(t, VectorType)
     access, transposed = _access(e, op.source, op.indices, t, op)
@@ -272,10 +272,10 @@ def _transfer_write(e: Emitter, op: vector.TransferWriteOp) -> None:
     if transposed:
         lines = _transpose(e, access.element, lines, access.lines)
     for number, line in enumerate(lines):
-        _store(e, access, number, line)
+        store_line(e, access, number, line)
 
 
-def _store(e: Emitter, access: Access, line: int, value: str) -> None:
+def store_line(e: Emitter, access: Access, line: int, value: str) -> None:
     text = e.text
     scalar = scalar_type(access.element)
     address = text.offset(access.address, scalar, line * access.line_stride)
@@ -347,7 +347,7 @@ MEMORY: Table = {
     memref.AllocOp.name: _alloc,
     memref.DeallocOp.name: _dealloc,
     memref.ReinterpretCastOp.name: _reinterpret_cast,
-    memref.SubviewOp.name: _subview,
-    vector.TransferReadOp.name: _transfer_read,
-    vector.TransferWriteOp.name: _transfer_write,
+    memref.SubviewOp.name: subview,
+    vector.TransferReadOp.name: transfer_read,
+    vector.TransferWriteOp.name: transfer_write,
 }

@@ -7,7 +7,7 @@ import math
 from xdsl.dialects import func, memref, scf
 from xdsl.ir import Operation, SSAValue
 
-from gemmir.backends.llvm.emitter import Emitter, Pointer, Table, Value, row_type, set_rows
+from gemmir.backends.llvm.emitter import Emitter, Pointer, Splat, Table, Value, set_rows
 from gemmir.backends.llvm.memory import allocate, buffer_bytes
 from gemmir.backends.llvm.text import FunctionText, is_literal
 from gemmir.errors import BackendError
@@ -22,7 +22,7 @@ def _for(e: Emitter, op: scf.ForOp) -> None:
     if is_literal(lb) and is_literal(ub) and int(lb) < int(ub) <= int(lb) + int(step):
         _once(e, op, lb, inits)
         return
-    types = [row_type(v.type) for v in op.iter_args]
+    types = [e.row_type(v.type) for v in op.iter_args]
     runs = is_literal(lb) and is_literal(ub) and int(lb) < int(ub)
     body, done = text.fresh("body"), text.fresh("done")
     before = text.block
@@ -162,7 +162,7 @@ def _operands(e: Emitter, captured: SSAValue) -> list[tuple[str, str]]:
     if isinstance(value, Pointer):
         return [("ptr", value.address), *(("i64", s) for s in value.sizes)]
     if isinstance(value, str):
-        return [(row_type(captured.type), value)]
+        return [(e.row_type(captured.type), value)]
     raise AssertionError("vectors are not carried into a gemmir.forall")
 
 
@@ -203,8 +203,8 @@ def _team_number(e: Emitter, function: str) -> str:
 
 def _is_plain(value: Value) -> bool:
     """Whether a value is a constant and so means the same in another function."""
-    if isinstance(value, Pointer):
-        return False
+    if isinstance(value, Pointer | Splat):
+        return isinstance(value, Splat)
     return all(_is_constant(x) for x in ([value] if isinstance(value, str) else value))
 
 

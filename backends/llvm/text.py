@@ -7,7 +7,9 @@ arithmetic on literals is folded here, so that addresses reach LLVM as a base pl
 from __future__ import annotations
 
 import math
+import operator
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from xdsl.dialects.builtin import (
@@ -65,6 +67,24 @@ def is_literal(value: str) -> bool:
     return value.lstrip("-").isdigit()
 
 
+_FOLDS: dict[str, Callable[[int, int], int]] = {
+    "add": operator.add,
+    "mul": operator.mul,
+    "udiv": operator.floordiv,
+    "urem": operator.mod,
+    "xor": operator.xor,
+}
+
+
+def _divisor(word: str, x: int, y: int) -> int:
+    """What divides the result of `word`, where `x` and `y` divide its operands."""
+    if word == "mul":
+        return x * y
+    if word == "xor":
+        return min(n & -n or n for n in (x or y, y or x))
+    return math.gcd(x, y) if word in ("add", "urem") else 1
+
+
 @dataclass
 class FunctionText:
     """The body of one LLVM function as it is written, block by block.
@@ -73,7 +93,8 @@ class FunctionText:
     pointers already computed in the current block, so that neither is written twice. `stack` is
     what the function begins with: memory on the stack. `numbers` are values of the entry block that
     are asked for again. `multiples` has a number that divides an index, and `alignments` one that
-    divides an address in bytes, where more than 1 is known.
+    divides an address in bytes, where more than 1 is known. `early_values` are instructions that
+    the function begins with, by their text.
     """
 
     stack: list[str] = field(default_factory=list[str])
@@ -86,6 +107,8 @@ class FunctionText:
     numbers: dict[tuple[str, ...], str] = field(default_factory=dict[tuple[str, ...], str])
     multiples: dict[str, int] = field(default_factory=dict[str, int])
     alignments: dict[str, int] = field(default_factory=dict[str, int])
+    early_values: dict[str, str] = field(default_factory=dict[str, str])
+    early_names: set[str] = field(default_factory=set[str])
 
     def fresh(self, stem: str) -> str:
         """A name that is not taken, without its `%`."""
@@ -97,6 +120,33 @@ class FunctionText:
         name = f"%{self.fresh('v')}"
         self.lines.append(f"  {name} = {text}")
         return name
+
+    def early(self, text: str) -> str:
+        """An instruction on literals and other early values, once at the start of the function."""
+        if text not in self.early_values:
+            name = f"%{self.fresh('e')}"
+            self.stack.append(f"  {name} = {text}")
+            self.early_values[text] = name
+            self.early_names.add(name)
+        return self.early_values[text]
+
+    def binary(self, word: str, x: str, y: str) -> str:
+        """`word` (add, mul, udiv, urem or xor) of i64 that are not negative, as early as can be."""
+        if is_literal(x) and is_literal(y):
+            return str(_FOLDS[word](int(x), int(y)))
+        if is_literal(x) and word in ("add", "mul", "xor"):
+            x, y = y, x
+        if (y == "0" and word in ("add", "xor")) or (y == "1" and word in ("mul", "udiv")):
+            return x
+        if (y == "0" and word == "mul") or (y == "1" and word == "urem"):
+            return "0"
+        is_early = all(is_literal(v) or v in self.early_names for v in (x, y))
+        made = (self.early if is_early else self.value)(f"{word} i64 {x}, {y}")
+        self.multiples[made] = _divisor(word, self.divisor(x), self.divisor(y))
+        if word == "add" and is_literal(y):
+            base, constant = self.sums.get(x, (x, 0))
+            self.sums[made] = (base, constant + int(y))
+        return made
 
     def line(self, text: str) -> None:
         """Write an instruction without a result."""

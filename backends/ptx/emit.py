@@ -10,6 +10,8 @@ from xdsl.dialects.builtin import ModuleOp
 from gemmir.backend import Artifact, Launch, signature_of
 from gemmir.backends.llvm.emit import EMITTERS
 from gemmir.backends.llvm.emitter import Emitter, Pointer, Table
+from gemmir.backends.ptx.copies import COPIES
+from gemmir.backends.ptx.fragments import FRAGMENTS
 from gemmir.backends.ptx.launch import Layout, layout_of
 from gemmir.backends.ptx.structure import (
     ALIGNMENT_BYTES,
@@ -24,7 +26,7 @@ from gemmir.llvm import LOCK, TargetMachine, binding_for_all
 from gemmir.machine import Machine
 from gemmir.machine.gpu import GpuMachine
 
-TABLE: Table = {**EMITTERS, **GPU}
+TABLE: Table = {**EMITTERS, **GPU, **FRAGMENTS, **COPIES}
 
 STATIC_SHARED_BYTES = 48 * 1024
 """Shared memory that a kernel may declare: CUDA C++ Programming Guide, section on shared memory."""
@@ -86,6 +88,7 @@ def _module(function: func.FuncOp, layout: Layout, sizes: list[int]) -> str:
 
 @cache
 def _target_machine(cpu: str, ptx_version: int) -> TargetMachine:
+    binding_for_all().set_option("gemmir", "--nvptx-short-ptr")
     target = binding_for_all().Target.from_triple("nvptx64-nvidia-cuda")
     return target.create_target_machine(
         cpu=cpu, features=f"+ptx{ptx_version}", opt=3, reloc="default", codemodel="default"

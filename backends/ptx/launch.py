@@ -11,8 +11,11 @@ from xdsl.dialects import func, vector
 from xdsl.ir import Operation
 
 from gemmir.errors import BackendError
-from gemmir.ir.dialect import BLOCKS, CORES, INSIDE_BLOCK, ForallOp, enclosing_ops
+from gemmir.ir.dialect import BLOCKS, CORES, THREADS, WARPS, ForallOp, enclosing_ops
 from gemmir.ir.index import constant_of
+
+LANES = 32
+"""The threads of a warp."""
 
 MAX_THREADS = 1024
 """Threads of one block: CUDA C++ Programming Guide, table of technical specifications."""
@@ -20,9 +23,13 @@ MAX_THREADS = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The loops over blocks and those inside a block, outermost first."""
+    """The loops over blocks, warps and threads, outermost first.
+
+    Where there are loops over warps, those over threads inside them are over the 32 of a warp.
+    """
 
     blocks: tuple[ForallOp, ...]
+    warps: tuple[ForallOp, ...]
     threads: tuple[ForallOp, ...]
 
     @property
@@ -33,6 +40,8 @@ class Layout:
     @property
     def block(self) -> int:
         """How many threads a block has."""
+        if self.warps:
+            return math.prod(map(trips, self.warps)) * LANES
         return math.prod(map(trips, self.threads))
 
 
@@ -56,24 +65,41 @@ def layout_of(function: func.FuncOp) -> Layout:
         raise BackendError(
             "GEM0440", "a loop over cores on a GPU", "tile over=blocks, warps or threads"
         )
-    blocks = tuple(o for o in foralls if o.over.data == BLOCKS)
-    threads = tuple(o for o in foralls if o.over.data in INSIDE_BLOCK)
-    layout = Layout(blocks=blocks, threads=threads)
-    for outer, inner in pairwise(foralls):
-        if outer not in enclosing_ops(inner) or (outer in threads and inner in blocks):
-            raise BackendError(
-                "GEM0440",
-                "the function is not one nest of loops over blocks with one over threads in it",
-                "tile over blocks once, with all of its loops, and fuse the epilogue",
-            )
+    blocks, warps, threads = (
+        tuple(o for o in foralls if o.over.data == over) for over in (BLOCKS, WARPS, THREADS)
+    )
+    layout = Layout(blocks=blocks, warps=warps, threads=threads)
+    nest = (*blocks, *warps, *(() if warps else threads))
+    if any(outer not in enclosing_ops(inner) for outer, inner in pairwise(nest)):
+        raise BackendError(
+            "GEM0440",
+            "the function is not one nest of loops over blocks with one over threads in it",
+            "tile over blocks once, with all of its loops, and fuse the epilogue",
+        )
+    for loop in threads if warps else ():
+        _require_warp(loop, nest)
     if layout.block > MAX_THREADS:
         raise BackendError(
             "GEM0442",
             f"a block of {layout.block} threads, and there are at most {MAX_THREADS}",
             "use larger tiles over threads or smaller ones over blocks",
         )
-    _require_own_stores(function, foralls)
+    _require_own_stores(function, nest)
     return layout
+
+
+def _require_warp(loop: ForallOp, nest: Sequence[ForallOp]) -> None:
+    """Loops over the threads of a warp are inside all over warps, and are 32 together."""
+    around = [o for o in enclosing_ops(loop) if isinstance(o, ForallOp)]
+    inner = [o for o in loop.body.walk() if isinstance(o, ForallOp)]
+    own = [loop, *inner, *(o for o in around if o.over.data == THREADS)]
+    found = math.prod(map(trips, own))
+    if found != LANES or any(o not in around for o in nest):
+        raise BackendError(
+            "GEM0440",
+            f"loops over {found} threads inside those over warps, and a warp has {LANES}",
+            f"tile over threads so that {LANES} of them share the tile of a warp",
+        )
 
 
 def _require_own_stores(function: func.FuncOp, foralls: Sequence[ForallOp]) -> None:

@@ -9,10 +9,14 @@ from xdsl.dialects import func, memref
 from xdsl.dialects.builtin import FixedBitwidthType
 
 from gemmir.backends.llvm.emitter import Emitter, Pointer, Table
-from gemmir.backends.ptx.launch import trips
+from gemmir.backends.ptx.fragments import spread
+from gemmir.backends.ptx.launch import LANES, trips
+from gemmir.backends.ptx.swizzle import swizzled_subview
 from gemmir.errors import BackendError
+from gemmir.ir.attributes import SwizzleAttr
 from gemmir.ir.dialect import (
     BLOCKS,
+    WARPS,
     BarrierOp,
     ForallOp,
     PrefetchOp,
@@ -42,6 +46,9 @@ def shared_bytes(op: memref.AllocaOp) -> int:
     t = memref_type(op.memref)
     element = t.element_type
     assert isinstance(element, FixedBitwidthType)
+    if isinstance(t.layout, SwizzleAttr):
+        panels = -(-t.get_shape()[t.layout.dim.data] // t.layout.width.data)
+        return panels * t.layout.stride.data * element.size
     strides = t.get_strides()
     assert strides is not None
     last = sum((n - 1) * (s or 0) for n, s in zip(t.get_shape(), strides, strict=True))
@@ -61,23 +68,27 @@ def _alloca(e: Emitter, op: memref.AllocaOp) -> None:
 
 
 def _forall(e: Emitter, op: ForallOp) -> None:
-    """One iteration: the unit that runs it reads its number and finds its index."""
+    """One iteration: the unit that runs it reads its number and finds its index.
+
+    Vectors inside a loop over warps belong to the whole warp, and are spread over its threads,
+    unless a loop over the threads is inside that.
+    """
     kind = "ctaid" if op.over.data == BLOCKS else "tid"
     index = _digit(e, kind, trips(op), _inner_trips(op))
     lb, step = constant_of(op.lb), constant_of(op.step)
     assert lb is not None and step is not None
-    e.values[op.body.block.args[0]] = e.text.add(e.text.mul(index, str(step)), str(lb))
+    scaled = e.text.binary("mul", index, str(step))
+    e.values[op.body.block.args[0]] = e.text.binary("add", scaled, str(lb))
+    before = e.spread
+    e.spread = spread if op.over.data == WARPS else None
     e.block(op.body.block)
+    e.spread = before
 
 
 def _inner_trips(op: ForallOp) -> int:
-    """How many units of this kind the loops inside `op` take."""
-    kinds = [
-        o
-        for o in op.body.walk()
-        if isinstance(o, ForallOp) and (o.over.data == BLOCKS) == (op.over.data == BLOCKS)
-    ]
-    return math.prod(map(trips, kinds))
+    """How many units of this kind the loops inside `op` take; a warp has always all its threads."""
+    inner = [o for o in op.body.walk() if isinstance(o, ForallOp) and o.over == op.over]
+    return math.prod(map(trips, inner)) * (LANES if op.over.data == WARPS else 1)
 
 
 def _digit(e: Emitter, kind: str, count: int, weight: int) -> str:
@@ -85,15 +96,10 @@ def _digit(e: Emitter, kind: str, count: int, weight: int) -> str:
     if count == 1:
         return "0"
     text = e.text
-    key = ("number", kind)
-    if key not in text.numbers:
-        intrinsic = f"@llvm.nvvm.read.ptx.sreg.{kind}.x"
-        text.declare(f"i32 {intrinsic}()")
-        text.numbers[key] = text.value(f"call i32 {intrinsic}()")
-    number = text.numbers[key]
-    if weight > 1:
-        number = text.value(f"udiv i32 {number}, {weight}")
-    return text.value(f"zext i32 {text.value(f'urem i32 {number}, {count}')} to i64")
+    intrinsic = f"@llvm.nvvm.read.ptx.sreg.{kind}.x"
+    text.declare(f"i32 {intrinsic}()")
+    number = text.early(f"zext i32 {text.early(f'call i32 {intrinsic}()')} to i64")
+    return text.binary("urem", text.binary("udiv", number, str(weight)), str(count))
 
 
 def _barrier(e: Emitter, op: BarrierOp) -> None:
@@ -123,6 +129,7 @@ GPU: Table = {
     func.ReturnOp.name: _return,
     memref.AllocOp.name: _unsupported,
     memref.AllocaOp.name: _alloca,
+    memref.SubviewOp.name: swizzled_subview,
 }
 
 __all__: Sequence[str] = ["ALIGNMENT_BYTES", "GPU", "shared_buffers", "shared_bytes", "shared_name"]

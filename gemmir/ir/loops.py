@@ -6,7 +6,7 @@ so that later passes can name it after the IR has been printed and parsed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 from xdsl.builder import Builder
@@ -79,6 +79,41 @@ def tiles_overlap(loop: Loop) -> bool:
     """Whether the loop moves its last tile back inside, onto elements of the one before."""
     uses = list(loop.body.block.args[0].uses)
     return bool(uses) and all(isinstance(use.operation, arith.MinSIOp) for use in uses)
+
+
+def carry(
+    loops: Sequence[scf.ForOp], begin: list[SSAValue]
+) -> tuple[list[SSAValue], Callable[[list[SSAValue]], list[SSAValue]]]:
+    """Let `loops`, outermost first, carry values that are `begin` at first, beside what they carry.
+
+    Returns the values at the start of the innermost body, and a function that takes those at its
+    end to those after the outermost loop.
+    """
+    carrying: list[scf.ForOp] = []
+    for loop in loops:
+        region = loop.detach_region(loop.body)
+        block = region.block
+        made = scf.ForOp(loop.lb, loop.ub, loop.step, [*loop.iter_args, *begin], region)
+        begin = [block.insert_arg(v.type, len(block.args)) for v in begin]
+        made.attributes |= loop.attributes
+        Builder(InsertPoint.before(loop)).insert(made)
+        for old, new in zip(loop.results, made.results, strict=False):
+            old.replace_all_uses_with(new)
+        loop.detach()
+        loop.erase()
+        carrying.append(made)
+
+    def finish(end: list[SSAValue]) -> list[SSAValue]:
+        for loop in reversed(carrying):
+            last = loop.body.block.last_op
+            assert last is not None
+            Builder(InsertPoint.before(last)).insert(scf.YieldOp(*last.operands, *end))
+            last.detach()
+            last.erase()
+            end = list(loop.results)[-len(end) :]
+        return end
+
+    return begin, finish
 
 
 def conditional(

@@ -14,6 +14,7 @@ from gemmir.errors import ScheduleError
 from gemmir.gemm import Gemm
 from gemmir.ir.dialect import BLOCKS, CORES, INSIDE_BLOCK, MAPPINGS
 from gemmir.machine import GpuMachine, Machine
+from gemmir.passes.pipeline import Pipeline
 from gemmir.passes.promote import Promote
 from gemmir.passes.tile import Tile
 from gemmir.passes.vectorize import Vectorize
@@ -26,6 +27,10 @@ STATIC_SHARED_BYTES = 48 * 1024
 ADDRESS_REGISTERS = 40
 """Registers of a thread beside its tile: 73 less the 44 of an 8 x 4 tile, as ptxas reports them
 for sm_80, and room for addresses of edges."""
+
+
+FRAGMENT_BYTES = 32
+"""Bytes of each row of A and column of B that one product on tensor cores takes."""
 
 
 @dataclass
@@ -67,6 +72,8 @@ def _follow(walk: _Walk, p: ModulePass) -> None:
         walk.accumulator = (walk.tile["m"], walk.tile["n"])
     elif isinstance(p, Promote):
         _check_capacity(walk, p)
+    elif isinstance(p, Pipeline):
+        _check_stages(walk, p)
     elif isinstance(p, Vectorize):
         _check_vectors(walk, p)
 
@@ -99,6 +106,18 @@ def _check_capacity(walk: _Walk, p: Promote) -> None:
         )
 
 
+def _check_stages(walk: _Walk, p: Pipeline) -> None:
+    held = walk.held_bytes.get("shared", 0)
+    capacity = _capacities(walk.machine).get("shared", 0)
+    if held * p.stages > capacity:
+        raise ScheduleError(
+            "GEM0313",
+            f"pipeline: {p.stages} stages of {held} bytes are {held * p.stages}, and the shared "
+            f"memory of a block of {walk.machine.name} holds {capacity}",
+            f"use {capacity // held} stages" if held * 2 <= capacity else "tile k smaller",
+        )
+
+
 def _check_unit(walk: _Walk, p: Tile) -> None:
     units = (BLOCKS, *INSIDE_BLOCK) if isinstance(walk.machine, GpuMachine) else (CORES,)
     if p.over in MAPPINGS and p.over not in units:
@@ -122,7 +141,7 @@ def _check_vectors(walk: _Walk, p: Vectorize) -> None:
     if walk.accumulator is None:
         return
     if isinstance(walk.machine, GpuMachine):
-        _check_thread_registers(walk, walk.machine, walk.accumulator)
+        _check_thread_registers(walk, walk.machine, walk.accumulator, p.with_)
         return
     rows, columns = walk.accumulator
     vectors = max(-(-columns // p.width), 1)
@@ -138,15 +157,25 @@ def _check_vectors(walk: _Walk, p: Vectorize) -> None:
         )
 
 
-def _check_thread_registers(walk: _Walk, machine: GpuMachine, accumulator: tuple[int, int]) -> None:
-    """Sums, a column and a row of 32-bit registers, beside what addresses take."""
+def _check_thread_registers(
+    walk: _Walk, machine: GpuMachine, accumulator: tuple[int, int], unit: str
+) -> None:
+    """Sums, a column and a row of 32-bit registers, beside what addresses take.
+
+    For tensor cores the tile is that of a warp, and two fragments of 32 bytes of k are held.
+    """
     rows, columns = accumulator
     words = max(walk.item_bytes // 4, 1)
-    needed = (rows * columns + rows + columns) * words + ADDRESS_REGISTERS
+    if unit == "fma":
+        needed = (rows * columns + rows + columns) * words + ADDRESS_REGISTERS
+    else:
+        fragment_bytes = (rows + columns) * FRAGMENT_BYTES
+        held = rows * columns + fragment_bytes // 4
+        needed = -(-held // machine.threads_per_warp) + ADDRESS_REGISTERS
     if needed > machine.registers_per_thread:
         raise ScheduleError(
             "GEM0312",
             f"vectorize: a {rows} x {columns} tile needs about {needed} registers and a thread of "
             f"{machine.name} has {machine.registers_per_thread}",
-            "tile over threads by less",
+            f"tile over {'threads' if unit == 'fma' else 'warps'} by less",
         )

@@ -1,0 +1,65 @@
+"""Addresses in swizzled tiles: which part is the same for a warp, and which each thread finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from xdsl.dialects import memref
+from xdsl.ir import SSAValue
+
+from gemmir.backends.llvm.emitter import Emitter, Pointer
+from gemmir.backends.llvm.memory import subview
+from gemmir.backends.llvm.text import is_literal, scalar_type
+from gemmir.ir.attributes import SWIZZLE_ROWS, SwizzleAttr
+from gemmir.ir.dialect import memref_type
+from gemmir.ir.views import offsets_of, sizes_of
+
+
+def swizzle_of(value: SSAValue) -> SwizzleAttr | None:
+    """The layout of a memref, None where it is not swizzled."""
+    layout = memref_type(value).layout
+    return layout if isinstance(layout, SwizzleAttr) else None
+
+
+def swizzled_subview(e: Emitter, op: memref.SubviewOp) -> None:
+    """A window of a swizzled tile: the same address, and where in the tile it begins."""
+    if swizzle_of(op.source) is None:
+        subview(e, op)
+        return
+    source = e.pointer(op.source)
+    rows, columns = (
+        e.text.add(at, e.extent(offset))
+        for at, offset in zip(source.origin, offsets_of(op), strict=True)
+    )
+    sizes = tuple(e.extent(s) for s in sizes_of(op))
+    e.values[op.result] = Pointer(source.address, sizes, (rows, columns))
+
+
+def swizzled_address(e: Emitter, memory: SSAValue, indices: Sequence[str]) -> str:
+    """The address of element `indices` of a swizzled memref.
+
+    Of the origin of its window only whole periods of the pattern are left out of what is permuted:
+    then that part is the same in every iteration, and is found before the loops.
+    """
+    layout, pointer, text = swizzle_of(memory), e.pointer(memory), e.text
+    assert layout is not None
+    dim, width, chunk = (f.data for f in (layout.dim, layout.width, layout.chunk))
+    begin, slow = pointer.origin[1 - dim], indices[1 - dim]
+    if text.divisor(begin) % SWIZZLE_ROWS:
+        begin, slow = "0", text.add(begin, slow)
+    base, constant = ("0", int(slow)) if is_literal(slow) else text.sums.get(slow, (slow, 0))
+    if constant % SWIZZLE_ROWS:
+        base, constant = slow, 0
+    along = text.binary("add", pointer.origin[dim], indices[dim])
+    place = text.binary("udiv", text.binary("urem", along, str(width)), str(chunk))
+    turn = text.binary("udiv", base, str(layout.rows_alike))
+    exchanged = text.binary("xor", place, text.binary("urem", turn, str(layout.chunks)))
+    panel = text.binary("mul", text.binary("udiv", along, str(width)), str(layout.stride.data))
+    offset = text.binary("mul", base, str(width))
+    offset = text.binary("add", offset, text.binary("mul", exchanged, str(chunk)))
+    offset = text.binary("add", offset, panel)
+    if text.divisor(along) % chunk:
+        offset = text.binary("add", offset, text.binary("urem", along, str(chunk)))
+    scalar = scalar_type(memref_type(memory).element_type)
+    address = text.address(pointer.address, scalar, [(offset, 1), (begin, width)])
+    return text.offset(address, scalar, constant * width)
