@@ -297,8 +297,8 @@ class Gemm:
         For the product it is gamma(depth) * |alpha| |op(A)| |op(B)|, Higham, Accuracy and Stability
         of Numerical Algorithms, 2nd ed., section 3.5; `depth` is the number of roundings on the
         longest path of the reduction, by default k plus one for each operation around it. Each
-        epilogue step magnifies the error by its largest slope and adds its own roundings. Where C is
-        narrower than the sum, it may be rounded before the epilogue and again after it.
+        epilogue step magnifies the error by its largest slope and adds its own roundings. Where C
+        is narrower than the sum, it may be rounded before the epilogue and again after it.
         """
         mixed = self.element is not self.accumulator
         unit = self.accumulator.unit * (TRUNCATION if mixed else 1)

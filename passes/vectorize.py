@@ -179,7 +179,7 @@ def _mma_shape(gemm: GemmOp) -> tuple[int, int, int]:
             "tile over blocks and then over warps, and not over threads",
         )
     for name, value in (("a", gemm.a), ("b", gemm.b)):
-        if not is_shared(value):
+        if extents(gemm.a)[1] != 0 and not is_shared(value):
             raise ScheduleError(
                 "GEM0376",
                 f"vectorize: with=mma reads {name} from shared memory",
@@ -315,6 +315,8 @@ def _multiply(
     gemm: GemmOp, plan: GemmPlan, mma: tuple[int, int, int], begin: list[SSAValue]
 ) -> list[SSAValue]:
     """Sum over all of the slice of k that is in shared memory, past whose end there are zeros."""
+    if plan.k == 0:
+        return begin
     builder = before(gemm)
     element = memref_type(gemm.a).element_type
     tiles: list[SSAValue] = []
@@ -324,7 +326,7 @@ def _multiply(
         sizes = [extent or depth for extent, depth in zip(whole, room, strict=True)]
         tiles.append(subview(builder, value.owner.source, offsets_of(value.owner), sizes))
     a, b = tiles
-    depth = memref_type(a).get_shape()[1]
+    depth = min(memref_type(a).get_shape()[1], memref_type(b).get_shape()[0])
     body = Block(arg_types=[INDEX, *[v.type for v in begin]])
     inner = at_end(body)
     k, total = body.args

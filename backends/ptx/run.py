@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from gemmir.backends.ptx.emulator import Report, emulate
 
 from gemmir.backend import Argument, Artifact
+from gemmir.backends.ptx.emulator import Report, emulate
 
 Array = npt.NDArray[Any]
 

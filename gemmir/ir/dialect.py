@@ -118,8 +118,9 @@ class GemmOp(IRDLOperation):
     """C = alpha * A @ B + beta * C on memrefs m x k, k x n, m x n, or on batches of them.
 
     A and B have the same element type, and C that or the type of the accumulator; the sum is made
-    in the type of the accumulator and rounded once to that of C. Where `first` is given and false, beta is taken as 1: the op then continues a sum that an
-    earlier slice of k has begun. With beta = 0 the old C is not read.
+    in the type of the accumulator and rounded once to that of C. Where `first` is given and false,
+    beta is taken as 1: the op then continues a sum that an earlier slice of k has begun. With
+    beta = 0 the old C is not read.
     """
 
     name = "gemmir.gemm"
@@ -197,8 +198,8 @@ class EpilogueOp(IRDLOperation):
     """Apply an elementwise function to tiles of one shape and store into `output`.
 
     The region has one scalar argument for each input and a last one for the old element of
-    `output`, which is read only if the argument is used, each of the type of its operand. A broadcast operand is a memref with a
-    stride of 0.
+    `output`, which is read only if the argument is used, each of the type of its operand. A
+    broadcast operand is a memref with a stride of 0.
     """
 
     name = "gemmir.epilogue"
@@ -316,8 +317,8 @@ class PackOp(IRDLOperation):
 
     Of panels, the last one that is touched is filled up with zeros to its full width, and nothing
     beyond it is written. A buffer in shared memory is filled up with zeros altogether, and the copy
-    is made by all threads of the block together; where it is `asynchronous` it only begins here, and
-    nobody may touch the buffer before a wait.
+    is made by all threads of the block together; where it is `asynchronous` it only begins here,
+    and nobody may touch the buffer before a wait.
     """
 
     name = "gemmir.pack"
@@ -327,7 +328,8 @@ class PackOp(IRDLOperation):
     asynchronous = opt_prop_def(UnitAttr)
 
     assembly_format: ClassVar[str | None] = (
-        "(`asynchronous` $asynchronous^)? $source `into` $target attr-dict `:` type($source) `into` type($target)"
+        "(`asynchronous` $asynchronous^)? $source `into` $target attr-dict"
+        " `:` type($source) `into` type($target)"
     )
     traits = traits_def(MemoryReadEffect(), MemoryWriteEffect())
 

@@ -1,12 +1,12 @@
 """The `nvgpu` dialect: the tensor cores and asynchronous copies of a GPU, named as in MLIR.
 
-| op                                | level                  | meaning                              |
-|-----------------------------------|------------------------|--------------------------------------|
-| `nvgpu.ldmatrix`                  | vectorized             | a tile of A or B from shared memory  |
-| `nvgpu.mma.sync`                  | vectorized             | acc + lhs @ rhs, by a whole warp     |
-| `nvgpu.device_async_copy`         | vectorized             | begin to copy a few bytes to shared  |
-| `nvgpu.device_async_create_group` | promoted and below     | name what was begun since the last   |
-| `nvgpu.device_async_wait`         | promoted and below     | wait until few groups are under way  |
+| op                                | level              | meaning                              |
+|-----------------------------------|--------------------|--------------------------------------|
+| `nvgpu.ldmatrix`                  | vectorized         | a tile of A or B from shared memory  |
+| `nvgpu.mma.sync`                  | vectorized         | acc + lhs @ rhs, by a whole warp     |
+| `nvgpu.device_async_copy`         | vectorized         | begin to copy a few bytes to shared  |
+| `nvgpu.device_async_create_group` | promoted and below | name what was begun since the last   |
+| `nvgpu.device_async_wait`         | promoted and below | wait until few groups are under way  |
 
 MLIR gives every lane of a warp its part of a tile. Here a value belongs to the whole warp that a
 loop over warps stands for, so that IR says which elements and not which lane: the emitter spreads

@@ -57,9 +57,9 @@ def subview(
 ) -> SSAValue:
     """A window into `source`; with `drop_batch` its first dimension, of size 1, is dropped.
 
-    A window of a swizzled matrix has its layout. One that begins at the origin of a panel layout keeps it, unless `one_panel` says that it
-    is a single panel; one inside a single panel is strided. Raises `ScheduleError` (GEM0310) for
-    any other window into panels.
+    A window of a swizzled matrix has its layout. One that begins at the origin of a panel layout
+    keeps it, unless `one_panel` says that it is a single panel; one inside a single panel is
+    strided. Raises `ScheduleError` (GEM0310) for any other window into panels.
     """
     result = _subview_type(memref_type(source), offsets, sizes, one_panel)
     if drop_batch:

@@ -20,7 +20,8 @@ class GpuMachine:
 
     `ptx_version` is the least PTX ISA that knows the GPU, times ten. `smem_bytes_per_block` is what
     a kernel may opt in to; `fma_f32_per_cycle_per_sm` counts scalar fused multiply-adds outside the
-    tensor cores. `clock_hz` is the boost clock.
+    tensor cores, `mma_dtypes` are the element types that `vectorize{with=mma}` has instructions for
+    there. `clock_hz` is the boost clock.
 
     Raises `ProblemError` GEM0121 where a number is not positive, a block cannot be made of whole
     warps, or a block may have more shared memory than its multiprocessor.
@@ -44,6 +45,7 @@ class GpuMachine:
     l2_bytes: int
     fma_f32_per_cycle_per_sm: int
     fma_f64_per_cycle_per_sm: int
+    mma_dtypes: tuple[str, ...] = ("f16", "bf16")
     dram_bytes_per_second: int
     clock_hz: int
 
@@ -104,6 +106,7 @@ SM_75: Final = GpuMachine(
     l2_bytes=4 * MIB,
     fma_f32_per_cycle_per_sm=64,
     fma_f64_per_cycle_per_sm=2,
+    mma_dtypes=(),
     dram_bytes_per_second=320_000_000_000,
     clock_hz=1_590_000_000,
 )

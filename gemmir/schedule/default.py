@@ -14,8 +14,9 @@ import math as pymath
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from gemmir.errors import ScheduleError
 from gemmir.gemm import Gemm
-from gemmir.machine import CpuMachine, GpuMachine, Machine
+from gemmir.machine import CpuMachine, GpuMachine, Machine, targets
 from gemmir.schedule.default_gpu import gpu_passes
 from gemmir.schedule.schedule import Schedule
 
@@ -110,6 +111,7 @@ def default_text(
     `fuse` and `expand` say whether there is an epilogue and whether it has exponentials, where the
     epilogue of `gemm` does not tell.
     """
+    _require_unit(gemm, machine)
     fuse = bool(gemm.steps) if fuse is None else fuse
     expand = bool(EXPONENTIAL & set(gemm.steps)) if expand is None else expand
     if isinstance(machine, GpuMachine):
@@ -128,6 +130,21 @@ def default_text(
     if expand:
         passes.append("expand-math")
     return "\n".join(passes)
+
+
+def _require_unit(gemm: Gemm, machine: Machine) -> None:
+    """`ScheduleError` GEM0316 where `machine` has no unit that sums products of the type."""
+    own = machine.mma_dtypes if isinstance(machine, GpuMachine) else ()
+    if gemm.element is gemm.accumulator or gemm.dtype in own:
+        return
+    known = [
+        name for name, m in targets() if isinstance(m, GpuMachine) and gemm.dtype in m.mma_dtypes
+    ]
+    raise ScheduleError(
+        "GEM0316",
+        f"{machine.target} has no schedule for products of {gemm.dtype}",
+        f"use dtype f32, or a target of {', '.join(known)}",
+    )
 
 
 def _outer(gemm: Gemm, machine: CpuMachine, threads: int) -> Iterator[str]:

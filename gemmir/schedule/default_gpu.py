@@ -1,6 +1,7 @@
-"""The default schedule for a GPU without its tensor cores: SIMT, tiles in shared memory.
+"""The default schedules for a GPU, with tiles in shared memory.
 
-Blocks, warps and threads each have a tile of C; slices of k of A and B are copied into shared
+With tensor cores a warp has its tile of C as a whole, and slices of k are copied into swizzled
+tiles while those before are multiplied. Without them, in SIMT, blocks, warps and threads each have a tile of C; slices of k of A and B are copied into shared
 memory, where each column of the tile of a block is adjacent. A warp is 4 x 8 threads, and the tile
 of a thread is 32 bytes high and 16 wide: then all 128-bit loads of a warp from shared memory touch
 every bank at most once.
@@ -29,15 +30,82 @@ LOAD_BYTES = 16
 """The widest load of a thread, and the padding between columns that spreads transposed stores."""
 
 
+MMA_WARPS = ((2, 4), (2, 2), (1, 2), (1, 1))
+MMA_TILE = (64, 32)
+"""Warps of a block and the tile of a warp with tensor cores: 128 x 128 for 8 warps, whose sums take
+64 registers of a thread."""
+
+MMA_SHAPE = (16, 8, 16)
+"""m, n and k of one product of 16-bit elements."""
+
+STAGES = 3
+"""Slices of k that are under way at once: two are copied while one is multiplied. With slices of 64
+bytes and blocks of 128 x 128 they fill the 48 KiB that a kernel may declare."""
+
+SWIZZLE_BYTES = (32, 64, 128)
+"""Rows of a swizzled tile."""
+
+ASYNC_COPY_BYTES = 4
+"""The least that an asynchronous copy moves, and so what rows must be a multiple of."""
+
+
 def gpu_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool, expand: bool) -> Iterator[str]:
     """The passes for `gemm` on `machine`, one at a time."""
+    if gemm.dtype in machine.mma_dtypes:
+        yield from _mma_passes(gemm, machine, fuse=fuse)
+    else:
+        yield from _simt_passes(gemm, machine, fuse=fuse)
+    if expand:
+        yield "expand-math"
+
+
+def _mma_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool) -> Iterator[str]:
+    item = gemm.element.item_bytes
+    warp_m = min(MMA_TILE[0], -(-max(gemm.m, 1) // MMA_SHAPE[0]) * MMA_SHAPE[0])
+    warp_n = min(MMA_TILE[1], -(-max(gemm.n, 1) // MMA_SHAPE[1]) * MMA_SHAPE[1])
+    warps_m, warps_n = _warps(gemm, machine, warp_m, warp_n, MMA_WARPS)
+    block_m, block_n = warps_m * warp_m, warps_n * warp_n
+    slice_ = min(SLICE_BYTES // item, -(-gemm.k // MMA_SHAPE[2]) * MMA_SHAPE[2])
+    yield _blocks(gemm, block_m, block_n)
+    yield f"tile{{loops=m,n sizes={warp_m},{warp_n} over=warps}}"
+    yield "promote{operand=c to=registers}"
+    if gemm.k:
+        yield f"tile{{loops=k sizes={slice_}}}"
+        for operand, runs_along_k, across in (
+            ("a", not gemm.trans_a, block_m),
+            ("b", gemm.trans_b, block_n),
+        ):
+            row_bytes = item * (slice_ if runs_along_k else across)
+            swizzle = max((s for s in SWIZZLE_BYTES if s <= row_bytes), default=SWIZZLE_BYTES[0])
+            yield f"promote{{operand={operand} to=shared layout=swizzle:{swizzle}}}"
+        slices = -(-gemm.k // slice_)
+        if slices > 1 and _copies_asynchronously(gemm):
+            yield f"pipeline{{loop=k stages={min(STAGES, slices)} with=cp.async}}"
+    if fuse:
+        yield "fuse-epilogue"
+    yield f"vectorize{{with=mma width={LOAD_BYTES // item}}}"
+    if slice_ >= 2 * MMA_SHAPE[2]:
+        yield f"unroll{{loop=k factor={slice_ // MMA_SHAPE[2]}}}"
+
+
+def _copies_asynchronously(gemm: Gemm) -> bool:
+    """Whether all rows and matrices of A and B begin where an asynchronous copy can."""
+    strides = [s for name in "ab" for s in (gemm.leading(name), gemm.batch_stride(name))]
+    return all(s * gemm.element.item_bytes % ASYNC_COPY_BYTES == 0 for s in strides)
+
+
+def _blocks(gemm: Gemm, block_m: int, block_n: int) -> str:
+    batch = ("batch,", "1,") if gemm.batch is not None else ("", "")
+    return f"tile{{loops={batch[0]}m,n sizes={batch[1]}{block_m},{block_n} over=blocks}}"
+
+
+def _simt_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool) -> Iterator[str]:
     item = gemm.element.item_bytes
     thread_m, thread_n = THREAD_BYTES_M // item, THREAD_BYTES_N // item
     warp_m, warp_n = LANES_M * thread_m, LANES_N * thread_n
-    warps_m, warps_n = _warps(gemm, machine, warp_m, warp_n)
+    warps_m, warps_n = _warps(gemm, machine, warp_m, warp_n, WARPS)
     block_m, block_n = warps_m * warp_m, warps_n * warp_n
-    batch = ("batch,", "1,") if gemm.batch is not None else ("", "")
-    yield f"tile{{loops={batch[0]}m,n sizes={batch[1]}{block_m},{block_n} over=blocks}}"
+    yield _blocks(gemm, block_m, block_n)
     yield f"tile{{loops=m,n sizes={warp_m},{warp_n} over=warps}}"
     yield f"tile{{loops=m,n sizes={thread_m},{thread_n} over=threads}}"
     yield "promote{operand=c to=registers}"
@@ -53,14 +121,18 @@ def gpu_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool, expand: bool) -> 
     yield f"vectorize{{with=fma width={LOAD_BYTES // item}}}"
     if gemm.k >= 2:
         yield f"unroll{{loop=k factor={min(SLICE_BYTES // item, gemm.k)}}}"
-    if expand:
-        yield "expand-math"
 
 
-def _warps(gemm: Gemm, machine: GpuMachine, warp_m: int, warp_n: int) -> tuple[int, int]:
+def _warps(
+    gemm: Gemm,
+    machine: GpuMachine,
+    warp_m: int,
+    warp_n: int,
+    shapes_of_blocks: tuple[tuple[int, int], ...],
+) -> tuple[int, int]:
     """The first shape that gives every multiprocessor a block, no larger than C."""
     most_m, most_n = max(-(-gemm.m // warp_m), 1), max(-(-gemm.n // warp_n), 1)
-    shapes = [(min(m, most_m), min(n, most_n)) for m, n in WARPS]
+    shapes = [(min(m, most_m), min(n, most_n)) for m, n in shapes_of_blocks]
 
     def blocks(shape: tuple[int, int]) -> int:
         return (gemm.batch or 1) * -(-most_m // shape[0]) * -(-most_n // shape[1])

@@ -171,7 +171,9 @@ def with_guarded_buffers(text: str) -> str:
 def memory_for(case: Case) -> dict[str, Array]:
     """Whole numbers from -3 to 3 by operand name, over memory whose gaps hold `GAP`."""
     generator = np.random.default_rng(1)
-    arrays = {o.name: over(o, np.empty(o.span, case.gemm.element.numpy)) for o in case.gemm.operands}
+    arrays = {
+        o.name: over(o, np.empty(o.span, case.gemm.element.numpy)) for o in case.gemm.operands
+    }
     for array in arrays.values():
         array[...] = generator.integers(-3, 4, array.shape)
     if case.nan:
