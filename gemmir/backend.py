@@ -105,15 +105,63 @@ def _access(word: object) -> Access:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Launch:
-    """How a kernel is started on a GPU: blocks of the grid, threads of a block, both along x.
+class KernelLaunch:
+    """How one kernel is started on a GPU: its symbol, blocks of the grid, threads of a block.
 
-    `shared_bytes` is the static shared memory of a block.
+    Blocks and threads are both along x. `shared_bytes` is the static shared memory of a block,
+    which the text declares; `dynamic_shared_bytes` is what the launch adds to it.
     """
 
+    symbol: str
     blocks: int
     threads: int
-    shared_bytes: int
+    shared_bytes: int = 0
+    dynamic_shared_bytes: int = 0
+
+    @property
+    def smem_bytes_per_block(self) -> int:
+        """All shared memory of a block."""
+        return self.shared_bytes + self.dynamic_shared_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"{self.blocks} blocks of {self.threads} threads, "
+            f"{self.smem_bytes_per_block} bytes of shared memory each"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """The kernels of an artifact, which run one after the other on the same arrays.
+
+    Each takes the pointers of all arrays in the order of the signature, and then one to each
+    workspace: global memory that holds nothing before the first kernel, and what one kernel leaves
+    in it for the next. A workspace is aligned to 256 bytes. A kernel without blocks is left out.
+    """
+
+    kernels: tuple[KernelLaunch, ...]
+    workspace_bytes: tuple[int, ...] = ()
+
+    def to_json(self) -> str:
+        """This launch as JSON text."""
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str) -> Launch:
+        """The launch that `to_json` wrote; `ValueError`, `KeyError` or `TypeError` otherwise."""
+        fields = json.loads(text)
+        kernels = [
+            KernelLaunch(
+                symbol=str(entry["symbol"]),
+                blocks=int(entry["blocks"]),
+                threads=int(entry["threads"]),
+                shared_bytes=int(entry["shared_bytes"]),
+                dynamic_shared_bytes=int(entry["dynamic_shared_bytes"]),
+            )
+            for entry in fields["kernels"]
+        ]
+        workspaces = tuple(int(n) for n in fields["workspace_bytes"])
+        return Launch(kernels=tuple(kernels), workspace_bytes=workspaces)
 
 
 @dataclass(frozen=True, kw_only=True)

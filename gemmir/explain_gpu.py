@@ -89,6 +89,15 @@ def _loops(ptx: str) -> Iterator[list[str]]:
                 yield names[places[target] :]
 
 
+def launch_lines(launch: Launch) -> Iterator[str]:
+    """How the kernels are started, one on a line, and the workspaces that they share."""
+    for kernel in launch.kernels:
+        named = f" ({kernel.symbol})" if len(launch.kernels) > 1 else ""
+        yield f"launch     {kernel}{named}"
+    if launch.workspace_bytes:
+        yield f"workspace  {' + '.join(map(str, launch.workspace_bytes))} bytes of global memory"
+
+
 def gpu_lines(found: GpuExplanation, machine: GpuMachine, problem: str) -> Iterator[str]:
     """`found` as lines of text; `problem` is the problem in one line."""
     yield f"problem    {problem}"
@@ -97,11 +106,7 @@ def gpu_lines(found: GpuExplanation, machine: GpuMachine, problem: str) -> Itera
     yield "schedule"
     yield from (f"  {step}" for step in found.steps)
     yield ""
-    launch = found.launch
-    yield (
-        f"launch     {launch.blocks} blocks of {launch.threads} threads, "
-        f"{launch.shared_bytes} bytes of shared memory each"
-    )
+    yield from launch_lines(found.launch)
     if found.loop:
         counts = ", ".join(f"{n} {kind}" for kind, n in found.loop.items())
         yield f"loop       {counts}"

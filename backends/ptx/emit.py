@@ -7,7 +7,7 @@ from functools import cache
 from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp
 
-from gemmir.backend import Artifact, Launch, signature_of
+from gemmir.backend import Artifact, KernelLaunch, Launch, signature_of
 from gemmir.backends.llvm.emit import EMITTERS
 from gemmir.backends.llvm.emitter import Emitter, Pointer, Table
 from gemmir.backends.ptx.copies import COPIES
@@ -54,13 +54,19 @@ def emit(module: ModuleOp, machine: Machine) -> Artifact:
             "tile k, m or n smaller",
         )
     llvm = _module(function, layout, sizes)
+    kernel = KernelLaunch(
+        symbol=signature.symbol,
+        blocks=layout.grid,
+        threads=layout.block,
+        shared_bytes=sum(sizes),
+    )
     return Artifact(
         kind="ptx",
         text=_ptx(llvm, machine),
         signature=signature,
         cpu=machine.llvm_cpu,
         llvm=llvm,
-        launch=Launch(blocks=layout.grid, threads=layout.block, shared_bytes=sum(sizes)),
+        launch=Launch(kernels=(kernel,)),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,14 +18,38 @@ Array = npt.NDArray[Any]
 def run_ptx(artifact: Artifact, text: str, arrays: Sequence[Array]) -> Report | None:
     """Run `text`, launched as `artifact` is, on `arrays`, in place; None where there is no block.
 
-    Raises `PtxFault` (GEM10xx) for what the emulator finds wrong.
+    Workspaces begin as bytes of ones, which are NaNs. Raises `PtxFault` (GEM10xx) for what the
+    emulator finds wrong.
     """
     launch = artifact.launch
     assert launch is not None
-    if launch.blocks == 0:
-        return None
     memory = [_memory(*pair) for pair in zip(artifact.signature.arguments, arrays, strict=True)]
-    return emulate(text, memory, grid=(launch.blocks, 1, 1), block=(launch.threads, 1, 1))
+    memory += [np.full(size, 0xFF, np.uint8) for size in launch.workspace_bytes]
+    only = len(launch.kernels) == 1
+    reports = [
+        emulate(
+            text,
+            memory,
+            grid=(kernel.blocks, 1, 1),
+            block=(kernel.threads, 1, 1),
+            kernel=None if only else kernel.symbol,
+        )
+        for kernel in launch.kernels
+        if kernel.blocks
+    ]
+    return _together(reports) if reports else None
+
+
+def _together(reports: Sequence[Report]) -> Report:
+    """What several kernels did, as if they were one."""
+    instructions: Counter[str] = Counter()
+    for report in reports:
+        instructions.update(report.instructions)
+    return Report(
+        instructions=dict(instructions),
+        shared=tuple(access for report in reports for access in report.shared),
+        global_=tuple(access for report in reports for access in report.global_),
+    )
 
 
 def _memory(argument: Argument, array: Array) -> Array:

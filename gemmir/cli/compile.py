@@ -222,6 +222,8 @@ def _lowering(lowered: Lowered) -> dict[str, Any]:
 
 
 def _print_summary(summary: Mapping[str, Any]) -> None:
+    from gemmir.backend import KernelLaunch
+
     arguments = ", ".join(
         f"{a['name']}: {'x'.join(map(str, (*a['shape'], a['dtype'])))}"
         for a in summary["arguments"]
@@ -234,11 +236,8 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
     ]
     put_table("", ["stage", "level", " lines", " ms", "pass"], rows)
     if "launch" in summary:
-        launch = summary["launch"]
-        put(
-            f"launch: {launch['blocks']} blocks of {launch['threads']} threads, "
-            f"{launch['shared_bytes']} bytes of shared memory each\n"
-        )
+        for kernel in summary["launch"]["kernels"]:
+            put(f"launch: {KernelLaunch(**kernel)}\n")
         return
     cache = summary["cache"]
     place = f"in {cache['folder']}" if cache["folder"] else "not kept"
