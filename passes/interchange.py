@@ -5,6 +5,14 @@
             gemmir.gemm                            gemmir.gemm
 
 Only a perfect nest can be reordered: a copy or a size computed between two loops ends it.
+
+Loops over the blocks of a GPU are numbered with the innermost fastest, so that their order says
+which blocks run at the same time and share what is in the L2 cache. With `group` the blocks go
+through the first dimension a few tiles at a time, and through all of the second for each of those:
+
+    0 2 4 6 8        order=m,n group=2 of 3 x 5 tiles, m downwards: 4 blocks in a row read 2 tiles
+    1 3 5 7 9        of A and 2 of B, where row by row they would read 1 and 4
+    a b c d e
 """
 
 from __future__ import annotations
@@ -12,14 +20,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects import builtin
+from xdsl.dialects import arith, builtin
 from xdsl.dialects.builtin import StringAttr
+from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
-from gemmir.ir.dialect import ForallOp, GemmOp, enclosing_ops
-from gemmir.ir.loops import DIMENSION, Loop, dimension_of, require_gemms, tiles_overlap
+from gemmir.ir.dialect import BLOCKS, ForallOp, GemmOp, enclosing_ops
+from gemmir.ir.index import Extent, as_index, before, constant_of
+from gemmir.ir.loops import (
+    DIMENSION,
+    Loop,
+    dimension_of,
+    open_loop,
+    require_gemms,
+    tiles_overlap,
+)
 
 
 def plan(gemm: GemmOp, order: Sequence[str]) -> list[Loop]:
@@ -34,8 +52,11 @@ def plan(gemm: GemmOp, order: Sequence[str]) -> list[Loop]:
             f"name the innermost loops, as in order={','.join(names) or 'n,m'}",
         )
     loops = nest[: len(order)][::-1]
-    if any(isinstance(loop, ForallOp) for loop in loops):
-        raise ScheduleError("GEM0341", "interchange: a loop over cores stays where it is")
+    units = {loop.over.data for loop in loops if isinstance(loop, ForallOp)}
+    if units and not _are_blocks(loops):
+        raise ScheduleError(
+            "GEM0341", f"interchange: a loop over {' and '.join(units)} stays where it is"
+        )
     if "k" in order and any(tiles_overlap(loop) for loop in loops):
         raise ScheduleError(
             "GEM0342",
@@ -55,6 +76,10 @@ def _perfect_nest(gemm: GemmOp) -> list[Loop]:
     return nest
 
 
+def _are_blocks(loops: Sequence[Loop]) -> bool:
+    return all(isinstance(loop, ForallOp) and loop.over.data == BLOCKS for loop in loops)
+
+
 def interchange(loops: Sequence[Loop], order: Sequence[str]) -> None:
     """Give the nest `loops`, outermost first, the dimensions of `order`."""
     headers = {dimension_of(loop): (loop, tuple(loop.operands[:3])) for loop in loops}
@@ -70,14 +95,100 @@ def interchange(loops: Sequence[Loop], order: Sequence[str]) -> None:
         variables[loop].name_hint = hints[name]
 
 
+@dataclass(frozen=True, kw_only=True)
+class GroupPlan:
+    """Two loops over blocks, the one to go through in groups first, and how many tiles each has."""
+
+    loops: tuple[Loop, Loop]
+    group: int
+    tiles: tuple[int, int]
+
+
+def plan_group(loops: Sequence[Loop], order: Sequence[str], group: int) -> GroupPlan:
+    """Decide the grouping in `order`; `ScheduleError` (GEM0343, GEM0344) if there is none."""
+    if len(loops) != 2 or not _are_blocks(loops):
+        raise ScheduleError(
+            "GEM0343",
+            f"interchange: group={group} numbers the tiles of two loops over blocks",
+            "put it behind tile{loops=m,n … over=blocks}, with an order of two",
+        )
+    if group < 2:
+        raise ScheduleError(
+            "GEM0344",
+            f"interchange: groups of {group} tiles leave the order as it is",
+            "use 2 or more, or leave group out",
+        )
+    tiles = {dimension_of(loop): _trips(loop) for loop in loops}
+    return GroupPlan(
+        loops=(loops[0], loops[1]), group=group, tiles=(tiles[order[0]], tiles[order[1]])
+    )
+
+
+def _trips(loop: Loop) -> int:
+    ub, step = constant_of(loop.ub), constant_of(loop.step)
+    assert ub is not None and step is not None
+    return -(-ub // step)
+
+
+def rasterize(plan: GroupPlan) -> None:
+    """Make one loop over the numbers of the blocks, and find from them the tiles they work on.
+
+    The loops stand in their order already; without tiles they stay.
+    """
+    outer, inner = plan.loops
+    rows, columns = plan.tiles
+    if rows * columns == 0:
+        return
+    bounds = (as_index(outer, 0), as_index(outer, rows * columns), as_index(outer, 1))
+    dimensions = f"{dimension_of(outer)},{dimension_of(inner)}"
+    number, builder = open_loop(before(outer), dimensions, bounds, BLOCKS)
+    number.name_hint = "block"
+    for loop, tile in zip(plan.loops, _tiles(builder, plan, number), strict=True):
+        variable = loop.body.block.args[0]
+        offset = builder.insert(arith.MuliOp(tile, loop.step)).result
+        offset.name_hint = variable.name_hint
+        variable.replace_all_uses_with(offset)
+    for op in list(inner.body.block.ops)[:-1]:
+        op.detach()
+        builder.insert(op)
+    outer.detach()
+    outer.erase()
+
+
+def _tiles(builder: Builder, plan: GroupPlan, number: SSAValue) -> tuple[SSAValue, SSAValue]:
+    """The tile along each of the two dimensions that the block `number` works on."""
+    outer = plan.loops[0]
+    rows, columns = plan.tiles
+    in_group = as_index(outer, plan.group * columns)
+    turn = builder.insert(arith.DivUIOp(number, in_group)).result
+    rest = builder.insert(arith.RemUIOp(number, in_group)).result
+    first = builder.insert(arith.MuliOp(turn, as_index(outer, plan.group))).result
+    size: Extent = plan.group
+    if rows % plan.group:
+        left = builder.insert(arith.SubiOp(as_index(outer, rows), first)).result
+        size = builder.insert(arith.MinSIOp(as_index(outer, plan.group), left)).result
+    height = as_index(outer, size)
+    down = builder.insert(arith.RemUIOp(rest, height)).result
+    across = builder.insert(arith.DivUIOp(rest, height)).result
+    return builder.insert(arith.AddiOp(first, down)).result, across
+
+
 @dataclass(frozen=True)
 class Interchange(ModulePass):
-    """Reorder the innermost loops to `order`, outermost first."""
+    """Reorder the innermost loops to `order`, outermost first.
+
+    `group` numbers the blocks of two loops so that they go through the first in groups.
+    """
 
     name = "gemmir-interchange"
 
     order: tuple[str, ...]
+    group: int | None = None
 
     def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
         for gemm in require_gemms("interchange", op):
-            interchange(plan(gemm, self.order), self.order)
+            loops = plan(gemm, self.order)
+            groups = None if self.group is None else plan_group(loops, self.order, self.group)
+            interchange(loops, self.order)
+            if groups is not None:
+                rasterize(groups)

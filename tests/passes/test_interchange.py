@@ -1,18 +1,26 @@
 """interchange: the loops directly around a GEMM in another order."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Final
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from xdsl.dialects import scf
 from xdsl.dialects.builtin import ModuleOp
+from xdsl.ir import SSAValue
 
 from gemmir.errors import ScheduleError
 from gemmir.gemm import Gemm
+from gemmir.ir.build import build
 from gemmir.ir.context import make_context, parse_module
+from gemmir.ir.dialect import ForallOp
 from gemmir.ir.index import constant_of
 from gemmir.ir.loops import dimension_of
+from gemmir.lowering import run_passes
 from gemmir.passes.interchange import Interchange
+from gemmir.schedule import Schedule
 
 After = Callable[[Gemm, str], ModuleOp]
 
@@ -20,9 +28,12 @@ SMALL = Gemm(m=7, n=9, k=5, alpha=2, beta=3)
 TILES = "tile{loops=m,n,k sizes=3,4,2}"
 
 
+BLOCKS = "tile{loops=m,n sizes=3,2 over=blocks}"
+
+
 def nest(module: ModuleOp) -> list[tuple[str | None, int | None, int | None]]:
     """Dimension, end and step of every loop, outermost first."""
-    loops = [op for op in module.walk() if isinstance(op, scf.ForOp)]
+    loops = [op for op in module.walk() if isinstance(op, scf.ForOp | ForallOp)]
     return [(dimension_of(o), constant_of(o.ub), constant_of(o.step)) for o in loops]
 
 
@@ -56,6 +67,74 @@ def test_later_passes_follow_the_new_order(after: After) -> None:
     after(SMALL, f"{TILES},interchange{{order=k,n,m}},{steps}")
 
 
+def test_loops_over_blocks_change_places(after: After) -> None:
+    module = after(SMALL, f"{BLOCKS},interchange{{order=n,m}}")
+    assert nest(module) == [("n", 9, 2), ("m", 7, 3)]
+
+
+def tiles(gemm: Gemm, order: str) -> list[tuple[int, int]]:
+    """Row and column of the tile of each block, in the order of the blocks."""
+    module = build(gemm)
+    run_passes(module, Schedule.parse(f"{BLOCKS},interchange{{{order}}}"))
+    (loop,) = [op for op in module.walk() if isinstance(op, ForallOp)]
+    number = loop.body.block.args[0]
+    seen: list[tuple[int, int]] = []
+    for block in range(constant_of(loop.ub) or 0):
+        values = {number: block}
+
+        def value(of: SSAValue, values: dict[SSAValue, int] = values) -> int:
+            known = constant_of(of)
+            return values[of] if known is None else known
+
+        for op in loop.body.block.ops:
+            if op.name in COMPUTE:
+                values[op.results[0]] = COMPUTE[op.name](*map(value, op.operands))
+        at = {of.name_hint: found for of, found in values.items()}
+        seen.append((at["i"] // 3, at["j"] // 2))
+    return seen
+
+
+COMPUTE: Final[Mapping[str, Callable[[int, int], int]]] = {
+    "arith.addi": lambda x, y: x + y,
+    "arith.subi": lambda x, y: x - y,
+    "arith.muli": lambda x, y: x * y,
+    "arith.minsi": lambda x, y: min(x, y),
+    "arith.divui": lambda x, y: x // y,
+    "arith.remui": lambda x, y: x % y,
+}
+
+
+def test_groups_go_down_a_few_tiles_and_then_across() -> None:
+    gemm = Gemm(m=8, n=7, k=5)
+    assert tiles(gemm, "order=m,n group=2") == [
+        *((0, 0), (1, 0), (0, 1), (1, 1), (0, 2), (1, 2), (0, 3), (1, 3)),
+        *((2, 0), (2, 1), (2, 2), (2, 3)),
+    ]
+    assert tiles(gemm, "order=n,m group=2")[:4] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
+@given(m=st.integers(1, 40), n=st.integers(1, 30), group=st.integers(2, 9))
+def test_every_tile_has_one_block(m: int, n: int, group: int) -> None:
+    for order in ("m,n", "n,m"):
+        found = tiles(Gemm(m=m, n=n, k=1), f"order={order} group={group}")
+        rows, columns = -(-m // 3), -(-n // 2)
+        assert sorted(found) == list(itertools.product(range(rows), range(columns)))
+
+
+@given(m=st.integers(0, 20), n=st.integers(0, 12), group=st.integers(2, 5))
+def test_groups_keep_the_meaning(after: After, m: int, n: int, group: int) -> None:
+    steps = "tile{loops=m,n sizes=2,1 over=threads},promote{operand=c to=registers}"
+    gemm = Gemm(m=m, n=n, k=3, beta=2)
+    after(gemm, f"{BLOCKS},interchange{{order=m,n group={group}}},{steps}")
+
+
+def test_groups_of_a_batch_are_inside_its_matrices(after: After) -> None:
+    gemm = Gemm(m=7, n=9, k=2, batch=3)
+    blocks = "tile{loops=batch,m,n sizes=1,3,2 over=blocks}"
+    module = after(gemm, f"{blocks},interchange{{order=m,n group=2}}")
+    assert nest(module) == [("batch", 3, 1), ("m,n", 15, 1)]
+
+
 @pytest.mark.parametrize(
     ("gemm", "schedule", "code", "words"),
     [
@@ -82,6 +161,20 @@ def test_later_passes_follow_the_new_order(after: After) -> None:
             "GEM0341",
             "a loop over cores stays where it is",
         ),
+        (
+            SMALL,
+            f"{BLOCKS},tile{{loops=m,n sizes=1,1 over=threads}},interchange{{order=n,m}}",
+            "GEM0341",
+            "a loop over threads stays where it is",
+        ),
+        (SMALL, f"{TILES},interchange{{order=n,k group=2}}", "GEM0343", "of two loops over blocks"),
+        (
+            Gemm(m=7, n=9, k=2, batch=3),
+            "tile{loops=batch,m,n sizes=1,3,2 over=blocks},interchange{order=m,n,batch group=2}",
+            "GEM0343",
+            "an order of two",
+        ),
+        (SMALL, f"{BLOCKS},interchange{{order=m,n group=1}}", "GEM0344", "use 2 or more"),
     ],
 )
 def test_errors(after: After, gemm: Gemm, schedule: str, code: str, words: str) -> None:
