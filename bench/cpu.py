@@ -40,7 +40,7 @@ from suites import SUITES, Case, Verdict, ratio, shape
 
 from gemmir.cache import source_fingerprint
 from gemmir.cli.output import note, put_table
-from gemmir.gemm import DTYPES
+from gemmir.dtypes import ELEMENTS
 from gemmir.llvm import versions
 from gemmir.machine.host import host_cpu
 
@@ -51,6 +51,9 @@ GIVEN: Final = "given"
 
 BAR_MISSED: Final = 1
 WRONG_RESULT: Final = 3
+
+DTYPES: Final = tuple(e.name for e in ELEMENTS.values() if e.accumulator == e.name)
+"""The element types that a CPU multiplies and adds in: those of the problems of `--shape`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import ml_dtypes
 import numpy as np
@@ -36,7 +36,7 @@ class ElementType:
 
 
 def _element(name: str, numpy: type[Any], accumulator: str) -> ElementType:
-    limits: Any = ml_dtypes.finfo(numpy)
+    limits = cast("Any", ml_dtypes.finfo(numpy))
     return ElementType(
         name=name,
         numpy=np.dtype(numpy),

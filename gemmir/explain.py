@@ -22,6 +22,7 @@ from gemmir.passes.expand_math import ExpandMath
 from gemmir.passes.fuse_epilogue import FuseEpilogue
 from gemmir.passes.interchange import Interchange
 from gemmir.passes.parallelize import Parallelize
+from gemmir.passes.pipeline import Pipeline
 from gemmir.passes.promote import Promote
 from gemmir.passes.tile import Tile
 from gemmir.passes.unroll import Unroll
@@ -302,6 +303,11 @@ def _(p: Vectorize, walk: _Walk) -> str:
 @meaning.register
 def _(p: Unroll, walk: _Walk) -> str:
     return f"{p.factor} steps of {p.loop} an iteration; each sum keeps its order"
+
+
+@meaning.register
+def _(p: Pipeline, walk: _Walk) -> str:
+    return f"{p.stages - 1} slices of {p.loop} are copied while one is multiplied, by {p.with_}"
 
 
 @meaning.register

@@ -82,7 +82,7 @@ def plan(module: builtin.ModuleOp, loop: str, stages: int, with_: str) -> list[P
         raise ScheduleError(
             "GEM0394",
             f"pipeline: no loop over {loop} copies slices of k into shared memory",
-            "put promote{operand=a to=shared …} behind tile{loops=k …}, and then pipeline{loop=k …}",
+            "use tile{loops=k …}, then promote{operand=a to=shared …}, then pipeline{loop=k …}",
         )
     return [_plan_loop(op, stages) for op in found]
 

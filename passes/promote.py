@@ -381,7 +381,8 @@ class Promote(ModulePass):
     """Promote `operand` (a, b or c) `to` a memory space.
 
     a and b go to a cache level or to the shared memory of a block with `layout=panel:WIDTH`, to
-    shared memory also with `layout=swizzle:BYTES`; c goes to registers, and `prefetch=true` asks for its tile before the sum begins.
+    shared memory also with `layout=swizzle:BYTES`; c goes to registers, and `prefetch=true` asks
+    for its tile before the sum begins.
     """
 
     name = "gemmir-promote"

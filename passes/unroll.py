@@ -46,7 +46,8 @@ def plan(module: builtin.ModuleOp, loop: str, factor: int) -> list[scf.ForOp]:
     if None not in extents and longest < factor:
         raise ScheduleError(
             "GEM0380",
-            f"unroll: factor={factor} of a loop over {loop} of {longest} iterations repeats nothing",
+            f"unroll: factor={factor} of a loop over {loop} of {longest} iterations "
+            "repeats nothing",
             f"use 2 to {longest}" if longest > 1 else "leave unroll out",
         )
     return found

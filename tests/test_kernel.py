@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gemmir.backend import Access, Argument, ElementType, Loaded, Signature
+from gemmir.backend import Access, Argument, Loaded, Signature
 from gemmir.errors import CallError
 from gemmir.kernel import AllocationError, Array, Kernel
 
@@ -26,7 +26,7 @@ def argument(
     access: Access = "read",
     shape: tuple[int, ...] = SHAPE,
     strides: tuple[int, ...] = (4, 1),
-    dtype: ElementType = "f32",
+    dtype: str = "f32",
 ) -> Argument:
     return Argument(name=name, dtype=dtype, shape=shape, strides=strides, access=access)
 

@@ -19,6 +19,7 @@ EXAMPLES: Final = {
     "fuse-epilogue": "fuse-epilogue",
     "interchange": "interchange{order=n,k,m}",
     "parallelize": "parallelize{loop=m over=cores}",
+    "pipeline": "pipeline{loop=k stages=3 with=cp.async}",
     "promote": "promote{operand=b to=l3 layout=panel:16}",
     "tile": "tile{loops=m,n sizes=64,64}",
     "unroll": "unroll{loop=k factor=4}",

@@ -32,7 +32,11 @@ def _ldmatrix(frame: Frame, op: LdMatrixOp) -> Step:
     made = op.result.type
     assert isinstance(made, VectorType)
     shape = made.get_shape()
-    return lambda source, *indices: (source.read(indices, shape),)
+
+    def step(source: View, *indices: int) -> tuple[Array]:
+        return (source.read(indices, shape),)
+
+    return step
 
 
 def _mma_sync(frame: Frame, op: MmaSyncOp) -> Step:

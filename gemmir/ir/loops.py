@@ -110,7 +110,7 @@ def carry(
             Builder(InsertPoint.before(last)).insert(scf.YieldOp(*last.operands, *end))
             last.detach()
             last.erase()
-            end = list(loop.results)[-len(end) :]
+            end = [*loop.results[-len(end) :]]
         return end
 
     return begin, finish

@@ -21,7 +21,6 @@ from typing import ClassVar, cast
 from xdsl.dialects.builtin import (
     AnyFloat,
     ArrayAttr,
-    FixedBitwidthType,
     IndexType,
     IntegerAttr,
     MemRefType,
@@ -94,7 +93,7 @@ class LdMatrixOp(IRDLOperation):
 
     def verify_(self) -> None:
         _require_matrices(self.name, self.result)
-        made = cast("VectorType[Attribute]", self.result.type)
+        made = self.result.type
         source = memref_type(self.source)
         if self.fragment.data not in ("a", "b"):
             raise VerifyException(f"{self.name}: fragment {self.fragment.data!r} is not a or b")
@@ -218,7 +217,7 @@ class AsyncCopyOp(IRDLOperation):
         if not is_shared(self.target):
             raise VerifyException(f"{self.name}: {target} is not in shared memory")
         element = source.element_type
-        if element != target.element_type or not isinstance(element, FixedBitwidthType):
+        if element != target.element_type:
             raise VerifyException(f"{self.name}: {source} to {target}")
         moved = self.elements.value.data * element.size
         if moved not in ASYNC_COPY_BYTES:

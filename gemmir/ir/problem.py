@@ -11,7 +11,13 @@ from xdsl.utils.exceptions import VerifyException
 from gemmir.errors import ParseError
 from gemmir.gemm import Gemm
 from gemmir.ir.build import packed_strides
-from gemmir.ir.dialect import EpilogueOp, GemmOp, memref_type, static_strides
+from gemmir.ir.dialect import (
+    EpilogueOp,
+    GemmOp,
+    accumulator_type,
+    memref_type,
+    static_strides,
+)
 
 
 def problem_of(module: ModuleOp) -> Gemm:
@@ -30,12 +36,13 @@ def problem_of(module: ModuleOp) -> Gemm:
     (op,) = products
     a, b, c = (_stored(op, value) for value in (op.a, op.b, op.c))
     *batch, m, k = memref_type(op.a).get_shape()
+    element, out = (memref_type(v).element_type for v in (op.a, op.c))
     return Gemm(
         m=m,
         n=memref_type(op.b).get_shape()[-1],
         k=k,
-        dtype=str(memref_type(op.a).element_type),
-        out=str(memref_type(op.c).element_type),
+        dtype=str(element),
+        out=None if out == accumulator_type(element) else str(out),
         alpha=op.alpha.value.data,
         beta=op.beta.value.data,
         trans_a=a.transposed,

@@ -1,10 +1,11 @@
 """The default schedules for a GPU, with tiles in shared memory.
 
 With tensor cores a warp has its tile of C as a whole, and slices of k are copied into swizzled
-tiles while those before are multiplied. Without them, in SIMT, blocks, warps and threads each have a tile of C; slices of k of A and B are copied into shared
-memory, where each column of the tile of a block is adjacent. A warp is 4 x 8 threads, and the tile
-of a thread is 32 bytes high and 16 wide: then all 128-bit loads of a warp from shared memory touch
-every bank at most once.
+tiles while those before are multiplied. Without them, in SIMT, blocks, warps and threads each have
+a tile of C; slices of k of A and B are copied into shared memory, where each column of the tile of
+a block is adjacent. A warp is 4 x 8 threads, and the tile of a thread is 32 bytes high and 16 wide:
+then all 128-bit loads of a warp from shared memory touch every bank at most once. Where C is too
+small to fill a warp so, threads are numbered through the block instead.
 """
 
 from __future__ import annotations
@@ -106,7 +107,8 @@ def _simt_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool) -> Iterator[str
     warps_m, warps_n = _warps(gemm, machine, warp_m, warp_n, WARPS)
     block_m, block_n = warps_m * warp_m, warps_n * warp_n
     yield _blocks(gemm, block_m, block_n)
-    yield f"tile{{loops=m,n sizes={warp_m},{warp_n} over=warps}}"
+    if gemm.m > warp_m - thread_m and gemm.n > warp_n - thread_n:
+        yield f"tile{{loops=m,n sizes={warp_m},{warp_n} over=warps}}"
     yield f"tile{{loops=m,n sizes={thread_m},{thread_n} over=threads}}"
     yield "promote{operand=c to=registers}"
     if gemm.k:

@@ -38,6 +38,7 @@ class _Walk:
     """The problem as the passes so far have cut it."""
 
     machine: Machine
+    dtype: str
     item_bytes: int
     tile: dict[str, int]
     block: dict[str, int] = field(default_factory=dict[str, int])
@@ -54,6 +55,7 @@ def check_fits(schedule: Schedule, gemm: Gemm, machine: Machine) -> None:
     """
     walk = _Walk(
         machine=machine,
+        dtype=gemm.dtype,
         item_bytes=gemm.element.item_bytes,
         tile={"m": gemm.m, "n": gemm.n, "k": gemm.k, "batch": gemm.batch or 1},
     )
@@ -128,7 +130,20 @@ def _check_unit(walk: _Walk, p: Tile) -> None:
         )
 
 
+def _check_tensor_cores(walk: _Walk) -> None:
+    known = walk.machine.mma_dtypes if isinstance(walk.machine, GpuMachine) else ()
+    if walk.dtype not in known:
+        raise ScheduleError(
+            "GEM0318",
+            f"vectorize: with=mma multiplies {walk.dtype}, and {walk.machine.target} has "
+            + (f"tensor cores for {', '.join(known)}" if known else "no tensor cores"),
+            "use with=fma" + (f", or a dtype of {', '.join(known)}" if known else ""),
+        )
+
+
 def _check_vectors(walk: _Walk, p: Vectorize) -> None:
+    if p.with_ == "mma":
+        _check_tensor_cores(walk)
     vector_bytes = LOAD_BYTES if isinstance(walk.machine, GpuMachine) else walk.machine.vector_bytes
     lanes = vector_bytes // walk.item_bytes
     if p.with_ == "fma" and (p.width < 1 or p.width > lanes or p.width & (p.width - 1)):

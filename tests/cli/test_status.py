@@ -29,7 +29,7 @@ def test_done(cli: Cli) -> None:
     ("arguments", "error", "hint"),
     [
         (("compile", "--m", "-5", "--n", "9", "--k", "4"), "GEM0102: m=-5 is negative", "sizes"),
-        (("compile", *SMALL, "--dtype", "f16"), "GEM0103: dtype 'f16' is not", "use f32 or f64"),
+        (("compile", *SMALL, "--dtype", "f24"), "GEM0103: dtype 'f24' is not", "use f32 or f64"),
         (("compile", *SMALL, "--epilogue", "tanh"), "GEM0106: epilogue step 'tanh'", "join any of"),
         (("compile", *SMALL, "--lda", "3"), "GEM0108: lda=3 is less than", "use at least 4"),
         (("compile", "no.mlir"), "GEM0211: no.mlir cannot be read: No such file", ""),
@@ -219,7 +219,7 @@ def test_help_and_version(cli: Cli) -> None:
 def test_status_of_the_process(shell: Cli) -> None:
     sizes = "--m 5 --n 9 --k 4"
     assert shell("gemmir --version").status == 0
-    assert shell(f"gemmir compile {sizes} --dtype f16").status == 1
+    assert shell(f"gemmir compile {sizes} --dtype f24").status == 1
     assert shell("gemmir compile").status == 2
     assert shell(f"gemmir compile {sizes} --target tpu").status == 4
     assert shell(f"gemmir compile {sizes} --schedule nosuch").status == 5

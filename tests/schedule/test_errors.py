@@ -219,8 +219,8 @@ WRONG = (
         "tile m by 6, or promote with panel:4",
     ),
     Wrong("GEM0380", MATRIX, f"{TILES}{SUM}{VECTOR},unroll{{loop=k factor=1}}", "factor=1", "2 or"),
-    Wrong("GEM0380", MATRIX, f"{TILES}{SUM}{VECTOR},unroll{{loop=k factor=9}}", "to 8", "2 to 8"),
-    Wrong("GEM0380", NARROW, f"{SUM}{VECTOR},unroll{{loop=k factor=2}}", "to 1", "leave unroll"),
+    Wrong("GEM0380", MATRIX, f"{TILES}{SUM}{VECTOR},unroll{{loop=k factor=9}}", "of 8", "2 to 8"),
+    Wrong("GEM0380", NARROW, f"{SUM}{VECTOR},unroll{{loop=k factor=2}}", "of 1", "leave unroll"),
     Wrong(
         "GEM0381", MATRIX, f"{TILES}unroll{{loop=k factor=2}}", "no innermost", "after vectorize"
     ),
