@@ -26,7 +26,7 @@ from xdsl.passes import ModulePass
 from xdsl.utils.arg_spec import ArgSpec
 
 from gemmir.errors import ScheduleError
-from gemmir.ir.attributes import SWIZZLE_ROWS, SwizzleAttr
+from gemmir.ir.attributes import SWIZZLE_ROWS, PanelAttr, SwizzleAttr
 from gemmir.ir.dialect import BarrierOp, PackOp, is_shared, memref_type, static_strides
 from gemmir.ir.index import Extent, as_index, before, constant_of, equals
 from gemmir.ir.loops import carry, conditional, dimension_of, require_gemms
@@ -116,6 +116,8 @@ def _plan_buffer(buffer: SSAValue, stages: int) -> Buffer:
     if isinstance(of.layout, SwizzleAttr):
         slow = 1 - of.layout.dim.data
         assert of.get_shape()[slow] % SWIZZLE_ROWS == 0
+    elif isinstance(of.layout, PanelAttr):
+        slow = 1 - of.layout.dim.data
     else:
         slow = 1 - static_strides(of).index(1)
     return Buffer(alloca=buffer.owner, slow=slow, stages=stages)
@@ -168,8 +170,12 @@ def _widened(buffer: Buffer) -> SSAValue:
     """A buffer of all stages beside the one of a single slice."""
     of = memref_type(buffer.alloca.memref)
     shape, layout = list(of.get_shape()), of.layout
-    shape[buffer.slow] *= buffer.stages
-    if isinstance(layout, SwizzleAttr):
+    more = (buffer.stages - 1) * shape[buffer.slow]
+    shape[buffer.slow] += more
+    if isinstance(layout, PanelAttr):
+        dim, width, stride = (f.data for f in (layout.dim, layout.width, layout.stride))
+        layout = PanelAttr(dim, width, stride + more * width)
+    elif isinstance(layout, SwizzleAttr):
         dim, width, chunk = (f.data for f in (layout.dim, layout.width, layout.chunk))
         layout = SwizzleAttr(dim, width, layout.stride.data * buffer.stages, chunk)
     made = MemRefType(of.element_type, shape, layout, of.memory_space)

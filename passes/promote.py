@@ -23,6 +23,7 @@ exchanged so that a column of chunks touches all banks.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from xdsl.builder import Builder
@@ -68,6 +69,9 @@ from gemmir.ir.views import chain, extents, subview, total_offsets
 
 PAGE_BYTES = 4096
 """Packed buffers begin on a page, so that a panel touches as few pages as it can."""
+
+PANEL_GAP_BYTES = 16
+"""What lies between two panels in shared memory: as much as the widest load takes."""
 
 CACHES = (Space.L1, Space.L2, Space.L3)
 
@@ -158,7 +162,7 @@ class SharePlan:
     loops: tuple[ForallOp, ...]
     rows: int
     depth: int
-    layout: StridedLayoutAttr | SwizzleAttr
+    layout: StridedLayoutAttr | PanelAttr | SwizzleAttr
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -188,17 +192,38 @@ def plan_share(gemm: GemmOp, operand: str, layout: str | None) -> SharePlan:
     loops = tuple(o for o in inside if dimension_of(o) == "mn"[dim])
     assert depth is not None
     rows = tile + sum(_last(o) for o in loops)
-    if kind == "panel" and amount < rows:
+    size = rows, max(depth, 1)
+    if kind == "swizzle":
+        return _swizzle_plan(value, dim, loops, size, amount)
+    if amount < rows:
+        return _panels_plan(value, dim, loops, size, amount)
+    columns = StridedLayoutAttr((1, amount) if dim == 0 else (amount, 1), 0)
+    return SharePlan(dim=dim, loops=loops, rows=rows, depth=size[1], layout=columns)
+
+
+def _panels_plan(
+    value: SSAValue, dim: int, loops: tuple[ForallOp, ...], size: tuple[int, int], width: int
+) -> SharePlan:
+    """Several panels, 128 bits further apart than their elements: so they begin in other banks."""
+    rows, depth = size
+    tile = math.gcd(*[constant_of(loop.step) or 1 for loop in loops], rows)
+    if width % tile:
         raise ScheduleError(
             "GEM0339",
-            f"promote: the tile of a block has {rows} elements along {'mn'[dim]} and panels of "
-            f"{amount} do not hold it",
-            f"use panel:{rows} or wider",
+            f"promote: tiles of {tile} along {'mn'[dim]} do not lie in panels of {width}, and the "
+            f"tile of a block has {rows} elements",
+            f"use panel:{-(-width // tile) * tile}, or panel:{rows} or wider for a single panel",
         )
-    if kind == "panel":
-        columns = StridedLayoutAttr((1, amount) if dim == 0 else (amount, 1), 0)
-        return SharePlan(dim=dim, loops=loops, rows=rows, depth=max(depth, 1), layout=columns)
-    return _swizzle_plan(value, dim, loops, (rows, max(depth, 1)), amount)
+    element = memref_type(value).element_type
+    assert isinstance(element, FixedBitwidthType)
+    stride = depth * width + PANEL_GAP_BYTES // element.size
+    return SharePlan(
+        dim=dim,
+        loops=loops,
+        rows=-(-rows // width) * width,
+        depth=depth,
+        layout=PanelAttr(dim, width, stride),
+    )
 
 
 def _shared_layout(operand: str, layout: str | None) -> tuple[str, int]:

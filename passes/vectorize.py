@@ -257,10 +257,10 @@ def _whole_window(builder: Builder, view: memref.SubviewOp, dim: int, extent: in
 
 def _operand(builder: Builder, value: SSAValue, dim: int, extent: int) -> tuple[SSAValue, bool]:
     """A or B as the k loop reads it, and whether all of `extent` along `dim` is there."""
-    if _panel_of(value, dim) is not None:
-        return _whole_panel(builder, value, dim, extent), True
     if is_shared(value) and isinstance(value.owner, memref.SubviewOp):
         return _whole_window(builder, value.owner, dim, extent), True
+    if _panel_of(value, dim) is not None:
+        return _whole_panel(builder, value, dim, extent), True
     return value, memref_type(value).get_shape()[dim] == extent
 
 
@@ -563,7 +563,7 @@ def plan_share(pack: PackOp, width: int) -> SharePlan:
     target = memref_type(pack.target).get_shape()
     strides = static_strides(memref_type(pack.source))
     fast = 0 if strides[0] == 1 and strides[1] != 1 else 1
-    lanes = math.gcd(width, target[fast])
+    lanes = math.gcd(width, target[fast], _panel_width(pack.target, fast))
     if pack.asynchronous is not None:
         lanes = _async_lanes(pack, fast, lanes)
     threads = [
@@ -578,6 +578,13 @@ def plan_share(pack: PackOp, width: int) -> SharePlan:
     )
 
 
+def _panel_width(buffer: SSAValue, dim: int) -> int:
+    """How many elements along `dim` a panel of `buffer` has, 0 where it is not cut into any."""
+    layout = memref_type(buffer).layout
+    is_cut = isinstance(layout, PanelAttr) and layout.dim.data == dim
+    return layout.width.data if is_cut else 0
+
+
 def _async_lanes(pack: PackOp, fast: int, lanes: int) -> int:
     """How many elements are adjacent in source and target and aligned to their size in both."""
     source, target = memref_type(chain(pack.source)[0]), memref_type(pack.target)
@@ -587,7 +594,8 @@ def _async_lanes(pack: PackOp, fast: int, lanes: int) -> int:
         s for dim, s in enumerate(static_strides(source)) if dim != len(source.shape) - 2 + fast
     ]
     layout = target.layout
-    runs = layout.dim.data if isinstance(layout, SwizzleAttr) else static_strides(target).index(1)
+    is_cut = isinstance(layout, SwizzleAttr | PanelAttr)
+    runs = layout.dim.data if is_cut else static_strides(target).index(1)
     lanes = math.gcd(lanes, *rows) if runs == fast else 1
     lanes = min(lanes, ASYNC_COPY_BYTES[-1] // element.size)
     if lanes * element.size in ASYNC_COPY_BYTES:

@@ -14,6 +14,7 @@ from xdsl.ir import SSAValue
 
 from gemmir.backends.llvm.emitter import Emitter, Pointer, Rows, Table, shape_of
 from gemmir.backends.llvm.text import is_literal, lanes_type, scalar_type, splat_literal
+from gemmir.errors import BackendError
 from gemmir.ir.attributes import PanelAttr
 from gemmir.ir.dialect import PrefetchOp, memref_type, static_strides
 from gemmir.ir.index import upper_bound
@@ -85,6 +86,12 @@ def _offset_strides(t: MemRefType[AnyFloat]) -> tuple[int, ...]:
     layout = t.layout
     if not isinstance(layout, PanelAttr):
         return static_strides(t)
+    if layout.stride.data % layout.width.data:
+        raise BackendError(
+            "GEM0450",
+            f"panels of {layout.width.data} elements that begin every {layout.stride.data}",
+            "a CPU's are a whole number of rows apart: promote to l1, l2 or l3",
+        )
     along, across = layout.stride.data // layout.width.data, layout.width.data
     return (along, across) if layout.dim.data == 0 else (across, along)
 

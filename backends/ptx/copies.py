@@ -6,9 +6,9 @@ from xdsl.dialects.builtin import FixedBitwidthType
 
 from gemmir.backends.llvm.emitter import Emitter, Table
 from gemmir.backends.llvm.text import is_literal, scalar_type
-from gemmir.backends.ptx.swizzle import swizzle_of, swizzled_address
+from gemmir.backends.ptx.addresses import address_of
 from gemmir.errors import BackendError
-from gemmir.ir.dialect import memref_type, static_strides
+from gemmir.ir.dialect import memref_type
 from gemmir.ir.nvgpu import AsyncCopyOp, AsyncCreateGroupOp, AsyncWaitOp
 
 
@@ -20,15 +20,8 @@ def _async_copy(e: Emitter, op: AsyncCopyOp) -> None:
     assert isinstance(element, FixedBitwidthType)
     scalar, count = scalar_type(element), op.elements.value.data
     moved = count * element.size
-    at = [e.scalar(i) for i in op.source_indices]
-    terms = list(zip(at, static_strides(source), strict=True))
-    origin = text.address(e.pointer(op.source).address, scalar, terms)
-    to = [e.scalar(i) for i in op.target_indices]
-    if swizzle_of(op.target) is not None:
-        target = swizzled_address(e, op.target, to)
-    else:
-        terms = list(zip(to, static_strides(memref_type(op.target)), strict=True))
-        target = text.address(e.pointer(op.target).address, scalar, terms)
+    origin = address_of(e, op.source, [e.scalar(i) for i in op.source_indices])
+    target = address_of(e, op.target, [e.scalar(i) for i in op.target_indices])
     for name, address in (("source", origin), ("target", target)):
         if text.alignment(address, 0) % moved:
             raise BackendError(

@@ -25,7 +25,8 @@ from gemmir.backends.llvm.memory import (
 )
 from gemmir.backends.llvm.text import scalar_type
 from gemmir.backends.ptx.launch import LANES
-from gemmir.backends.ptx.swizzle import swizzle_of, swizzled_address
+from gemmir.backends.ptx.addresses import address_of, panels_of, swizzle_of
+from gemmir.ir.attributes import PanelAttr
 from gemmir.ir.dialect import memref_type, static_strides
 from gemmir.ir.nvgpu import LdMatrixOp, MmaSyncOp, matrix_shape
 
@@ -116,16 +117,17 @@ def _write(e: Emitter, op: vector.TransferWriteOp) -> None:
         parts = _parts(e, op.source, op.indices, shape_of(t), flags)
         for access, value in zip(parts, e.rows(op.vector), strict=True):
             store_line(e, access, 0, value)
-    elif (layout := swizzle_of(op.source)) is not None:
+    elif (layout := swizzle_of(op.source) or panels_of(op.source)) is not None:
         shape = shape_of(t)
-        assert shape[1 - layout.dim.data] == 1
+        runs_along = shape[1 - layout.dim.data] == 1
+        assert runs_along or isinstance(layout, PanelAttr)
         access = Access(
-            address=swizzled_address(e, op.source, [e.scalar(i) for i in op.indices]),
+            address=address_of(e, op.source, [e.scalar(i) for i in op.indices]),
             element=memref_type(op.source).element_type,
             line_stride=0,
             lines=1,
             lanes=max(shape),
-            lane_stride=1,
+            lane_stride=1 if runs_along else layout.width.data,
             line_limit=None,
             lane_limit=None,
         )
@@ -152,9 +154,8 @@ def _ldmatrix(e: Emitter, op: LdMatrixOp) -> None:
     tiles whose rows do not run along k.
     """
     source = memref_type(op.source)
-    layout = swizzle_of(op.source)
-    strides = None if layout is not None else static_strides(source)
-    runs = layout.dim.data if layout is not None else (strides or (0, 1)).index(1)
+    layout = swizzle_of(op.source) or panels_of(op.source)
+    runs = layout.dim.data if layout is not None else static_strides(source).index(1)
     is_a = op.fragment.data == "a"
     along_k = runs == (1 if is_a else 0)
     text, lane = e.text, lane_of(e)
@@ -176,13 +177,7 @@ def _ldmatrix(e: Emitter, op: LdMatrixOp) -> None:
             text.binary("add", text.binary("add", own[d], str(place[d])), e.scalar(op.indices[d]))
             for d in (0, 1)
         ]
-        if layout is not None:
-            address = swizzled_address(e, op.source, at)
-        else:
-            assert strides is not None
-            scalar = scalar_type(source.element_type)
-            terms = list(zip(at, strides, strict=True))
-            address = text.address(e.pointer(op.source).address, scalar, terms)
+        address = address_of(e, op.source, at)
         found += _load_matrices(e, address, count, transposed=not along_k)
     e.values[op.result] = found
 

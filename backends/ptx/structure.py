@@ -11,9 +11,9 @@ from xdsl.dialects.builtin import FixedBitwidthType
 from gemmir.backends.llvm.emitter import Emitter, Pointer, Table
 from gemmir.backends.ptx.fragments import spread
 from gemmir.backends.ptx.launch import LANES, trips
-from gemmir.backends.ptx.swizzle import swizzled_subview
+from gemmir.backends.ptx.addresses import window
 from gemmir.errors import BackendError
-from gemmir.ir.attributes import SwizzleAttr
+from gemmir.ir.attributes import PanelAttr, SwizzleAttr
 from gemmir.ir.dialect import (
     BLOCKS,
     WARPS,
@@ -46,7 +46,7 @@ def shared_bytes(op: memref.AllocaOp) -> int:
     t = memref_type(op.memref)
     element = t.element_type
     assert isinstance(element, FixedBitwidthType)
-    if isinstance(t.layout, SwizzleAttr):
+    if isinstance(t.layout, SwizzleAttr | PanelAttr):
         panels = -(-t.get_shape()[t.layout.dim.data] // t.layout.width.data)
         return panels * t.layout.stride.data * element.size
     strides = t.get_strides()
@@ -129,7 +129,7 @@ GPU: Table = {
     func.ReturnOp.name: _return,
     memref.AllocOp.name: _unsupported,
     memref.AllocaOp.name: _alloca,
-    memref.SubviewOp.name: swizzled_subview,
+    memref.SubviewOp.name: window,
 }
 
 __all__: Sequence[str] = ["ALIGNMENT_BYTES", "GPU", "shared_buffers", "shared_bytes", "shared_name"]

@@ -145,11 +145,9 @@ def _subview(frame: Frame, op: memref.SubviewOp) -> Step:
 
 
 def _panels(source: View, offsets: tuple[int, ...], sizes: tuple[int, ...]) -> View:
-    if not isinstance(source, PanelView) or any(offsets):
-        raise FaultError(
-            "GEM0906", f"a tile at {list(offsets)} does not keep the panels of its source"
-        )
-    return source.leading(sizes)
+    if not isinstance(source, PanelView):
+        raise FaultError("GEM0907", "the source of the panels has none")
+    return source.leading(offsets, sizes)
 
 
 def _drop_leading(view: View, count: int) -> View:

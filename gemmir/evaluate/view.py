@@ -124,40 +124,50 @@ class StridedView(View):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PanelView(View):
-    """A matrix at the start of a buffer of panels (`PanelAttr`); its last panel may be partial."""
+    """A matrix in a buffer of panels (`PanelAttr`), from `offset` on; its last may be partial."""
 
     dim: int
     width: int
     stride: int
+    offset: int = 0
 
     def window(self, starts: Sequence[int], shape: tuple[int, ...]) -> StridedView:
         self.check(starts, shape)
         start, extent = starts[self.dim], shape[self.dim]
-        if start % self.width or extent > self.width:
+        within = start % self.width
+        if within + extent > self.width:
             raise FaultError(
                 "GEM0906",
                 f"{extent} elements at {start} of dimension {self.dim} do not lie in one panel "
                 f"of {self.width}",
             )
-        offset = start // self.width * self.stride + starts[1 - self.dim] * self.width
+        offset = start // self.width * self.stride + within + self._across(starts)
         strides = (1, self.width) if self.dim == 0 else (self.width, 1)
         return StridedView(self.buffer, shape, offset, strides)
 
-    def leading(self, shape: tuple[int, ...]) -> PanelView:
-        """The window of `shape` at the origin, in the same panels."""
-        self.check((0, 0), shape)
-        return PanelView(self.buffer, shape, self.dim, self.width, self.stride)
+    def _across(self, starts: Sequence[int]) -> int:
+        return self.offset + starts[1 - self.dim] * self.width
+
+    def leading(self, starts: Sequence[int], shape: tuple[int, ...]) -> PanelView:
+        """The window of `shape` at `starts`, in the same panels from the first on."""
+        self.check(starts, shape)
+        if starts[self.dim]:
+            raise FaultError(
+                "GEM0906", f"a tile at {list(starts)} does not keep the panels of its source"
+            )
+        offset = self._across(starts)
+        return PanelView(self.buffer, shape, self.dim, self.width, self.stride, offset)
 
     def whole_panels(self, shape: tuple[int, ...]) -> PanelView:
         """The panels that the leading `shape` touches, to their full width, past the extents."""
         full = list(shape)
         full[self.dim] = -(-shape[self.dim] // self.width) * self.width
-        return PanelView(self.buffer, tuple(full), self.dim, self.width, self.stride)
+        return PanelView(self.buffer, tuple(full), self.dim, self.width, self.stride, self.offset)
 
     def _places(self, starts: Sequence[int], shape: tuple[int, ...]) -> Array:
         panel, within = np.divmod(starts[self.dim] + np.arange(shape[self.dim]), self.width)
         across = (starts[1 - self.dim] + np.arange(shape[1 - self.dim])) * self.width
-        along = panel * self.stride + within
+        along = self.offset + panel * self.stride + within
         return along[:, None] + across if self.dim == 0 else across[:, None] + along
 
     def _get(self, starts: Sequence[int], shape: tuple[int, ...]) -> Array:

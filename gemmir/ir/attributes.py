@@ -49,7 +49,8 @@ class PanelAttr(MemRefLayoutAttr, ParametrizedAttribute):
     """`#gemmir.panel<dim, width, stride>`: a matrix cut along `dim` into panels of `width`.
 
     Within a panel the elements along `dim` are adjacent and those along the other dimension are
-    `width` apart; panels are `stride` elements apart. This is the packed layout of Goto and van de
+    `width` apart; panels are `stride` elements apart, which may be more than they take, so that they
+    begin in different banks of a memory. This is the packed layout of Goto and van de
     Geijn, Anatomy of High-Performance Matrix Multiplication, ACM TOMS 34(3), 2008.
     """
 
@@ -67,10 +68,9 @@ class PanelAttr(MemRefLayoutAttr, ParametrizedAttribute):
             raise VerifyException(f"panel dimension {self.dim.data} is not 0 or 1")
         if self.width.data < 1:
             raise VerifyException(f"panel width {self.width.data} is not positive")
-        if self.stride.data < self.width.data or self.stride.data % self.width.data:
+        if self.stride.data < self.width.data:
             raise VerifyException(
-                f"panel stride {self.stride.data} is not a positive multiple of the width "
-                f"{self.width.data}"
+                f"panel stride {self.stride.data} is less than the width {self.width.data}"
             )
 
     def get_affine_map(self) -> AffineMap:

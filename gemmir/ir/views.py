@@ -58,8 +58,9 @@ def subview(
     """A window into `source`; with `drop_batch` its first dimension, of size 1, is dropped.
 
     A window of a swizzled matrix has its layout. One that begins at the origin of a panel layout
-    keeps it, unless `one_panel` says that it is a single panel; one inside a single panel is
-    strided. Raises `ScheduleError` (GEM0310) for any other window into panels.
+    keeps it, unless `one_panel` says that it is a single panel, and so does one that begins further
+    on in the first panel and is wider than it; one inside a single panel is strided. Raises
+    `ScheduleError` (GEM0310) for any other window into panels.
     """
     result = _subview_type(memref_type(source), offsets, sizes, one_panel)
     if drop_batch:
@@ -86,7 +87,11 @@ def _subview_type(
     if isinstance(layout, SwizzleAttr):
         pass
     elif isinstance(layout, PanelAttr):
-        if one_panel or not at_origin:
+        dim = layout.dim.data
+        extent, start = sizes[dim], offsets[dim]
+        is_wide = isinstance(extent, int) and extent > layout.width.data
+        from_first = isinstance(start, int) and start == 0
+        if one_panel or not (at_origin or (is_wide and from_first)):
             offset = 0 if at_origin else None
             layout = StridedLayoutAttr(_strides_in_panel(layout, sizes), offset)
     elif not (at_origin and isinstance(layout, NoneAttr) and tuple(shape) == source.get_shape()):

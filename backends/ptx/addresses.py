@@ -1,4 +1,7 @@
-"""Addresses in swizzled tiles: which part is the same for a warp, and which each thread finds."""
+"""Addresses in tiles that are strided, cut into panels or swizzled.
+
+What is the same in every iteration is found before the loops.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ from xdsl.ir import SSAValue
 from gemmir.backends.llvm.emitter import Emitter, Pointer
 from gemmir.backends.llvm.memory import subview
 from gemmir.backends.llvm.text import is_literal, scalar_type
-from gemmir.ir.attributes import SWIZZLE_ROWS, SwizzleAttr
-from gemmir.ir.dialect import memref_type
+from gemmir.ir.attributes import SWIZZLE_ROWS, PanelAttr, SwizzleAttr
+from gemmir.ir.dialect import memref_type, static_strides
 from gemmir.ir.views import offsets_of, sizes_of
 
 
@@ -21,8 +24,39 @@ def swizzle_of(value: SSAValue) -> SwizzleAttr | None:
     return layout if isinstance(layout, SwizzleAttr) else None
 
 
-def swizzled_subview(e: Emitter, op: memref.SubviewOp) -> None:
-    """A window of a swizzled tile: the same address, and where in the tile it begins."""
+def panels_of(value: SSAValue) -> PanelAttr | None:
+    """The layout of a memref, None where it is not cut into panels."""
+    layout = memref_type(value).layout
+    return layout if isinstance(layout, PanelAttr) else None
+
+
+def address_of(e: Emitter, memory: SSAValue, indices: Sequence[str]) -> str:
+    """The address of element `indices` of a memref of any layout."""
+    if swizzle_of(memory) is not None:
+        return swizzled_address(e, memory, indices)
+    source = memref_type(memory)
+    layout = panels_of(memory)
+    terms = (
+        list(zip(indices, static_strides(source), strict=True))
+        if layout is None
+        else _panel_terms(e, layout, indices)
+    )
+    return e.text.address(e.pointer(memory).address, scalar_type(source.element_type), terms)
+
+
+def _panel_terms(e: Emitter, layout: PanelAttr, indices: Sequence[str]) -> list[tuple[str, int]]:
+    dim, width = layout.dim.data, layout.width.data
+    panel = e.text.binary("udiv", indices[dim], str(width))
+    within = e.text.binary("urem", indices[dim], str(width))
+    return [(panel, layout.stride.data), (within, 1), (indices[1 - dim], width)]
+
+
+def window(e: Emitter, op: memref.SubviewOp) -> None:
+    """A subview: of a swizzled tile it is the same address, and where in the tile it begins."""
+    if panels_of(op.source) is not None:
+        address = address_of(e, op.source, [e.extent(o) for o in offsets_of(op)])
+        e.values[op.result] = Pointer(address, tuple(e.extent(s) for s in sizes_of(op)))
+        return
     if swizzle_of(op.source) is None:
         subview(e, op)
         return
