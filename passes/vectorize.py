@@ -581,8 +581,9 @@ def plan_share(pack: PackOp, width: int) -> SharePlan:
 def _panel_width(buffer: SSAValue, dim: int) -> int:
     """How many elements along `dim` a panel of `buffer` has, 0 where it is not cut into any."""
     layout = memref_type(buffer).layout
-    is_cut = isinstance(layout, PanelAttr) and layout.dim.data == dim
-    return layout.width.data if is_cut else 0
+    if isinstance(layout, PanelAttr) and layout.dim.data == dim:
+        return layout.width.data
+    return 0
 
 
 def _async_lanes(pack: PackOp, fast: int, lanes: int) -> int:
@@ -594,8 +595,10 @@ def _async_lanes(pack: PackOp, fast: int, lanes: int) -> int:
         s for dim, s in enumerate(static_strides(source)) if dim != len(source.shape) - 2 + fast
     ]
     layout = target.layout
-    is_cut = isinstance(layout, SwizzleAttr | PanelAttr)
-    runs = layout.dim.data if is_cut else static_strides(target).index(1)
+    if isinstance(layout, SwizzleAttr | PanelAttr):
+        runs = layout.dim.data
+    else:
+        runs = static_strides(target).index(1)
     lanes = math.gcd(lanes, *rows) if runs == fast else 1
     lanes = min(lanes, ASYNC_COPY_BYTES[-1] // element.size)
     if lanes * element.size in ASYNC_COPY_BYTES:

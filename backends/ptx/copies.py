@@ -5,7 +5,7 @@ from __future__ import annotations
 from xdsl.dialects.builtin import FixedBitwidthType
 
 from gemmir.backends.llvm.emitter import Emitter, Table
-from gemmir.backends.llvm.text import is_literal, scalar_type
+from gemmir.backends.llvm.text import is_literal
 from gemmir.backends.ptx.addresses import address_of
 from gemmir.errors import BackendError
 from gemmir.ir.dialect import memref_type
@@ -18,7 +18,7 @@ def _async_copy(e: Emitter, op: AsyncCopyOp) -> None:
     source = memref_type(op.source)
     element = source.element_type
     assert isinstance(element, FixedBitwidthType)
-    scalar, count = scalar_type(element), op.elements.value.data
+    count = op.elements.value.data
     moved = count * element.size
     origin = address_of(e, op.source, [e.scalar(i) for i in op.source_indices])
     target = address_of(e, op.target, [e.scalar(i) for i in op.target_indices])

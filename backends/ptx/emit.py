@@ -13,13 +13,8 @@ from gemmir.backends.llvm.emitter import Emitter, Pointer, Table
 from gemmir.backends.ptx.copies import COPIES
 from gemmir.backends.ptx.fragments import FRAGMENTS
 from gemmir.backends.ptx.launch import Layout, layout_of
-from gemmir.backends.ptx.structure import (
-    ALIGNMENT_BYTES,
-    GPU,
-    shared_buffers,
-    shared_bytes,
-    shared_name,
-)
+from gemmir.backends.ptx.shared import SharedMemory, require_room, shared_memory
+from gemmir.backends.ptx.structure import ALIGNMENT_BYTES, GPU
 from gemmir.errors import BackendError
 from gemmir.ir.dialect import memref_type
 from gemmir.llvm import LOCK, TargetMachine, binding_for_all
@@ -28,14 +23,11 @@ from gemmir.machine.gpu import GpuMachine
 
 TABLE: Table = {**EMITTERS, **GPU, **FRAGMENTS, **COPIES}
 
-STATIC_SHARED_BYTES = 48 * 1024
-"""Shared memory that a kernel may declare: CUDA C++ Programming Guide, section on shared memory."""
-
 
 def emit(module: ModuleOp, machine: Machine) -> Artifact:
     """`module` as PTX for `machine`; `BackendError` where an op has no instruction.
 
-    GEM0443 where its buffers do not fit into static shared memory.
+    GEM0443 where its buffers do not fit into the shared memory of a block.
     """
     assert isinstance(machine, GpuMachine)
     signature = signature_of(module)
@@ -45,20 +37,15 @@ def emit(module: ModuleOp, machine: Machine) -> Artifact:
         if isinstance(op, func.FuncOp) and op.sym_name.data == signature.symbol
     )
     layout = layout_of(function)
-    sizes = [shared_bytes(o) for o in shared_buffers(function)]
-    if sum(sizes) > STATIC_SHARED_BYTES:
-        raise BackendError(
-            "GEM0443",
-            f"{sum(sizes)} bytes of shared memory, and a kernel declares at most "
-            f"{STATIC_SHARED_BYTES}",
-            "tile k, m or n smaller",
-        )
-    llvm = _module(function, layout, sizes)
+    shared = shared_memory(function)
+    require_room(shared, machine)
+    llvm = _module(function, layout, shared)
     kernel = KernelLaunch(
         symbol=signature.symbol,
         blocks=layout.grid,
         threads=layout.block,
-        shared_bytes=sum(sizes),
+        shared_bytes=shared.static_bytes,
+        dynamic_shared_bytes=shared.dynamic_bytes,
     )
     return Artifact(
         kind="ptx",
@@ -70,7 +57,7 @@ def emit(module: ModuleOp, machine: Machine) -> Artifact:
     )
 
 
-def _module(function: func.FuncOp, layout: Layout, sizes: list[int]) -> str:
+def _module(function: func.FuncOp, layout: Layout, shared: SharedMemory) -> str:
     e = Emitter(TABLE, function.sym_name.data)
     parameters: list[str] = []
     for number, argument in enumerate(function.body.block.args):
@@ -80,15 +67,14 @@ def _module(function: func.FuncOp, layout: Layout, sizes: list[int]) -> str:
         e.text.align(name, ALIGNMENT_BYTES)
         parameters.append(f"ptr noalias align {ALIGNMENT_BYTES} {name}")
     e.block(function.body.block)
-    buffers = [
-        f"{shared_name(number)} = internal addrspace(3) global [{size} x i8] undef, "
-        f"align {ALIGNMENT_BYTES}"
-        for number, size in enumerate(sizes)
-    ]
     head = f"define ptx_kernel void @{e.symbol}({', '.join(parameters)}) #0 {{"
     attributes = f'attributes #0 = {{ nounwind "nvvm.reqntid"="{layout.block},1,1" }}'
     body = "\n".join([head, "entry:", *e.text.stack, *e.text.lines, "}"])
-    parts = ['target triple = "nvptx64-nvidia-cuda"', *buffers, *sorted(e.text.declarations)]
+    parts = [
+        'target triple = "nvptx64-nvidia-cuda"',
+        *shared.declarations(),
+        *sorted(e.text.declarations),
+    ]
     return "\n".join([*parts, "", body, "", attributes]) + "\n"
 
 

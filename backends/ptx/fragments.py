@@ -24,8 +24,8 @@ from gemmir.backends.llvm.memory import (
     transfer_write,
 )
 from gemmir.backends.llvm.text import scalar_type
-from gemmir.backends.ptx.launch import LANES
 from gemmir.backends.ptx.addresses import address_of, panels_of, swizzle_of
+from gemmir.backends.ptx.launch import LANES
 from gemmir.ir.attributes import PanelAttr
 from gemmir.ir.dialect import memref_type, static_strides
 from gemmir.ir.nvgpu import LdMatrixOp, MmaSyncOp, matrix_shape

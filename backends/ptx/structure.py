@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from xdsl.dialects import func, memref
-from xdsl.dialects.builtin import FixedBitwidthType
 
 from gemmir.backends.llvm.emitter import Emitter, Pointer, Table
+from gemmir.backends.ptx.addresses import window
 from gemmir.backends.ptx.fragments import spread
 from gemmir.backends.ptx.launch import LANES, trips
-from gemmir.backends.ptx.addresses import window
+from gemmir.backends.ptx.shared import shared_buffers, shared_memory
 from gemmir.errors import BackendError
-from gemmir.ir.attributes import PanelAttr, SwizzleAttr
 from gemmir.ir.dialect import (
     BLOCKS,
     WARPS,
@@ -31,38 +29,15 @@ ALIGNMENT_BYTES = 16
 """The widest load and store of a thread: 128 bits."""
 
 
-def shared_name(number: int) -> str:
-    """The global that holds the shared buffer of this number."""
-    return f"@shared{number}"
-
-
-def shared_buffers(op: func.FuncOp) -> list[memref.AllocaOp]:
-    """The buffers in shared memory, in the order of the text."""
-    return [o for o in op.walk() if isinstance(o, memref.AllocaOp) and is_shared(o.memref)]
-
-
-def shared_bytes(op: memref.AllocaOp) -> int:
-    """Bytes of a buffer, from its first element to one past the last, rounded up."""
-    t = memref_type(op.memref)
-    element = t.element_type
-    assert isinstance(element, FixedBitwidthType)
-    if isinstance(t.layout, SwizzleAttr | PanelAttr):
-        panels = -(-t.get_shape()[t.layout.dim.data] // t.layout.width.data)
-        return panels * t.layout.stride.data * element.size
-    strides = t.get_strides()
-    assert strides is not None
-    last = sum((n - 1) * (s or 0) for n, s in zip(t.get_shape(), strides, strict=True))
-    return -(-(last + 1) * element.size // ALIGNMENT_BYTES) * ALIGNMENT_BYTES
-
-
 def _alloca(e: Emitter, op: memref.AllocaOp) -> None:
     """The address of a shared buffer; LLVM finds its address space again behind the cast."""
     if not is_shared(op.memref):
         raise BackendError("GEM0421", f"{op.name} outside shared memory has no instruction here")
     function = enclosing_ops(op)[-2]
     assert isinstance(function, func.FuncOp)
-    name = shared_name(shared_buffers(function).index(op))
-    address = e.text.value(f"addrspacecast ptr addrspace(3) {name} to ptr")
+    number = shared_buffers(function).index(op)
+    place = shared_memory(function).address(number)
+    address = e.text.value(f"addrspacecast ptr addrspace(3) {place} to ptr")
     e.text.align(address, ALIGNMENT_BYTES)
     e.values[op.memref] = Pointer(address, tuple(map(str, memref_type(op.memref).get_shape())))
 
@@ -131,5 +106,3 @@ GPU: Table = {
     memref.AllocaOp.name: _alloca,
     memref.SubviewOp.name: window,
 }
-
-__all__: Sequence[str] = ["ALIGNMENT_BYTES", "GPU", "shared_buffers", "shared_bytes", "shared_name"]

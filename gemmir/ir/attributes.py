@@ -49,9 +49,9 @@ class PanelAttr(MemRefLayoutAttr, ParametrizedAttribute):
     """`#gemmir.panel<dim, width, stride>`: a matrix cut along `dim` into panels of `width`.
 
     Within a panel the elements along `dim` are adjacent and those along the other dimension are
-    `width` apart; panels are `stride` elements apart, which may be more than they take, so that they
-    begin in different banks of a memory. This is the packed layout of Goto and van de
-    Geijn, Anatomy of High-Performance Matrix Multiplication, ACM TOMS 34(3), 2008.
+    `width` apart; panels are `stride` elements apart, which may be more than they take, so that
+    they begin in different banks of a memory. This is the packed layout of Goto and van de Geijn,
+    Anatomy of High-Performance Matrix Multiplication, ACM TOMS 34(3), 2008.
     """
 
     name = "gemmir.panel"

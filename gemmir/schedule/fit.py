@@ -21,9 +21,6 @@ from gemmir.passes.vectorize import Vectorize
 from gemmir.schedule.default_gpu import LOAD_BYTES
 from gemmir.schedule.schedule import Schedule
 
-STATIC_SHARED_BYTES = 48 * 1024
-"""Shared memory that a kernel may declare: CUDA C++ Programming Guide, section on shared memory."""
-
 ADDRESS_REGISTERS = 40
 """Registers of a thread beside its tile: 73 less the 44 of an 8 x 4 tile, as ptxas reports them
 for sm_80, and room for addresses of edges."""
@@ -83,7 +80,7 @@ def _follow(walk: _Walk, p: ModulePass) -> None:
 def _capacities(machine: Machine) -> dict[str, int]:
     """The bytes of each memory space that packed tiles may take."""
     if isinstance(machine, GpuMachine):
-        return {"shared": min(machine.smem_bytes_per_block, STATIC_SHARED_BYTES)}
+        return {"shared": machine.smem_bytes_per_block}
     return {"l1": machine.l1_bytes, "l2": machine.l2_bytes, "l3": machine.l3_bytes}
 
 
