@@ -165,9 +165,9 @@ WRONG = (
     Wrong(
         "GEM0339",
         MATRIX,
-        f"{BLOCKED}{SUM}promote{{operand=a to=shared layout=panel:4}}",
-        "has 8 elements along m and panels of 4",
-        "use panel:8",
+        f"{BLOCKED}{SUM}promote{{operand=a to=shared layout=panel:3}}",
+        "tiles of 4 along m do not lie in panels of 3, and the tile of a block has 8",
+        "use panel:4, or panel:8",
         GPU,
     ),
     Wrong("GEM0340", MATRIX, "interchange{order=m,n}", "of the nest none", "name the innermost"),
