@@ -32,6 +32,7 @@ from gemmir.explain import explain
 from gemmir.lowering import Stage
 from gemmir.machine import machine_for
 from gemmir.machine.cpu import SHIPPED
+from gemmir.machine.gpu import SHIPPED_GPUS
 from gemmir.schedule.default import default_text
 
 DOCS: Final = Path(__file__).parent
@@ -252,10 +253,11 @@ def _explain(page: Page, argument: str) -> str:
 
 
 def _default(page: Page, argument: str) -> str:
-    """`PROBLEM threads=N`: the default schedule."""
+    """`PROBLEM threads=N target=T`: the default schedule."""
     fields = _options(argument)[1]
     threads = int(fields.pop("threads", "1"))
-    return fenced("schedule", default_text(_gemm(fields), machine_for(TARGET), threads))
+    machine = machine_for(fields.pop("target", TARGET))
+    return fenced("schedule", default_text(_gemm(fields), machine, threads))
 
 
 def _output(page: Page, argument: str) -> str:
@@ -302,6 +304,34 @@ def _shown(default: object) -> str:
     return "" if default in (None, False, "") else f"`{str(default).lower()}`"
 
 
+def _gpus(page: Page, argument: str) -> str:
+    """The GPUs that can be named."""
+    columns = [
+        "target",
+        "card",
+        "multiprocessors",
+        "shared memory of a block",
+        "L2",
+        "FMA a cycle f32, f64",
+        "tensor cores for",
+    ]
+    return table(
+        columns,
+        [
+            [
+                f"`{m.target}`",
+                m.product,
+                str(m.sms),
+                f"{m.smem_bytes_per_block // 1024} KiB",
+                f"{m.l2_bytes // 1024} KiB",
+                f"{m.fma_f32_per_cycle_per_sm}, {m.fma_f64_per_cycle_per_sm}",
+                ", ".join(m.mma_dtypes) or "-",
+            ]
+            for m in SHIPPED_GPUS
+        ],
+    )
+
+
 def _machines(page: Page, argument: str) -> str:
     """The machines that can be named."""
     columns = ["target", "vector bytes", "vector registers", "L1", "L2", "L3", "FMA a cycle"]
@@ -325,6 +355,7 @@ KINDS: Final[Mapping[str, Callable[[Page, str], str]]] = {
     "cli": _cli,
     "default": _default,
     "explain": _explain,
+    "gpus": _gpus,
     "ir": _ir,
     "llvm": _llvm,
     "machines": _machines,

@@ -20,7 +20,9 @@ from gemmir.errors import ParseError
 from gemmir.gemm import Gemm
 from gemmir.ir.context import parse_module
 from gemmir.ir.dialect import GEMMIR
+from gemmir.ir.nvgpu import NVGPU
 from gemmir.machine.cpu import CpuMachine
+from gemmir.machine.gpu import GpuMachine
 from gemmir.passes import pass_class, pass_names
 from gemmir.schedule import Schedule
 from gemmir.schedule.schedule import parameters_of
@@ -223,10 +225,11 @@ def test_what_a_pass_refuses_is_documented(name: str) -> None:
 
 
 def test_every_op_and_attribute_is_documented() -> None:
-    for op in GEMMIR.operations:
+    operations = [*GEMMIR.operations, *NVGPU.operations]
+    for op in operations:
         assert op.name in section("ir.md", f"`{op.name}`")
     examples = "".join(text for info, text in fences("mlir") if info == "verify")
-    assert [op.name for op in GEMMIR.operations if op.name not in examples] == []
+    assert [op.name for op in operations if op.name not in examples] == []
     for attribute in GEMMIR.attributes:
         assert f"#{attribute.name}<" in section("ir.md", f"`#{attribute.name}`")
         assert f"#{attribute.name}<" in examples
@@ -246,10 +249,12 @@ def test_fields_of_a_problem_are_documented() -> None:
 
 
 def test_fields_of_a_machine_are_documented() -> None:
-    rows = " ".join(table(section("machines.md", "What a machine record holds")))
-    names = re.findall(r"\w+", rows)
-    assert sorted(names) == sorted(f.name for f in dataclasses.fields(CpuMachine))
-    assert set(names) < set(get_type_hints(CpuMachine))
+    text = section("machines.md", "What a machine record holds")
+    for machine in (CpuMachine, GpuMachine):
+        rows = " ".join(table(text.partition(f"`{machine.__name__}` is")[2]))
+        names = re.findall(r"\w+", rows)
+        assert sorted(names) == sorted(f.name for f in dataclasses.fields(machine))
+        assert set(names) < set(get_type_hints(machine))
 
 
 def test_every_command_and_kind_is_documented() -> None:

@@ -50,8 +50,12 @@ class ProblemOptions:
     m: Annotated[int | None, _option("Rows of C.", PROBLEM, "--m")] = None
     n: Annotated[int | None, _option("Columns of C.", PROBLEM, "--n")] = None
     k: Annotated[int | None, _option("Length of the sums.", PROBLEM, "--k")] = None
-    dtype: Annotated[str | None, _option("f32 or f64.", PROBLEM)] = None
-    out: Annotated[str | None, _option("Element type of C; that of A and B.", PROBLEM)] = None
+    dtype: Annotated[str | None, _option("Element type of A and B: f32 f64 f16 bf16.", PROBLEM)] = (
+        None
+    )
+    out: Annotated[
+        str | None, _option("Element type of C; by default that of the sums.", PROBLEM)
+    ] = None
     alpha: Annotated[float | None, _option("Factor of the product.", PROBLEM)] = None
     beta: Annotated[float | None, _option("Factor of the old C.", PROBLEM)] = None
     batch: Annotated[int | None, _option("Number of products.", PROBLEM)] = None
