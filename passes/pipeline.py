@@ -73,11 +73,12 @@ def plan(module: builtin.ModuleOp, loop: str, stages: int, with_: str) -> list[P
         raise ScheduleError(
             "GEM0393", f"pipeline: stages={stages} leaves nothing to overlap", "use 2 or more"
         )
-    found = [
-        op
-        for op in module.walk()
-        if isinstance(op, scf.ForOp) and dimension_of(op) == loop and _packs(op)
-    ]
+    loops = [o for o in module.walk() if isinstance(o, scf.ForOp) and dimension_of(o) == loop]
+    if any(isinstance(inner, AsyncWaitOp) for op in loops for inner in op.body.block.ops):
+        raise ScheduleError(
+            "GEM0395", f"pipeline: the loop over {loop} is pipelined already", "give one pipeline"
+        )
+    found = [op for op in loops if _packs(op)]
     if not found or loop != "k":
         raise ScheduleError(
             "GEM0394",
@@ -94,10 +95,6 @@ def _packs(loop: scf.ForOp) -> tuple[PackOp, ...]:
 
 def _plan_loop(loop: scf.ForOp, stages: int) -> PipelinePlan:
     packs = _packs(loop)
-    if any(p.asynchronous is not None for p in packs):
-        raise ScheduleError(
-            "GEM0395", "pipeline: the loop over k is pipelined already", "give one pipeline"
-        )
     end, step = constant_of(loop.ub), constant_of(loop.step)
     assert end is not None and step is not None
     return PipelinePlan(

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import settings
 
+from gemmir.dtypes import ELEMENTS
 from gemmir.gemm import EPILOGUE_STEPS, Gemm
 from gemmir.machine import CpuMachine
 from gemmir.machine.host import host_machine
@@ -105,7 +106,7 @@ def arrays_for(gemm: Gemm, seed: int = 0, offset: int = 0) -> dict[str, Array]:
     generator = np.random.default_rng(seed)
     found: dict[str, Array] = {}
     for operand in gemm.operands:
-        dtype = gemm.element.numpy
+        dtype = ELEMENTS[operand.dtype].numpy
         line = 64 // dtype.itemsize
         room = np.full(operand.span + 2 * GUARD + line + offset, np.nan, dtype)
         first = GUARD + (-(room.ctypes.data // dtype.itemsize + GUARD)) % line + offset

@@ -20,6 +20,7 @@ from xdsl.dialects.builtin import ModuleOp
 from gemmir.backends.cpu.assemble import assemble
 from gemmir.backends.cpu.emit import emit
 from gemmir.backends.cpu.load import load
+from gemmir.dtypes import ELEMENTS
 from gemmir.evaluate import evaluate
 from gemmir.gemm import Gemm, Operand
 from gemmir.ir.build import build
@@ -172,7 +173,7 @@ def memory_for(case: Case) -> dict[str, Array]:
     """Whole numbers from -3 to 3 by operand name, over memory whose gaps hold `GAP`."""
     generator = np.random.default_rng(1)
     arrays = {
-        o.name: over(o, np.empty(o.span, case.gemm.element.numpy)) for o in case.gemm.operands
+        o.name: over(o, np.empty(o.span, ELEMENTS[o.dtype].numpy)) for o in case.gemm.operands
     }
     for array in arrays.values():
         array[...] = generator.integers(-3, 4, array.shape)

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pytest
 from xdsl.dialects.builtin import ModuleOp
 
+from gemmir.dtypes import ELEMENTS
 from gemmir.evaluate import evaluate
 from gemmir.gemm import Gemm, Operand
 from gemmir.ir.build import build
@@ -17,16 +18,16 @@ from gemmir.schedule import Schedule
 Array = npt.NDArray[Any]
 
 
-def _array(operand: Operand, gemm: Gemm, generator: np.random.Generator) -> Array:
+def _array(operand: Operand, generator: np.random.Generator) -> Array:
     """Whole numbers from -3 to 3, laid out as `operand` says: sums of their products are exact."""
-    memory = generator.integers(-3, 4, operand.span).astype(gemm.element.numpy)
+    memory = generator.integers(-3, 4, operand.span).astype(ELEMENTS[operand.dtype].numpy)
     strides = [s * memory.itemsize for s in operand.strides]
     return np.ndarray(operand.shape, memory.dtype, memory, strides=strides)
 
 
 def _require_meaning(module: ModuleOp, gemm: Gemm, step: str) -> None:
     generator = np.random.default_rng(0)
-    arrays = {o.name: _array(o, gemm, generator) for o in gemm.operands}
+    arrays = {o.name: _array(o, generator) for o in gemm.operands}
     exact = gemm.reference(arrays)
     if not gemm.beta:
         arrays["c"][...] = np.nan
