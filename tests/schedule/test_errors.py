@@ -45,6 +45,15 @@ class Wrong:
 
 GPU = "cuda:sm_80"
 BLOCKED = "tile{loops=m,n sizes=8,8 over=blocks},tile{loops=m,n sizes=4,4 over=threads},"
+HALF = Gemm(m=32, n=16, k=64, dtype="f16")
+WARPS = "tile{loops=m,n sizes=32,16 over=blocks},tile{loops=m,n sizes=16,8 over=warps},"
+SLICES = f"{WARPS}{SUM}tile{{loops=k sizes=16}},"
+SHARED = (
+    f"{SLICES}promote{{operand=a to=shared layout=swizzle:32}},"
+    "promote{operand=b to=shared layout=swizzle:32},"
+)
+PIPELINE = "pipeline{loop=k stages=2},"
+MMA = "vectorize{with=mma width=8}"
 
 WRONG = (
     Wrong("GEM0301", MATRIX, f"{TILES}{SUM}{VECTOR},{TILES}", "no gemmir.gemm", "before vectorize"),
@@ -90,6 +99,9 @@ WRONG = (
     Wrong("GEM0321", MATRIX, "tile{loops=m,m sizes=4,2}", "cannot name 'm'", "m, n, k"),
     Wrong("GEM0321", MATRIX, "tile{loops=batch sizes=1}", "cannot name 'batch'", "m, n, k"),
     Wrong("GEM0322", MATRIX, "tile{loops=m sizes=5 edges=pad}", "edges='pad'", "clip or overlap"),
+    Wrong("GEM0318", MATRIX, f"{TILES}{SUM}{MMA}", "x86-64-v3 has no tensor cores", "with=fma"),
+    Wrong("GEM0318", MATRIX, f"{TILES}{SUM}{MMA}", "f32, and cuda:sm_80 has", "with=fma", GPU),
+    Wrong("GEM0318", HALF, f"{SHARED}{MMA}", "sm_75 has no tensor", "with=fma", "cuda:sm_75"),
     Wrong("GEM0318", MATRIX, "tile{loops=m sizes=4 over=warps}", "x86-64-v3 has none", "cores"),
     Wrong("GEM0318", MATRIX, "tile{loops=m sizes=4 over=cores}", "over=cores", "blocks, wa", GPU),
     Wrong(
@@ -209,7 +221,7 @@ WRONG = (
         "two cores would write",
         "edges=clip",
     ),
-    Wrong("GEM0370", MATRIX, f"{TILES}{SUM}vectorize{{with=mma width=8}}", "'mma'", "use fma"),
+    Wrong("GEM0370", MATRIX, f"{TILES}{SUM}vectorize{{with=sse width=8}}", "'sse'", "use fma"),
     Wrong("GEM0372", MATRIX, f"{TILES}{VECTOR}", "C is not in registers", "promote{operand=c"),
     Wrong(
         "GEM0373",
@@ -217,6 +229,27 @@ WRONG = (
         f"tile{{loops=m sizes=4}},promote{{operand=a to=l2 layout=panel:6}},{SUM}{VECTOR}",
         "tiles of 4 along m read panels of 6",
         "tile m by 6, or promote with panel:4",
+    ),
+    Wrong("GEM0374", HALF, f"{SHARED}{VECTOR}", "not f16 in f32", "use with=mma", GPU),
+    Wrong("GEM0376", HALF, f"{BLOCKED}{SUM}{MMA}", "tile is one of threads", "over warps", GPU),
+    Wrong("GEM0376", HALF, f"{SUM}{MMA}", "tile is one of no unit", "over warps", GPU),
+    Wrong("GEM0376", HALF, f"{SLICES}{MMA}", "reads a from shared", "promote{operand=a", GPU),
+    Wrong(
+        "GEM0377",
+        Gemm(m=32, n=16, k=63, dtype="f16"),
+        f"{SHARED}{PIPELINE}{MMA}",
+        "of rows of 63 elements of f16 it can move 2",
+        "leave pipeline out",
+        GPU,
+    ),
+    Wrong(
+        "GEM0377",
+        HALF,
+        f"{SLICES}promote{{operand=b to=shared layout=swizzle:32}},"
+        f"promote{{operand=a to=shared layout=panel:32}},{PIPELINE}{MMA}",
+        "of a transposed tile of f16 it can move 2",
+        "leave pipeline out",
+        GPU,
     ),
     Wrong("GEM0380", MATRIX, f"{TILES}{SUM}{VECTOR},unroll{{loop=k factor=1}}", "factor=1", "2 or"),
     Wrong("GEM0380", MATRIX, f"{TILES}{SUM}{VECTOR},unroll{{loop=k factor=9}}", "of 8", "2 to 8"),
@@ -239,6 +272,10 @@ WRONG = (
         "no math.exp on vectors",
         "after vectorize",
     ),
+    Wrong("GEM0392", HALF, f"{SHARED}pipeline{{loop=k stages=2 with=tma}}", "'tma'", "cp.as", GPU),
+    Wrong("GEM0393", HALF, f"{SHARED}pipeline{{loop=k stages=1}}", "stages=1", "2 or", GPU),
+    Wrong("GEM0394", HALF, f"{SLICES}{PIPELINE}{MMA}", "no loop over k", "then promote", GPU),
+    Wrong("GEM0395", HALF, f"{SHARED}{PIPELINE}{PIPELINE}{MMA}", "already", "one pipeline", GPU),
 )
 """In the order of the codes."""
 
@@ -284,6 +321,14 @@ def test_a_schedule_file(tmp_path: Path) -> None:
 def run(module: ModuleOp, schedule: str) -> None:
     """The passes alone: without what is known of the problem and the machine."""
     run_passes(module, Schedule.parse(schedule))
+
+
+def test_tensor_cores_multiply_no_f32() -> None:
+    assert code_of(lambda: run(build(MATRIX), f"{SHARED}{MMA}")) == "GEM0375"
+
+
+def test_no_default_for_products_that_a_machine_cannot_sum() -> None:
+    assert code_of(lambda: gemmir.lower(HALF, target="cpu:x86-64-v3")) == "GEM0316"
 
 
 def test_no_vector_has_no_lanes() -> None:
