@@ -9,8 +9,10 @@ from gemmir.evaluate import evaluate
 from gemmir.ir.build import build
 from gemmir.lowering import run_pass
 from gemmir.machine import machine_for
+from gemmir.machine.gpu import SM_80
 from gemmir.schedule import check_fits
 from gemmir.schedule.default import default_schedule
+from tests.gpu_strategies import gpu_cases
 from tests.strategies import (
     arrays_for,
     copied,
@@ -45,6 +47,12 @@ def test_every_stage_of_a_drawn_schedule(case: tuple[Gemm, Schedule]) -> None:
     check_stages(*case)
 
 
+@given(gpu_cases(SM_80, MOST))
+@examples(0.6)
+def test_every_stage_of_a_schedule_drawn_for_a_gpu(case: tuple[Gemm, Schedule]) -> None:
+    check_stages(*case)
+
+
 @given(problems(MOST))
 @examples(0.6)
 def test_every_stage_of_the_default_schedule(gemm: Gemm) -> None:
@@ -70,6 +78,26 @@ def test_drawn_schedules_have_every_pass_and_fit_the_machine() -> None:
     def draw(case: tuple[Gemm, Schedule]) -> None:
         gemm, schedule = case
         check_fits(schedule, gemm, machine_for("cpu"))
+        seen.update(word for word in words if word in str(schedule))
+
+    draw()
+    assert seen == words
+
+
+def test_schedules_drawn_for_a_gpu_have_every_pass_and_fit_it() -> None:
+    words = {
+        *("interchange", "group=", "fuse-epilogue", "unroll", "expand-math", "pipeline"),
+        *("with=fma", "with=mma", "over=blocks", "over=warps", "over=threads", "loops=k"),
+        *("operand=a to=shared layout=panel", "operand=b to=shared layout=panel", "loops=batch"),
+        *("layout=swizzle:32", "layout=swizzle:64", "layout=swizzle:128", "stages=2", "stages=4"),
+    }
+    seen: set[str] = set()
+
+    @given(gpu_cases(SM_80))
+    @examples(8)
+    def draw(case: tuple[Gemm, Schedule]) -> None:
+        gemm, schedule = case
+        check_fits(schedule, gemm, SM_80)
         seen.update(word for word in words if word in str(schedule))
 
     draw()

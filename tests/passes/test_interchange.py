@@ -80,7 +80,7 @@ def tiles(gemm: Gemm, order: str) -> list[tuple[int, int]]:
     number = loop.body.block.args[0]
     seen: list[tuple[int, int]] = []
     for block in range(constant_of(loop.ub) or 0):
-        values = {number: block}
+        values: dict[SSAValue, int] = {number: block}
 
         def value(of: SSAValue, values: dict[SSAValue, int] = values) -> int:
             known = constant_of(of)

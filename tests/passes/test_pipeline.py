@@ -112,7 +112,7 @@ def test_a_copy_that_belongs_to_no_group_is_a_fault(after: After) -> None:
     for group in ops(module, AsyncCreateGroupOp):
         group.detach()
         group.erase()
-    with pytest.raises(EvaluationError, match="GEM0911: .*belong to no group"):
+    with pytest.raises(EvaluationError, match=r"GEM0911: .*belong to no group"):
         evaluate(module, list(arrays_for(gemm).values()))
 
 

@@ -11,8 +11,10 @@ from hypothesis import given
 
 from gemmir import Gemm, PassPipeline, Schedule
 from gemmir.errors import ScheduleError
+from gemmir.machine.gpu import SM_80
 from gemmir.passes import pass_class, pass_names
 from gemmir.schedule.schedule import parameters_of
+from tests.gpu_strategies import gpu_cases
 from tests.strategies import examples, scheduled
 
 TEXT = (
@@ -97,10 +99,11 @@ def test_a_pipeline_of_passes_prints_as_a_schedule() -> None:
 def test_every_pass_is_in_the_text_of_some_schedule() -> None:
     seen: set[str] = set()
 
-    @given(scheduled())
+    @given(scheduled(), gpu_cases(SM_80))
     @examples(2)
-    def draw(case: tuple[Gemm, Schedule]) -> None:
-        seen.update(step.split("{")[0] for step in case[1].steps)
+    def draw(case: tuple[Gemm, Schedule], other: tuple[Gemm, Schedule]) -> None:
+        steps = (*case[1].steps, *other[1].steps)
+        seen.update(step.split("{")[0] for step in steps)
 
     draw()
     assert seen == set(pass_names())
