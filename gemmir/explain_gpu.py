@@ -6,15 +6,21 @@ where ptxas is found.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from xdsl.passes import ModulePass
+
 from gemmir.backend import Launch
 from gemmir.gemm import Gemm
+from gemmir.ir.build import ELEMENT_TYPES
 from gemmir.machine import GpuMachine
+from gemmir.passes.split_k import SplitK, slice_size
+from gemmir.passes.vectorize import MMA_SHAPES, Vectorize
 from gemmir.schedule import pass_text
 
 if TYPE_CHECKING:
@@ -34,6 +40,19 @@ _INSTRUCTION: Final = re.compile(r"^\s+(?:@!?%\w+\s+)?([a-z][\w.:]*)\b(.*);")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sum:
+    """How one element of C is summed: a property of the schedule, the same for every size of C.
+
+    `slices` of at most `length` products are summed from zero in the order of k, `at_once` of them
+    by one instruction, whose own order is not known; then the slices are added in their order.
+    """
+
+    slices: int
+    length: int
+    at_once: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class GpuExplanation:
     """What was decided; `loop` counts the instructions of the loop with most multiply-adds."""
 
@@ -41,6 +60,7 @@ class GpuExplanation:
     problem: Gemm | None
     flops_per_byte: float | None
     steps: tuple[str, ...]
+    sum: Sum | None
     launch: Launch
     loop: dict[str, int]
 
@@ -58,9 +78,20 @@ def gpu_explanation(lowered: Lowered) -> GpuExplanation:
         problem=problem,
         flops_per_byte=problem and problem.flops / max(problem.bytes_moved, 1),
         steps=tuple(pass_text(p) for p in lowered.schedule.passes),
+        sum=problem and sum_of(problem, lowered.schedule.passes),
         launch=artifact.launch,
         loop=loop_counts(artifact.text),
     )
+
+
+def sum_of(problem: Gemm, passes: Sequence[ModulePass]) -> Sum:
+    """How `passes` let the elements of C be summed."""
+    factors = [p.factor for p in passes if isinstance(p, SplitK)]
+    slices = math.prod(factors)
+    length = slice_size(problem.k, slices, problem.element.item_bytes) if factors else problem.k
+    by_mma = any(isinstance(p, Vectorize) and p.with_ == "mma" for p in passes)
+    at_once = MMA_SHAPES[element][2] if by_mma else 1
+    return Sum(slices=slices, length=min(length, problem.k), at_once=at_once)
 
 
 def loop_counts(ptx: str) -> dict[str, int]:
@@ -89,6 +120,17 @@ def _loops(ptx: str) -> Iterator[list[str]]:
                 yield names[places[target] :]
 
 
+def sum_lines(found: Sum) -> Iterator[str]:
+    """How an element of C is summed."""
+    step = f", {found.at_once} at once" if found.at_once > 1 else ""
+    yield f"sum        {found.length} products in the order of k{step}, from zero"
+    if found.slices > 1:
+        yield (
+            f"           in each of {found.slices} slices, which are then added in the same order; "
+            "the bits do not depend on the blocks"
+        )
+
+
 def launch_lines(launch: Launch) -> Iterator[str]:
     """How the kernels are started, one on a line, and the workspaces that they share."""
     for kernel in launch.kernels:
@@ -106,6 +148,8 @@ def gpu_lines(found: GpuExplanation, machine: GpuMachine, problem: str) -> Itera
     yield "schedule"
     yield from (f"  {step}" for step in found.steps)
     yield ""
+    if found.sum is not None:
+        yield from sum_lines(found.sum)
     yield from launch_lines(found.launch)
     if found.loop:
         counts = ", ".join(f"{n} {kind}" for kind, n in found.loop.items())

@@ -18,8 +18,9 @@ from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import VerifyException
 
 from gemmir.errors import ParseError, ScheduleError
+from gemmir.ir.attributes import Space, SpaceAttr
 from gemmir.ir.context import make_context
-from gemmir.ir.dialect import EpilogueOp, ForallOp, GemmOp, PackOp
+from gemmir.ir.dialect import EpilogueOp, ForallOp, GemmOp, PackOp, memref_type
 from gemmir.schedule.schedule import Schedule, pass_text
 
 REMAINING: Final = "gemmir.schedule"
@@ -66,9 +67,14 @@ def level_of(module: ModuleOp) -> str:
             abstract = True
         if isinstance(op, scf.ForOp | ForallOp) and level == "gemm":
             level = "tiled"
-        if isinstance(op, memref.AllocOp | memref.AllocaOp):
+        if isinstance(op, memref.AllocOp | memref.AllocaOp) and not _is_workspace(op):
             level = "promoted"
     return level if abstract else "vectorized"
+
+
+def _is_workspace(op: memref.AllocOp | memref.AllocaOp) -> bool:
+    """Whether a buffer brings nothing closer: it is in global memory."""
+    return memref_type(op.memref).memory_space == SpaceAttr(Space.GLOBAL)
 
 
 def run_pass(p: ModulePass, module: ModuleOp, *, verify: bool) -> None:

@@ -15,6 +15,7 @@ multiplied in the iteration before, which is the one that is copied into next.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from xdsl.builder import Builder
@@ -59,7 +60,7 @@ class PipelinePlan:
     packs: tuple[PackOp, ...]
     buffers: tuple[Buffer, ...]
     stages: int
-    end: int
+    end: Extent
     step: int
 
 
@@ -96,13 +97,13 @@ def _packs(loop: scf.ForOp) -> tuple[PackOp, ...]:
 def _plan_loop(loop: scf.ForOp, stages: int) -> PipelinePlan:
     packs = _packs(loop)
     end, step = constant_of(loop.ub), constant_of(loop.step)
-    assert end is not None and step is not None
+    assert step is not None
     return PipelinePlan(
         loop=loop,
         packs=packs,
         buffers=tuple(_plan_buffer(p.target, stages) for p in packs),
         stages=stages,
-        end=end,
+        end=loop.ub if end is None else end,
         step=step,
     )
 
@@ -130,15 +131,16 @@ def pipeline(plan: PipelinePlan) -> None:
     wide = [_widened(b) for b in plan.buffers]
     ahead = plan.stages - 1
 
-    def copy(builder: Builder, at: SSAValue, stage: SSAValue) -> None:
+    def copy(builder: Builder, at: Extent, stage: Extent) -> None:
+        number = as_index(loop, stage)
         for pack, buffer, whole in zip(plan.packs, plan.buffers, wide, strict=True):
-            target = _stage_view(builder, loop, buffer, whole, stage)
-            builder.insert(PackOp(_source(builder, loop, pack, at), target, asynchronous=True))
+            target = _stage_view(builder, loop, buffer, whole, number)
+            source = _source(builder, loop, pack, as_index(loop, at))
+            builder.insert(PackOp(source, target, asynchronous=True))
 
     start = before(loop)
     for number in range(ahead):
-        if number * plan.step < plan.end:
-            copy(start, as_index(loop, number * plan.step), as_index(loop, number))
+        _copy_ahead(start, loop, plan, number, copy)
         start.insert(AsyncCreateGroupOp())
     inner = before(replaced[0])
     inner.insert(AsyncWaitOp(ahead - 1))
@@ -161,6 +163,26 @@ def pipeline(plan: PipelinePlan) -> None:
     _erase_unused(body)
     assert body.last_op is not None
     finish([_after(before(body.last_op), loop, now, plan.stages)])
+
+
+def _copy_ahead(
+    builder: Builder,
+    loop: scf.ForOp,
+    plan: PipelinePlan,
+    number: int,
+    copy: Callable[[Builder, Extent, Extent], None],
+) -> None:
+    """Begin to copy the slice `number` before the loop, if the loop comes to it."""
+    at = number * plan.step
+    if isinstance(plan.end, int):
+        if at < plan.end:
+            copy(builder, at, number)
+        return
+    is_there = arith.CmpiOp(as_index(loop, at), plan.end, "slt")
+    builder.insert(is_there)
+    builder.insert(
+        conditional(is_there.result, lambda then: copy(then, at, number), lambda otherwise: None)
+    )
 
 
 def _widened(buffer: Buffer) -> SSAValue:

@@ -344,7 +344,7 @@ def plan_accumulate(gemm: GemmOp, to: str, layout: str | None, prefetch: bool) -
         )
     if len(extents(gemm.c)) != 2:
         raise ScheduleError("GEM0333", "promote: a batch cannot be kept", "tile batch by 1 first")
-    if isinstance(memref_type(gemm.c).memory_space, SpaceAttr):
+    if memref_type(gemm.c).memory_space == SpaceAttr(Space.REGISTERS):
         raise ScheduleError("GEM0335", "promote: operand c is in registers already")
     rows, columns = (upper_bound(e) for e in extents(gemm.c))
     assert rows is not None and columns is not None

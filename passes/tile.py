@@ -27,7 +27,7 @@ from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
-from gemmir.ir.attributes import PanelAttr, SpaceAttr
+from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr
 from gemmir.ir.dialect import (
     BLOCKS,
     CORES,
@@ -85,7 +85,7 @@ def plan(
 
     Raises `ScheduleError` (GEM0320 to GEM0329) naming the numbers and the nearest legal choice.
     """
-    if isinstance(memref_type(gemm.c).memory_space, SpaceAttr) and tuple(loops) != ("k",):
+    if memref_type(gemm.c).memory_space == SpaceAttr(Space.REGISTERS) and tuple(loops) != ("k",):
         raise ScheduleError(
             "GEM0328",
             f"tile: loops={','.join(loops)} of a gemmir.gemm whose C is in registers",
@@ -150,13 +150,13 @@ def _check_names(
 
 
 def _check_unit(gemm: GemmOp, over: str, edges: str) -> None:
-    """A grid is the outermost loop, and what is inside a block has the same size in all blocks."""
+    """Loops over blocks are the outermost, and what is inside a block is the same in all blocks."""
     around = [o.over.data if isinstance(o, ForallOp) else "" for o in enclosing_ops(gemm)[:-2]]
-    if over == BLOCKS and around:
+    if over == BLOCKS and set(around) - {BLOCKS}:
         raise ScheduleError(
             "GEM0319",
             "tile: over=blocks inside another loop",
-            "make it the first tile, with all of its loops at once",
+            "make it the first tile",
         )
     if over in INSIDE_BLOCK and (BLOCKS not in around or "" in around or THREADS in around):
         raise ScheduleError(

@@ -418,9 +418,15 @@ def _widen(op: Operation, values: dict[SSAValue, SSAValue], shape: Sequence[int]
 
 
 def vectorize_epilogue(epilogue: EpilogueOp, width: int) -> None:
-    """Run an epilogue that was not fused over all of C, a row of `width` at a time."""
+    """Run an epilogue that was not fused over all of C, a row of `width` at a time.
+
+    A narrower tile that a vector holds several of gets vectors of its own width.
+    """
     builder = before(epilogue)
     output = extents(epilogue.output)
+    own = constant_of(output[-1])
+    if own and width % own == 0:
+        width = own
     names = ("batch", "m", "n")[-len(output) :]
     at: list[Extent] = []
     for name, extent in zip(names, output, strict=True):

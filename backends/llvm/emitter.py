@@ -7,12 +7,12 @@ its rows: `Emitter.spread` says how many and of how many lanes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from xdsl.dialects.builtin import VectorType
-from xdsl.ir import Attribute, Block, SSAValue
+from xdsl.ir import Attribute, Block, Operation, SSAValue
 
 from gemmir.backends.llvm.text import FunctionText, lanes_type, scalar_type, splat_literal
 from gemmir.errors import BackendError
@@ -105,7 +105,11 @@ class Emitter:
 
     def block(self, block: Block) -> None:
         """Emit the ops of a block in order."""
-        for op in block.ops:
+        self.ops(block.ops)
+
+    def ops(self, ops: Iterable[Operation]) -> None:
+        """Emit ops in order."""
+        for op in ops:
             emit = self.table.get(op.name)
             if emit is None:
                 raise BackendError(

@@ -97,6 +97,6 @@ def cubin(ptx: str, gpu: str) -> Cubin:
 
 
 def resources(said: str) -> Resources:
-    """What `ptxas -v` said of the one kernel in its input."""
-    found = {name: re.search(pattern, said) for name, pattern in _RESOURCES.items()}
-    return Resources(**{name: int(m.group(1)) if m else 0 for name, m in found.items()})
+    """What `ptxas -v` said of the kernels in its input: the most that any of them takes."""
+    found = {name: re.findall(pattern, said) for name, pattern in _RESOURCES.items()}
+    return Resources(**{name: max(map(int, n), default=0) for name, n in found.items()})

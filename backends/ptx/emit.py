@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 from xdsl.dialects import func
@@ -10,11 +12,12 @@ from xdsl.dialects.builtin import ModuleOp
 from gemmir.backend import Artifact, KernelLaunch, Launch, signature_of
 from gemmir.backends.llvm.emit import EMITTERS
 from gemmir.backends.llvm.emitter import Emitter, Pointer, Table
+from gemmir.backends.llvm.text import FunctionText
 from gemmir.backends.ptx.copies import COPIES
 from gemmir.backends.ptx.fragments import FRAGMENTS
-from gemmir.backends.ptx.launch import Layout, layout_of
+from gemmir.backends.ptx.launch import Layout, layouts_of
 from gemmir.backends.ptx.shared import SharedMemory, require_room, shared_memory
-from gemmir.backends.ptx.structure import ALIGNMENT_BYTES, GPU
+from gemmir.backends.ptx.structure import ALIGNMENT_BYTES, GPU, workspace_bytes, workspaces
 from gemmir.errors import BackendError
 from gemmir.ir.dialect import memref_type
 from gemmir.llvm import LOCK, TargetMachine, binding_for_all
@@ -36,46 +39,90 @@ def emit(module: ModuleOp, machine: Machine) -> Artifact:
         for op in module.body.block.ops
         if isinstance(op, func.FuncOp) and op.sym_name.data == signature.symbol
     )
-    layout = layout_of(function)
-    shared = shared_memory(function)
-    require_room(shared, machine)
-    llvm = _module(function, layout, shared)
-    kernel = KernelLaunch(
-        symbol=signature.symbol,
-        blocks=layout.grid,
-        threads=layout.block,
-        shared_bytes=shared.static_bytes,
-        dynamic_shared_bytes=shared.dynamic_bytes,
-    )
+    kernels = _kernels(signature.symbol, layouts_of(function), machine)
+    llvm = _module(function, kernels)
     return Artifact(
         kind="ptx",
         text=_ptx(llvm, machine),
         signature=signature,
         cpu=machine.llvm_cpu,
         llvm=llvm,
-        launch=Launch(kernels=(kernel,)),
+        launch=Launch(
+            kernels=tuple(kernel.launch for kernel in kernels),
+            workspace_bytes=tuple(map(workspace_bytes, workspaces(function))),
+        ),
     )
 
 
-def _module(function: func.FuncOp, layout: Layout, shared: SharedMemory) -> str:
-    e = Emitter(TABLE, function.sym_name.data)
-    parameters: list[str] = []
-    for number, argument in enumerate(function.body.block.args):
-        name = f"%a{number}"
-        extents = tuple(str(s) for s in memref_type(argument).get_shape())
-        e.values[argument] = Pointer(name, extents)
-        e.text.align(name, ALIGNMENT_BYTES)
-        parameters.append(f"ptr noalias align {ALIGNMENT_BYTES} {name}")
-    e.block(function.body.block)
-    head = f"define ptx_kernel void @{e.symbol}({', '.join(parameters)}) #0 {{"
-    attributes = f'attributes #0 = {{ nounwind "nvvm.reqntid"="{layout.block},1,1" }}'
-    body = "\n".join([head, "entry:", *e.text.stack, *e.text.lines, "}"])
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """One of the kernels of a function."""
+
+    symbol: str
+    layout: Layout
+    shared: SharedMemory
+
+    @property
+    def launch(self) -> KernelLaunch:
+        """How it is started."""
+        return KernelLaunch(
+            symbol=self.symbol,
+            blocks=self.layout.grid,
+            threads=self.layout.block,
+            shared_bytes=self.shared.static_bytes,
+            dynamic_shared_bytes=self.shared.dynamic_bytes,
+        )
+
+
+def _kernels(symbol: str, layouts: Sequence[Layout], machine: GpuMachine) -> list[Kernel]:
+    """The kernels of these layouts: several are numbered."""
+    found: list[Kernel] = []
+    for number, layout in enumerate(layouts):
+        name = symbol if len(layouts) == 1 else f"{symbol}_{number}"
+        shared = shared_memory(layout.root, name)
+        require_room(shared, machine)
+        found.append(Kernel(symbol=name, layout=layout, shared=shared))
+    return found
+
+
+def _module(function: func.FuncOp, kernels: Sequence[Kernel]) -> str:
+    declarations: set[str] = set()
+    nests = [kernel.layout.root for kernel in kernels]
+    bodies: list[str] = []
+    for number, kernel in enumerate(kernels):
+        others = [nest for nest in nests if nest is not kernel.layout.root]
+        ops = [op for op in function.body.block.ops if op not in others]
+        head = f"define ptx_kernel void @{kernel.symbol}"
+        e = Emitter(TABLE, kernel.symbol, FunctionText(declarations=declarations))
+        parameters = _parameters(e, function)
+        e.ops(ops)
+        lines = [f"{head}({parameters}) #{number} {{", "entry:", *e.text.stack, *e.text.lines]
+        bodies.append("\n".join([*lines, "}", ""]))
+    attributes = [
+        f'attributes #{number} = {{ nounwind "nvvm.reqntid"="{kernel.layout.block},1,1" }}'
+        for number, kernel in enumerate(kernels)
+    ]
     parts = [
         'target triple = "nvptx64-nvidia-cuda"',
-        *shared.declarations(),
-        *sorted(e.text.declarations),
+        *(line for kernel in kernels for line in kernel.shared.declarations()),
+        *sorted(declarations),
     ]
-    return "\n".join([*parts, "", body, "", attributes]) + "\n"
+    return "\n".join([*parts, "", *bodies, *attributes]) + "\n"
+
+
+def _parameters(e: Emitter, function: func.FuncOp) -> str:
+    """The arrays of the caller and then the workspaces: every kernel takes all of them."""
+    parameters: list[str] = []
+    pointers = [
+        *((f"%a{n}", argument) for n, argument in enumerate(function.body.block.args)),
+        *((f"%w{n}", alloc.memref) for n, alloc in enumerate(workspaces(function))),
+    ]
+    for name, value in pointers:
+        extents = tuple(str(s) for s in memref_type(value).get_shape())
+        e.values[value] = Pointer(name, extents)
+        e.text.align(name, ALIGNMENT_BYTES)
+        parameters.append(f"ptr noalias align {ALIGNMENT_BYTES} {name}")
+    return ", ".join(parameters)
 
 
 @cache

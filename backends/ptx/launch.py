@@ -1,4 +1,8 @@
-"""How a kernel is laid out over a GPU, read from its loops over blocks, warps and threads."""
+"""How kernels are laid out over a GPU, read from their loops over blocks, warps and threads.
+
+Each nest of loops over blocks in a function is one kernel. They run one after another, so that what
+one nest has stored is there for the next.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +27,13 @@ MAX_THREADS = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The loops over blocks, warps and threads, outermost first.
+    """The loops over blocks, warps and threads of one kernel, outermost first.
 
-    Where there are loops over warps, those over threads inside them are over the 32 of a warp.
+    Where there are loops over warps, those over threads inside them are over the 32 of a warp. The
+    kernel is all of `root`: one of several nests of a function, or the function.
     """
 
+    root: ForallOp | func.FuncOp
     blocks: tuple[ForallOp, ...]
     warps: tuple[ForallOp, ...]
     threads: tuple[ForallOp, ...]
@@ -53,14 +59,36 @@ def trips(loop: ForallOp) -> int:
     return max(-(-(ub - lb) // step), 0)
 
 
-def layout_of(function: func.FuncOp) -> Layout:
-    """The layout of `function`, all of whose stores must be inside its loops over threads.
+def layouts_of(function: func.FuncOp) -> tuple[Layout, ...]:
+    """The layout of each kernel of `function`, in the order in which they run.
 
-    Raises `BackendError`: GEM0440 where there is not one nest of loops over blocks and one inside
-    it, GEM0441 for a store that every thread of a block or every block would make, GEM0442 for a
-    block of too many threads.
+    All stores must be inside the loops over threads of a kernel. Raises `BackendError`: GEM0440
+    where a kernel is not one nest of loops over blocks and one inside it, GEM0441 for a store that
+    every thread of a block or every block would make, GEM0442 for a block of too many threads.
     """
-    foralls = [o for o in function.walk() if isinstance(o, ForallOp)]
+    nests = _nests(function)
+    if len(nests) < 2:
+        return (_layout(function),)
+    for op in function.body.block.ops:
+        if op not in nests:
+            _require_own_stores(op, nests)
+    return tuple(map(_layout, nests))
+
+
+def _nests(function: func.FuncOp) -> list[ForallOp]:
+    return [op for op in function.body.block.ops if isinstance(op, ForallOp)]
+
+
+def kernel_of(op: Operation) -> ForallOp | func.FuncOp:
+    """The kernel that an op of a function is part of, the `root` of its layout."""
+    around = enclosing_ops(op)
+    function = next(o for o in around if isinstance(o, func.FuncOp))
+    nests = _nests(function)
+    return function if len(nests) < 2 else next(o for o in nests if o in around)
+
+
+def _layout(root: ForallOp | func.FuncOp) -> Layout:
+    foralls = [o for o in root.walk() if isinstance(o, ForallOp)]
     if any(o.over.data == CORES for o in foralls):
         raise BackendError(
             "GEM0440", "a loop over cores on a GPU", "tile over=blocks, warps or threads"
@@ -68,12 +96,12 @@ def layout_of(function: func.FuncOp) -> Layout:
     blocks, warps, threads = (
         tuple(o for o in foralls if o.over.data == over) for over in (BLOCKS, WARPS, THREADS)
     )
-    layout = Layout(blocks=blocks, warps=warps, threads=threads)
+    layout = Layout(root=root, blocks=blocks, warps=warps, threads=threads)
     nest = (*blocks, *warps, *(() if warps else threads))
     if any(outer not in enclosing_ops(inner) for outer, inner in pairwise(nest)):
         raise BackendError(
             "GEM0440",
-            "the function is not one nest of loops over blocks with one over threads in it",
+            "a kernel is not one nest of loops over blocks with one over threads in it",
             "tile over blocks once, with all of its loops, and fuse the epilogue",
         )
     for loop in threads if warps else ():
@@ -84,7 +112,7 @@ def layout_of(function: func.FuncOp) -> Layout:
             f"a block of {layout.block} threads, and there are at most {MAX_THREADS}",
             "use larger tiles over threads or smaller ones over blocks",
         )
-    _require_own_stores(function, nest)
+    _require_own_stores(root, nest)
     return layout
 
 
@@ -102,8 +130,8 @@ def _require_warp(loop: ForallOp, nest: Sequence[ForallOp]) -> None:
         )
 
 
-def _require_own_stores(function: func.FuncOp, foralls: Sequence[ForallOp]) -> None:
-    for op in function.walk():
+def _require_own_stores(root: Operation, foralls: Sequence[ForallOp]) -> None:
+    for op in root.walk():
         if isinstance(op, vector.TransferWriteOp) and not _inside_all(op, foralls):
             raise BackendError(
                 "GEM0441",

@@ -10,7 +10,7 @@ import itertools
 from dataclasses import dataclass
 from typing import Final
 
-from xdsl.dialects import func, memref
+from xdsl.dialects import memref
 from xdsl.dialects.builtin import FixedBitwidthType
 from xdsl.ir import Operation
 
@@ -24,9 +24,6 @@ STATIC_BYTES: Final = 48 * 1024
 
 ALIGNMENT_BYTES: Final = 128
 """All banks of shared memory, so that every buffer begins in the first."""
-
-DYNAMIC: Final = "@shared"
-"""The memory whose size is given at the launch."""
 
 
 def shared_buffers(op: Operation) -> list[memref.AllocaOp]:
@@ -52,8 +49,12 @@ def shared_bytes(op: memref.AllocaOp) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class SharedMemory:
-    """The buffers of a function by their sizes in bytes, and whether they are declared."""
+    """The buffers of a kernel by their sizes in bytes, and whether they are declared.
 
+    `name` is what the memory is called in LLVM.
+    """
+
+    name: str
     sizes: tuple[int, ...]
 
     @property
@@ -79,24 +80,25 @@ class SharedMemory:
     def address(self, number: int) -> str:
         """The buffer of this number, a constant pointer in LLVM."""
         if self.is_static:
-            return f"{DYNAMIC}{number}"
+            return f"{self.name}{number}"
         offset = list(itertools.accumulate(self.sizes, initial=0))[number]
-        return f"getelementptr (i8, ptr addrspace(3) {DYNAMIC}, i64 {offset})"
+        return f"getelementptr (i8, ptr addrspace(3) {self.name}, i64 {offset})"
 
     def declarations(self) -> list[str]:
         """The globals in LLVM."""
         if not self.is_static:
-            return [f"{DYNAMIC} = external addrspace(3) global [0 x i8], align {ALIGNMENT_BYTES}"]
+            return [f"{self.name} = external addrspace(3) global [0 x i8], align {ALIGNMENT_BYTES}"]
         return [
-            f"{DYNAMIC}{number} = internal addrspace(3) global [{size} x i8] undef, "
+            f"{self.name}{number} = internal addrspace(3) global [{size} x i8] undef, "
             f"align {ALIGNMENT_BYTES}"
             for number, size in enumerate(self.sizes)
         ]
 
 
-def shared_memory(function: func.FuncOp) -> SharedMemory:
-    """The shared memory of `function`."""
-    return SharedMemory(sizes=tuple(map(shared_bytes, shared_buffers(function))))
+def shared_memory(kernel: Operation, symbol: str) -> SharedMemory:
+    """The shared memory of `kernel`, which is a nest of loops over blocks or a function."""
+    sizes = tuple(map(shared_bytes, shared_buffers(kernel)))
+    return SharedMemory(name=f"@{symbol}_shared", sizes=sizes)
 
 
 def require_room(memory: SharedMemory, machine: GpuMachine) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 
 from xdsl.dialects import func, memref
+from xdsl.dialects.builtin import FixedBitwidthType
 
 from gemmir.backends.llvm.emitter import Emitter, Pointer, Table
 from gemmir.backends.ptx.addresses import window
 from gemmir.backends.ptx.fragments import spread
-from gemmir.backends.ptx.launch import LANES, trips
+from gemmir.backends.ptx.launch import LANES, kernel_of, trips
 from gemmir.backends.ptx.shared import shared_buffers, shared_memory
 from gemmir.errors import BackendError
+from gemmir.ir.attributes import Space, SpaceAttr
 from gemmir.ir.dialect import (
     BLOCKS,
     WARPS,
@@ -19,7 +21,6 @@ from gemmir.ir.dialect import (
     ForallOp,
     PrefetchOp,
     YieldOp,
-    enclosing_ops,
     is_shared,
     memref_type,
 )
@@ -33,10 +34,9 @@ def _alloca(e: Emitter, op: memref.AllocaOp) -> None:
     """The address of a shared buffer; LLVM finds its address space again behind the cast."""
     if not is_shared(op.memref):
         raise BackendError("GEM0421", f"{op.name} outside shared memory has no instruction here")
-    function = enclosing_ops(op)[-2]
-    assert isinstance(function, func.FuncOp)
-    number = shared_buffers(function).index(op)
-    place = shared_memory(function).address(number)
+    kernel = kernel_of(op)
+    number = shared_buffers(kernel).index(op)
+    place = shared_memory(kernel, e.symbol).address(number)
     address = e.text.value(f"addrspacecast ptr addrspace(3) {place} to ptr")
     e.text.align(address, ALIGNMENT_BYTES)
     e.values[op.memref] = Pointer(address, tuple(map(str, memref_type(op.memref).get_shape())))
@@ -86,8 +86,8 @@ def _return(e: Emitter, op: func.ReturnOp) -> None:
     e.text.line("ret void")
 
 
-def _none(e: Emitter, op: YieldOp) -> None:
-    """The end of a loop over units: each goes on alone."""
+def _none(e: Emitter, op: YieldOp | memref.DeallocOp) -> None:
+    """The end of a loop over units, after which each goes on alone, or of a workspace."""
 
 
 def _unsupported(e: Emitter, op: PrefetchOp | memref.AllocOp) -> None:
@@ -96,13 +96,34 @@ def _unsupported(e: Emitter, op: PrefetchOp | memref.AllocOp) -> None:
     )
 
 
+def workspaces(op: func.FuncOp) -> list[memref.AllocOp]:
+    """The buffers in global memory that live for the whole call, in the order of the text."""
+    ops = [o for o in op.body.block.ops if isinstance(o, memref.AllocOp)]
+    return [o for o in ops if memref_type(o.memref).memory_space == SpaceAttr(Space.GLOBAL)]
+
+
+def workspace_bytes(op: memref.AllocOp) -> int:
+    """Bytes of a workspace."""
+    t = memref_type(op.memref)
+    element = t.element_type
+    assert isinstance(element, FixedBitwidthType)
+    return math.prod(t.get_shape()) * element.size
+
+
+def _alloc(e: Emitter, op: memref.AllocOp) -> None:
+    """A workspace is an argument of the kernel, which is there before it starts."""
+    if op.memref not in e.values:
+        _unsupported(e, op)
+
+
 GPU: Table = {
     BarrierOp.name: _barrier,
     ForallOp.name: _forall,
     PrefetchOp.name: _unsupported,
     YieldOp.name: _none,
     func.ReturnOp.name: _return,
-    memref.AllocOp.name: _unsupported,
+    memref.AllocOp.name: _alloc,
     memref.AllocaOp.name: _alloca,
+    memref.DeallocOp.name: _none,
     memref.SubviewOp.name: window,
 }

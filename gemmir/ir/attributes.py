@@ -18,7 +18,8 @@ from xdsl.utils.str_enum import StrEnum
 class Space(StrEnum):
     """Memory spaces, nearest first; a cache is where a buffer of a CPU is meant to stay.
 
-    `shared` is the memory that the threads of one block of a GPU have in common.
+    `shared` is the memory that the threads of one block of a GPU have in common, `global` that of
+    all its blocks.
     """
 
     REGISTERS = "registers"
@@ -26,6 +27,7 @@ class Space(StrEnum):
     L1 = "l1"
     L2 = "l2"
     L3 = "l3"
+    GLOBAL = "global"
 
 
 @irdl_attr_definition

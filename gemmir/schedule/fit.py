@@ -16,6 +16,7 @@ from gemmir.ir.dialect import BLOCKS, CORES, INSIDE_BLOCK, MAPPINGS
 from gemmir.machine import GpuMachine, Machine
 from gemmir.passes.pipeline import Pipeline
 from gemmir.passes.promote import Promote
+from gemmir.passes.split_k import SplitK, slice_size
 from gemmir.passes.tile import Tile
 from gemmir.passes.vectorize import Vectorize
 from gemmir.schedule.default_gpu import LOAD_BYTES
@@ -71,6 +72,8 @@ def _follow(walk: _Walk, p: ModulePass) -> None:
         walk.accumulator = (walk.tile["m"], walk.tile["n"])
     elif isinstance(p, Promote):
         _check_capacity(walk, p)
+    elif isinstance(p, SplitK):
+        _check_split(walk, p)
     elif isinstance(p, Pipeline):
         _check_stages(walk, p)
     elif isinstance(p, Vectorize):
@@ -117,13 +120,23 @@ def _check_stages(walk: _Walk, p: Pipeline) -> None:
         )
 
 
+def _check_split(walk: _Walk, p: SplitK) -> None:
+    _require_unit(walk.machine, "split-k: slices over blocks", BLOCKS, "leave split-k out")
+    if p.factor > 1:
+        size = slice_size(walk.tile["k"], p.factor, walk.item_bytes)
+        walk.tile["k"] = min(walk.tile["k"], size)
+
+
 def _check_unit(walk: _Walk, p: Tile) -> None:
-    units = (BLOCKS, *INSIDE_BLOCK) if isinstance(walk.machine, GpuMachine) else (CORES,)
-    if p.over in MAPPINGS and p.over not in units:
+    if p.over in MAPPINGS:
+        _require_unit(walk.machine, f"tile: over={p.over}", p.over)
+
+
+def _require_unit(machine: Machine, what: str, unit: str, hint: str = "") -> None:
+    units = (BLOCKS, *INSIDE_BLOCK) if isinstance(machine, GpuMachine) else (CORES,)
+    if unit not in units:
         raise ScheduleError(
-            "GEM0318",
-            f"tile: over={p.over}, and {walk.machine.target} has none",
-            f"use {', '.join(units)}",
+            "GEM0318", f"{what}, and {machine.target} has none", hint or f"use {', '.join(units)}"
         )
 
 
