@@ -20,6 +20,7 @@ from gemmir.ir.context import parse_module
 from gemmir.lowering import run_passes, run_stages
 
 MATRIX = Gemm(m=12, n=16, k=8)
+DEEP = Gemm(m=12, n=16, k=64)
 STACK = Gemm(m=12, n=16, k=8, batch=2)
 NARROW = Gemm(m=1, n=8, k=1)
 BIASED = Gemm(m=12, n=16, k=8, epilogue="bias")
@@ -102,6 +103,7 @@ WRONG = (
     Wrong("GEM0318", MATRIX, f"{TILES}{SUM}{MMA}", "x86-64-v3 has no tensor cores", "with=fma"),
     Wrong("GEM0318", MATRIX, f"{TILES}{SUM}{MMA}", "f32, and cuda:sm_80 has", "with=fma", GPU),
     Wrong("GEM0318", HALF, f"{SHARED}{MMA}", "sm_75 has no tensor", "with=fma", "cuda:sm_75"),
+    Wrong("GEM0318", DEEP, "split-k{factor=2}", "slices over blocks", "leave split-k out"),
     Wrong("GEM0318", MATRIX, "tile{loops=m sizes=4 over=warps}", "x86-64-v3 has none", "cores"),
     Wrong("GEM0318", MATRIX, "tile{loops=m sizes=4 over=cores}", "over=cores", "blocks, wa", GPU),
     Wrong(
@@ -207,6 +209,10 @@ WRONG = (
         "use 2 or more",
         GPU,
     ),
+    Wrong("GEM0345", MATRIX, f"{TILES}split-k{{factor=2}}", "one tile", "the first pass", GPU),
+    Wrong("GEM0346", DEEP, "split-k{factor=2 order=atomic}", "'atomic'", "order=fixed", GPU),
+    Wrong("GEM0347", DEEP, "split-k{factor=1}", "splits nothing", "use 2", GPU),
+    Wrong("GEM0348", DEEP, "split-k{factor=5}", "leaves 1 of them empty", "factor=4", GPU),
     Wrong("GEM0350", MATRIX, "fuse-epilogue", "0 epilogues", "leave fuse-epilogue out"),
     Wrong("GEM0350", BIASED, f"{TILES}fuse-epilogue,fuse-epilogue", "0 epilogues", "leave fuse"),
     Wrong("GEM0360", MATRIX, f"{TILES}parallelize{{loop=m over=blocks}}", "'blocks'", "use cores"),
