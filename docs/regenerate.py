@@ -192,7 +192,8 @@ def _gemm(fields: Mapping[str, str]) -> gemmir.Gemm:
 
 
 def _target(passes: str) -> str:
-    return GPU_TARGET if "over=blocks" in passes else TARGET
+    on_gpu = "over=blocks" in passes or "split-k" in passes
+    return GPU_TARGET if on_gpu else TARGET
 
 
 @cache
