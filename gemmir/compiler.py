@@ -24,7 +24,7 @@ from gemmir.ir.dialect import EpilogueOp
 from gemmir.ir.problem import problem_of
 from gemmir.kernel import Kernel
 from gemmir.lowering import LEVELS, Stages, level_of, run_passes, run_stages, take_remaining
-from gemmir.machine import HOST, Machine, machine_for
+from gemmir.machine import HOST, GpuMachine, Machine, machine_for
 from gemmir.machine.host import require_runnable
 from gemmir.schedule import Schedule, check_fits
 from gemmir.schedule.default import default_text
@@ -193,8 +193,8 @@ def compile(
     """A callable for `gemm` on this computer; the same arguments give the same kernel.
 
     Machine code is taken from `cache` where it is there, by default the folder that
-    `gemmir.cache.default_path` names. Raises as `lower` does, and `MissingError` GEM0606 where this
-    computer cannot run code for the target.
+    `gemmir.cache.default_path` names. Raises as `lower` does, and `MissingError` where this
+    computer cannot run the code: GEM0606 its CPU; GEM0607, GEM0609 and GEM0610 its GPU.
     """
     machine = machine_for(target)
     text = default_text(gemm, machine, threads) if schedule is None else str(_read(schedule))
@@ -217,9 +217,17 @@ def _compile(gemm: Gemm, target: str, schedule: str, cache: ObjectCache | None) 
 def _load(
     machine: Machine, key: str, cache: ObjectCache | None, artifact: Callable[[], Artifact]
 ) -> Kernel:
+    backend = backend_for(machine.backend)
+    if isinstance(machine, GpuMachine):
+        from gemmir.backends.ptx.driver import require_gpu
+        from gemmir.gpu_kernel import GpuKernel
+
+        require_gpu(machine.llvm_cpu)
+        object_bytes, signature = _object(machine, key, cache, artifact)
+        return GpuKernel(backend.load(object_bytes, signature), signature)
     require_runnable(machine)
     object_bytes, signature = _object(machine, key, cache, artifact)
-    return Kernel(backend_for(machine.backend).load(object_bytes, signature), signature)
+    return Kernel(backend.load(object_bytes, signature), signature)
 
 
 def _object(

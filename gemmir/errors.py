@@ -40,6 +40,14 @@ class CallError(GemmirError, ValueError):
     """A kernel was called with arrays that do not fit; nothing was written (GEM05xx)."""
 
 
+class DeviceError(GemmirError):
+    """A GPU or its driver refused a kernel, or a kernel failed while it ran (GEM05xx)."""
+
+
+class DeviceMemoryError(DeviceError, MemoryError):
+    """A GPU has no room for what a kernel needs; nothing was written (GEM05xx)."""
+
+
 class MissingError(GemmirError):
     """A device, a tool or a library that is needed was not found (GEM06xx)."""
 

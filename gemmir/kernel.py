@@ -328,6 +328,11 @@ class Kernel:
         return (*operands, *(named[name] for name in names[len(operands) :]))
 
     def _new_output(self) -> Array:
+        self._require_out()
+        return self._output.new()
+
+    def _require_out(self) -> None:
+        """An error where there is no output without `out`."""
         if self._needs_out:
             name = self._output.name
             raise CallError(
@@ -335,7 +340,6 @@ class Kernel:
                 f"{name} is read before it is written (beta is not 0), and out is not given",
                 f"pass out={name} with its old values",
             )
-        return self._output.new()
 
 
 class BoundCall:
@@ -352,7 +356,7 @@ class BoundCall:
         kernel: Kernel,
         entry: Callable[..., int],
         addresses: Sequence[int],
-        arrays: Sequence[Array],
+        arrays: Sequence[object],
         result: Any,
     ) -> None:
         self._kernel = kernel

@@ -25,7 +25,7 @@ CLASSES: Final = {
     "GEM02": {"ParseError", "parse_error"},
     "GEM03": {"ScheduleError"},
     "GEM04": {"BackendError"},
-    "GEM05": {"CallError", "AllocationError"},
+    "GEM05": {"CallError", "AllocationError", "DeviceError", "DeviceMemoryError"},
     "GEM06": {"MissingError"},
     "GEM07": {"OutputError"},
     "GEM08": {"MismatchError"},

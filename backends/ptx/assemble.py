@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from gemmir.backend import Artifact
+from gemmir.backends.ptx.image import Image
 from gemmir.errors import BackendError, MissingError
 
 WHEELS: Final = (("nvidia", "cuda_nvcc/bin"), ("triton", "backends/nvidia/bin"))
@@ -26,6 +27,9 @@ _RESOURCES: Final = {
     "shared_bytes": r"(\d+) bytes smem",
 }
 """What `ptxas -v` says of a kernel; a number that it leaves out is 0."""
+
+REFUSED: Final = "GEM0444"
+"""The code of text that ptxas does not take."""
 
 _SERIALISED: Final = re.compile(r"^.*\bC75\d\d\b.*$", re.MULTILINE)
 
@@ -66,8 +70,21 @@ def find_ptxas() -> str | None:
 
 
 def assemble(artifact: Artifact) -> bytes:
-    """The cubin of `artifact`; raises as `cubin` does."""
-    return cubin(artifact.text, artifact.cpu).data
+    """`artifact` as an image to keep and to load, with a cubin where ptxas is found and makes one.
+
+    A ptxas may be too old for the text; then the driver, which has its own, decides about it.
+    Raises `BackendError` GEM0445 as `cubin` does.
+    """
+    assert artifact.launch is not None
+    code = b""
+    if find_ptxas() is not None:
+        try:
+            code = cubin(artifact.text, artifact.cpu).data
+        except BackendError as error:
+            if error.code != REFUSED:
+                raise
+    ptx = artifact.text.encode()
+    return Image(gpu=artifact.cpu, launch=artifact.launch, ptx=ptx, cubin=code).to_bytes()
 
 
 def cubin(ptx: str, gpu: str) -> Cubin:

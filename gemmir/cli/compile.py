@@ -41,6 +41,12 @@ def _obj(lowered: Lowered) -> bytes:
     return lowered.assemble()
 
 
+def _cubin(lowered: Lowered) -> bytes:
+    from gemmir.backends.ptx.assemble import cubin
+
+    return cubin(lowered.artifact.text, lowered.artifact.cpu).data
+
+
 def _so(lowered: Lowered) -> bytes:
     from gemmir.backends.cpu.assemble import shared_library
 
@@ -70,7 +76,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "so": Kind(suffix=".so", is_text=False, make=_so),
     "header": Kind(suffix=".h", is_text=True, make=_header),
     "ptx": Kind(suffix=".ptx", is_text=True, make=_ptx),
-    "cubin": Kind(suffix=".cubin", is_text=False, make=_obj),
+    "cubin": Kind(suffix=".cubin", is_text=False, make=_cubin),
 }
 
 OF_MACHINE: Final[Mapping[str, tuple[str, ...]]] = {

@@ -1,0 +1,202 @@
+"""A GEMM compiled for a GPU as a callable: arrays on the GPU where they lie, others copied over.
+
+The arrays are checked as those of a kernel on the CPU are, and before anything runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from gemmir.backend import Loaded, Signature
+from gemmir.backends.ptx.driver import LEGACY_STREAM, Memory
+from gemmir.backends.ptx.load import Program
+from gemmir.device_arrays import DeviceArray, DeviceView, is_from, new_like, view_of
+from gemmir.errors import CallError
+from gemmir.kernel import BoundCall, Kernel
+
+Array = npt.NDArray[Any]
+
+ALIGNMENT_BYTES: Final = 16
+"""What a kernel takes for granted of an address on the GPU, since it loads 128 bits at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """A call that is ready: `run` starts it, `result` is what it returns, `kept` what it needs."""
+
+    run: Callable[[], int]
+    result: Any
+    kept: Sequence[object]
+
+
+class GpuKernel(Kernel):
+    """A compiled function of arrays, on a GPU.
+
+    Called as every kernel is. Arrays on a GPU, of PyTorch, CuPy, JAX or any library with
+    `__dlpack__` or `__cuda_array_interface__`, are used where they lie; the kernel is then only
+    started, on the stream on which the library of `out`, or of the first operand, works. Without
+    `out` the result is an array of that library too, or a `DeviceArray`. NumPy arrays are copied to
+    the GPU and the result back. A bound call stays on the stream it was bound on.
+    """
+
+    def __init__(self, loaded: Loaded, signature: Signature) -> None:
+        super().__init__(loaded, signature)
+        assert isinstance(loaded.owner, Program)
+        self._program = loaded.owner
+        self._driver = self._program.driver
+
+    def __call__(self, *operands: object, out: Any = None, **named: object) -> Any:
+        """Run on `operands`; returns `out`, or a new array where it is None."""
+        prepared = self._prepare(self._in_order(operands, named), out)
+        prepared.run()
+        if out is None and isinstance(prepared.result, DeviceArray):
+            return _as_library(prepared.result, operands or tuple(named.values()))
+        return prepared.result
+
+    def bind(self, *operands: object, out: Any = None, **named: object) -> BoundCall:
+        """The call of these arrays as a function without arguments, checked now and not again."""
+        prepared = self._prepare(self._in_order(operands, named), out)
+        return BoundCall(self, prepared.run, (), prepared.kept, prepared.result)
+
+    def _prepare(self, operands: tuple[object, ...], out: Any) -> _Prepared:
+        names = [slot.name for slot in (*self._inputs, self._output)]
+        given = dict(zip(names, (*operands, out), strict=True))
+        views = {name: view_of(name, value, self._driver) for name, value in given.items()}
+        on_gpu = {name: view for name, view in views.items() if view is not None}
+        if not on_gpu:
+            return self._from_host(operands, out)
+        _require_one_place(given, on_gpu)
+        return self._in_place(operands, out, on_gpu)
+
+    def _in_place(
+        self, operands: tuple[object, ...], out: Any, views: dict[str, DeviceView]
+    ) -> _Prepared:
+        """Start the kernel on the arrays themselves."""
+        last = self._output.name
+        if out is None:
+            out = self._new_on_gpu(operands[0], views[self._inputs[0].name])
+            made = view_of(last, out, self._driver)
+            assert made is not None
+            views[last] = made
+        order = [views[slot.name] for slot in (*self._inputs, self._output)]
+        shadows = [view.shadow for view in order]
+        _, addresses = self._check(tuple(shadows[:-1]), {}, shadows[-1])
+        for slot, address in zip((*self._inputs, self._output), addresses, strict=True):
+            _require_alignment(slot.name, address if slot.span else 0)
+        gpu, stream = order[-1].gpu, order[-1].stream
+        others = sorted({view.stream for view in order} - {stream})
+        start = self._program.bind(addresses, gpu=gpu, stream=stream)
+
+        def run() -> int:
+            start()
+            return 0
+
+        def run_between() -> int:
+            """Behind what other streams do to the arrays now, and before what they do next."""
+            with self._driver.use(gpu):
+                for other in others:
+                    self._driver.wait(stream, other)
+                start()
+                for other in others:
+                    self._driver.wait(other, stream)
+            return 0
+
+        return _Prepared(run=run_between if others else run, result=out, kept=order)
+
+    def _new_on_gpu(self, like: object, view: DeviceView) -> Any:
+        """An output of the library of `like`, on the same GPU and stream."""
+        self._require_out()
+        slot, driver = self._output, self._driver
+
+        def own() -> DeviceArray:
+            layout = slot.dtype, slot.shape, slot.strides, slot.span
+            return DeviceArray(driver, view.gpu, view.stream, *layout)
+
+        return new_like(like, slot.dtype, slot.shape, slot.strides, slot.span, own)
+
+    def _from_host(self, operands: tuple[object, ...], out: Any) -> _Prepared:
+        """Copy over, run, wait, and only then copy back."""
+        target = self._new_output() if out is None else out
+        arrays, _ = self._check(operands, {}, target)
+        slots = (*self._inputs, self._output)
+        gpu = self._program.first_gpu
+        memories = [Memory(self._driver, gpu, slot.span) for slot in slots]
+        addresses = [memory.address for memory in memories]
+        start = self._program.bind(addresses, gpu=gpu)
+        flats = [_flat(array, slot.span) for array, slot in zip(arrays, slots, strict=True)]
+        copied = [
+            (address, flat)
+            for address, flat, argument in zip(
+                addresses, flats, self.signature.arguments, strict=True
+            )
+            if argument.access != "write" and flat.size
+        ]
+
+        def run() -> int:
+            with self._driver.use(gpu):
+                for address, flat in copied:
+                    self._driver.copy_in(address, flat)
+                start()
+                self._driver.synchronize(LEGACY_STREAM)
+                self._copy_back(arrays[-1], flats[-1], addresses[-1])
+            return 0
+
+        return _Prepared(run=run, result=target, kept=[*arrays, *memories])
+
+    def _copy_back(self, array: Array, flat: Array, address: int) -> None:
+        """Between the rows of a padded output lies what is not ours to write."""
+        if not flat.size:
+            return
+        if self._output.is_packed:
+            self._driver.copy_out(flat, address)
+            return
+        room = np.empty(flat.size, np.uint8)
+        self._driver.copy_out(room, address)
+        array[...] = np.ndarray(array.shape, array.dtype, room, strides=self._output.strides)
+
+
+def _flat(array: Array, span: int) -> Array:
+    """The bytes from the first element of `array` to its last."""
+    if not span:
+        return np.empty(0, np.uint8)
+    itemsize = array.dtype.itemsize
+    elements = np.lib.stride_tricks.as_strided(array, (span // itemsize,), (itemsize,))
+    return elements.view(np.uint8)
+
+
+def _require_one_place(given: Mapping[str, object], views: Mapping[str, DeviceView]) -> None:
+    places = {
+        name: f"GPU {views[name].gpu}" if name in views else "the CPU"
+        for name, value in given.items()
+        if value is not None
+    }
+    if len(set(places.values())) == 1:
+        return
+    said = ", ".join(f"{name} on {place}" for name, place in places.items())
+    raise CallError(
+        "GEM0521", f"the arrays are in different memories: {said}", "move all to one GPU"
+    )
+
+
+def _require_alignment(name: str, address: int) -> None:
+    if address % ALIGNMENT_BYTES:
+        raise CallError(
+            "GEM0523",
+            f"{name} starts at address {address:#x} of the GPU, which is not a multiple of "
+            f"{ALIGNMENT_BYTES} bytes",
+            "pass a copy",
+        )
+
+
+def _as_library(made: DeviceArray, operands: Sequence[object]) -> Any:
+    """A result as an array of JAX, whose arrays cannot be made empty and then written."""
+    first = operands[0] if operands else None
+    if first is None or not (is_from("jaxlib", first) or is_from("jax", first)):
+        return made
+    return import_module("jax.dlpack").from_dlpack(made)

@@ -1,0 +1,570 @@
+"""A GPU that is none: its memory is in this process, and its kernels run in the PTX emulator.
+
+`FakeCuda` is the machine; `bindings_module` and `pycuda_module` show it as NVIDIA's `cuda-bindings`
+and PyCUDA show theirs. Addresses are far from any that this process has, so that touching one from
+Python ends the test.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import partial
+from types import ModuleType, SimpleNamespace
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from gemmir import dlpack
+from gemmir.backends.ptx.emulator import emulate
+from gemmir.backends.ptx.emulator.parse import parse
+
+Array = npt.NDArray[Any]
+
+FIRST_ADDRESS: Final = 0x7F00_0000_0000_0000
+ALIGNMENT: Final = 256
+
+GARBAGE: Final = 0xFF
+"""What new memory holds: NaNs of every float type."""
+
+
+class Status(IntEnum):
+    """Some of CUresult."""
+
+    SUCCESS = 0
+    INVALID_VALUE = 1
+    OUT_OF_MEMORY = 2
+    INVALID_CONTEXT = 201
+    INVALID_PTX = 218
+    INVALID_HANDLE = 400
+    NOT_FOUND = 500
+    ILLEGAL_ADDRESS = 700
+
+
+class FakeFaultError(Exception):
+    """A call that the driver answers with a status that is not success."""
+
+    def __init__(self, status: Status, log: str = "") -> None:
+        super().__init__(status.name)
+        self.status = status
+        self.log = log
+
+
+@dataclass(frozen=True)
+class Function:
+    """A kernel of a module, in one context."""
+
+    gpu: int
+    text: str
+    symbol: str
+    attributes: dict[Any, int] = field(default_factory=dict[Any, int], compare=False)
+
+
+@dataclass
+class FakeCuda:
+    """The GPUs of a computer, by name and capability; `log` is what was asked of the driver.
+
+    The next call named in `failing` is answered with its status.
+    """
+
+    gpus: tuple[tuple[str, tuple[int, int]], ...] = (("Fake H200", (9, 0)),)
+    room: int = 1 << 30
+    runs: bool = True
+    log: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
+    failing: dict[str, Status] = field(default_factory=dict[str, Status])
+    memory: dict[int, Array] = field(default_factory=dict[int, Array])
+
+    def __post_init__(self) -> None:
+        self._next = FIRST_ADDRESS
+        self._lock = threading.RLock()
+        self._stacks: dict[int, list[int]] = {}
+        self._events = 0
+
+    @property
+    def stack(self) -> list[int]:
+        """The contexts of this thread, by their GPU."""
+        with self._lock:
+            return self._stacks.setdefault(threading.get_ident(), [])
+
+    def did(self, name: str) -> list[tuple[Any, ...]]:
+        """The arguments of every call of `name`."""
+        return [tuple(rest) for found, *rest in self.log if found == name]
+
+    def call(self, name: str, *arguments: Any) -> None:
+        """Note a call; it fails where it shall, or where it needs a context and there is none."""
+        with self._lock:
+            self.log.append((name, *arguments))
+            if name in self.failing:
+                raise FakeFaultError(self.failing.pop(name))
+        if not self.stack:
+            raise FakeFaultError(Status.INVALID_CONTEXT)
+
+    def allocate(self, size: int) -> int:
+        self.call("alloc", size)
+        with self._lock:
+            if size > self.room - sum(a.size for a in self.memory.values()):
+                raise FakeFaultError(Status.OUT_OF_MEMORY)
+            address = self._next
+            self._next += -(-size // ALIGNMENT) * ALIGNMENT + ALIGNMENT
+            self.memory[address] = np.full(size, GARBAGE, np.uint8)
+            return address
+
+    def free(self, address: int) -> None:
+        self.call("free", address)
+        with self._lock:
+            del self.memory[address]
+
+    def bytes_at(self, address: int) -> Array:
+        """The memory from `address` to the end of its allocation."""
+        with self._lock:
+            for base, room in self.memory.items():
+                if base <= address < base + room.size:
+                    return room[address - base :]
+        raise FakeFaultError(Status.INVALID_VALUE)
+
+    def copy_in(self, address: int, data: Array) -> None:
+        self.call("copy_in", address, data.size)
+        self.bytes_at(address)[: data.size] = data
+
+    def copy_out(self, data: Array, address: int) -> None:
+        self.call("copy_out", address, data.size)
+        data[:] = self.bytes_at(address)[: data.size]
+
+    def load(self, image: bytes) -> tuple[int, str]:
+        self.call("load", len(image))
+        if not image.endswith(b"\0") or image.startswith(b"\x7fELF"):
+            raise FakeFaultError(Status.INVALID_PTX, "this driver reads no such image\0")
+        return self.stack[-1], image[:-1].decode()
+
+    def function(self, module: tuple[int, str], symbol: str) -> Function:
+        self.call("function", symbol)
+        if symbol not in module[1]:
+            raise FakeFaultError(Status.NOT_FOUND)
+        return Function(*module, symbol)
+
+    def launch(
+        self,
+        function: Function,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        shared: int,
+        stream: int,
+        addresses_of: Callable[[int], list[int]],
+    ) -> None:
+        self.call("launch", function.symbol, stream, shared)
+        if function.gpu != self.stack[-1]:
+            raise FakeFaultError(Status.INVALID_HANDLE)
+        if shared and shared not in function.attributes.values():
+            raise FakeFaultError(Status.INVALID_VALUE)
+        count = len(parse(function.text, function.symbol).parameters)
+        arrays = [self.bytes_at(address) for address in addresses_of(count)]
+        if self.runs:
+            x, y, z = grid
+            emulate(
+                function.text, arrays, grid=(x, y, z), block=_triple(block), kernel=function.symbol
+            )
+
+    def event(self) -> int:
+        self.call("event")
+        with self._lock:
+            self._events += 1
+            return self._events
+
+
+def _triple(found: tuple[int, ...]) -> tuple[int, int, int]:
+    x, y, z = found
+    return x, y, z
+
+
+def _at(address: int, size: int) -> Array:
+    """Memory of this process."""
+    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+
+
+Answer: TypeAlias = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Bindings:
+    """The functions of NVIDIA's driver API as `cuda-bindings` has them, under shorter names."""
+
+    cuda: FakeCuda
+
+    def init(self, flags: int) -> None:
+        """Nothing has to be made ready."""
+
+    def version(self) -> int:
+        return 13020
+
+    def count(self) -> int:
+        return len(self.cuda.gpus)
+
+    def device(self, number: int) -> int:
+        return number
+
+    def name(self, size: int, gpu: int) -> bytes:
+        return self.cuda.gpus[gpu][0].encode().ljust(size, b"\0")
+
+    def device_attribute(self, which: int, gpu: int) -> int:
+        return self.cuda.gpus[gpu][1][which]
+
+    def room(self, gpu: int) -> int:
+        return self.cuda.room
+
+    def retain(self, gpu: int) -> int:
+        return gpu + 1
+
+    def current(self) -> int:
+        return self.cuda.stack[-1] + 1 if self.cuda.stack else 0
+
+    def current_device(self) -> int:
+        return self.cuda.stack[-1]
+
+    def push(self, context: int) -> None:
+        self.cuda.stack.append(context - 1)
+
+    def pop(self) -> int:
+        return self.cuda.stack.pop() + 1
+
+    def load(self, image: bytes, count: int, options: list[str], values: list[Any]) -> Any:
+        assert count == len(options) == len(values)
+        try:
+            return self.cuda.load(image)
+        except FakeFaultError as error:
+            values[options.index("error log")][: len(error.log)] = error.log.encode()
+            raise
+
+    def function(self, module: tuple[int, str], name: bytes) -> Function:
+        return self.cuda.function(module, name.decode())
+
+    def attribute(self, function: Function, name: str, value: int) -> None:
+        self.cuda.call("attribute", name, value)
+        function.attributes[name] = value
+
+    def launch(self, function: Function, *rest: Any) -> None:
+        x, y, z, bx, by, bz, shared, stream, parameters, extra = rest
+        assert extra == 0
+
+        def addresses(count: int) -> list[int]:
+            places = (ctypes.c_void_p * count).from_address(parameters)
+            return [ctypes.c_uint64.from_address(place or 0).value for place in places]
+
+        self.cuda.launch(function, (x, y, z), (bx, by, bz), shared, stream, addresses)
+
+    def copy_in(self, to: int, at: int, size: int) -> None:
+        self.cuda.copy_in(to, _at(at, size))
+
+    def copy_out(self, at: int, of: int, size: int) -> None:
+        self.cuda.copy_out(_at(at, size), of)
+
+    def synchronize(self, stream: int) -> None:
+        self.cuda.call("synchronize", stream)
+
+    def event(self, flags: int) -> int:
+        return self.cuda.event()
+
+    def record(self, event: int, stream: int) -> None:
+        self.cuda.call("record", event, stream)
+
+    def wait(self, stream: int, event: int, flags: int) -> None:
+        self.cuda.call("wait", stream, event)
+
+    def nothing(self, event: int) -> None:
+        """An event is awaited, or not needed any more."""
+
+    def elapsed(self, first: int, last: int) -> float:
+        return 2.0 * (last - first)
+
+    def error_name(self, status: Status) -> bytes:
+        return f"CUDA_ERROR_{status.name}".encode()
+
+    def error_text(self, status: Status) -> bytes:
+        return status.name.lower().encode()
+
+    def functions(self) -> dict[str, tuple[int, Callable[..., Any]]]:
+        """How many values each function returns behind its status, and what it does."""
+        return {
+            "cuInit": (0, self.init),
+            "cuDriverGetVersion": (1, self.version),
+            "cuDeviceGetCount": (1, self.count),
+            "cuDeviceGet": (1, self.device),
+            "cuDeviceGetName": (1, self.name),
+            "cuDeviceGetAttribute": (1, self.device_attribute),
+            "cuDeviceTotalMem": (1, self.room),
+            "cuDevicePrimaryCtxRetain": (1, self.retain),
+            "cuCtxGetCurrent": (1, self.current),
+            "cuCtxGetDevice": (1, self.current_device),
+            "cuCtxPushCurrent": (0, self.push),
+            "cuCtxPopCurrent": (1, self.pop),
+            "cuModuleLoadDataEx": (1, self.load),
+            "cuModuleGetFunction": (1, self.function),
+            "cuFuncSetAttribute": (0, self.attribute),
+            "cuLaunchKernel": (0, self.launch),
+            "cuMemAlloc": (1, self.cuda.allocate),
+            "cuMemFree": (0, self.cuda.free),
+            "cuMemcpyHtoD": (0, self.copy_in),
+            "cuMemcpyDtoH": (0, self.copy_out),
+            "cuStreamSynchronize": (0, self.synchronize),
+            "cuEventCreate": (1, self.event),
+            "cuEventRecord": (0, self.record),
+            "cuStreamWaitEvent": (0, self.wait),
+            "cuEventDestroy": (0, self.nothing),
+            "cuEventSynchronize": (0, self.nothing),
+            "cuEventElapsedTime": (1, self.elapsed),
+            "cuGetErrorName": (1, self.error_name),
+            "cuGetErrorString": (1, self.error_text),
+        }
+
+
+def bindings_module(cuda: FakeCuda) -> ModuleType:
+    """`cuda.bindings.driver`: every function returns a status and its values and never raises."""
+
+    def answering(values: int, function: Callable[..., Any]) -> Callable[..., Answer]:
+        def call(*arguments: Any) -> Answer:
+            try:
+                found = function(*arguments)
+            except FakeFaultError as error:
+                return (error.status, *[None] * values)
+            return (Status.SUCCESS, found) if values else (Status.SUCCESS,)
+
+        return call
+
+    module = ModuleType("cuda.bindings.driver")
+    functions = Bindings(cuda).functions()
+    vars(module).update({name: answering(*found) for name, found in functions.items()})
+    vars(module).update(
+        CUjit_option=SimpleNamespace(
+            CU_JIT_INFO_LOG_BUFFER="info log",
+            CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES="info size",
+            CU_JIT_ERROR_LOG_BUFFER="error log",
+            CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES="error size",
+        ),
+        CUfunction_attribute=SimpleNamespace(
+            CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES="dynamic"
+        ),
+        CUdevice_attribute=SimpleNamespace(
+            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR=0,
+            CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR=1,
+        ),
+    )
+    return module
+
+
+def pycuda_module(cuda: FakeCuda) -> ModuleType:
+    """`pycuda.driver`: a failure is its `Error`, functions and events have no handles."""
+
+    class Error(Exception):
+        pass
+
+    def tried(function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except FakeFaultError as error:
+            raise Error(f"call failed: {error.status.name.lower()}\n{error.log}") from None
+
+    class Context:
+        def __init__(self, gpu: int) -> None:
+            self.gpu = gpu
+
+        def push(self) -> None:
+            cuda.stack.append(self.gpu)
+
+        @staticmethod
+        def pop() -> None:
+            cuda.stack.pop()
+
+        @staticmethod
+        def get_device() -> Device:
+            if not cuda.stack:
+                raise Error("invalid device context")
+            return Device(cuda.stack[-1])
+
+    @dataclass(frozen=True)
+    class Device:
+        number: int
+
+        @staticmethod
+        def count() -> int:
+            return len(cuda.gpus)
+
+        def name(self) -> str:
+            return cuda.gpus[self.number][0]
+
+        def compute_capability(self) -> tuple[int, int]:
+            return cuda.gpus[self.number][1]
+
+        def total_memory(self) -> int:
+            return cuda.room
+
+        def retain_primary_context(self) -> Context:
+            return Context(self.number)
+
+    class PycudaFunction:
+        def __init__(self, function: Function) -> None:
+            self._function = function
+
+        def set_attribute(self, name: str, value: int) -> None:
+            tried(cuda.call, "attribute", name, value)
+            self._function.attributes[name] = value
+
+        def _launch_kernel(
+            self,
+            grid: tuple[int, ...],
+            block: tuple[int, ...],
+            packed: bytes,
+            shared: int,
+            stream: None,
+        ) -> None:
+            assert stream is None
+
+            def addresses(count: int) -> list[int]:
+                return list(struct.unpack(f"{count}P", packed))
+
+            tried(cuda.launch, self._function, grid, block, shared, 1, addresses)
+
+    class Module:
+        def __init__(self, module: tuple[int, str]) -> None:
+            self._module = module
+
+        def get_function(self, symbol: str) -> PycudaFunction:
+            return PycudaFunction(tried(cuda.function, self._module, symbol))
+
+    def module_from_buffer(buffer: bytes, message_handler: Callable[..., None]) -> Module:
+        try:
+            return Module(cuda.load(buffer))
+        except FakeFaultError as error:
+            message_handler(False, "", error.log)
+            raise Error(f"cuModuleLoadDataEx failed: {error.status.name}") from None
+
+    class Allocation:
+        def __init__(self, size: int) -> None:
+            self._address = tried(cuda.allocate, size)
+
+        def __int__(self) -> int:
+            return self._address
+
+        def free(self) -> None:
+            tried(cuda.free, self._address)
+
+    class Event:
+        def record(self) -> Event:
+            self.number = cuda.event()
+            return self
+
+        def synchronize(self) -> Event:
+            return self
+
+        def time_since(self, other: Event) -> float:
+            return 2.0 * (self.number - other.number)
+
+    module = ModuleType("pycuda.driver")
+    vars(module).update(
+        Error=Error,
+        Context=Context,
+        Device=Device,
+        Event=Event,
+        init=lambda: None,
+        get_driver_version=lambda: 13020,
+        function_attribute=SimpleNamespace(MAX_DYNAMIC_SHARED_SIZE_BYTES="dynamic"),
+        mem_alloc=Allocation,
+        memcpy_htod=partial(tried, cuda.copy_in),
+        memcpy_dtoh=partial(tried, cuda.copy_out),
+        module_from_buffer=module_from_buffer,
+    )
+    return module
+
+
+def libcuda(cuda: FakeCuda) -> Any:
+    """What PyCUDA does not show and is asked of libcuda itself: events of any stream."""
+
+    def answering(name: str) -> Callable[..., int]:
+        def call(*handles: Any) -> int:
+            try:
+                cuda.call(name, *(handle.value for handle in handles if hasattr(handle, "value")))
+            except FakeFaultError as error:
+                return int(error.status)
+            return 0
+
+        return call
+
+    def create(place: Any, flags: int) -> int:
+        place._obj.value = cuda.event()
+        return 0
+
+    def destroy(event: object) -> int:
+        return 0
+
+    return SimpleNamespace(
+        cuEventCreate=create,
+        cuEventRecord=answering("record"),
+        cuStreamWaitEvent=answering("wait"),
+        cuEventDestroy_v2=destroy,
+        cuStreamSynchronize=answering("synchronize"),
+    )
+
+
+@dataclass
+class FakeTensor:
+    """An array of some library on a fake GPU, shown by DLPack or by the older interface."""
+
+    cuda: FakeCuda
+    address: int
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    strides: tuple[int, ...]
+    gpu: int = 0
+    stream: int | None = None
+    is_read_only: bool = False
+    asked: list[int | None] = field(default_factory=list[int | None])
+
+    @property
+    def data(self) -> Array:
+        """What is in it, as a NumPy array that shares its memory."""
+        return np.ndarray(
+            self.shape, self.dtype, self.cuda.bytes_at(self.address), strides=self.strides
+        )
+
+
+class ByDlpack(FakeTensor):
+    """Shown by DLPack; `asked` are the streams that it was asked to be ready on."""
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return dlpack.CUDA, self.gpu
+
+    def __dlpack__(self, *, stream: int | None = None) -> object:
+        self.asked.append(stream)
+        strides = [s // self.dtype.itemsize for s in self.strides]
+        return dlpack.make(self.address, self.dtype, self.shape, strides, self.gpu, self)
+
+
+class ByInterface(FakeTensor):
+    """Shown by `__cuda_array_interface__`, on `stream`."""
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {
+            "version": 3,
+            "data": (self.address, self.is_read_only),
+            "typestr": self.dtype.str,
+            "shape": self.shape,
+            "strides": self.strides,
+            "stream": self.stream,
+        }
+
+
+def tensor(
+    kind: type[FakeTensor], cuda: FakeCuda, array: Array, gpu: int = 0, offset: int = 0
+) -> Any:
+    """A copy of `array` on a fake GPU, `offset` bytes behind the begin of its memory."""
+    cuda.stack.append(gpu)
+    address = cuda.allocate(array.nbytes + offset) + offset
+    cuda.stack.pop()
+    packed = np.ascontiguousarray(array)
+    made = kind(cuda, address, array.shape, array.dtype, packed.strides, gpu)
+    made.data[...] = array
+    return made
