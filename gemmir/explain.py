@@ -24,6 +24,7 @@ from gemmir.passes.interchange import Interchange
 from gemmir.passes.parallelize import Parallelize
 from gemmir.passes.pipeline import Pipeline
 from gemmir.passes.promote import Promote
+from gemmir.passes.split_k import SplitK, slice_size
 from gemmir.passes.tile import Tile
 from gemmir.passes.unroll import Unroll
 from gemmir.passes.vectorize import Vectorize
@@ -317,7 +318,14 @@ def _(p: Parallelize, walk: _Walk) -> str:
 
 @meaning.register
 def _(p: Interchange, walk: _Walk) -> str:
-    return f"loops from the outside in: {', '.join(p.order)}"
+    groups = f", in groups of {p.group}" if p.group else ""
+    return f"loops from the outside in: {', '.join(p.order)}{groups}"
+
+
+@meaning.register
+def _(p: SplitK, walk: _Walk) -> str:
+    walk.tile["k"] = slice_size(walk.tile["k"], p.factor, walk.item_bytes)
+    return f"{p.factor} slices of k, at most {walk.tile['k']} each, added in the order of k"
 
 
 @meaning.register

@@ -90,7 +90,8 @@ def sum_of(problem: Gemm, passes: Sequence[ModulePass]) -> Sum:
     slices = math.prod(factors)
     length = slice_size(problem.k, slices, problem.element.item_bytes) if factors else problem.k
     by_mma = any(isinstance(p, Vectorize) and p.with_ == "mma" for p in passes)
-    at_once = MMA_SHAPES[element][2] if by_mma else 1
+    of_mma = (k for e, (_, _, k) in MMA_SHAPES.items() if e == ELEMENT_TYPES[problem.dtype])
+    at_once = next(of_mma, 1) if by_mma else 1
     return Sum(slices=slices, length=min(length, problem.k), at_once=at_once)
 
 

@@ -5,7 +5,15 @@ import json
 import pytest
 
 from gemmir.compiler import lower, lower_text, prepare
-from gemmir.explain import Blocking, Explanation, InnerLoop, Reduction, explanation, inner_loop
+from gemmir.explain import (
+    Blocking,
+    Explanation,
+    InnerLoop,
+    Reduction,
+    explanation,
+    facts,
+    inner_loop,
+)
 from gemmir.gemm import Gemm
 from gemmir.passes import pass_class, pass_names
 
@@ -170,3 +178,17 @@ def test_jump_into_the_middle_is_no_loop() -> None:
     fma = "\tvfmadd231ps\t%ymm1, %ymm0, %ymm2"
     assert inner_loop("\t" + text.format(fma=fma)) is None
     assert inner_loop(text.format(fma=fma).replace("jmp\t.LBB0_2\n", "")) is not None
+
+
+def test_a_gpu_says_how_it_sums() -> None:
+    schedule = (
+        "split-k{factor=4},tile{loops=m,n sizes=8,8 over=blocks},"
+        "tile{loops=m,n sizes=4,4 over=threads},promote{operand=c to=registers},"
+        "tile{loops=k sizes=16},vectorize{with=fma width=4}"
+    )
+    lowered = lower(Gemm(m=16, n=16, k=100), "cuda:sm_80", schedule)
+    text = lowered.explain()
+    assert "32 products in the order of k, from zero" in text
+    assert "in each of 4 slices, which are then added in the same order" in text
+    assert "workspace  4096 bytes of global memory" in text
+    assert facts(lowered)["sum"] == {"slices": 4, "length": 32, "at_once": 1}
