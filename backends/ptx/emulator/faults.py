@@ -9,6 +9,9 @@
 | GEM1005 | a barrier that not all threads of a block reach together                      |
 | GEM1006 | more steps than the limit                                                     |
 | GEM1007 | a launch that does not fit the kernel                                         |
+| GEM1008 | bytes that an asynchronous copy has yet to fill, read or written              |
+| GEM1009 | an instruction of whole warps that some lanes of a warp do not reach          |
+| GEM1010 | a copy of more bytes than its target has room for                             |
 """
 
 from __future__ import annotations

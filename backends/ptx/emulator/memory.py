@@ -1,57 +1,88 @@
-"""Memory as threads see it: bytes with bounds, and who touched each of them since a barrier."""
+"""Memory as threads see it: bytes with bounds, and who touched each of them since a barrier.
+
+Every byte carries two marks, of who wrote it last and of who read it last. A mark is a number: the
+epoch, which changes at each barrier and with each block, above the thread. So marks since a barrier
+are larger than one number, and marks of other blocks smaller than another: blocks run one after
+another.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
 from gemmir.backends.ptx.emulator.faults import FaultError
-from gemmir.backends.ptx.emulator.lanes import Array
+from gemmir.backends.ptx.emulator.values import Array
 
-NOBODY, MANY = -1, -2
-"""In place of a thread: nobody has touched the byte; more than one thread, or block, has."""
-
-GUARD: int = 1 << 20
+GUARD: Final = 1 << 20
 """Addresses between two buffers that belong to neither."""
 
-BANKS, BANK_BYTES, SECTOR_BYTES = 32, 4, 32
-"""Shared memory has 32 banks of 4 bytes, global memory moves sectors of 32 bytes: CUDA C++ Best
-Practices Guide, sections on shared and on global memory."""
+EPOCH: Final = 1 << 13
+"""What one epoch adds to a mark."""
+
+FOREIGN: Final = 1 << 12
+"""The bit of a reader's mark that says that other blocks have read the byte too."""
+
+MANY: Final = FOREIGN - 1
+"""In place of a thread: more than one."""
+
+ATOMIC: Final = FOREIGN - 2
+"""In place of a thread: an atomic operation or a strong access, which race with none of these."""
+
+
+def flight_mark(threads: Array) -> Array:
+    """The marks of bytes that asynchronous copies of `threads` are to fill: below 0."""
+    return -1 - threads
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stamp:
+    """Who is at work: `marks` per thread, and what marks are since a barrier or of other blocks."""
+
+    marks: Array
+    since: int
+    opened: int
 
 
 @dataclass(eq=False)
 class Memory:
-    """Some buffers behind one another with gaps between; `space` is global or shared.
+    """Buffers at `starts` with gaps between; `space` is global or shared.
 
-    Every byte remembers its last writer and reader with the epoch, which changes at each barrier
-    and with each block.
+    Shared memory begins unwritten and belongs to one block; global memory holds what it is given.
     """
 
     space: str
-    bases: Array
-    buffers: list[Array]
     names: Sequence[str]
-    must_be_written: bool
-    owners: list[tuple[Array, Array, Array, Array, Array]] = field(init=False)
-    known: list[Array] = field(init=False)
+    starts: Sequence[int]
+    sizes: Sequence[int]
+    data: Array = field(init=False)
+    written: Array = field(init=False)
+    read: Array = field(init=False)
 
     def __post_init__(self) -> None:
-        self.owners = [
-            (
-                np.full(b.size, NOBODY),
-                np.full(b.size, NOBODY),
-                np.full(b.size, NOBODY),
-                np.full(b.size, NOBODY),
-                np.full(b.size, NOBODY),
-            )
-            for b in self.buffers
-        ]
-        self.known = [np.full(b.size, not self.must_be_written) for b in self.buffers]
+        self.base = min(self.starts, default=0)
+        last = max((a + n for a, n in zip(self.starts, self.sizes, strict=True)), default=self.base)
+        room = -(-(last - self.base) // 16) * 16 + 16
+        self.data = np.zeros(room, np.uint8)
+        self.written = np.zeros(room, np.int64)
+        self.read = np.zeros(room, np.int64)
+        self._order = np.array(self.starts, np.int64)
+        self._ends = self._order + np.array(self.sizes, np.int64)
+        self.is_shared = self.space == "shared"
 
-    def locate(self, addresses: Array, width: int) -> tuple[int, Array]:
-        """The buffer of all `addresses` and the offsets in it; checks alignment and bounds."""
+    def buffer(self, number: int) -> Array:
+        """The bytes of one buffer."""
+        start = self.starts[number] - self.base
+        return self.data[start : start + self.sizes[number]]
+
+    def rows(self, addresses: Array, width: int, needed: Array | int | None = None) -> Array:
+        """The numbers of the units of `width` bytes at `addresses`; checks alignment and bounds.
+
+        Only `needed` bytes of each have to lie in a buffer, where that is given.
+        """
         if (wrong := addresses % width != 0).any():
             lane = int(np.argmax(wrong))
             raise FaultError(
@@ -59,117 +90,135 @@ class Memory:
                 f"the {self.space} address {int(addresses[lane]):#x} is no multiple of {width}",
                 lane,
             )
-        places = np.searchsorted(self.bases, addresses, side="right") - 1
-        first = int(places[0])
-        if (places != first).any():
-            lane = int(np.argmax(places != first))
-            raise FaultError("GEM1002", "threads address different buffers", lane)
-        size = self.buffers[first].size if first >= 0 else 0
-        offsets = addresses - (self.bases[first] if first >= 0 else 0)
-        if (outside := (first < 0) | (offsets + width > size)).any():
-            lane = int(np.argmax(outside))
-            name = self.names[first] if first >= 0 else "any buffer"
-            raise FaultError(
-                "GEM1002",
-                f"{width} bytes at {int(offsets[lane])} of the {size} bytes of {name} "
-                f"in {self.space} memory",
-                lane,
-            )
-        return first, offsets
+        needed = width if needed is None else needed
+        places = np.searchsorted(self._order, addresses, side="right") - 1
+        outside = (places < 0) | (addresses + needed > self._end(places))
+        if needed is not width:
+            outside &= needed != 0
+        if outside.any():
+            self._refuse_place(addresses, width, outside, places)
+        return (addresses - self.base) // width
 
-    def load(self, place: int, offsets: Array, width: int, stamp: Stamp) -> Array:
-        """The bytes at `offsets`, a row a thread; notes who reads."""
-        at = offsets[:, None] + np.arange(width)
-        if not (known := self.known[place][at]).all():
-            lane = int(np.argmin(known.all(axis=1)))
-            raise FaultError(
-                "GEM1004",
-                f"{width} bytes at {int(offsets[lane])} of {self.names[place]} were never written",
-                lane,
-            )
-        self._note_read(place, at, stamp)
-        return self.buffers[place][at]
+    def _end(self, places: Array) -> Array:
+        return self._ends[places] if len(self._ends) else np.full(len(places), -1)
 
-    def store(self, place: int, offsets: Array, rows: Array, stamp: Stamp) -> None:
+    def _refuse_place(self, addresses: Array, width: int, outside: Array, places: Array) -> None:
+        lane = int(np.argmax(outside))
+        place, address = int(places[lane]), int(addresses[lane])
+        if place < 0:
+            where = f"the address {address:#x}, outside any buffer"
+        else:
+            offset = address - self.starts[place]
+            where = f"{offset} of the {self.sizes[place]} bytes of {self.names[place]}"
+        raise FaultError("GEM1002", f"{width} bytes at {where} in {self.space} memory", lane)
+
+    def load(self, rows: Array, width: int, stamp: Stamp) -> Array:
+        """The bytes of each unit, a row a thread; notes who reads."""
+        mark = stamp.marks[:, None]
+        found = self.written.reshape(-1, width)[rows]
+        if self.is_shared:
+            fine = (found > 0) & ((found < stamp.since) | (found == mark))
+        else:
+            fine = (found == 0) | (found == mark)
+            fine |= (found >= stamp.opened) & (found < stamp.since)
+        if not fine.all():
+            self._refuse_read(rows, width, stamp, found)
+        self._note_read(rows, width, stamp, mark)
+        return self.data.reshape(-1, width)[rows]
+
+    def copied(self, addresses: Array, width: int, filled: Array, stamp: Stamp) -> None:
+        """Check and note that copies of `width` bytes read the first `filled` ones of them."""
+        rows = self.rows(addresses, width, filled)
+        full = filled == width
+        if full.any():
+            self.load(rows[full], width, Stamp(stamp.marks[full], stamp.since, stamp.opened))
+        column = np.arange(width)
+        partly = (column < filled[:, None]) & ~full[:, None]
+        if partly.any():
+            marks = np.broadcast_to(stamp.marks[:, None], partly.shape)[partly]
+            at = (rows[:, None] * width + column)[partly]
+            self.load(at, 1, Stamp(marks, stamp.since, stamp.opened))
+
+    def store(self, rows: Array, values: Array, stamp: Stamp) -> None:
         """Write a row of bytes for each thread; notes who writes."""
-        at = offsets[:, None] + np.arange(rows.shape[1])
-        self._note_write(place, at, stamp)
-        self.buffers[place][at] = rows
-        self.known[place][at] = True
+        width = values.shape[1]
+        self.claim(rows, width, stamp, stamp.marks)
+        self.data.reshape(-1, width)[rows] = values
 
-    def _note_read(self, place: int, at: Array, stamp: Stamp) -> None:
-        writer, write_epoch, reader, read_epoch, read_block = self.owners[place]
-        me = np.broadcast_to(stamp.threads[:, None], at.shape)
-        clash = (writer[at] >= 0) & (writer[at] != me)
-        clash &= (write_epoch[at] == stamp.epoch) | (writer[at] // stamp.team != stamp.block)
-        self._refuse(clash, at, place, writer, "reads what", "writes")
-        others = (read_epoch[at] == stamp.epoch) & (reader[at] != me)
-        strangers = (read_block[at] != NOBODY) & (read_block[at] != stamp.block)
-        reader[at] = np.where(others, MANY, me)
-        reader[at[reader[at] != np.where(others, MANY, me)]] = MANY
-        read_epoch[at] = stamp.epoch
-        read_block[at] = np.where(strangers, MANY, stamp.block)
+    def claim(self, rows: Array, width: int, stamp: Stamp, marks: Array) -> None:
+        """Set the writers' marks; faults where others have read or written since a barrier."""
+        self._check_write(rows, width, stamp)
+        written = self.written.reshape(-1, width)
+        written[rows] = marks[:, None]
+        twice = written[rows] != marks[:, None]
+        if twice.any():
+            self._refuse(twice, rows, width, "two threads write it at once")
 
-    def _note_write(self, place: int, at: Array, stamp: Stamp) -> None:
-        writer, write_epoch, reader, read_epoch, read_block = self.owners[place]
-        me = np.broadcast_to(stamp.threads[:, None], at.shape)
-        clash = (writer[at] >= 0) & (writer[at] != me)
-        clash &= (write_epoch[at] == stamp.epoch) | (writer[at] // stamp.team != stamp.block)
-        self._refuse(clash, at, place, writer, "writes what", "writes")
-        clash = (read_epoch[at] == stamp.epoch) & (reader[at] != me)
-        clash |= (read_block[at] != NOBODY) & (read_block[at] != stamp.block)
-        self._refuse(clash, at, place, reader, "writes what", "reads")
-        writer[at] = me
-        twice = writer[at] != me
-        self._refuse(twice, at, place, writer, "writes what", "writes")
-        write_epoch[at] = stamp.epoch
+    def _note_read(self, rows: Array, width: int, stamp: Stamp, mark: Array) -> None:
+        read = self.read.reshape(-1, width)
+        found = read[rows]
+        several = (found >= stamp.since) & ((found & ~FOREIGN) != mark)
+        new = np.where(several, mark | MANY, mark)
+        if not self.is_shared:
+            foreign = ((found > 0) & (found < stamp.opened)) | (found & FOREIGN != 0)
+            new = np.where(foreign, new | FOREIGN, new)
+        read[rows] = new
+        differs = read[rows] != new
+        if differs.any():
+            at = rows[:, None] * width + np.arange(width)
+            self.read[at[differs]] |= MANY
 
-    def _refuse(
-        self, clash: Array, at: Array, place: int, owner: Array, does: str, other: str
-    ) -> None:
-        if not clash.any():
-            return
-        lane = int(np.argmax(clash.any(axis=1)))
-        byte = int(at[lane][np.argmax(clash[lane])])
-        who = int(owner[byte])
-        name = f"thread {who} of the grid" if who >= 0 else "another thread"
+    def _check_write(self, rows: Array, width: int, stamp: Stamp) -> None:
+        mark = stamp.marks[:, None]
+        found = self.written.reshape(-1, width)[rows]
+        clash = (found < 0) | ((found >= stamp.since) & (found != mark))
+        if not self.is_shared:
+            clash |= (found > 0) & (found < stamp.opened)
+        if clash.any():
+            self._refuse_write(rows, width, clash, found, "writes what", "writes")
+        found = self.read.reshape(-1, width)[rows]
+        clash = (found >= stamp.since) & ((found & ~FOREIGN) != mark)
+        if not self.is_shared:
+            clash |= ((found > 0) & (found < stamp.opened)) | (found & FOREIGN != 0)
+        if clash.any():
+            self._refuse_write(rows, width, clash, found, "writes what", "reads")
+
+    def _refuse_read(self, rows: Array, width: int, stamp: Stamp, found: Array) -> None:
+        if self.is_shared and (never := found == 0).any():
+            self._refuse_unwritten(never, rows, width)
+        fine = (found == 0) | (found == stamp.marks[:, None])
+        fine |= (found >= stamp.opened) & (found < stamp.since)
+        self._refuse_write(rows, width, ~fine, found, "reads what", "writes")
+
+    def _refuse_unwritten(self, never: Array, rows: Array, width: int) -> None:
+        lane = int(np.argmax(never.any(axis=1)))
         raise FaultError(
-            "GEM1003",
-            f"it {does} {name} {other} without a barrier between: byte {byte} of "
-            f"{self.names[place]} in {self.space} memory",
+            "GEM1004",
+            f"{width} bytes at {self._place(int(rows[lane]) * width)} were never written",
             lane,
         )
 
+    def _refuse_write(
+        self, rows: Array, width: int, clash: Array, found: Array, does: str, other: str
+    ) -> None:
+        lane = int(np.argmax(clash.any(axis=1)))
+        mark = int(found[lane][np.argmax(clash[lane])])
+        if mark < 0:
+            why = f"it {does} an asynchronous copy of thread {-1 - mark} has yet to fill"
+            self._refuse(clash, rows, width, why, "GEM1008")
+        thread = mark % FOREIGN
+        who = "another thread" if thread >= ATOMIC else f"thread {thread}"
+        self._refuse(clash, rows, width, f"it {does} {who} {other} without a barrier between")
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
-    """Who is at work: the numbers of the threads in the grid, their block, and the epoch."""
+    def _refuse(
+        self, wrong: Array, rows: Array, width: int, why: str, code: str = "GEM1003"
+    ) -> None:
+        lane = int(np.argmax(wrong.any(axis=1)))
+        byte = int(rows[lane]) * width + int(np.argmax(wrong[lane]))
+        raise FaultError(code, f"{why}: byte {self._place(byte)}", lane)
 
-    threads: Array
-    block: int
-    team: int
-    epoch: int
-
-
-def bank_degree(addresses: Array, width: int, lanes: Array) -> float:
-    """Passes that an access takes over the least that its bytes need, at worst over the warps.
-
-    A warp is served in parts of 128 bytes: all lanes at 4 bytes, half at 8, a quarter at 16. In a
-    part, different words of one bank are served one after another.
-    """
-    worst = 1
-    part = max(32 * min(BANK_BYTES, width) // width, 1)
-    for group in np.unique(lanes // part):
-        words = np.unique(addresses[lanes // part == group][:, None] + np.arange(0, width, 4)) // 4
-        worst = max(worst, int(np.bincount(np.unique(words) % BANKS).max()))
-    return float(worst)
-
-
-def sector_ratio(addresses: Array, width: int, lanes: Array) -> float:
-    """Sectors that the warps touch over those that as many adjacent bytes need."""
-    touched = needed = 0
-    for warp in np.unique(lanes // 32):
-        mine = addresses[lanes // 32 == warp]
-        touched += len(np.unique((mine[:, None] + np.arange(0, width, 4)) // SECTOR_BYTES))
-        needed += max(-(-len(np.unique(mine)) * width // SECTOR_BYTES), 1)
-    return touched / needed
+    def _place(self, offset: int) -> str:
+        """The byte at `offset` in words."""
+        address = self.base + offset
+        number = int(np.searchsorted(self._order, address, side="right")) - 1
+        return f"{address - self.starts[number]} of {self.names[number]} in {self.space} memory"

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 from gemmir.backends.ptx.emulator.faults import PtxFault
 
 _ENTRY = re.compile(r"\.entry\s+([\w$]+)\s*\((.*?)\)([^{]*)\{", re.DOTALL)
-_PARAMETER = re.compile(r"\.param\b[^,)]*?([\w$]+)\s*(?:,|$)")
-_REGISTERS = re.compile(r"\.reg\s+\.(\w+)\s+(%\w+)<(\d+)>")
-_SHARED = re.compile(r"\.shared\s+(?:\.align\s+(\d+)\s+)?\.b8\s+([\w$]+)\[(\d+)\]")
+_PARAMETER = re.compile(
+    r"\.param\s+\.(\w+)\s+(?:\.ptr\s+(?:\.(?:global|shared|const|local)\s+)?(?:\.align\s+\d+\s+)?)?"
+    r"([\w$]+)"
+)
+_REGISTERS = re.compile(r"([%\w$]+)(?:<(\d+)>)?")
+_SHARED = re.compile(r"\.shared\s+(?:\.align\s+(\d+)\s+)?\.b(\d+)\s+([\w$]+)(?:\[(\d*)\])?\s*(?=;)")
 _THREADS = re.compile(r"\.reqntid\s+(\d+)(?:\s*,\s*(\d+)\s*,\s*(\d+))?")
-_INSTRUCTION = re.compile(r"(?:@(!?)(%\w+)\s+)?([a-z][\w.:]*)\s*(.*)", re.DOTALL)
-_LABEL = re.compile(r"([$\w]+):\s*")
+_INSTRUCTION = re.compile(r"(?:@(!?)([%\w$]+)\s+)?([a-z]\w*(?:[.:]+\w+)*)\s*(.*)", re.DOTALL)
+_LABEL = re.compile(r"([$\w]+)\s*:(?!:)")
 _OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,\s][^,]*")
+_WORD = re.compile(r"[%$\w]+")
+_SPACE = re.compile(r"\s*")
+
+Scope = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +37,24 @@ class Instruction:
     operands: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """Shared memory by a name; the launch says how large it is where `size` is None."""
+
+    name: str
+    size: int | None
+    alignment: int
+
+
 @dataclass(slots=True)
 class PtxKernel:
     """One entry: `code` with the places of its `labels`, and the registers by their class."""
 
     name: str
-    parameters: tuple[str, ...]
+    parameters: tuple[tuple[str, str], ...]
     threads: tuple[int, int, int] | None
     registers: dict[str, str] = field(default_factory=dict[str, str])
-    shared: list[tuple[str, int, int]] = field(default_factory=list[tuple[str, int, int]])
+    shared: list[Variable] = field(default_factory=list[Variable])
     code: list[Instruction] = field(default_factory=list[Instruction])
     labels: dict[str, int] = field(default_factory=dict[str, int])
 
@@ -45,20 +62,30 @@ class PtxKernel:
 def parse(text: str, name: str | None = None) -> PtxKernel:
     """The entry `name` of `text`, or its only one; `PtxFault` GEM1001 where there is none."""
     text = _without_comments(text)
-    entries = [m for m in _ENTRY.finditer(text) if name in (None, m.group(1))]
-    if len(entries) != 1:
+    entries = list(_ENTRY.finditer(text))
+    wanted = [m for m in entries if name in (None, m.group(1))]
+    if len(wanted) != 1:
         named = "" if name is None else f" {name}"
-        raise PtxFault("GEM1001", f"the text has {len(entries)} entries{named}")
-    found = entries[0]
-    threads = _THREADS.search(found.group(3))
+        found = ", ".join(m.group(1) for m in entries) or "none"
+        raise PtxFault("GEM1001", f"the text has {len(wanted)} entries{named}: {found}")
+    entry = wanted[0]
+    threads = _THREADS.search(entry.group(3))
     kernel = PtxKernel(
-        name=found.group(1),
-        parameters=tuple(_PARAMETER.findall(found.group(2).strip())),
+        name=entry.group(1),
+        parameters=tuple(map(_parameter, filter(None, map(str.strip, entry.group(2).split(","))))),
         threads=None if threads is None else _triple(threads.groups()),
     )
-    _read_shared(kernel, text[: found.start()])
-    _read_body(kernel, text, found.end())
+    _read_shared(kernel, text[: entries[0].start()])
+    _Body(kernel, text).read(entry.end())
     return kernel
+
+
+def _parameter(text: str) -> tuple[str, str]:
+    """Name and type of a parameter; one that is an array of bytes is not known here."""
+    found = _PARAMETER.fullmatch(text)
+    if found is None:
+        raise PtxFault("GEM1001", f"the parameter {text!r} is no scalar")
+    return found.group(2), found.group(1)
 
 
 def _triple(found: tuple[str | None, ...]) -> tuple[int, int, int]:
@@ -74,65 +101,103 @@ def _without_comments(text: str) -> str:
 
 
 def _read_shared(kernel: PtxKernel, text: str) -> None:
-    kernel.shared += [(n, int(size), int(align or 1)) for align, n, size in _SHARED.findall(text)]
+    for alignment, bits, name, count in _SHARED.findall(text):
+        item = int(bits) // 8
+        declared = re.search(rf"\b{re.escape(name)}\s*\[", text) is not None
+        elements = int(count) if count else (None if declared else 1)
+        size = None if elements is None else item * elements
+        kernel.shared.append(Variable(name, size, int(alignment or item)))
 
 
-def _read_body(kernel: PtxKernel, text: str, start: int) -> None:
-    """Statements end in `;`; a line that begins with a label goes on behind it."""
-    at, depth = start, 1
-    begin = start
-    while depth:
-        if at >= len(text):
-            raise PtxFault("GEM1001", f"the body of {kernel.name} does not end")
-        character = text[at]
-        depth += {"{": 1, "}": -1}.get(character, 0)
-        if character == ";":
-            _statement(kernel, text, begin, at)
-            begin = at + 1
-        at += 1
-    rest = text[begin : at - 1].strip()
-    if rest and not _LABEL.fullmatch(rest):
-        raise PtxFault("GEM1001", f"{rest.splitlines()[0]!r} does not end in a semicolon")
+@dataclass(slots=True)
+class _Body:
+    """Reads the statements of a kernel; each `{` opens a scope with registers of its own."""
 
+    kernel: PtxKernel
+    text: str
+    scopes: list[Scope] = field(default_factory=lambda: [{}])
+    newlines: list[int] = field(init=False)
+    opened: int = 0
 
-def _statement(kernel: PtxKernel, text: str, begin: int, end: int) -> None:
-    while True:
-        begin += len(text[begin:end]) - len(text[begin:end].lstrip())
-        label = _LABEL.match(text, begin, end)
-        if label is None:
-            break
-        kernel.labels[label.group(1)] = len(kernel.code)
-        begin = label.end()
-    line = text.count("\n", 0, begin) + 1
-    statement = " ".join(text[begin:end].split())
-    if statement.startswith(".reg"):
-        _declare(kernel, statement, line)
-    elif statement.startswith(".shared"):
-        _read_shared(kernel, statement)
-    elif statement.startswith((".pragma", ".loc")):
-        return
-    elif statement:
-        kernel.code.append(_instruction(statement, line))
+    def __post_init__(self) -> None:
+        self.newlines = [m.start() for m in re.finditer("\n", self.text)]
 
+    def read(self, at: int) -> None:
+        text = self.text
+        while self.scopes:
+            at = self._after_space(at)
+            if at >= len(text):
+                raise PtxFault("GEM1001", f"the body of {self.kernel.name} does not end")
+            if text[at] == "{":
+                self.opened += 1
+                self.scopes.append({})
+                at += 1
+            elif text[at] == "}":
+                self.scopes.pop()
+                at += 1
+            elif (label := _LABEL.match(text, at)) is not None:
+                self.kernel.labels[label.group(1)] = len(self.kernel.code)
+                at = label.end()
+            else:
+                at = self._statement(at)
 
-def _declare(kernel: PtxKernel, statement: str, line: int) -> None:
-    found = _REGISTERS.fullmatch(statement)
-    if found is None:
-        raise PtxFault("GEM1001", f"line {line}: {statement!r} declares no registers")
-    kind, stem, count = found.groups()
-    kernel.registers.update({f"{stem}{n}": kind for n in range(int(count))})
+    def _after_space(self, at: int) -> int:
+        found = _SPACE.match(self.text, at)
+        return at if found is None else found.end()
 
+    def _statement(self, at: int) -> int:
+        """Reads up to a semicolon and returns the place behind it."""
+        end = self.text.find(";", at)
+        line = bisect_right(self.newlines, at) + 1
+        raw = self.text[at : len(self.text) if end < 0 else end]
+        if end < 0 or raw.count("}") > raw.count("{"):
+            raise PtxFault(
+                "GEM1001", f"line {line}: {raw.splitlines()[0]!r} does not end in a semicolon"
+            )
+        statement = " ".join(raw.split())
+        if statement.startswith(".reg"):
+            self._declare(statement, line)
+        elif statement.startswith((".shared", ".extern")):
+            _read_shared(self.kernel, statement + ";")
+        elif statement and not statement.startswith((".pragma", ".loc")):
+            self.kernel.code.append(self._instruction(statement, line))
+        return end + 1
 
-def _instruction(statement: str, line: int) -> Instruction:
-    found = _INSTRUCTION.fullmatch(statement)
-    if found is None:
-        raise PtxFault("GEM1001", f"line {line}: {statement!r} is no instruction")
-    negated, guard, name, operands = found.groups()
-    return Instruction(
-        line=line,
-        text=statement,
-        guard=guard,
-        negated=bool(negated),
-        name=tuple(name.split(".")),
-        operands=tuple(o.strip() for o in _OPERAND.findall(operands)),
-    )
+    def _declare(self, statement: str, line: int) -> None:
+        _, kind, *names = statement.replace(",", " ").split()
+        for word in names:
+            found = _REGISTERS.fullmatch(word)
+            if found is None or not kind.startswith("."):
+                raise PtxFault("GEM1001", f"line {line}: {statement!r} declares no registers")
+            stem, count = found.groups()
+            own = [stem] if count is None else [f"{stem}{n}" for n in range(int(count))]
+            for name in own:
+                self.kernel.registers[self._local(name)] = kind[1:]
+
+    def _local(self, name: str) -> str:
+        """What a register declared here is called in the whole kernel."""
+        if len(self.scopes) == 1:
+            return name
+        self.scopes[-1][name] = f"{name}@{self.opened}"
+        return self.scopes[-1][name]
+
+    def _meant(self, word: str) -> str:
+        found = [s[word] for s in reversed(self.scopes) if word in s]
+        return found[0] if found else word
+
+    def _instruction(self, statement: str, line: int) -> Instruction:
+        found = _INSTRUCTION.fullmatch(statement)
+        if found is None:
+            raise PtxFault("GEM1001", f"line {line}: {statement!r} is no instruction")
+        negated, guard, name, operands = found.groups()
+        if len(self.scopes) > 1:
+            operands = _WORD.sub(lambda m: self._meant(m.group()), operands)
+            guard = None if guard is None else self._meant(guard)
+        return Instruction(
+            line=line,
+            text=statement,
+            guard=guard,
+            negated=bool(negated),
+            name=tuple(name.split(".")),
+            operands=tuple(o.strip() for o in _OPERAND.findall(operands)),
+        )

@@ -1,0 +1,136 @@
+"""ld and st: PTX ISA, section "Data Movement and Conversion Instructions"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from gemmir.backends.ptx.emulator.faults import FaultError
+from gemmir.backends.ptx.emulator.memory import GUARD, Memory
+from gemmir.backends.ptx.emulator.parse import Instruction
+from gemmir.backends.ptx.emulator.scope import (
+    Action,
+    Decode,
+    Scope,
+    names_in,
+    refuse,
+    require_operands,
+)
+from gemmir.backends.ptx.emulator.state import Block, Group
+from gemmir.backends.ptx.emulator.traffic import bank_degree, sector_ratio
+from gemmir.backends.ptx.emulator.values import TYPES, WIDTHS, Array, require_type
+
+SPACES: Final = {"global": "global", "shared": "shared", "shared::cta": "shared"}
+
+CACHES: Final = {"ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc"}
+"""Where data is kept on its way: nothing that can be seen in its values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What an access says: `space` is "" where it is generic."""
+
+    space: str
+    count: int
+    kind: str
+
+    @property
+    def width(self) -> int:
+        """Bytes of one thread."""
+        return self.count * WIDTHS[self.kind]
+
+
+def form_of(i: Instruction) -> Form:
+    """The form of ld or st."""
+    kind = require_type(i.name[-1])
+    words = list(i.name[1:-1])
+    if words[:1] == ["weak"]:
+        words.pop(0)
+    space = SPACES[words.pop(0)] if words and words[0] in SPACES else ""
+    while words and (words[0] in CACHES or words[0].startswith(("L1::", "L2::"))):
+        words.pop(0)
+    vector = words.pop(0) if words and words[0] in ("v2", "v4") else "v1"
+    if words or kind in ("pred", "f16", "bf16", "f16x2", "bf16x2"):
+        raise refuse(i)
+    if int(vector[1:]) * WIDTHS[kind] > 16:
+        raise FaultError("GEM1001", "an access has at most 16 bytes")
+    return Form(space, int(vector[1:]), kind)
+
+
+def space_of(form: Form, addresses: Array) -> str:
+    """The space of an access; a generic one is to shared memory below all global addresses."""
+    if form.space:
+        return form.space
+    return "shared" if int(addresses[0]) < GUARD else "global"
+
+
+def count_access(
+    block: Block, space: str, place: int, addresses: Array, width: int, group: Group
+) -> None:
+    """Note how well an access suits its memory."""
+    ratio = bank_degree if space == "shared" else sector_ratio
+    block.machine.traffic.note(space, place, lambda: ratio(addresses, width, group.lanes))
+
+
+def _load(scope: Scope, i: Instruction, place: int) -> Action:
+    require_operands(i, 2)
+    if i.name[1] == "param":
+        return _load_parameter(scope, i)
+    form, address = form_of(i), scope.address(i.operands[1])
+    names = names_in(i.operands[0])
+    if len(names) != form.count:
+        raise FaultError("GEM1001", f"{i.operands[0]} is not {form.count} values")
+    writes = [scope.target(name, form.kind, wider=True) for name in names]
+    dtype = TYPES[form.kind]
+
+    def run(block: Block, group: Group) -> None:
+        addresses = address(block, group)
+        space = space_of(form, addresses)
+        memory = block.memory(space)
+        rows = memory.rows(addresses, form.width)
+        count_access(block, space, place, addresses, form.width, group)
+        found = memory.load(rows, form.width, block.stamp(group)).view(dtype)
+        for column, write in enumerate(writes):
+            write(block, group, np.ascontiguousarray(found[:, column]))
+
+    return run
+
+
+def _load_parameter(scope: Scope, i: Instruction) -> Action:
+    """A scalar parameter; all threads have the same."""
+    if len(i.name) != 3:
+        raise refuse(i)
+    kind, name = require_type(i.name[2]), i.operands[1].strip("[] ")
+    found = scope.parameters.get(name)
+    if found is None or found.size != WIDTHS[kind]:
+        size = "no parameter" if found is None else f"a parameter of {found.size} bytes"
+        raise FaultError("GEM1001", f"{name} is {size}")
+    write = scope.target(i.operands[0], kind, wider=True)
+    value = np.repeat(found.view(TYPES[kind]), scope.count)
+    return lambda block, group: write(block, group, value[: len(group.lanes)])
+
+
+def _store(scope: Scope, i: Instruction, place: int) -> Action:
+    require_operands(i, 2)
+    form, address = form_of(i), scope.address(i.operands[0])
+    names = names_in(i.operands[1])
+    if len(names) != form.count or "nc" in i.name:
+        raise FaultError("GEM1001", f"{i.operands[1]} is not {form.count} values to store")
+    reads = [scope.source(name, form.kind, wider=True) for name in names]
+
+    def run(block: Block, group: Group) -> None:
+        addresses = address(block, group)
+        space = space_of(form, addresses)
+        memory: Memory = block.memory(space)
+        rows = memory.rows(addresses, form.width)
+        count_access(block, space, place, addresses, form.width, group)
+        values = np.stack([read(block, group) for read in reads], axis=1)
+        memory.store(rows, values.view(np.uint8), block.stamp(group))
+
+    return run
+
+
+ACCESSES: Final[Mapping[str, Decode]] = {"ld": _load, "st": _store}

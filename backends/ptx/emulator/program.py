@@ -1,0 +1,90 @@
+"""A kernel made ready to run: each instruction as a function of the threads that come to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from gemmir.backends.ptx.emulator.access import ACCESSES
+from gemmir.backends.ptx.emulator.alu import ALU
+from gemmir.backends.ptx.emulator.async_copy import ASYNC_COPIES
+from gemmir.backends.ptx.emulator.control import CONTROL
+from gemmir.backends.ptx.emulator.convert import CONVERSIONS
+from gemmir.backends.ptx.emulator.faults import FaultError, PtxFault
+from gemmir.backends.ptx.emulator.matrix import MATRICES
+from gemmir.backends.ptx.emulator.parse import Instruction, PtxKernel
+from gemmir.backends.ptx.emulator.scope import Action, Decode, Read, Scope
+from gemmir.backends.ptx.emulator.values import Array
+
+INSTRUCTIONS: Final[Mapping[str, Decode]] = {
+    **ACCESSES,
+    **ALU,
+    **ASYNC_COPIES,
+    **CONTROL,
+    **CONVERSIONS,
+    **MATRICES,
+}
+"""Every instruction that is known, by the first part of its name."""
+
+SHARED_BASE: Final = 1 << 10
+"""Where shared memory begins: an address of 0 is then outside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One instruction; threads whose `guard` is false pass it by."""
+
+    instruction: Instruction
+    guard: Read | None
+    run: Action
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A kernel for blocks of `count` threads, with the places of its shared memory."""
+
+    kernel: PtxKernel
+    count: int
+    steps: tuple[Step, ...]
+    shared: tuple[tuple[str, int, int], ...]
+    """Name, start and size."""
+
+
+def program_of(
+    kernel: PtxKernel, count: int, parameters: Mapping[str, Array], dynamic_bytes: int
+) -> Program:
+    """`PtxFault` GEM1001 for the first instruction that is not known, or not in this form."""
+    shared = tuple(_place(kernel, dynamic_bytes))
+    scope = Scope(
+        kernel=kernel,
+        count=count,
+        symbols={name: start for name, start, _ in shared},
+        parameters=parameters,
+        slots={name: number for number, name in enumerate(kernel.registers)},
+    )
+    steps = tuple(_step(scope, i, place) for place, i in enumerate(kernel.code))
+    return Program(kernel, count, steps, shared)
+
+
+def _place(kernel: PtxKernel, dynamic_bytes: int) -> Sequence[tuple[str, int, int]]:
+    """Shared memory one behind another, what the launch sizes last."""
+    placed: list[tuple[str, int, int]] = []
+    base = SHARED_BASE
+    for variable in sorted(kernel.shared, key=lambda v: v.size is None):
+        base = -(-base // variable.alignment) * variable.alignment
+        size = dynamic_bytes if variable.size is None else variable.size
+        placed.append((variable.name, base, size))
+        base += variable.size or 0
+    return placed
+
+
+def _step(scope: Scope, i: Instruction, place: int) -> Step:
+    decode = INSTRUCTIONS.get(i.name[0])
+    try:
+        if decode is None:
+            raise FaultError("GEM1001", f"{i.name[0]} is not known here")
+        guard = None if i.guard is None else scope.predicate("!" * i.negated + i.guard)
+        return Step(i, guard, decode(scope, i, place))
+    except FaultError as fault:
+        raise PtxFault(fault.code, f"line {i.line} ({i.text}): {fault.message}") from None

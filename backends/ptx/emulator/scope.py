@@ -1,0 +1,188 @@
+"""Operands -> functions that read or write them: each instruction is looked at only once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from gemmir.backends.ptx.emulator.faults import FaultError
+from gemmir.backends.ptx.emulator.parse import Instruction, PtxKernel
+from gemmir.backends.ptx.emulator.state import Block, Group
+from gemmir.backends.ptx.emulator.values import (
+    TYPES,
+    WIDTHS,
+    Array,
+    bits_of,
+    is_float,
+    number,
+)
+
+Read: TypeAlias = Callable[[Block, Group], Array]
+Write: TypeAlias = Callable[[Block, Group, Array], None]
+Action: TypeAlias = Callable[[Block, Group], int | None]
+"""Runs an instruction for a group; returns where the group goes on, if not at the next one."""
+
+Decode: TypeAlias = Callable[["Scope", Instruction, int], Action]
+"""Makes the action of an instruction at its place in the code."""
+
+SPECIAL: Final = (
+    *(f"%{name}.{axis}" for name in ("tid", "ntid", "ctaid", "nctaid") for axis in "xyz"),
+    "%laneid",
+    "%warpid",
+)
+"""The special registers that are known here: PTX ISA, section "Special Registers"."""
+
+_ADDRESS: Final = re.compile(r"\[\s*([%\w$@]+)\s*(?:\+\s*(-?\w+)\s*)?\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What names mean in a kernel that is launched with blocks of `count` threads."""
+
+    kernel: PtxKernel
+    count: int
+    symbols: Mapping[str, int]
+    parameters: Mapping[str, Array]
+    """The bytes of each parameter."""
+    slots: Mapping[str, int]
+    """The number of each register."""
+
+    def source(self, operand: str, kind: str, *, wider: bool = False) -> Read:
+        """Reads `operand` as `kind`; a register may have more bits where `wider` says so."""
+        if operand in self.slots:
+            return self._register(operand, kind, wider)
+        if operand in SPECIAL:
+            return _special(operand, kind)
+        if operand in self.symbols:
+            value = number(str(self.symbols[operand]), kind)
+        else:
+            value = number(operand, kind)
+        repeated = np.full(self.count * WIDTHS[kind] // TYPES[kind].itemsize, value, TYPES[kind])
+        per_thread = WIDTHS[kind] // TYPES[kind].itemsize
+        return lambda block, group: repeated[: len(group.lanes) * per_thread]
+
+    def predicate(self, operand: str) -> Read:
+        """Reads a predicate that `!` may stand before."""
+        if not operand.startswith("!"):
+            return self.source(operand, "pred")
+        read = self.source(operand[1:].strip(), "pred")
+        return lambda block, group: ~read(block, group)
+
+    def sources(self, instruction: Instruction, kind: str) -> list[Read]:
+        """All operands but the first."""
+        return [self.source(o, kind) for o in instruction.operands[1:]]
+
+    def target(self, operand: str, kind: str, *, wider: bool = False) -> Write:
+        """Writes values of `kind`; a wider register is filled with its sign, or zeros."""
+        if operand == "_":
+            return lambda block, group, value: None
+        slot = self._slot(operand, kind, wider)
+        width = WIDTHS[self.kernel.registers[operand]]
+        if kind == "pred":
+            return lambda block, group, value: write(block, slot, group, value)
+        bits = bits_of(width)
+        if width == WIDTHS[kind]:
+            return lambda block, group, value: write(block, slot, group, value.view(bits))
+        signed = np.dtype(f"i{width}") if kind[0] == "s" else bits
+        return lambda block, group, value: write(
+            block, slot, group, value.astype(signed).view(bits)
+        )
+
+    def address(self, operand: str) -> Read:
+        """Reads `[register+number]` or `[symbol+number]` as addresses."""
+        found = _ADDRESS.fullmatch(operand)
+        if found is None:
+            raise FaultError("GEM1001", f"{operand} is no address")
+        base, offset = found.group(1), int(found.group(2) or "0", 0)
+        if base not in self.slots:
+            read = self.source(base, "s64")
+            return lambda block, group: read(block, group) + offset
+        narrow = WIDTHS[self.kernel.registers[base]] == 4
+        read = self.source(base, "u32" if narrow else "s64")
+        return lambda block, group: read(block, group).astype(np.int64) + offset
+
+    def _register(self, name: str, kind: str, wider: bool) -> Read:
+        slot, dtype = self._slot(name, kind, wider), TYPES[kind]
+        narrow = bits_of(WIDTHS[kind])
+        if kind != "pred" and WIDTHS[self.kernel.registers[name]] > WIDTHS[kind]:
+            return lambda block, group: read(block, slot, name, group).astype(narrow).view(dtype)
+        return lambda block, group: read(block, slot, name, group).view(dtype)
+
+    def _slot(self, name: str, kind: str, wider: bool) -> int:
+        if name not in self.slots:
+            raise FaultError("GEM1001", f"{name} is no register")
+        declared = self.kernel.registers[name]
+        fits = declared in WIDTHS and (
+            WIDTHS[declared] == WIDTHS[kind] or (wider and WIDTHS[declared] > WIDTHS[kind])
+        )
+        typed = "b" not in (declared[0], kind[0]) and declared != "pred"
+        if (
+            not fits
+            or (declared == "pred") != (kind == "pred")
+            or (typed and is_float(declared) != is_float(kind))
+        ):
+            raise FaultError("GEM1001", f"{name} is a .{declared} register, not of .{kind}")
+        return self.slots[name]
+
+
+def read(block: Block, slot: int, name: str, group: Group) -> Array:
+    """The bits of a register; `FaultError` GEM1004 where a thread never wrote it."""
+    held = block.values[slot]
+    if not block.complete[slot]:
+        written = block.written[slot]
+        if held is None or written is None or not written[group.lanes].all():
+            lane = 0 if written is None else int(np.argmin(written[group.lanes]))
+            raise FaultError("GEM1004", f"{name} is read and was never written", lane)
+    assert held is not None
+    return held if group.all else held[group.lanes]
+
+
+def write(block: Block, slot: int, group: Group, bits: Array) -> None:
+    """Set a register in the threads of a group."""
+    if group.all:
+        block.values[slot] = bits
+        block.complete[slot] = True
+        return
+    held, written = block.values[slot], block.written[slot]
+    new = np.zeros(block.count, bits.dtype) if held is None else held.copy()
+    new[group.lanes] = bits
+    block.values[slot] = new
+    if block.complete[slot]:
+        return
+    fine = np.zeros(block.count, np.bool_) if written is None else written
+    fine[group.lanes] = True
+    block.written[slot] = fine
+    block.complete[slot] = bool(fine.all())
+
+
+def _special(name: str, kind: str) -> Read:
+    if WIDTHS[kind] != 4 or is_float(kind):
+        raise FaultError("GEM1001", f"{name} has 32 bits")
+    dtype = TYPES[kind]
+
+    def read(block: Block, group: Group) -> Array:
+        held = block.special[name]
+        return (held if group.all else held[group.lanes]).view(dtype)
+
+    return read
+
+
+def require_operands(instruction: Instruction, *counts: int) -> None:
+    """`FaultError` GEM1001 where an instruction has another number of operands."""
+    if len(instruction.operands) not in counts:
+        named = " or ".join(map(str, counts))
+        raise FaultError("GEM1001", f"{instruction.name[0]} has {named} operands")
+
+
+def refuse(instruction: Instruction) -> FaultError:
+    """The fault of an instruction whose modifiers are not known."""
+    return FaultError("GEM1001", f"{'.'.join(instruction.name)} is not known here")
+
+
+def names_in(operand: str) -> list[str]:
+    """The registers of `{…}`, or the only one."""
+    return operand.strip("{}").replace(" ", "").split(",")
