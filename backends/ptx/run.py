@@ -33,6 +33,7 @@ def run_ptx(artifact: Artifact, text: str, arrays: Sequence[Array]) -> Report | 
             grid=(kernel.blocks, 1, 1),
             block=(kernel.threads, 1, 1),
             kernel=None if only else kernel.symbol,
+            shared_bytes=kernel.dynamic_shared_bytes,
         )
         for kernel in launch.kernels
         if kernel.blocks

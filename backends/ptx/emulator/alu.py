@@ -186,7 +186,11 @@ def _product(scope: Scope, i: Instruction, place: int) -> Action:
     if not adds:
         return computed(scope, i.operands[0], wide, reads, function)
     reads.append(scope.source(i.operands[3], wide))
-    return computed(scope, i.operands[0], wide, reads, lambda a, b, c: function(a, b) + c)
+
+    def run(a: Array, b: Array, c: Array) -> Array:
+        return function(a, b) + c
+
+    return computed(scope, i.operands[0], wide, reads, run)
 
 
 def _float_product(scope: Scope, i: Instruction, kind: str, adds: bool) -> Action:
@@ -214,9 +218,7 @@ def _compare(scope: Scope, i: Instruction, place: int) -> Action:
     if modifiers and modifiers[0] not in table.BOOLEANS:
         raise refuse(i)
     function = table.COMPARISONS[i.name[1]]
-    if "ftz" in i.name:
-        plain = function
-        function = lambda a, b: plain(floats.flush(a), floats.flush(b))  # noqa: E731
+    before = floats.flush if "ftz" in i.name else table.UNARY["mov"]
     join = table.BOOLEANS[modifiers[0]] if modifiers else None
     a, b = (scope.source(o, kind) for o in i.operands[1:3])
     c = scope.predicate(i.operands[3]) if modifiers else None
@@ -224,7 +226,7 @@ def _compare(scope: Scope, i: Instruction, place: int) -> Action:
     write, contrary = scope.target(p, "pred"), scope.target(q or "_", "pred")
 
     def run(block: Block, group: Group) -> None:
-        found = np.asarray(function(a(block, group), b(block, group)))
+        found = np.asarray(function(before(a(block, group)), before(b(block, group))))
         other = ~found
         if join is not None and c is not None:
             condition = c(block, group)
@@ -242,13 +244,11 @@ def _set(scope: Scope, i: Instruction, place: int) -> Action:
         raise refuse(i)
     kind, function, true = require_type(i.name[3]), table.COMPARISONS[i.name[1]], _TRUE[i.name[2]]
     a, b = (scope.source(o, kind) for o in i.operands[1:])
-    return computed(
-        scope,
-        i.operands[0],
-        i.name[2],
-        [a, b],
-        lambda x, y: np.where(function(x, y), true, true * 0),
-    )
+
+    def run(x: Array, y: Array) -> Array:
+        return np.where(function(x, y), true, true * 0)
+
+    return computed(scope, i.operands[0], i.name[2], [a, b], run)
 
 
 _TRUE: Final[Mapping[str, Array]] = {

@@ -14,9 +14,11 @@ from gemmir.backends.ptx.emulator.faults import FaultError
 from gemmir.backends.ptx.emulator.values import Array
 
 Function: TypeAlias = Callable[..., Array]
+Unary: TypeAlias = Callable[[Array], Array]
+Binary: TypeAlias = Callable[[Array, Array], Array]
 
 
-def _shift(left: bool) -> Function:
+def _shift(left: bool) -> Binary:
     """Shifts by the width or more give 0, or the sign."""
 
     def shift(a: Array, b: Array) -> Array:
@@ -85,19 +87,19 @@ def _remainder(a: Array, b: Array) -> Array:
     return a - _divide(a, b) * b
 
 
-BINARY: Final[Mapping[str, Function]] = {
+BINARY: Final[Mapping[str, Binary]] = {
     "add": floats.widened(operator.add),
-    "and": operator.and_,
+    "and": np.bitwise_and,
     "copysign": lambda a, b: np.copysign(b, a),
     "div": floats.widened(_divide),
     "max": _largest,
     "min": _least,
-    "or": operator.or_,
+    "or": np.bitwise_or,
     "rem": _remainder,
     "shl": _shift(left=True),
     "shr": _shift(left=False),
     "sub": floats.widened(operator.sub),
-    "xor": operator.xor,
+    "xor": np.bitwise_xor,
 }
 
 
@@ -117,7 +119,7 @@ def _negate(a: Array) -> Array:
     return (bits ^ bits.dtype.type(1 << (8 * bits.itemsize - 1))).view(a.dtype)
 
 
-UNARY: Final[Mapping[str, Function]] = {
+UNARY: Final[Mapping[str, Unary]] = {
     "abs": _abs,
     "cnot": lambda a: (a == 0).astype(a.dtype),
     "cos": floats.through_f64(np.cos),
@@ -133,7 +135,7 @@ UNARY: Final[Mapping[str, Function]] = {
     "tanh": floats.through_f64(np.tanh),
 }
 
-COMPARISONS: Final[Mapping[str, Function]] = {
+COMPARISONS: Final[Mapping[str, Binary]] = {
     "eq": operator.eq,
     "ne": lambda a, b: (a != b) & (a == a) & (b == b),
     "lt": operator.lt,
@@ -154,27 +156,28 @@ COMPARISONS: Final[Mapping[str, Function]] = {
     "nan": lambda a, b: (a != a) | (b != b),
 }
 
-BOOLEANS: Final[Mapping[str, Function]] = {
-    "and": operator.and_,
-    "or": operator.or_,
-    "xor": operator.xor,
+BOOLEANS: Final[Mapping[str, Binary]] = {
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
 }
 
-PRODUCTS: Final[Mapping[str, Function]] = {
+PRODUCTS: Final[Mapping[str, Binary]] = {
     "lo": operator.mul,
     "hi": high_product,
     "wide": wide_product,
 }
 
-PRODUCTS_24: Final[Mapping[str, Function]] = {"lo": low_product_24, "hi": high_product_24}
+PRODUCTS_24: Final[Mapping[str, Binary]] = {"lo": low_product_24, "hi": high_product_24}
 
 
 def _mask(length: Array, dtype: np.dtype[Any]) -> Array:
     """As many low bits as `length` says, of a type."""
     width = 8 * dtype.itemsize
     by = np.minimum(length, width - 1).astype(dtype)
-    ones = (dtype.type(1) << by) - dtype.type(1)
-    return np.where(length >= width, dtype.type((1 << width) - 1), ones)
+    one = np.ones(1, dtype)
+    ones: Array = (one << by) - one
+    return np.where(length >= width, ~np.zeros(1, dtype), ones)
 
 
 def extract(value: Array, start: Array, length: Array) -> Array:

@@ -35,7 +35,14 @@ EIGHT_BITS: Final[Mapping[str, np.dtype[Any]]] = {
     "e5m2x2": np.dtype(ml_dtypes.float8_e5m2),
 }
 
-LARGEST_FINITE: Final = {"e4m3x2": 448.0, "e5m2x2": 57344.0, "f16": 65504.0}
+LARGEST_FINITE: Final = {
+    "e4m3x2": 448.0,
+    "e5m2x2": 57344.0,
+    "f16": 65504.0,
+    "bf16": 255 * 2.0**120,
+}
+
+SCALARS: Final = {kind for kind in TYPES if kind[0] in "usf" or kind == "bf16"} - {"f16x2"}
 
 PAIRS: Final = {"f16x2": "f16", "bf16x2": "bf16"}
 
@@ -53,13 +60,7 @@ def _convert(scope: Scope, i: Instruction, place: int) -> Action:
     if to == "tf32":
         return _to_tf32(scope, i, modifiers, of)
     require_operands(i, 2)
-    if (
-        to not in TYPES
-        or of not in TYPES
-        or of in PAIRS
-        or "pred" in (to, of)
-        or "b" in (to[0] + of[0]).replace("bf", "")
-    ):
+    if to not in SCALARS or of not in SCALARS:
         raise refuse(i)
     change = _scalar(i, modifiers, to, of)
     source = scope.source(i.operands[1], of, wider=True)
@@ -86,12 +87,12 @@ def _scalar(i: Instruction, modifiers: list[str], to: str, of: str) -> Convert:
             raise refuse(i)
         change = _limited(change, relu, finite, to)
     if saturates and is_float(to):
-        plain = change
-        change = lambda a: floats.saturate(plain(a))  # noqa: E731
-    if flushes and of == "f32":
-        kept = change
-        change = lambda a: kept(floats.flush(a))  # noqa: E731
-    return change
+        change = _then(change, floats.saturate)
+    return _then(floats.flush, change) if flushes and of == "f32" else change
+
+
+def _then(first: Convert, second: Convert) -> Convert:
+    return lambda a: second(first(a))
 
 
 def _take(modifiers: list[str], word: str) -> bool:
@@ -164,7 +165,7 @@ def _precision(kind: str) -> int:
 
 
 def _limited(change: Convert, relu: bool, finite: bool, to: str) -> Convert:
-    largest = LARGEST_FINITE.get(to, float(ml_dtypes.finfo(TYPES["bf16"]).max))
+    largest = LARGEST_FINITE[to]
 
     def run(a: Array) -> Array:
         found = change(a)
@@ -206,10 +207,9 @@ def _to_tf32(scope: Scope, i: Instruction, modifiers: list[str], of: str) -> Act
 
     def run(block: Block, group: Group) -> None:
         bits = read(block, group).astype(np.uint64)
-        up = 0x1000 if rounding == "rna" else 0xFFF + ((bits >> np.uint64(13)) & np.uint64(1))
-        found = (
-            (bits + np.uint64(up) if isinstance(up, int) else bits + up) & np.uint64(0xFFFFE000)
-        ).astype(np.uint32)
+        last = (bits >> np.uint64(13)) & np.uint64(1)
+        up = np.uint64(0x1000) if rounding == "rna" else np.uint64(0xFFF) + last
+        found = ((bits + up) & np.uint64(0xFFFFE000)).astype(np.uint32)
         special = (bits & np.uint64(0x7F800000)) == 0x7F800000
         nan = special & ((bits & np.uint64(0x7FFFFF)) != 0)
         found = np.where(special, bits.astype(np.uint32), found)

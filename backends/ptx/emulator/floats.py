@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar, cast
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from gemmir.backends.ptx.emulator.values import BF16, Array
 
 CANONICAL_NAN_16: Final = np.uint16(0x7FFF)
 """What an operation of 16-bit floats gives for NaN: PTX ISA, section "Half precision"."""
+
+Operation = TypeVar("Operation", bound=Callable[..., Array])
 
 LEAST_NORMAL: Final = 2.0**-126
 
@@ -101,7 +103,7 @@ def _split(x: Array) -> tuple[Array, Array]:
     return high, x - high
 
 
-def widened(operation: Callable[..., Array]) -> Callable[..., Array]:
+def widened(operation: Operation) -> Operation:
     """`operation`, in f32 for 16-bit floats: 24 bits are enough to round +, -, *, / and root twice.
 
     Figueroa, When is double rounding innocuous?, SIGNUM Newsletter 30(3), 1995.
@@ -114,12 +116,16 @@ def widened(operation: Callable[..., Array]) -> Callable[..., Array]:
         found = operation(*(v.astype(np.float32) for v in values))
         return to_bf16(found) if dtype == BF16 else canonical(found.astype(dtype))
 
-    return run
+    return cast("Operation", run)
 
 
 def through_f64(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
     """An approximate function of f32, in f64 and rounded once more."""
-    return widened(lambda x: function(x.astype(np.float64)).astype(x.dtype))
+
+    def run(x: Array) -> Array:
+        return function(x.astype(np.float64)).astype(x.dtype)
+
+    return widened(run)
 
 
 def flush(value: Array) -> Array:

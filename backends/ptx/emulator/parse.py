@@ -72,7 +72,7 @@ def parse(text: str, name: str | None = None) -> PtxKernel:
     threads = _THREADS.search(entry.group(3))
     kernel = PtxKernel(
         name=entry.group(1),
-        parameters=tuple(map(_parameter, filter(None, map(str.strip, entry.group(2).split(","))))),
+        parameters=tuple(_parameter(p.strip()) for p in entry.group(2).split(",") if p.strip()),
         threads=None if threads is None else _triple(threads.groups()),
     )
     _read_shared(kernel, text[: entries[0].start()])

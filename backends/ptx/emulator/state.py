@@ -37,15 +37,16 @@ class Group:
 
     def require_warps(self) -> int:
         """How many warps this group is made of; `FaultError` GEM1009 where one is not whole."""
-        warps, counts = np.unique(self.lanes // WARP, return_counts=True)
-        if (counts != WARP).any():
-            short = int(np.argmax(counts != WARP))
+        counts: Array = np.bincount(self.lanes // WARP)
+        short = np.flatnonzero((counts != WARP) & (counts != 0))
+        if len(short):
+            warp = int(short[0])
             raise FaultError(
                 "GEM1009",
-                f"{int(counts[short])} of {WARP} lanes of warp {int(warps[short])} are here",
-                int(np.searchsorted(self.lanes, warps[short] * WARP)),
+                f"{int(counts[warp])} of {WARP} lanes of warp {warp} are here",
+                int(np.searchsorted(self.lanes, warp * WARP)),
             )
-        return len(warps)
+        return len(self.lanes) // WARP
 
 
 @dataclass(eq=False)
