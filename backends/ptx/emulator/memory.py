@@ -152,7 +152,7 @@ class Memory:
         written[rows] = marks[:, None]
         twice = written[rows] != marks[:, None]
         if twice.any():
-            self._refuse(twice, rows, width, "two threads write it at once")
+            self._refuse_race("two threads write at once", *self._first(twice, rows, width))
 
     def _note_read(self, rows: Array, width: int, stamp: Stamp, mark: Array) -> None:
         read = self.read.reshape(-1, width)
@@ -175,20 +175,20 @@ class Memory:
         if not self.is_shared:
             clash |= (found > 0) & (found < stamp.opened)
         if clash.any():
-            self._refuse_write(rows, width, clash, found, "writes what", "writes")
+            self._refuse_clash(clash, found, rows, stamp, "writes what", "writes")
         found = self.read.reshape(-1, width)[rows]
         clash = (found >= stamp.since) & ((found & ~FOREIGN) != mark)
         if not self.is_shared:
             clash |= ((found > 0) & (found < stamp.opened)) | (found & FOREIGN != 0)
         if clash.any():
-            self._refuse_write(rows, width, clash, found, "writes what", "reads")
+            self._refuse_clash(clash, found, rows, stamp, "writes what", "reads")
 
     def _refuse_read(self, rows: Array, width: int, stamp: Stamp, found: Array) -> None:
         if self.is_shared and (never := found == 0).any():
             self._refuse_unwritten(never, rows, width)
         fine = (found == 0) | (found == stamp.marks[:, None])
         fine |= (found >= stamp.opened) & (found < stamp.since)
-        self._refuse_write(rows, width, ~fine, found, "reads what", "writes")
+        self._refuse_clash(~fine, found, rows, stamp, "reads what", "writes")
 
     def _refuse_unwritten(self, never: Array, rows: Array, width: int) -> None:
         lane = int(np.argmax(never.any(axis=1)))
@@ -198,24 +198,32 @@ class Memory:
             lane,
         )
 
-    def _refuse_write(
-        self, rows: Array, width: int, clash: Array, found: Array, does: str, other: str
+    def _refuse_clash(
+        self, clash: Array, found: Array, rows: Array, stamp: Stamp, does: str, other: str
     ) -> None:
-        lane = int(np.argmax(clash.any(axis=1)))
+        width = clash.shape[1]
+        lane, byte = self._first(clash, rows, width)
         mark = int(found[lane][np.argmax(clash[lane])])
         if mark < 0:
-            why = f"it {does} an asynchronous copy of thread {-1 - mark} has yet to fill"
-            self._refuse(clash, rows, width, why, "GEM1008")
+            raise FaultError(
+                "GEM1008",
+                f"it {does} an asynchronous copy of thread {-1 - mark} has yet to fill: byte "
+                f"{self._place(byte)}",
+                lane,
+            )
         thread = mark % FOREIGN
         who = "another thread" if thread >= ATOMIC else f"thread {thread}"
-        self._refuse(clash, rows, width, f"it {does} {who} {other} without a barrier between")
+        if mark < stamp.opened:
+            who += " of another block"
+        self._refuse_race(f"it {does} {who} {other} without a barrier between", lane, byte)
 
-    def _refuse(
-        self, wrong: Array, rows: Array, width: int, why: str, code: str = "GEM1003"
-    ) -> None:
+    def _refuse_race(self, why: str, lane: int, byte: int) -> None:
+        raise FaultError("GEM1003", f"{why}: byte {self._place(byte)}", lane)
+
+    def _first(self, wrong: Array, rows: Array, width: int) -> tuple[int, int]:
+        """The first lane that is wrong, and its first such byte."""
         lane = int(np.argmax(wrong.any(axis=1)))
-        byte = int(rows[lane]) * width + int(np.argmax(wrong[lane]))
-        raise FaultError(code, f"{why}: byte {self._place(byte)}", lane)
+        return lane, int(rows[lane]) * width + int(np.argmax(wrong[lane]))
 
     def _place(self, offset: int) -> str:
         """The byte at `offset` in words."""
