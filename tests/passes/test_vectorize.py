@@ -10,6 +10,7 @@ from gemmir.errors import ScheduleError
 from gemmir.gemm import Gemm
 from gemmir.ir.dialect import EpilogueOp, GemmOp, OuterProductOp, PackOp
 from gemmir.ir.loops import dimension_of
+from gemmir.ir.nvgpu import AsyncCopyOp, LdMatrixOp, MmaSyncOp
 
 After = Callable[[Gemm, str], ModuleOp]
 
@@ -138,7 +139,8 @@ def test_the_width_changes_the_ir(after: After, width: int) -> None:
 @pytest.mark.parametrize(
     ("schedule", "code", "words"),
     [
-        (f"{C},vectorize{{with=mma width=4}}", "GEM0370", "use fma"),
+        (f"{C},vectorize{{with=sse width=4}}", "GEM0370", "use fma, mma"),
+        (f"{C},vectorize{{with=mma width=4}}", "GEM0375", "no instruction for f32"),
         (f"{C},vectorize{{with=fma width=0}}", "GEM0371", "width=0"),
         (V, "GEM0372", "put promote"),
         (f"tile{{loops=m,n sizes=3,8}},{V}", "GEM0372", "C is not in registers"),
@@ -154,4 +156,63 @@ def test_the_width_changes_the_ir(after: After, width: int) -> None:
 def test_errors(after: After, schedule: str, code: str, words: str) -> None:
     with pytest.raises(ScheduleError, match=words) as found:
         after(Gemm(m=6, n=16, k=4), schedule)
+    assert found.value.code == code
+
+
+WARP = "tile{loops=m,n sizes=32,16 over=blocks},tile{loops=m,n sizes=16,16 over=warps}"
+SLICE = "tile{loops=k sizes=16}"
+SHARED = (
+    "promote{operand=a to=shared layout=swizzle:32},promote{operand=b to=shared layout=swizzle:32}"
+)
+MMA = "vectorize{with=mma width=8}"
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_a_warp_multiplies_its_tile_as_a_whole(after: After, dtype: str) -> None:
+    module = after(Gemm(m=32, n=16, k=32, dtype=dtype), f"{WARP},{C},{SLICE},{SHARED},{MMA}")
+    (product,) = (op for op in module.walk() if isinstance(op, MmaSyncOp))
+    assert str(product.acc.type) == "vector<16x16xf32>"
+    assert product.instruction == (16, 8, 16)
+    fragments = [op.fragment.data for op in module.walk() if isinstance(op, LdMatrixOp)]
+    assert fragments == ["a", "b"]
+
+
+@pytest.mark.parametrize(("m", "n", "k"), [(1, 1, 1), (17, 9, 15), (31, 15, 33), (48, 40, 16)])
+def test_tiles_of_tensor_cores_are_rounded_up_and_clipped(
+    after: After, m: int, n: int, k: int
+) -> None:
+    gemm = Gemm(m=m, n=n, k=k, dtype="bf16", out="bf16", beta=1.0, epilogue="bias+relu")
+    after(gemm, f"{WARP},{C},{SLICE},{SHARED},fuse-epilogue,{MMA}")
+    after(gemm, f"{WARP},{C},{SHARED},fuse-epilogue,{MMA}")
+
+
+def test_no_products_where_k_is_0(after: After) -> None:
+    module = after(Gemm(m=32, n=16, k=0, dtype="f16", beta=2.0), f"{WARP},{C},{MMA}")
+    assert count(module, MmaSyncOp) == 0
+
+
+def test_copies_are_as_wide_as_the_rows_allow(after: After) -> None:
+    pipelined = f"{WARP},{C},{SLICE},{SHARED},pipeline{{loop=k stages=2}},{MMA}"
+    for lda, elements in ((32, 8), (36, 4), (34, 2)):
+        module = after(Gemm(m=32, n=16, k=32, dtype="f16", lda=lda), pipelined)
+        begun = [op for op in module.walk() if isinstance(op, AsyncCopyOp)]
+        assert {op.elements.value.data for op in begun} == {8, elements}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "code", "words"),
+    [
+        (f"{WARP},{C},{SHARED},{V}", "GEM0374", "not f16 in f32; use with=mma"),
+        (f"{C},{MMA}", "GEM0376", "the tile is one of no unit"),
+        (f"{WARP},{C},{MMA}", "GEM0376", "reads a from shared memory"),
+        (
+            f"{WARP},{C},{SLICE},{SHARED},pipeline{{loop=k stages=2}},{MMA}",
+            "GEM0377",
+            "of rows of 33 elements of f16 it can move 2",
+        ),
+    ],
+)
+def test_errors_of_tensor_cores(after: After, schedule: str, code: str, words: str) -> None:
+    with pytest.raises(ScheduleError, match=words) as found:
+        after(Gemm(m=32, n=16, k=33, dtype="f16"), schedule)
     assert found.value.code == code
