@@ -5,6 +5,7 @@ The arrays are checked as those of a kernel on the CPU are, and before anything 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,16 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from gemmir.backend import Loaded, Signature
-from gemmir.backends.ptx.driver import LEGACY_STREAM, Memory
+from gemmir.backends.ptx.driver import LEGACY_STREAM, Driver, Memory
 from gemmir.backends.ptx.load import Program
 from gemmir.device_arrays import DeviceArray, DeviceView, is_from, new_like, view_of
 from gemmir.errors import CallError
-from gemmir.kernel import BoundCall, Kernel
+from gemmir.kernel import BoundCall, Kernel, Slot
+from gemmir.measure import LEAST_ROUNDS, Timing, timing_of
 
 Array = npt.NDArray[Any]
 
 ALIGNMENT_BYTES: Final = 16
 """What a kernel takes for granted of an address on the GPU, since it loads 128 bits at once."""
+
+TIMED_SECONDS: Final = 1e-3
+"""One timing is of about so much work: the clock of the events ticks every 0.5 us."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +68,31 @@ class GpuKernel(Kernel):
         """The call of these arrays as a function without arguments, checked now and not again."""
         prepared = self._prepare(self._in_order(operands, named), out)
         return BoundCall(self, prepared.run, (), prepared.kept, prepared.result)
+
+    def measure(self, *operands: Array, out: Array, seconds: float = 1.0) -> Timing:
+        """Time the kernel alone, by events of the GPU, on copies of NumPy arrays there.
+
+        One timing is of as many launches as take a millisecond. The operands are as warm in the
+        GPU's caches as the launch before left them.
+        """
+        copies = self._copies(self._check(operands, {}, out)[0])
+        start, driver = copies.start, self._driver
+
+        def timed(count: int) -> float:
+            first = driver.record()
+            for _ in range(count):
+                start()
+            return driver.seconds(first, driver.record()) / count
+
+        with driver.use(copies.gpu):
+            copies.send()
+            timed(1)
+            count = max(int(TIMED_SECONDS / max(timed(1), 1e-9)), 1)
+            end = time.perf_counter() + seconds
+            times = [timed(count) for _ in range(LEAST_ROUNDS)]
+            while time.perf_counter() < end:
+                times.append(timed(count))
+        return timing_of(times)
 
     def _prepare(self, operands: tuple[object, ...], out: Any) -> _Prepared:
         names = [slot.name for slot in (*self._inputs, self._output)]
@@ -123,42 +153,65 @@ class GpuKernel(Kernel):
     def _from_host(self, operands: tuple[object, ...], out: Any) -> _Prepared:
         """Copy over, run, wait, and only then copy back."""
         target = self._new_output() if out is None else out
-        arrays, _ = self._check(operands, {}, target)
-        slots = (*self._inputs, self._output)
-        gpu = self._program.first_gpu
-        memories = [Memory(self._driver, gpu, slot.span) for slot in slots]
-        addresses = [memory.address for memory in memories]
-        start = self._program.bind(addresses, gpu=gpu)
-        flats = [_flat(array, slot.span) for array, slot in zip(arrays, slots, strict=True)]
-        copied = [
-            (address, flat)
-            for address, flat, argument in zip(
-                addresses, flats, self.signature.arguments, strict=True
-            )
-            if argument.access != "write" and flat.size
-        ]
+        copies = self._copies(self._check(operands, {}, target)[0])
 
         def run() -> int:
-            with self._driver.use(gpu):
-                for address, flat in copied:
-                    self._driver.copy_in(address, flat)
-                start()
+            with self._driver.use(copies.gpu):
+                copies.send()
+                copies.start()
                 self._driver.synchronize(LEGACY_STREAM)
-                self._copy_back(arrays[-1], flats[-1], addresses[-1])
+                copies.receive()
             return 0
 
-        return _Prepared(run=run, result=target, kept=[*arrays, *memories])
+        return _Prepared(run=run, result=target, kept=[copies])
 
-    def _copy_back(self, array: Array, flat: Array, address: int) -> None:
-        """Between the rows of a padded output lies what is not ours to write."""
+    def _copies(self, arrays: Sequence[Array]) -> _Copies:
+        """Room on the GPU for arrays of the CPU that have been checked."""
+        gpu, driver = self._program.first_gpu, self._driver
+        slots = (*self._inputs, self._output)
+        memories = tuple(Memory(driver, gpu, slot.span) for slot in slots)
+        return _Copies(
+            driver=driver,
+            gpu=gpu,
+            arrays=tuple(arrays),
+            flats=tuple(_flat(array, slot.span) for array, slot in zip(arrays, slots, strict=True)),
+            memories=memories,
+            are_read=tuple(argument.access != "write" for argument in self.signature.arguments),
+            output=self._output,
+            start=self._program.bind([memory.address for memory in memories], gpu=gpu),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Copies:
+    """Arrays of the CPU with room for each on a GPU; `flats` are the bytes of the arrays."""
+
+    driver: Driver
+    gpu: int
+    arrays: tuple[Array, ...]
+    flats: tuple[Array, ...]
+    memories: tuple[Memory, ...]
+    are_read: tuple[bool, ...]
+    output: Slot
+    start: Callable[[], None]
+
+    def send(self) -> None:
+        """Copy what the kernel reads."""
+        for flat, memory, is_read in zip(self.flats, self.memories, self.are_read, strict=True):
+            if is_read and flat.size:
+                self.driver.copy_in(memory.address, flat)
+
+    def receive(self) -> None:
+        """Copy the output back; between the rows of a padded one lies what is not ours to write."""
+        array, flat, address = self.arrays[-1], self.flats[-1], self.memories[-1].address
         if not flat.size:
             return
-        if self._output.is_packed:
-            self._driver.copy_out(flat, address)
+        if self.output.is_packed:
+            self.driver.copy_out(flat, address)
             return
         room = np.empty(flat.size, np.uint8)
-        self._driver.copy_out(room, address)
-        array[...] = np.ndarray(array.shape, array.dtype, room, strides=self._output.strides)
+        self.driver.copy_out(room, address)
+        array[...] = np.ndarray(array.shape, array.dtype, room, strides=self.output.strides)
 
 
 def _flat(array: Array, span: int) -> Array:

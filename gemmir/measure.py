@@ -46,7 +46,7 @@ def interleaved(calls: Mapping[str, Callable[[], Any]], seconds: float = 1.0) ->
         for name, call in calls.items():
             found[name].append(_seconds(call, repeats[name]))
         rounds += 1
-    return {name: _timing(times) for name, times in found.items()}
+    return {name: timing_of(times) for name, times in found.items()}
 
 
 def _repeats(call: Callable[[], Any]) -> int:
@@ -61,7 +61,8 @@ def _seconds(call: Callable[[], Any], repeats: int) -> float:
     return (time.perf_counter() - start) / repeats
 
 
-def _timing(times: Sequence[float]) -> Timing:
+def timing_of(times: Sequence[float]) -> Timing:
+    """The median and quartiles of the seconds of single calls."""
     lower, middle, upper = (float(x) for x in np.percentile(times, [25, 50, 75]))
     return Timing(seconds=middle, lower=lower, upper=upper, count=len(times))
 

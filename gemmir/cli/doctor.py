@@ -32,7 +32,7 @@ class Finding:
 
 
 def doctor(*, json: Json = False) -> None:
-    """Look at versions, the CPU, the C compiler, OpenMP and the cache, and compile a small GEMM.
+    """Look at versions, the CPU, the GPU, the tools and the cache, and compile a small GEMM.
 
     The exit status is 4 where something is missing that nothing works without.
     """
@@ -134,6 +134,59 @@ def _cache() -> tuple[State, str]:
     return "limited", f"{path} cannot be written: kernels are compiled anew in each process"
 
 
+def _gpu() -> tuple[State, str]:
+    from gemmir.backends.ptx.driver import find_driver
+    from gemmir.errors import MissingError
+
+    try:
+        driver = find_driver()
+    except MissingError as error:
+        return "limited", f"no kernel runs on one: {error.message}; {error.hint}"
+    gpus = ", ".join(f"{g.name} ({g.sm}, {g.memory_bytes >> 30} GiB)" for g in driver.gpus())
+    major, minor = driver.cuda_version
+    return "ok", f"{gpus}, by {driver.library}; the driver knows CUDA {major}.{minor}"
+
+
+def _ptxas() -> tuple[State, str]:
+    from gemmir.backends.ptx.assemble import find_ptxas
+
+    found = find_ptxas()
+    if found is None:
+        return (
+            "limited",
+            "registers and spills of GPU kernels are unknown: pip install gemmir[ptxas]",
+        )
+    return "ok", found
+
+
+def _gpu_works() -> tuple[State, str]:
+    import numpy as np
+
+    from gemmir.backends.ptx.driver import find_driver, runs
+    from gemmir.cache import ObjectCache
+    from gemmir.compiler import compile
+    from gemmir.errors import DeviceError, MissingError
+    from gemmir.gemm import Gemm
+    from gemmir.machine import GpuMachine, targets
+
+    try:
+        gpus = find_driver().gpus()
+    except MissingError:
+        return "limited", "not tried: there is no GPU"
+    known = [t for t, m in targets() if isinstance(m, GpuMachine) and runs(m.llvm_cpu, gpus[0])]
+    if not known:
+        return "limited", f"{gpus[0].name} ({gpus[0].sm}) is older than every target"
+    small = Gemm(m=5, n=9, k=7)
+    a, b = np.full((5, 7), 2.0, np.float32), np.full((7, 9), 3.0, np.float32)
+    try:
+        c = compile(small, known[-1], cache=ObjectCache(None))(a, b)
+    except DeviceError as error:
+        return "missing", str(error)
+    if not np.array_equal(c, a @ b):
+        return "missing", f"a small GEMM is wrong on {gpus[0].name}"
+    return "ok", f"a small GEMM for {known[-1]} is right on {gpus[0].name}"
+
+
 def _works() -> tuple[State, str]:
     from gemmir.cache import ObjectCache
     from gemmir.check import check
@@ -159,7 +212,10 @@ LOOKS: Final[dict[str, Callable[[], tuple[State, str]]]] = {
     "caches": _caches,
     "C compiler": _compiler,
     "OpenMP": _openmp,
+    "GPU": _gpu,
+    "ptxas": _ptxas,
     "kernel cache": _cache,
     "works": _works,
+    "works on GPU": _gpu_works,
 }
 """What is looked at, in order."""

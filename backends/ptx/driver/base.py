@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -136,7 +136,8 @@ class Memory:
 
 
 def _free(driver: Driver, gpu: int, address: int) -> None:
-    with driver.use(gpu):
+    """After a fault in a kernel nothing can be given back, and that has been said."""
+    with suppress(DeviceError), driver.use(gpu):
         driver.free(address)
 
 

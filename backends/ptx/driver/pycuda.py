@@ -84,16 +84,12 @@ class PycudaDriver:
             self._api.Context.pop()
 
     def load(self, image: bytes) -> object:
-        """PTX or a cubin as a module."""
-        said: list[str] = []
-
-        def listen(_loaded: bool, _info: str, errors: str) -> None:
-            said.append(errors)
-
+        """PTX or a cubin as a module; PyCUDA puts the driver's words into its error."""
         try:
-            return self._api.module_from_buffer(image + b"\0", message_handler=listen)
+            return self._api.module_from_buffer(image + b"\0")
         except self._api.Error as error:
-            raise refused_code(_said(error).splitlines()[0], " ".join(said)) from error
+            said, _, log = _said(error).partition(" - ")
+            raise refused_code(said, log) from error
 
     def function(self, module: object, symbol: str, dynamic_shared_bytes: int) -> object:
         """A kernel of a module, which may be started with so much dynamic shared memory."""
@@ -121,7 +117,8 @@ class PycudaDriver:
                 try:
                     function._launch_kernel(grid, block, packed, shared, None)
                 except self._api.Error as error:
-                    raise failed("cuLaunchKernel", _said(error)) from error
+                    said = _said(error).removeprefix("cuLaunchKernel failed: ")
+                    raise failed("cuLaunchKernel", said) from error
             if stream != LEGACY_STREAM:
                 self.wait(stream, LEGACY_STREAM)
 
@@ -192,7 +189,7 @@ class PycudaDriver:
         try:
             return function(*arguments)
         except self._api.Error as error:
-            raise failed(call, _said(error)) from error
+            raise failed(call, _said(error).removeprefix(f"{call} failed: ")) from error
 
 
 def _said(error: BaseException) -> str:

@@ -434,12 +434,12 @@ def pycuda_module(cuda: FakeCuda) -> ModuleType:
         def get_function(self, symbol: str) -> PycudaFunction:
             return PycudaFunction(tried(cuda.function, self._module, symbol))
 
-    def module_from_buffer(buffer: bytes, message_handler: Callable[..., None]) -> Module:
+    def module_from_buffer(buffer: bytes) -> Module:
         try:
             return Module(cuda.load(buffer))
         except FakeFaultError as error:
-            message_handler(False, "", error.log)
-            raise Error(f"cuModuleLoadDataEx failed: {error.status.name}") from None
+            said = f"cuModuleLoadDataEx failed: {error.status.name}"
+            raise Error(f"{said} - {error.log}") from None
 
     class Allocation:
         def __init__(self, size: int) -> None:
