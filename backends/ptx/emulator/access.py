@@ -20,13 +20,22 @@ from gemmir.backends.ptx.emulator.scope import (
     require_operands,
 )
 from gemmir.backends.ptx.emulator.state import Block, Group
+from gemmir.backends.ptx.emulator.synchronize import SCOPES, acquire, release
 from gemmir.backends.ptx.emulator.traffic import bank_degree, sector_ratio
 from gemmir.backends.ptx.emulator.values import TYPES, WIDTHS, Array, require_type
+
+ORDERS: Final = {
+    "ld": ("weak", "volatile", "relaxed", "acquire"),
+    "st": ("weak", "volatile", "relaxed", "release"),
+}
+"""What each may say of the order of accesses: PTX ISA, section "Memory Consistency Model"."""
 
 SPACES: Final = {"global": "global", "shared": "shared", "shared::cta": "shared"}
 
 CACHES: Final = {"ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc"}
 """Where data is kept on its way: nothing that can be seen in its values."""
+
+HINTS: Final = ("L1::evict", "L1::no_allocate", "L2::evict", "L2::64B", "L2::128B", "L2::256B")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +45,13 @@ class Form:
     space: str
     count: int
     kind: str
+    order: str = "weak"
+    scope: str = "cta"
+
+    @property
+    def is_strong(self) -> bool:
+        """Whether it may meet others at its address."""
+        return self.order != "weak"
 
     @property
     def width(self) -> int:
@@ -47,17 +63,23 @@ def form_of(i: Instruction) -> Form:
     """The form of ld or st."""
     kind = require_type(i.name[-1])
     words = list(i.name[1:-1])
-    if words[:1] == ["weak"]:
-        words.pop(0)
+    order = words.pop(0) if words and words[0] in ORDERS[i.name[0]] else "weak"
+    scope = "cta" if order == "weak" else "sys"
+    if order not in ("weak", "volatile"):
+        if not words or words[0] not in SCOPES:
+            raise refuse(i)
+        scope = words.pop(0)
     space = SPACES[words.pop(0)] if words and words[0] in SPACES else ""
-    while words and (words[0] in CACHES or words[0].startswith(("L1::", "L2::"))):
-        words.pop(0)
+    caches = [w for w in words if w in CACHES or w.startswith(HINTS)]
+    words = words[len(caches) :] if words[: len(caches)] == caches else words
     vector = words.pop(0) if words and words[0] in ("v2", "v4") else "v1"
     if words or kind in ("pred", "f16", "bf16", "f16x2", "bf16x2"):
         raise refuse(i)
     if int(vector[1:]) * WIDTHS[kind] > 16:
         raise FaultError("GEM1001", "an access has at most 16 bytes")
-    return Form(space, int(vector[1:]), kind)
+    if caches and order != "weak":
+        raise refuse(i)
+    return Form(space, int(vector[1:]), kind, order, scope)
 
 
 def space_of(form: Form, addresses: Array) -> str:
@@ -92,7 +114,11 @@ def _load(scope: Scope, i: Instruction, place: int) -> Action:
         memory = block.memory(space)
         rows = memory.rows(addresses, form.width)
         count_access(block, space, place, addresses, form.width, group)
-        found = memory.load(rows, form.width, block.stamp(group)).view(dtype)
+        stamp = block.strong_stamp(group) if form.is_strong else block.stamp(group)
+        found = memory.load(rows, form.width, stamp).view(dtype)
+        if form.is_strong and space == "global" and form.scope != "cta":
+            for lane, at in zip(group.lanes, addresses, strict=True):
+                acquire(block, int(lane), int(at), at_once=form.order == "acquire")
         for column, write in enumerate(writes):
             write(block, group, np.ascontiguousarray(found[:, column]))
 
@@ -128,7 +154,12 @@ def _store(scope: Scope, i: Instruction, place: int) -> Action:
         rows = memory.rows(addresses, form.width)
         count_access(block, space, place, addresses, form.width, group)
         values = np.stack([read(block, group) for read in reads], axis=1)
-        memory.store(rows, values.view(np.uint8), block.stamp(group))
+        stamp = block.strong_stamp(group) if form.is_strong else block.stamp(group)
+        memory.store(rows, values.view(np.uint8), stamp)
+        if form.is_strong and space == "global" and form.scope != "cta":
+            for lane, at in zip(group.lanes, addresses, strict=True):
+                at_once = form.order == "release"
+                release(block, int(lane), int(at), at_once=at_once, adds=False)
 
     return run
 

@@ -11,7 +11,7 @@ import numpy as np
 from gemmir.backends.ptx.emulator.access import count_access
 from gemmir.backends.ptx.emulator.copies import Copy
 from gemmir.backends.ptx.emulator.faults import FaultError
-from gemmir.backends.ptx.emulator.memory import flight_mark
+from gemmir.backends.ptx.emulator.marks import flight_mark
 from gemmir.backends.ptx.emulator.parse import Instruction
 from gemmir.backends.ptx.emulator.scope import Action, Decode, Scope, refuse, require_operands
 from gemmir.backends.ptx.emulator.state import Block, Group

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from gemmir.backends.ptx.emulator.exchange import warp_barrier
 from gemmir.backends.ptx.emulator.faults import FaultError
 from gemmir.backends.ptx.emulator.parse import Instruction
 from gemmir.backends.ptx.emulator.scope import Action, Decode, Scope, refuse, require_operands
@@ -33,6 +34,8 @@ def _branch(scope: Scope, i: Instruction, place: int) -> Action:
 
 
 def _barrier(scope: Scope, i: Instruction, place: int) -> Action:
+    if i.name == ("bar", "warp", "sync"):
+        return warp_barrier(scope, i)
     if i.name not in BARRIERS:
         raise refuse(i)
     if i.operands not in (("0",), ("0", str(scope.count))):

@@ -17,7 +17,7 @@ import numpy as np
 from gemmir.backends.ptx.emulator import fragments
 from gemmir.backends.ptx.emulator.access import count_access
 from gemmir.backends.ptx.emulator.faults import FaultError
-from gemmir.backends.ptx.emulator.memory import Stamp
+from gemmir.backends.ptx.emulator.marks import WARP, Stamp
 from gemmir.backends.ptx.emulator.parse import Instruction
 from gemmir.backends.ptx.emulator.scope import (
     Action,
@@ -28,7 +28,7 @@ from gemmir.backends.ptx.emulator.scope import (
     refuse,
     require_operands,
 )
-from gemmir.backends.ptx.emulator.state import WARP, Block, Group
+from gemmir.backends.ptx.emulator.state import Block, Group
 from gemmir.backends.ptx.emulator.values import BF16, Array
 
 FACTORS: Final[Mapping[str, np.dtype[Any]]] = {

@@ -1,9 +1,6 @@
 """Memory as threads see it: bytes with bounds, and who touched each of them since a barrier.
 
-Every byte carries two marks, of who wrote it last and of who read it last. A mark is a number: the
-epoch, which changes at each barrier and with each block, above the thread. So marks since a barrier
-are larger than one number, and marks of other blocks smaller than another: blocks run one after
-another.
+Every byte carries two marks, of who wrote it last and of who read it last.
 """
 
 from __future__ import annotations
@@ -15,36 +12,11 @@ from typing import Final
 import numpy as np
 
 from gemmir.backends.ptx.emulator.faults import FaultError
+from gemmir.backends.ptx.emulator.marks import ATOMIC, FOREIGN, OF_WARP, Stamp
 from gemmir.backends.ptx.emulator.values import Array
 
 GUARD: Final = 1 << 20
 """Addresses between two buffers that belong to neither."""
-
-EPOCH: Final = 1 << 13
-"""What one epoch adds to a mark."""
-
-FOREIGN: Final = 1 << 12
-"""The bit of a reader's mark that says that other blocks have read the byte too."""
-
-MANY: Final = FOREIGN - 1
-"""In place of a thread: more than one."""
-
-ATOMIC: Final = FOREIGN - 2
-"""In place of a thread: an atomic operation or a strong access, which race with none of these."""
-
-
-def flight_mark(threads: Array) -> Array:
-    """The marks of bytes that asynchronous copies of `threads` are to fill: below 0."""
-    return -1 - threads
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Stamp:
-    """Who is at work: `marks` per thread, and what marks are since a barrier or of other blocks."""
-
-    marks: Array
-    since: int
-    opened: int
 
 
 @dataclass(eq=False)
@@ -131,13 +103,13 @@ class Memory:
         rows = self.rows(addresses, width, filled)
         full = filled == width
         if full.any():
-            self.load(rows[full], width, Stamp(stamp.marks[full], stamp.since, stamp.opened))
+            self.load(rows[full], width, stamp.of(full))
         column = np.arange(width)
         partly = (column < filled[:, None]) & ~full[:, None]
         if partly.any():
-            marks = np.broadcast_to(stamp.marks[:, None], partly.shape)[partly]
+            lanes = np.broadcast_to(np.arange(len(rows))[:, None], partly.shape)[partly]
             at = (rows[:, None] * width + column)[partly]
-            self.load(at, 1, Stamp(marks, stamp.since, stamp.opened))
+            self.load(at, 1, stamp.of(lanes))
 
     def store(self, rows: Array, values: Array, stamp: Stamp) -> None:
         """Write a row of bytes for each thread; notes who writes."""
@@ -158,15 +130,19 @@ class Memory:
         read = self.read.reshape(-1, width)
         found = read[rows]
         several = (found >= stamp.since) & ((found & ~FOREIGN) != mark)
-        new = np.where(several, mark | MANY, mark)
+        new = np.broadcast_to(mark, found.shape)
+        if several.any():
+            new = np.where(several, stamp.several(found, mark), mark)
         if not self.is_shared:
             foreign = ((found > 0) & (found < stamp.opened)) | (found & FOREIGN != 0)
+            if stamp.strong:
+                foreign &= found & (2 * FOREIGN - 1) != ATOMIC
             new = np.where(foreign, new | FOREIGN, new)
         read[rows] = new
         differs = read[rows] != new
         if differs.any():
-            at = rows[:, None] * width + np.arange(width)
-            self.read[at[differs]] |= MANY
+            at = (rows[:, None] * width + np.arange(width))[differs]
+            np.maximum.at(self.read, at, stamp.several(self.read[at], new[differs]))
 
     def _check_write(self, rows: Array, width: int, stamp: Stamp) -> None:
         mark = stamp.marks[:, None]
@@ -201,6 +177,9 @@ class Memory:
     def _refuse_clash(
         self, clash: Array, found: Array, rows: Array, stamp: Stamp, does: str, other: str
     ) -> None:
+        clash = clash & ~stamp.pardoned(clash, found)
+        if not clash.any():
+            return
         width = clash.shape[1]
         lane, byte = self._first(clash, rows, width)
         mark = int(found[lane][np.argmax(clash[lane])])
@@ -212,7 +191,7 @@ class Memory:
                 lane,
             )
         thread = mark % FOREIGN
-        who = "another thread" if thread >= ATOMIC else f"thread {thread}"
+        who = "another thread" if thread >= OF_WARP else f"thread {thread}"
         if mark < stamp.opened:
             who += " of another block"
         self._refuse_race(f"it {does} {who} {other} without a barrier between", lane, byte)

@@ -9,20 +9,26 @@ from typing import Final
 from gemmir.backends.ptx.emulator.access import ACCESSES
 from gemmir.backends.ptx.emulator.alu import ALU
 from gemmir.backends.ptx.emulator.async_copy import ASYNC_COPIES
+from gemmir.backends.ptx.emulator.atomics import ATOMICS
 from gemmir.backends.ptx.emulator.control import CONTROL
 from gemmir.backends.ptx.emulator.convert import CONVERSIONS
+from gemmir.backends.ptx.emulator.exchange import EXCHANGES
 from gemmir.backends.ptx.emulator.faults import FaultError, PtxFault
 from gemmir.backends.ptx.emulator.matrix import MATRICES
 from gemmir.backends.ptx.emulator.parse import Instruction, PtxKernel
 from gemmir.backends.ptx.emulator.scope import Action, Decode, Read, Scope
+from gemmir.backends.ptx.emulator.synchronize import FENCES
 from gemmir.backends.ptx.emulator.values import Array
 
 INSTRUCTIONS: Final[Mapping[str, Decode]] = {
     **ACCESSES,
     **ALU,
     **ASYNC_COPIES,
+    **ATOMICS,
     **CONTROL,
     **CONVERSIONS,
+    **EXCHANGES,
+    **FENCES,
     **MATRICES,
 }
 """Every instruction that is known, by the first part of its name."""

@@ -11,12 +11,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gemmir.backends.ptx.emulator.faults import PtxFault
+from gemmir.backends.ptx.emulator.marks import WARP
 from gemmir.backends.ptx.emulator.memory import GUARD, Memory
 from gemmir.backends.ptx.emulator.parse import PtxKernel, parse
 from gemmir.backends.ptx.emulator.program import Program, program_of
 from gemmir.backends.ptx.emulator.report import Access, Report
 from gemmir.backends.ptx.emulator.schedule import run_block
-from gemmir.backends.ptx.emulator.state import WARP, Block, Machine
+from gemmir.backends.ptx.emulator.state import Block, Machine
 from gemmir.backends.ptx.emulator.values import WIDTHS, Array
 
 Triple: TypeAlias = tuple[int, int, int]

@@ -13,9 +13,10 @@ from typing import Final
 
 from gemmir.backends.ptx.emulator.control import WAIT
 from gemmir.backends.ptx.emulator.faults import FaultError, PtxFault
+from gemmir.backends.ptx.emulator.marks import WARP
 from gemmir.backends.ptx.emulator.parse import Instruction
 from gemmir.backends.ptx.emulator.program import Program, Step
-from gemmir.backends.ptx.emulator.state import WARP, Block, Group
+from gemmir.backends.ptx.emulator.state import Block, Group
 
 MAX_STEPS: Final = 20_000_000
 """Instructions of one block, each for a group of threads, before it is taken to run for ever."""

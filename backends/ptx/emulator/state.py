@@ -12,11 +12,10 @@ import numpy as np
 
 from gemmir.backends.ptx.emulator.copies import Copies
 from gemmir.backends.ptx.emulator.faults import FaultError
-from gemmir.backends.ptx.emulator.memory import EPOCH, Memory, Stamp
+from gemmir.backends.ptx.emulator.marks import ATOMIC, EPOCH, WARP, Order, Seen, Stamp
+from gemmir.backends.ptx.emulator.memory import Memory
 from gemmir.backends.ptx.emulator.traffic import Traffic
 from gemmir.backends.ptx.emulator.values import Array
-
-WARP = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +55,13 @@ class Machine:
     global_memory: Memory
     traffic: Traffic = field(default_factory=Traffic)
     epoch: int = 0
+    released: dict[int, list[Seen]] = field(default_factory=dict[int, list[Seen]])
+    """What is known to who acquires from an address of global memory."""
+
+    def next_epoch(self) -> int:
+        """The mark at which a new epoch begins."""
+        self.epoch += 1
+        return self.epoch * EPOCH
 
 
 @dataclass(eq=False)
@@ -73,23 +79,36 @@ class Block:
     written: list[Array | None]
     """Which threads have, where not all have."""
     copies: Copies = field(default_factory=Copies)
+    order: Order = field(default_factory=Order)
     threads: Array = field(init=False)
     opened: int = field(init=False)
     since: int = field(init=False)
+    now: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.threads = np.arange(self.count)
-        self.machine.epoch += 1
-        self.opened = self.since = self.machine.epoch * EPOCH
+        self.opened = self.since = self.now = self.machine.next_epoch()
 
     def pass_barrier(self) -> None:
         """What was done before is now seen by all threads of the block."""
-        self.machine.epoch += 1
-        self.since = self.machine.epoch * EPOCH
+        self.since = self.now = self.machine.next_epoch()
+        self.order.pass_barrier()
+
+    def pass_warp_barrier(self, group: Group) -> None:
+        """What the warps of `group` did before is now seen by their own threads."""
+        self.now = self.machine.next_epoch()
+        if self.order.warps is None:
+            self.order.warps = np.zeros(-(-self.count // WARP), np.int64)
+        self.order.warps[group.lanes // WARP] = self.now
 
     def stamp(self, group: Group) -> Stamp:
         """How accesses of `group` are marked now."""
-        return Stamp(group.lanes + self.since, self.since, self.opened)
+        return Stamp(group.lanes + self.now, self.since, self.opened, self.order)
+
+    def strong_stamp(self, group: Group) -> Stamp:
+        """How atomic operations and strong accesses of `group` are marked now."""
+        marks = np.full(len(group.lanes), self.now + ATOMIC)
+        return Stamp(marks, self.since, self.opened, self.order, strong=True)
 
     def memory(self, space: str) -> Memory:
         """The memory of a space."""
