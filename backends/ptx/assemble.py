@@ -16,8 +16,16 @@ from gemmir.backend import Artifact
 from gemmir.backends.ptx.image import Image
 from gemmir.errors import BackendError, MissingError
 
-WHEELS: Final = (("nvidia", "cuda_nvcc/bin"), ("triton", "backends/nvidia/bin"))
-"""Python packages that carry ptxas, and where in them."""
+WHEELS: Final = (
+    ("nvidia", "cu13/bin"),
+    ("nvidia", "cuda_nvcc/bin"),
+    ("triton", "backends/nvidia/bin"),
+)
+"""Python packages that carry NVIDIA's tools, and where in them.
+
+The wheels nvidia-cuda-nvcc (ptxas), nvidia-cuda-nvdisasm and nvidia-cuda-cuobjdump of CUDA 13 share
+a folder; that of nvidia-cuda-nvcc-cu12 is older.
+"""
 
 _RESOURCES: Final = {
     "registers": r"Used (\d+) registers",
@@ -59,14 +67,19 @@ class Cubin:
 
 
 def find_ptxas() -> str | None:
-    """The path of ptxas: on PATH, under CUDA_HOME or CUDA_PATH, or in a Python package."""
+    """The path of ptxas, None where there is none."""
+    return find_tool("ptxas")
+
+
+def find_tool(name: str) -> str | None:
+    """The path of a tool of CUDA: on PATH, under CUDA_HOME or CUDA_PATH, or in a Python package."""
     roots = [Path(os.environ[v], "bin") for v in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(v)]
     for package, folder in WHEELS:
         spec = importlib.util.find_spec(package)
         places = (spec and spec.submodule_search_locations) or ()
         roots += [Path(place, folder) for place in places]
     path = os.pathsep.join([os.environ.get("PATH", ""), *map(str, roots)])
-    return shutil.which("ptxas", path=path)
+    return shutil.which(name, path=path)
 
 
 def assemble(artifact: Artifact) -> bytes:
@@ -98,7 +111,7 @@ def cubin(ptx: str, gpu: str) -> Cubin:
         raise MissingError(
             "GEM0608",
             "ptxas is not on PATH, under CUDA_HOME or CUDA_PATH, or in a Python package",
-            "install the CUDA toolkit, or pip install nvidia-cuda-nvcc",
+            "install the CUDA toolkit, or pip install gemmir[ptxas]",
         )
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")

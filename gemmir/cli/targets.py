@@ -24,18 +24,34 @@ def targets(*, json: Json = False) -> None:
     cpus = [_cells(entry) for entry in found if "product" not in entry]
     put_table("", [*columns, "runs here"], cpus)
     gpus = [_gpu_cells(entry) for entry in found if "product" in entry]
-    put_table("", ["target", "product", " SMs", " shared/block", " L2", " f32/cycle/SM"], gpus)
+    columns = ["target", "product", " SMs", " shared/block", " L2", " f32/cycle/SM"]
+    put_table("", [*columns, "runs here"], gpus)
 
 
 def _described(target: str, machine: Machine) -> dict[str, Any]:
-    from gemmir.machine.host import missing_features
-
     return {
         "target": target,
         **asdict(machine),
         "f32_flops_per_cycle": machine.flops_per_cycle(4),
-        "missing_here": list(missing_features(machine)),
+        "missing_here": _missing(machine),
     }
+
+
+def _missing(machine: Machine) -> list[str]:
+    """What this computer lacks to run code for `machine`: features of its CPU, or a GPU."""
+    from gemmir.errors import MissingError
+    from gemmir.machine import GpuMachine
+    from gemmir.machine.host import missing_features
+
+    if not isinstance(machine, GpuMachine):
+        return list(missing_features(machine))
+    from gemmir.backends.ptx.driver import require_gpu
+
+    try:
+        require_gpu(machine.llvm_cpu)
+    except MissingError as error:
+        return [error.message]
+    return []
 
 
 def _gpu_cells(entry: dict[str, Any]) -> list[str]:
@@ -46,6 +62,7 @@ def _gpu_cells(entry: dict[str, Any]) -> list[str]:
         f"{entry['smem_bytes_per_block'] // 1024} KiB",
         f"{entry['l2_bytes'] // 1024} KiB",
         str(entry["f32_flops_per_cycle"]),
+        "no" if entry["missing_here"] else "yes",
     ]
 
 
