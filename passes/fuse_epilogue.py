@@ -23,8 +23,15 @@ from xdsl.passes import ModulePass
 from gemmir.errors import ScheduleError
 from gemmir.ir.dialect import EpilogueOp, GemmOp, YieldOp, enclosing_ops
 from gemmir.ir.index import before, both, enclosing_function
-from gemmir.ir.loops import Loop, conditional, loops_around, runs_more_than_once
-from gemmir.ir.views import chain, follow
+from gemmir.ir.loops import (
+    GROUP,
+    Loop,
+    conditional,
+    dimension_of,
+    loops_around,
+    runs_more_than_once,
+)
+from gemmir.ir.views import chain, cut_from, follow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +48,7 @@ def plan(module: builtin.ModuleOp) -> FusePlan:
     Raises `ScheduleError` (GEM0350, GEM0351) where there is no epilogue or nothing to fuse into.
     """
     epilogues = [op for op in module.walk() if isinstance(op, EpilogueOp)]
-    whole = [op for op in epilogues if not any(isinstance(o, Loop) for o in enclosing_ops(op))]
+    whole = [op for op in epilogues if not any(map(_is_tile_loop, enclosing_ops(op)))]
     loose = [op for op in whole if not _reads_registers(op)]
     if len(loose) != 1:
         raise ScheduleError(
@@ -50,12 +57,21 @@ def plan(module: builtin.ModuleOp) -> FusePlan:
             "leave fuse-epilogue out" if not loose else "fuse has one epilogue a GEMM",
         )
     root = loose[0].output
-    writers = [op for op in epilogues if op is not loose[0] and chain(op.output)[0] is root]
-    gemms = [op for op in module.walk() if isinstance(op, GemmOp) and chain(op.c)[0] is root]
+    writers = [
+        op for op in epilogues if op is not loose[0] and cut_from(op.output, root) is not None
+    ]
+    gemms = [
+        op for op in module.walk() if isinstance(op, GemmOp) and cut_from(op.c, root) is not None
+    ]
     sites = tuple(op for op in (*writers, *gemms) if not _never_last(op))
     if not sites:
         raise ScheduleError("GEM0351", "fuse-epilogue: no gemmir.gemm writes its operand")
     return FusePlan(epilogue=loose[0], sites=sites)
+
+
+def _is_tile_loop(op: Operation) -> bool:
+    """Whether `op` cuts a problem into tiles; a loop over groups has a whole problem in it."""
+    return isinstance(op, Loop) and dimension_of(op) != GROUP
 
 
 def _reads_registers(op: EpilogueOp) -> bool:
@@ -95,7 +111,8 @@ def _fuse_at(site: EpilogueOp | GemmOp, epilogue: EpilogueOp) -> None:
     tile = site.output if isinstance(site, EpilogueOp) else site.c
 
     def finish(inner: Builder) -> None:
-        inputs = [follow(inner, v, chain(tile)[1]) for v in epilogue.inputs]
+        views = cut_from(tile, epilogue.output) or []
+        inputs = [follow(inner, v, views) for v in epilogue.inputs]
         if isinstance(site, EpilogueOp):
             inner.insert(_composed(site, epilogue, inputs))
         else:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects import arith, builtin
+from xdsl.dialects import arith, builtin, scf
 from xdsl.dialects.builtin import StringAttr
 from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
@@ -70,6 +70,8 @@ def _perfect_nest(gemm: GemmOp) -> list[Loop]:
     """The loops around `gemm` with nothing but one another in them, innermost first."""
     nest: list[Loop] = []
     for op in enclosing_ops(gemm):
+        if isinstance(op, scf.IfOp) and not nest:
+            continue
         if not isinstance(op, Loop) or (nest and len(op.body.block.ops) != 2):
             break
         nest.append(op)

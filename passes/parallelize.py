@@ -1,4 +1,4 @@
-"""Run the iterations of a loop on several cores.
+"""Run the iterations of a loop on several cores, or on blocks of a GPU.
 
     scf.for %i = 0 to m step tm { … }     ->     gemmir.forall %i = 0 to m step tm over cores { … }
 
@@ -15,15 +15,19 @@ from xdsl.dialects import builtin, memref, scf
 from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
-from gemmir.ir.dialect import CORES, ForallOp, YieldOp, enclosing_ops
-from gemmir.ir.loops import DIMENSION, dimension_of, tiles_overlap
+from gemmir.ir.dialect import BLOCKS, CORES, ForallOp, YieldOp, enclosing_ops
+from gemmir.ir.loops import DIMENSION, Loop, dimension_of, tiles_overlap
+
+UNITS = (CORES, BLOCKS)
 
 
 def plan(module: builtin.ModuleOp, loop: str, over: str) -> scf.ForOp:
     """The outermost loop over `loop`; `ScheduleError` (GEM0360 to GEM0364) if it cannot be."""
-    if over != CORES:
+    if over not in UNITS:
         raise ScheduleError(
-            "GEM0360", f"parallelize: over={over!r} is no unit of a CPU", "use cores"
+            "GEM0360",
+            f"parallelize: over={over!r} runs no whole loops",
+            f"use {' or '.join(UNITS)}",
         )
     if loop == "k":
         raise ScheduleError(
@@ -38,18 +42,30 @@ def plan(module: builtin.ModuleOp, loop: str, over: str) -> scf.ForOp:
             f"parallelize: there is no loop over {loop}",
             f"use {' or '.join(present)}" if present else "tile first",
         )
-    if any(isinstance(o, ForallOp) for o in (*enclosing_ops(found[0]), *found[0].walk())):
-        raise ScheduleError("GEM0363", "parallelize: there is a loop over cores already")
+    _require_place(found[0], over)
     if tiles_overlap(found[0]):
         raise ScheduleError(
             "GEM0364",
-            f"parallelize: tiles of {loop} overlap, and two cores would write the same elements",
+            f"parallelize: tiles of {loop} overlap, and two {over} would write the same elements",
             "tile with edges=clip",
         )
     return found[0]
 
 
-def parallelize(loop: scf.ForOp) -> None:
+def _require_place(loop: scf.ForOp, over: str) -> None:
+    """Cores are dealt one loop; blocks the outermost ones, with all else inside them."""
+    around = [o for o in enclosing_ops(loop) if isinstance(o, Loop)]
+    if over == CORES and any(isinstance(o, ForallOp) for o in (*around, *loop.walk())):
+        raise ScheduleError("GEM0363", "parallelize: there is a loop over cores already")
+    if over == BLOCKS and any(not isinstance(o, ForallOp) or o.over.data != BLOCKS for o in around):
+        raise ScheduleError(
+            "GEM0363",
+            "parallelize: over=blocks inside another loop",
+            "run the outermost loops over blocks",
+        )
+
+
+def parallelize(loop: scf.ForOp, over: str) -> None:
     """Replace `loop` by a `gemmir.forall` and move its private buffers inside."""
     region = loop.detach_region(loop.body)
     end = region.block.last_op
@@ -57,7 +73,7 @@ def parallelize(loop: scf.ForOp) -> None:
     end.detach()
     end.erase()
     region.block.add_op(YieldOp())
-    forall = ForallOp(loop.lb, loop.ub, loop.step, CORES, region)
+    forall = ForallOp(loop.lb, loop.ub, loop.step, over, region)
     forall.attributes[DIMENSION] = loop.attributes[DIMENSION]
     block = loop.parent_block()
     assert block is not None
@@ -86,7 +102,7 @@ def _privatize(forall: ForallOp) -> None:
 
 @dataclass(frozen=True)
 class Parallelize(ModulePass):
-    """Run the outermost loop over dimension `loop` on the cores."""
+    """Run the outermost loop over dimension `loop` on the cores, or on blocks of a GPU."""
 
     name = "gemmir-parallelize"
 
@@ -94,4 +110,4 @@ class Parallelize(ModulePass):
     over: str = CORES
 
     def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
-        parallelize(plan(op, self.loop, self.over))
+        parallelize(plan(op, self.loop, self.over), self.over)

@@ -12,7 +12,8 @@ that every tile is full and some elements are computed twice. Moves no data, cha
 
 `over` gives every tile a unit of its own: the cores of a CPU, the blocks of a GPU, or the warps and
 threads of a block. A block has the same threads everywhere, so that at an edge some have an empty
-tile.
+tile. Where an extent is known only at run time there are as many units as its bound may need, and
+a block whose tile is empty does nothing.
 """
 
 from __future__ import annotations
@@ -40,8 +41,11 @@ from gemmir.ir.dialect import (
     memref_type,
 )
 from gemmir.ir.index import Extent, as_index, before, both, equals, upper_bound
-from gemmir.ir.loops import DIMENSIONS, open_loop, require_gemms
+from gemmir.ir.loops import DIMENSIONS, Loop, conditional, open_loop, require_gemms
 from gemmir.ir.views import extents, subview
+
+ON_GPU = (BLOCKS, *INSIDE_BLOCK)
+"""Units of which there are as many as the largest extent needs."""
 
 EDGES = ("clip", "overlap", "peel")
 VARIABLES = {"batch": "s", "m": "i", "n": "j", "k": "p"}
@@ -49,7 +53,7 @@ VARIABLES = {"batch": "s", "m": "i", "n": "j", "k": "p"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loop:
+class LoopPlan:
     """One loop to open: over which dimension, its extent, and the size of its tiles."""
 
     dimension: str
@@ -74,7 +78,7 @@ class Loop:
 class TilePlan:
     """What will be built, decided from the op alone."""
 
-    loops: tuple[Loop, ...]
+    loops: tuple[LoopPlan, ...]
     over: str | None
 
 
@@ -94,7 +98,7 @@ def plan(
     found = _extents_by_dimension(gemm)
     _check_names(found, loops, sizes, edges, over)
     made = tuple(
-        Loop(dimension=d, extent=found[d], size=s, edges=edges)
+        LoopPlan(dimension=d, extent=found[d], size=s, edges=edges)
         for d, s in zip(loops, sizes, strict=True)
     )
     for loop in made:
@@ -151,7 +155,8 @@ def _check_names(
 
 def _check_unit(gemm: GemmOp, over: str, edges: str) -> None:
     """Loops over blocks are the outermost, and what is inside a block is the same in all blocks."""
-    around = [o.over.data if isinstance(o, ForallOp) else "" for o in enclosing_ops(gemm)[:-2]]
+    loops = [o for o in enclosing_ops(gemm) if isinstance(o, Loop)]
+    around = [o.over.data if isinstance(o, ForallOp) else "" for o in loops]
     if over == BLOCKS and set(around) - {BLOCKS}:
         raise ScheduleError(
             "GEM0319",
@@ -170,7 +175,7 @@ def _check_unit(gemm: GemmOp, over: str, edges: str) -> None:
         )
 
 
-def _check_loop(gemm: GemmOp, loop: Loop, made: Sequence[Loop], over: str | None) -> None:
+def _check_loop(gemm: GemmOp, loop: LoopPlan, made: Sequence[LoopPlan], over: str | None) -> None:
     name, size = loop.dimension, loop.size
     if size < 1 or (name == "batch" and size != 1):
         raise ScheduleError("GEM0326", f"tile: {name} cannot be cut by {size}", "use 1")
@@ -189,7 +194,9 @@ def _check_loop(gemm: GemmOp, loop: Loop, made: Sequence[Loop], over: str | None
         _check_overlap(gemm, loop, made, over)
 
 
-def _check_overlap(gemm: GemmOp, loop: Loop, made: Sequence[Loop], over: str | None) -> None:
+def _check_overlap(
+    gemm: GemmOp, loop: LoopPlan, made: Sequence[LoopPlan], over: str | None
+) -> None:
     """Elements that two tiles share must be computed whole both times, not added to twice."""
     name, size = loop.dimension, loop.size
     if over is not None:
@@ -223,7 +230,7 @@ class Segment:
     size: int | None
 
 
-def _segments(loop: Loop) -> tuple[Segment, ...]:
+def _segments(loop: LoopPlan) -> tuple[Segment, ...]:
     """The loops to open for one loop of the plan: two where the last tile is peeled off."""
     if loop.edges != "peel" or loop.divides or not isinstance(loop.extent, int):
         return (Segment(begin=0, end=loop.extent, size=loop.size if loop.divides else None),)
@@ -252,7 +259,7 @@ def _open(
         return
     loop = plan.loops[len(variables)]
     for segment in _segments(loop):
-        end = upper_bound(segment.end) if plan.over in INSIDE_BLOCK else segment.end
+        end = upper_bound(segment.end) if plan.over in ON_GPU else segment.end
         assert end is not None
         bounds = [as_index(gemm, e) for e in (segment.begin, end, loop.size)]
         made = (bounds[0], bounds[1], bounds[2])
@@ -270,14 +277,39 @@ def _write_tile(
 ) -> None:
     first = [] if gemm.first is None else [gemm.first]
     cuts: dict[str, tuple[Extent, Extent]] = {}
+    some: list[SSAValue] = []
     for loop, variable, segment in zip(plan.loops, variables, segments, strict=True):
         cuts[loop.dimension] = (
             _cut(builder, gemm, loop, variable, segment)
             if plan.over not in INSIDE_BLOCK
             else _cut_for_unit(builder, gemm, loop, variable)
         )
+        if plan.over == BLOCKS and not isinstance(loop.extent, int):
+            size = as_index(gemm, cuts[loop.dimension][1])
+            is_some = arith.CmpiOp(size, as_index(gemm, 0), "sgt")
+            some.append(builder.insert(is_some).result)
         if loop.dimension == "k" and not loop.is_single and gemm.beta.value.data != 1:
             first.append(equals(builder, gemm, variable, 0))
+    condition = both(builder, some)
+    if condition is None:
+        _write_product(builder, gemm, cuts, first)
+        return
+    builder.insert(
+        conditional(
+            condition,
+            lambda then: _write_product(then, gemm, cuts, first),
+            lambda otherwise: None,
+        )
+    )
+
+
+def _write_product(
+    builder: Builder,
+    gemm: GemmOp,
+    cuts: dict[str, tuple[Extent, Extent]],
+    first: Sequence[SSAValue],
+) -> None:
+    """The product on the tile that `cuts` describes; `first` are conditions on its beta."""
     a, b, c = (
         _window(builder, operand, dimensions, cuts)
         for operand, dimensions in ((gemm.a, "mk"), (gemm.b, "kn"), (gemm.c, "mn"))
@@ -287,7 +319,7 @@ def _write_tile(
 
 
 def _cut(
-    builder: Builder, gemm: GemmOp, loop: Loop, variable: SSAValue, segment: Segment
+    builder: Builder, gemm: GemmOp, loop: LoopPlan, variable: SSAValue, segment: Segment
 ) -> tuple[Extent, Extent]:
     """Offset and size of a tile at `variable`."""
     if loop.is_single:
@@ -302,7 +334,7 @@ def _cut(
 
 
 def _cut_for_unit(
-    builder: Builder, gemm: GemmOp, loop: Loop, variable: SSAValue
+    builder: Builder, gemm: GemmOp, loop: LoopPlan, variable: SSAValue
 ) -> tuple[Extent, Extent]:
     """Offset and size of a tile at `variable`, of size 0 where that lies past the extent."""
     if loop.is_single:
@@ -328,7 +360,7 @@ def _window(
     return subview(builder, operand, offsets, sizes, drop_batch=batch)
 
 
-def _check_panels(gemm: GemmOp, loop: Loop) -> None:
+def _check_panels(gemm: GemmOp, loop: LoopPlan) -> None:
     width = _panel_width(gemm, loop.dimension)
     if width is not None and loop.size % width:
         raise ScheduleError(

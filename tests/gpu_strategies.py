@@ -15,6 +15,7 @@ import hypothesis.strategies as st
 
 from gemmir.gemm import DTYPES, Gemm
 from gemmir.machine import GpuMachine
+from gemmir.passes.split_k import slice_size
 from gemmir.schedule import Schedule
 from tests.strategies import problems
 
@@ -51,7 +52,7 @@ def _aligned(gemm: Gemm) -> Gemm:
 
 @dataclass(kw_only=True)
 class _Draft:
-    """A schedule as far as it is drawn; `block` is the tile of a block."""
+    """A schedule as far as it is drawn; `block` and `k` are the tile of a block."""
 
     draw: st.DrawFn
     gemm: Gemm
@@ -59,12 +60,27 @@ class _Draft:
     steps: list[str] = field(default_factory=list[str])
     slice_: int = 0
     rows: dict[str, str] = field(default_factory=dict[str, str])
+    k: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.k = self.gemm.k
 
     def chance(self, one_in: int) -> bool:
         return self.draw(st.integers(0, one_in - 1)) == one_in - 1
 
+    def split(self) -> None:
+        """Perhaps slices of k on blocks of their own."""
+        item = self.gemm.element.item_bytes
+        most = -(-self.k // slice_size(max(self.k, 1), max(self.k, 1), item))
+        if most > 1 and self.chance(4):
+            factor = self.draw(st.integers(2, min(most, 5)))
+            self.k = slice_size(self.k, factor, item)
+            factor = -(-self.gemm.k // self.k)
+            self.steps.append(f"split-k{{factor={factor} order=fixed}}")
+
     def over_blocks(self) -> None:
         """The grid, and perhaps another order of it."""
+        self.split()
         m, n = self.block
         batch = self.gemm.batch is not None
         loops, sizes = ("batch,m,n", f"1,{m},{n}") if batch else ("m,n", f"{m},{n}")
@@ -81,7 +97,7 @@ class _Draft:
 
     def slices(self, sizes: list[int]) -> None:
         """Perhaps slices of k, and always where A or B go to shared memory behind it."""
-        if self.gemm.k and not self.chance(4):
+        if self.k and not self.chance(4):
             self.slice_ = self.draw(st.sampled_from(sizes))
             self.steps.append(f"tile{{loops=k sizes={self.slice_}}}")
 
@@ -159,7 +175,7 @@ def _simt_schedules(draw: st.DrawFn, gemm: Gemm) -> Schedule:
         draft.steps.append(f"tile{{loops=m,n sizes={warp[0]},{warp[1]} over=warps}}")
     draft.steps.append(f"tile{{loops=m,n sizes={thread[0]},{thread[1]} over=threads}}")
     draft.steps.append("promote{operand=c to=registers}")
-    draft.slices([4, 8, 16, 5, gemm.k + 1])
+    draft.slices([4, 8, 16, 5, draft.k + 1])
     tiled: dict[str, bool] = {}
     for operand in draw(st.permutations("ab")):
         if gemm.k and draft.chance(2):
@@ -168,7 +184,7 @@ def _simt_schedules(draw: st.DrawFn, gemm: Gemm) -> Schedule:
     widths = draft.pipeline(widths, tiled)
     draft.epilogue()
     draft.steps.append(f"vectorize{{with=fma width={draw(st.sampled_from(widths))}}}")
-    draft.unroll(min(draft.slice_ or gemm.k, gemm.k))
+    draft.unroll(min(draft.slice_ or draft.k, draft.k))
     return draft.finish()
 
 
@@ -202,7 +218,7 @@ def _tensor_schedules(draw: st.DrawFn, gemm: Gemm) -> Schedule:
     draft.steps.append(f"tile{{loops=m,n sizes={warp[0]},{warp[1]} over=warps}}")
     draft.steps.append("promote{operand=c to=registers}")
     draft.slices([16, 32, 64, 24])
-    depth = min(draft.slice_ or gemm.k, gemm.k)
+    depth = min(draft.slice_ or draft.k, draft.k)
     tiled: dict[str, bool] = {}
     for operand in draw(st.permutations("ab")) if gemm.k else ():
         size = draw(st.sampled_from([32, 64, 128]))

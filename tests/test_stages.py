@@ -86,7 +86,7 @@ def test_drawn_schedules_have_every_pass_and_fit_the_machine() -> None:
 
 def test_schedules_drawn_for_a_gpu_have_every_pass_and_fit_it() -> None:
     words = {
-        *("interchange", "group=", "fuse-epilogue", "unroll", "expand-math", "pipeline"),
+        *("split-k", "interchange", "group=", "fuse-epilogue", "unroll", "expand-math", "pipeline"),
         *("with=fma", "with=mma", "over=blocks", "over=warps", "over=threads", "loops=k"),
         *("operand=a to=shared layout=panel", "operand=b to=shared layout=panel", "loops=batch"),
         *("layout=swizzle:32", "layout=swizzle:64", "layout=swizzle:128", "stages=2", "stages=4"),

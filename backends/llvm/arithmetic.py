@@ -125,6 +125,11 @@ def _bitcast(e: Emitter, op: arith.BitcastOp) -> None:
     set_rows(e, op.result, rows)
 
 
+def _index_cast(e: Emitter, op: arith.IndexCastOp) -> None:
+    source = e.row_type(op.input.type)
+    e.values[op.result] = e.text.value(f"sext {source} {e.scalar(op.input)} to i64")
+
+
 def _convert(e: Emitter, op: arith.ExtFOp | arith.TruncFOp) -> None:
     word = "fpext" if isinstance(op, arith.ExtFOp) else "fptrunc"
     source, target = e.row_type(op.input.type), e.row_type(op.result.type)
@@ -244,6 +249,7 @@ ARITHMETIC: Table = {
     arith.CmpiOp.name: _compare,
     arith.ConstantOp.name: _constant,
     arith.ExtFOp.name: _convert,
+    arith.IndexCastOp.name: _index_cast,
     arith.SelectOp.name: _select,
     arith.TruncFOp.name: _convert,
     arith.DivUIOp.name: _index_divide,

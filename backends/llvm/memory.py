@@ -118,6 +118,15 @@ def _prefetch(e: Emitter, op: PrefetchOp) -> None:
             e.text.line(f"call void @llvm.prefetch.p0(ptr {address}, i32 1, i32 3, i32 1)")
 
 
+def _load(e: Emitter, op: memref.LoadOp) -> None:
+    """One element."""
+    t = memref_type(op.memref)
+    scalar = scalar_type(t.element_type)
+    terms = list(zip(map(e.scalar, op.indices), static_strides(t), strict=True))
+    address = e.text.address(e.pointer(op.memref).address, scalar, terms)
+    e.values[op.res] = e.text.value(f"load {scalar}, ptr {address}")
+
+
 @dataclass(frozen=True)
 class Access:
     """A vector<rows x lanes> in memory: lines of adjacent elements, and which of them exist."""
@@ -353,6 +362,7 @@ MEMORY: Table = {
     PrefetchOp.name: _prefetch,
     memref.AllocOp.name: _alloc,
     memref.DeallocOp.name: _dealloc,
+    memref.LoadOp.name: _load,
     memref.ReinterpretCastOp.name: _reinterpret_cast,
     memref.SubviewOp.name: subview,
     vector.TransferReadOp.name: transfer_read,

@@ -243,6 +243,16 @@ def _extsi(frame: Frame, op: arith.ExtSIOp) -> Step:
     return elementwise(spread if bits(op.input.type) == 1 else widen)(frame, op)
 
 
+def _index_cast(frame: Frame, op: arith.IndexCastOp) -> Step:
+    if op.result.type != IndexType():
+        raise FaultError("GEM0903", f"an index is not cast to {op.result.type}")
+
+    def step(x: Element) -> tuple[int]:
+        return (int(x),)
+
+    return step
+
+
 def _bitcast(frame: Frame, op: arith.BitcastOp) -> Step:
     target = dtype_of(op.result.type)
 
@@ -279,4 +289,5 @@ MEANINGS: Final[Meanings] = {
     arith.ExtSIOp: _extsi,
     arith.TruncFOp: _convert,
     arith.BitcastOp: _bitcast,
+    arith.IndexCastOp: _index_cast,
 }

@@ -21,6 +21,8 @@ from gemmir.ir.index import INDEX, constant_of
 
 DIMENSION: Final = "gemmir.dim"
 DIMENSIONS: Final = ("batch", "m", "n", "k")
+GROUP: Final = "group"
+"""The dimension of the loop over the products of a grouped GEMM."""
 
 Loop: TypeAlias = scf.ForOp | ForallOp
 

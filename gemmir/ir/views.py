@@ -132,6 +132,17 @@ def chain(value: SSAValue) -> tuple[SSAValue, list[memref.SubviewOp]]:
     return value, views[::-1]
 
 
+def cut_from(value: SSAValue, root: SSAValue) -> list[memref.SubviewOp] | None:
+    """The subviews that cut `value` from `root`, outermost first; None where it is no part."""
+    views: list[memref.SubviewOp] = []
+    while value is not root:
+        if not isinstance(value.owner, memref.SubviewOp):
+            return None
+        views.append(value.owner)
+        value = value.owner.source
+    return views[::-1]
+
+
 def total_offsets(builder: Builder, views: Sequence[memref.SubviewOp]) -> tuple[Extent, ...]:
     """Where in its root the matrix begins that a chain of subviews cuts out."""
     total: list[Extent] = [0, 0]

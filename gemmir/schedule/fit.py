@@ -14,6 +14,7 @@ from gemmir.errors import ScheduleError
 from gemmir.gemm import Gemm
 from gemmir.ir.dialect import BLOCKS, CORES, INSIDE_BLOCK, MAPPINGS
 from gemmir.machine import GpuMachine, Machine
+from gemmir.passes.parallelize import Parallelize
 from gemmir.passes.pipeline import Pipeline
 from gemmir.passes.promote import Promote
 from gemmir.passes.split_k import SplitK, slice_size
@@ -67,11 +68,13 @@ def _follow(walk: _Walk, p: ModulePass) -> None:
             walk.tile[name] = min(walk.tile.get(name, size), size)
         if p.over == BLOCKS:
             walk.block = dict(walk.tile)
-        _check_unit(walk, p)
+        _check_unit(walk, "tile", p.over)
     elif isinstance(p, Promote) and p.operand == "c":
         walk.accumulator = (walk.tile["m"], walk.tile["n"])
     elif isinstance(p, Promote):
         _check_capacity(walk, p)
+    elif isinstance(p, Parallelize):
+        _check_unit(walk, "parallelize", p.over)
     elif isinstance(p, SplitK):
         _check_split(walk, p)
     elif isinstance(p, Pipeline):
@@ -127,9 +130,9 @@ def _check_split(walk: _Walk, p: SplitK) -> None:
         walk.tile["k"] = min(walk.tile["k"], size)
 
 
-def _check_unit(walk: _Walk, p: Tile) -> None:
-    if p.over in MAPPINGS:
-        _require_unit(walk.machine, f"tile: over={p.over}", p.over)
+def _check_unit(walk: _Walk, name: str, over: str | None) -> None:
+    if over in MAPPINGS:
+        _require_unit(walk.machine, f"{name}: over={over}", over)
 
 
 def _require_unit(machine: Machine, what: str, unit: str, hint: str = "") -> None:

@@ -76,10 +76,17 @@ def test_it_is_what_tile_over_cores_builds(after: After) -> None:
     assert str(one) == str(after(SMALL, "tile{loops=m sizes=3 over=cores}"))
 
 
+def test_loops_run_over_blocks_from_the_outside_in(after: After) -> None:
+    steps = "parallelize{loop=m over=blocks},parallelize{loop=n over=blocks}"
+    module = after(SMALL, f"tile{{loops=m,n sizes=3,4}},{steps},tile{{loops=k sizes=2}}")
+    units = [op.over.data for op in module.walk() if isinstance(op, ForallOp)]
+    assert units == ["blocks", "blocks"]
+
+
 @pytest.mark.parametrize(
     ("schedule", "code", "words"),
     [
-        ("tile{loops=m sizes=3},parallelize{loop=m over=blocks}", "GEM0360", "use cores"),
+        ("tile{loops=m sizes=3},parallelize{loop=m over=threads}", "GEM0360", "cores or blocks"),
         ("tile{loops=k sizes=3},parallelize{loop=k}", "GEM0361", "k carries the sum"),
         ("tile{loops=m,k sizes=3,2},parallelize{loop=n}", "GEM0362", "use m"),
         ("parallelize{loop=n}", "GEM0362", "tile first"),
@@ -92,6 +99,11 @@ def test_it_is_what_tile_over_cores_builds(after: After) -> None:
             "tile{loops=m sizes=3},tile{loops=n sizes=3 over=cores},parallelize{loop=m}",
             "GEM0363",
             "already",
+        ),
+        (
+            "tile{loops=m,n sizes=3,4},parallelize{loop=n over=blocks}",
+            "GEM0363",
+            "the outermost loops",
         ),
     ],
 )
