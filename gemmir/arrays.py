@@ -1,7 +1,8 @@
 """Arrays for the arguments of a compiled function, laid out as its signature says.
 
 Between the rows of a padded array, and before and behind each array, lie NaNs: code that reads them
-gets a wrong answer, and code that writes them is found out by `damage`.
+gets a wrong answer, and code that writes them is found out by `damage`. Integers have none: there
+lies the one furthest from 0, which shows because integers are compared exactly.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gemmir.backend import Argument, Signature
+from gemmir.dtypes import restrided
 from gemmir.errors import CallError, ParseError
 from gemmir.kernel import DTYPES
 
@@ -22,6 +24,9 @@ Array = npt.NDArray[Any]
 
 GUARD: Final = 64
 """Elements before and behind each array: four cache lines of f32."""
+
+INTEGER_BITS: Final = 20
+"""Bits of a random bias or residual beside its sign: about those of a sum of products."""
 
 ALIGNMENT: Final = 64
 """Arrays begin on a cache line, so that timings do not depend on where memory was found."""
@@ -88,11 +93,12 @@ class Operands:
 def make_operands(
     signature: Signature, seed: int = 0, given: Mapping[str, Array] | None = None
 ) -> Operands:
-    """An array for each argument: a copy of the one that is `given`, or random in [-1, 1).
+    """An array for each argument: a copy of the one that is `given`, or random.
 
-    An output that is only written begins as NaN. Raises `CallError`: GEM0502 for a name that is no
-    argument, GEM0504 and GEM0506 for a type and a shape that do not fit, GEM0514 where memory is
-    short.
+    Floats are in [-1, 1), integers of 8 bits are any, and others have `INTEGER_BITS` and a sign. An
+    output that is only written begins as NaN, or as the integer furthest from 0. Raises
+    `CallError`: GEM0502 for a name that is no argument, GEM0504 and GEM0506 for a type and a shape
+    that do not fit, GEM0514 where memory is short.
     """
     given = given or {}
     names = [argument.name for argument in signature.arguments]
@@ -108,7 +114,7 @@ def make_operands(
         if argument.name in given:
             operand.array[...] = _fitting(argument, given[argument.name])
         elif argument.access != "write":
-            operand.array[...] = generator.uniform(-1, 1, argument.shape)
+            operand.array[...] = _random(generator, operand.array)
         found[argument.name] = operand
     return Operands(by_name=found)
 
@@ -118,7 +124,7 @@ def strided(
 ) -> Array:
     """The elements of `flat` at `offset` with `strides`, in elements."""
     in_bytes = tuple(s * flat.itemsize for s in strides)
-    return np.lib.stride_tricks.as_strided(flat[offset:], shape, in_bytes)
+    return restrided(flat[offset:], shape, in_bytes)
 
 
 def load_array(path: Path) -> Array:
@@ -140,8 +146,26 @@ def _new(argument: Argument) -> Operand:
             f"there is no memory for {argument.name}, {argument.span_bytes} bytes",
             "use a smaller problem",
         ) from error
-    memory[:] = np.nan
+    memory[:] = _guard(dtype)
     return Operand(argument=argument, memory=memory)
+
+
+def _guard(dtype: np.dtype[Any]) -> Any:
+    """What nobody may read or write."""
+    if dtype.kind not in "iu":
+        return np.nan
+    limits = np.iinfo(dtype)
+    return limits.min or limits.max
+
+
+def _random(generator: np.random.Generator, like: Array) -> Array:
+    """Numbers of the type and shape of `like`."""
+    if like.dtype.kind not in "iu":
+        return generator.uniform(-1, 1, like.shape).astype(like.dtype)
+    if like.itemsize > 1:
+        return generator.integers(-(2**INTEGER_BITS), 2**INTEGER_BITS, like.shape, like.dtype)
+    limits = np.iinfo(like.dtype)
+    return generator.integers(limits.min, limits.max, like.shape, like.dtype, endpoint=True)
 
 
 def _aligned(elements: int, dtype: np.dtype[Any]) -> Array:

@@ -23,7 +23,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, cast, get_args
 
-from gemmir.dtypes import ELEMENTS
+from gemmir.dtypes import BY_MLIR, ELEMENTS
 from gemmir.errors import BackendError, MissingError
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ def backend_for(kind: str) -> Backend:
 def signature_of(module: ModuleOp) -> Signature:
     """The signature of the only public function with a body in `module`.
 
-    Its arguments are memrefs of floats with static shape and strides and offset 0, and carry
+    Its arguments are memrefs of numbers with static shape and strides and offset 0, and carry
     the attributes `gemmir.name` and `gemmir.access`. Raises `BackendError`: GEM0410 where there is
     not one such function, GEM0411 where it has results, GEM0412 where an argument is another type,
     GEM0413 where an attribute is missing or wrong, GEM0414 where the output is not the last.
@@ -311,16 +311,16 @@ def _argument(value_type: Attribute, attributes: DictionaryAttr) -> Argument:
     if not isinstance(value_type, MemRefType):
         raise BackendError("GEM0412", f"argument {name} is {value_type}", "use a memref")
     memref = cast("MemRefType[Attribute]", value_type)
-    dtype = str(memref.element_type)
-    if dtype not in ELEMENTS:
+    element = BY_MLIR.get(str(memref.element_type))
+    if element is None:
         raise BackendError(
             "GEM0412",
-            f"argument {name} has elements of type {dtype}",
-            f"use {', '.join(ELEMENTS)}",
+            f"argument {name} has elements of type {memref.element_type}",
+            f"use {', '.join(BY_MLIR)}",
         )
     return Argument(
         name=name,
-        dtype=dtype,
+        dtype=element.name,
         shape=memref.get_shape(),
         strides=_static_strides(name, memref),
         access=_access_of(name, attributes),

@@ -1,7 +1,8 @@
 """Element types: their names, their NumPy types, and what a product of them is summed in.
 
-A name is what `Gemm.dtype` and the IR call the type (`bf16`, `f32`). The types that NumPy lacks are
-those of ml_dtypes, whose arrays other libraries share.
+A name is what `Gemm.dtype` calls the type (`bf16`, `e4m3`); the IR spells it as MLIR does
+(`bf16`, `f8E4M3FN`). The types that NumPy lacks are those of ml_dtypes, whose arrays other
+libraries share.
 """
 
 from __future__ import annotations
@@ -12,17 +13,20 @@ from typing import Any, Final, cast
 
 import ml_dtypes
 import numpy as np
+import numpy.typing as npt
 
 
 @dataclass(frozen=True, kw_only=True)
 class ElementType:
     """One element type.
 
-    `unit` is the unit roundoff, half the distance from 1 to the next number. Below `least_normal`
-    numbers are `least` apart. `accumulator` is the type in which products are summed.
+    `mlir` is its spelling in the IR. `unit` is the unit roundoff, half the distance from 1 to the
+    next number. Below `least_normal` numbers are `least` apart; all three are 0 for integers, which
+    wrap. `accumulator` is the type in which products are summed.
     """
 
     name: str
+    mlir: str
     numpy: np.dtype[Any]
     accumulator: str
     unit: float
@@ -34,11 +38,17 @@ class ElementType:
         """Bytes of one element."""
         return self.numpy.itemsize
 
+    @property
+    def is_integer(self) -> bool:
+        """Whether arithmetic is exact, modulo a power of two."""
+        return self.numpy.kind in "iu"
 
-def _element(name: str, numpy: type[Any], accumulator: str) -> ElementType:
+
+def _float(name: str, mlir: str, numpy: type[Any], accumulator: str) -> ElementType:
     limits = cast("Any", ml_dtypes.finfo(numpy))
     return ElementType(
         name=name,
+        mlir=mlir,
         numpy=np.dtype(numpy),
         accumulator=accumulator,
         unit=float(limits.eps) / 2,
@@ -47,13 +57,122 @@ def _element(name: str, numpy: type[Any], accumulator: str) -> ElementType:
     )
 
 
+def _integer(name: str, mlir: str, numpy: type[Any]) -> ElementType:
+    return ElementType(
+        name=name,
+        mlir=mlir,
+        numpy=np.dtype(numpy),
+        accumulator="i32",
+        unit=0.0,
+        least_normal=0.0,
+        least=0.0,
+    )
+
+
 ELEMENTS: Final[Mapping[str, ElementType]] = {
     element.name: element
     for element in (
-        _element("f32", np.float32, "f32"),
-        _element("f64", np.float64, "f64"),
-        _element("f16", np.float16, "f32"),
-        _element("bf16", ml_dtypes.bfloat16, "f32"),
+        _float("f32", "f32", np.float32, "f32"),
+        _float("f64", "f64", np.float64, "f64"),
+        _float("f16", "f16", np.float16, "f32"),
+        _float("bf16", "bf16", ml_dtypes.bfloat16, "f32"),
+        _float("e4m3", "f8E4M3FN", ml_dtypes.float8_e4m3fn, "f32"),
+        _float("e5m2", "f8E5M2", ml_dtypes.float8_e5m2, "f32"),
+        _integer("i8", "i8", np.int8),
+        _integer("u8", "ui8", np.uint8),
+        _integer("i32", "i32", np.int32),
     )
 }
 """Every element type of an array, by its name."""
+
+BY_MLIR: Final[Mapping[str, ElementType]] = {e.mlir: e for e in ELEMENTS.values()}
+"""Every element type of an array, by its spelling in the IR."""
+
+TRUNCATION: Final = 2
+"""How many units in the last place of a sum a rounding may cost where a tensor core adds: it may
+truncate. Fasi, Higham, Mikaitis, Pranesh, Numerical Behavior of NVIDIA Tensor Cores, PeerJ Computer
+Science 7:e330, 2021."""
+
+TF32_UNIT: Final = 2.0**-11
+"""The unit roundoff of tf32, which has 10 bits behind the point: PTX ISA 9.0, section "Alternate
+Floating-Point Data Formats"."""
+
+FP8_SUM_UNIT: Final = 2.0**-13 * 9 / 8
+"""What one addend may lose where the tensor cores of sm_89 and sm_90 sum products of 8-bit floats:
+all are shifted to the largest exponent and keep 14 bits. DeepSeek-V3 Technical Report,
+arXiv:2412.19437, section 3.3.2. With every 16 products the old sum is shifted and the new one cut
+off: 18 losses."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProductType:
+    """What `Gemm.dtype` names: how A and B are stored, and how their products are made and summed.
+
+    `results` are the element types that C may have, that of the sum first. `operand_unit` is the
+    unit roundoff to which each operand is rounded before it is multiplied, 0 where it is taken as
+    it is. A rounding of the sum costs at most `sum_unit` on any machine, and `ieee_unit` where the
+    evaluator and the emulator run it.
+    """
+
+    element: ElementType
+    results: tuple[str, ...]
+    operand_unit: float = 0.0
+    sum_unit: float
+    ieee_unit: float
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether a unit is needed that multiplies other numbers than it adds."""
+        return self.element.accumulator != self.element.name or self.operand_unit > 0
+
+    @property
+    def rounds_operands(self) -> bool:
+        """Whether operands are rounded before they are multiplied."""
+        return self.operand_unit > 0
+
+
+def _plain(name: str) -> ProductType:
+    element = ELEMENTS[name]
+    return ProductType(
+        element=element, results=(name,), sum_unit=element.unit, ieee_unit=element.unit
+    )
+
+
+def _mixed(name: str, *, operand_unit: float = 0.0, sum_unit: float | None = None) -> ProductType:
+    ieee = TRUNCATION * ELEMENTS["f32"].unit
+    return ProductType(
+        element=ELEMENTS[name],
+        results=("f32", "f16", "bf16"),
+        operand_unit=operand_unit,
+        sum_unit=ieee if sum_unit is None else sum_unit,
+        ieee_unit=ieee,
+    )
+
+
+def _exact(name: str) -> ProductType:
+    return ProductType(element=ELEMENTS[name], results=("i32",), sum_unit=0.0, ieee_unit=0.0)
+
+
+PRODUCTS: Final[Mapping[str, ProductType]] = {
+    "f32": _plain("f32"),
+    "f64": _plain("f64"),
+    "tf32": _mixed("f32", operand_unit=TF32_UNIT),
+    "f16": _mixed("f16"),
+    "bf16": _mixed("bf16"),
+    "e4m3": _mixed("e4m3", sum_unit=FP8_SUM_UNIT),
+    "e5m2": _mixed("e5m2", sum_unit=FP8_SUM_UNIT),
+    "i8": _exact("i8"),
+    "u8": _exact("u8"),
+}
+"""What a GEMM may multiply, by the name that `Gemm.dtype` has for it."""
+
+
+def restrided(
+    array: npt.NDArray[Any], shape: tuple[int, ...], strides: tuple[int, ...]
+) -> npt.NDArray[Any]:
+    """The memory from the first element of `array` on in another shape, with strides in bytes.
+
+    Reads as integers what it shows, for NumPy knows no types of other libraries here.
+    """
+    plain = array.view(np.dtype(f"u{array.itemsize}"))
+    return np.lib.stride_tricks.as_strided(plain, shape, strides).view(array.dtype)

@@ -16,26 +16,19 @@ from typing import Any, Final, Literal, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from gemmir.dtypes import ELEMENTS, ElementType
+from gemmir.dtypes import ELEMENTS, PRODUCTS, ElementType, ProductType
 from gemmir.errors import ProblemError
 
 Array = npt.NDArray[Any]
 
-DTYPES: Final[Mapping[str, tuple[str, ...]]] = {
-    "f32": ("f32",),
-    "f64": ("f64",),
-    "f16": ("f32", "f16"),
-    "bf16": ("f32", "bf16"),
-}
-"""The element types of A and B, and of which C may then be, that of the accumulator first."""
-
-TRUNCATION: Final = 2
-"""How many units in the last place of a sum a rounding may cost where a tensor core adds: it may
-truncate. Fasi, Higham, Mikaitis, Pranesh, Numerical Behavior of NVIDIA Tensor Cores, PeerJ Computer
-Science 7:e330, 2021."""
+DTYPES: Final[Mapping[str, tuple[str, ...]]] = {n: p.results for n, p in PRODUCTS.items()}
+"""What A and B may be, and the element types of which C may then be, that of the sum first."""
 
 EPILOGUE_STEPS: Final = ("bias", "relu", "gelu", "silu", "residual")
 """Steps of an epilogue; joined by `+`, applied from left to right."""
+
+EXACT_STEPS: Final = ("bias", "relu", "residual")
+"""Steps of an epilogue that integers have too."""
 
 MAX_ELEMENTS: Final = 2**40
 """No operand may span more elements than this: 64-bit byte offsets must not overflow."""
@@ -79,8 +72,11 @@ class Gemm:
     shared by the whole batch (the array then has two dimensions).
 
     `epilogue` joins steps by `+`: `bias` (length n), `relu`, `gelu` (tanh form), `silu`,
-    `residual` (shape of C). `dtype` is the element type of A and B, `out` that of all other arrays:
-    of f16 and bf16 products are summed in f32, which is also what C is unless `out` says `dtype`.
+    `residual` (shape of C). `dtype` is the element type of A and B, `out` that of all other arrays.
+    f16, bf16, e4m3 and e5m2 are summed in f32, which is also what C is unless `out` says f16 or
+    bf16. So is tf32, whose A and B are f32 and are rounded to tf32 where they are multiplied. i8
+    and u8 are summed in i32, modulo 2**32; then alpha and beta are whole numbers and the epilogue
+    has none of `gelu` and `silu`.
 
     Raises `ProblemError` (GEM01xx) where the fields contradict each other.
     """
@@ -134,6 +130,10 @@ class Gemm:
             )
         for name in ("alpha", "beta"):
             value = float(getattr(self, name))
+            if self.accumulator.is_integer:
+                _require_whole(name, value, self.dtype)
+                object.__setattr__(self, name, value)
+                continue
             with np.errstate(over="ignore"):
                 summed = self.accumulator.numpy.type(value)
             if not math.isfinite(float(summed)):
@@ -149,6 +149,12 @@ class Gemm:
                     "GEM0106",
                     f"epilogue step {step!r} is not known",
                     f"join any of {', '.join(EPILOGUE_STEPS)} by '+'",
+                )
+            if self.accumulator.is_integer and step not in EXACT_STEPS:
+                raise ProblemError(
+                    "GEM0113",
+                    f"epilogue step {step!r} of {self.accumulator.name} sums",
+                    f"join any of {', '.join(EXACT_STEPS)} by '+'",
                 )
         for step in ("bias", "residual"):
             if self.steps.count(step) > 1:
@@ -231,9 +237,14 @@ class Gemm:
         )
 
     @property
+    def product(self) -> ProductType:
+        """How products are made and summed."""
+        return PRODUCTS[self.dtype]
+
+    @property
     def element(self) -> ElementType:
         """The element type of A and B."""
-        return ELEMENTS[self.dtype]
+        return self.product.element
 
     @property
     def accumulator(self) -> ElementType:
@@ -281,8 +292,11 @@ class Gemm:
     def reference(self, arrays: Mapping[str, Array]) -> Array:
         """The right answer for `arrays` (by operand name; `c` is read if beta != 0).
 
-        Computed in float64, and for f64 problems in the platform's widest type.
+        Computed in float64, and for f64 problems in the platform's widest type. Integers are exact,
+        in 64 bits, and wrap to 32 wherever a kernel may hold them.
         """
+        if self.accumulator.is_integer:
+            return self._exact_reference(arrays)
         wide = {name: array.astype(self._wide) for name, array in arrays.items()}
         x = self.alpha * (self._op(wide["a"], self.trans_a) @ self._op(wide["b"], self.trans_b))
         if self.beta:
@@ -291,19 +305,38 @@ class Gemm:
             x = _apply_step(step, x, wide)
         return x
 
-    def error_bound(self, arrays: Mapping[str, Array], depth: int | None = None) -> Array:
+    def _exact_reference(self, arrays: Mapping[str, Array]) -> Array:
+        """Sums of products of 8 bits are exact in float64 for any k that memory has room for."""
+        a, b = (arrays[name].astype(np.float64) for name in "ab")
+        x = _wrapped(self._op(a, self.trans_a) @ self._op(b, self.trans_b))
+        x = _wrapped(x * int(self.alpha))
+        if self.beta:
+            x = _wrapped(x + arrays["c"].astype(np.int64) * int(self.beta))
+        for step in self.steps:
+            x = _wrapped(_apply_step(step, x, arrays))
+        return x
+
+    def error_bound(
+        self, arrays: Mapping[str, Array], depth: int | None = None, *, emulated: bool = False
+    ) -> Array:
         """Elementwise a-priori bound of |computed - exact| for a correct implementation.
 
         For the product it is gamma(depth) * |alpha| |op(A)| |op(B)|, Higham, Accuracy and Stability
         of Numerical Algorithms, 2nd ed., section 3.5; `depth` is the number of roundings on the
-        longest path of the reduction, by default k plus one for each operation around it. Each
-        epilogue step magnifies the error by its largest slope and adds its own roundings. Where C
-        is narrower than the sum, it may be rounded before the epilogue and again after it.
+        longest path of the reduction, by default k plus one for each operation around it. Operands
+        that are rounded first add two roundings of theirs. Each epilogue step magnifies the error
+        by its largest slope and adds its own roundings. Where C is narrower than the sum, it may be
+        rounded before the epilogue and again after it. Of integers it is 0.
+
+        Tensor cores sum products of 8-bit floats in fewer bits than f32 has; `emulated` is the
+        bound of the evaluator and of the emulator, which do not.
         """
-        mixed = self.element is not self.accumulator
-        unit = self.accumulator.unit * (TRUNCATION if mixed else 1)
+        if self.accumulator.is_integer:
+            return np.zeros(self.operands[-1].shape)
+        unit = self.product.ieee_unit if emulated else self.product.sum_unit
         roundings = (self.k if depth is None else depth) + 4
-        gamma = roundings * unit / (1 - roundings * unit)
+        rounded = 2 * math.log1p(self.product.operand_unit)
+        gamma = math.expm1(roundings * unit + rounded)
         wide = {name: array.astype(self._wide) for name, array in arrays.items()}
         op_a, op_b = self._op(wide["a"], self.trans_a), self._op(wide["b"], self.trans_b)
         magnitude = abs(self.alpha) * (np.abs(op_a) @ np.abs(op_b))
@@ -312,6 +345,7 @@ class Gemm:
             magnitude = magnitude + abs(self.beta) * np.abs(wide["c"])
             x = x + self.beta * wide["c"]
         bound = self._stored(gamma * magnitude, x)
+        unit = self.product.ieee_unit
         for step in self.steps:
             y = _apply_step(step, x, wide)
             slack = _STEP_ROUNDINGS[step] * unit * (np.abs(x) + np.abs(y))
@@ -333,6 +367,24 @@ class Gemm:
     @staticmethod
     def _op(x: Array, transposed: bool) -> Array:
         return np.swapaxes(x, -1, -2) if transposed else x
+
+
+def _require_whole(name: str, value: float, dtype: str) -> None:
+    """Raise `ProblemError` GEM0112 unless `value` is a 32-bit integer."""
+    limits = np.iinfo(np.int32)
+    if math.isfinite(value) and value == round(value) and limits.min <= value <= limits.max:
+        return
+    nearest = min(max(value, limits.min), limits.max) if math.isfinite(value) else 1
+    raise ProblemError(
+        "GEM0112",
+        f"{name}={value} of a product of {dtype}, which is summed in i32",
+        f"use a whole number of 32 bits, such as {round(nearest)}",
+    )
+
+
+def _wrapped(x: Array) -> Array:
+    """The numbers that 32 bits hold of `x`, in 64."""
+    return x.astype(np.int64).astype(np.int32).astype(np.int64)
 
 
 def _apply_step(step: str, x: Array, arrays: Mapping[str, Array]) -> Array:

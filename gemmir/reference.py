@@ -8,23 +8,25 @@ ed., section 3.3).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from xdsl.dialects import arith, func, math, memref
+from xdsl.dialects import arith, func, memref
+from xdsl.dialects import math as math_dialect
 from xdsl.dialects.builtin import FloatAttr, IntAttr, ModuleOp, StridedLayoutAttr
 from xdsl.ir import Operation, SSAValue
 
 from gemmir.arrays import Operands, strided
+from gemmir.dtypes import BY_MLIR, ELEMENTS, PRODUCTS, ElementType
 from gemmir.errors import ParseError
 from gemmir.gemm import Gemm
 from gemmir.ir.build import build
 from gemmir.ir.context import parse_module
 from gemmir.ir.dialect import EpilogueOp, GemmOp, YieldOp, memref_type, static_strides
-from gemmir.kernel import DTYPES
 
 Array = npt.NDArray[Any]
 
@@ -121,8 +123,11 @@ def reference_of(source: str, problem: Gemm | None, operands: Operands) -> Refer
     return _Wide(parse_module(source), operands).reference()
 
 
-def reference_of_gemm(gemm: Gemm, operands: Operands) -> Reference:
-    """The right answer of `gemm` on `operands`."""
+def reference_of_gemm(gemm: Gemm, operands: Operands, *, emulated: bool = True) -> Reference:
+    """The right answer of `gemm` on `operands`.
+
+    `emulated` says that no GPU is asked, whose tensor cores may sum in fewer bits.
+    """
     arrays = {name: operand.array for name, operand in operands.by_name.items()}
     wanted = [(o.name, o.shape) for o in gemm.operands]
     found = [(name, array.shape) for name, array in arrays.items()]
@@ -135,7 +140,7 @@ def reference_of_gemm(gemm: Gemm, operands: Operands) -> Reference:
         return Reference(
             origin=f"Gemm.reference in {wide}",
             expected=np.asarray(gemm.reference(arrays)),
-            bound=np.asarray(gemm.error_bound(arrays)),
+            bound=np.asarray(gemm.error_bound(arrays, emulated=emulated)),
             view=lambda output: output,
         )
 
@@ -162,11 +167,11 @@ class _Wide:
         self.ops = list(functions[0].body.block.ops)
         arguments = zip(functions[0].body.block.args, operands.by_name.values(), strict=True)
         self.flat: dict[SSAValue, Array] = {value: operand.flat for value, operand in arguments}
-        output = functions[0].body.block.args[-1]
-        dtype = DTYPES[str(memref_type(output).element_type)]
-        self.wide = np.dtype(np.float64 if dtype == np.float32 else np.longdouble)
-        self.unit = float(np.finfo(dtype).eps) / 2
-        self.tiny = float(np.finfo(dtype).tiny)
+        output = _element_of(functions[0].body.block.args[-1])
+        self.summed = ELEMENTS[output.accumulator]
+        if self.summed.is_integer:
+            raise _unknown("sums integers")
+        self.wide = np.dtype(np.longdouble if self.summed.name == "f64" else np.float64)
         self.written: SSAValue | None = None
         self.result = Bounded(value=np.zeros(0), error=np.zeros(0))
         self.depth = 0
@@ -182,7 +187,7 @@ class _Wide:
         return Reference(
             origin=f"the gemm-level IR in {self.wide}, with running error bounds",
             expected=self.result.value,
-            bound=self.result.error + self.tiny * (self.depth + 4),
+            bound=self.result.error + self.summed.least_normal * (self.depth + 4),
             view=lambda output: self._view(written, output),
         )
 
@@ -219,12 +224,20 @@ class _Wide:
         a, b, c = (self._exact(value).value for value in (op.a, op.b, op.c))
         alpha, beta = op.alpha.value.data, op.beta.value.data
         self.depth = a.shape[-1]
-        roundings = (self.depth + 4) * self.unit
+        name = "tf32" if op.tf32 is not None else _element_of(op.a).name
+        product = PRODUCTS[name]
+        rounded = 2 * math.log1p(product.operand_unit)
+        gamma = math.expm1((self.depth + 4) * product.ieee_unit + rounded)
         value, magnitude = alpha * (a @ b), abs(alpha) * (np.abs(a) @ np.abs(b))
         if beta:
             value, magnitude = value + beta * c, magnitude + abs(beta) * np.abs(c)
-        self.result = Bounded(value=value, error=roundings / (1 - roundings) * magnitude)
+        self.result = self._stored(op.c, Bounded(value=value, error=gamma * magnitude))
         self.written = op.c
+
+    def _stored(self, target: SSAValue, x: Bounded) -> Bounded:
+        """`x` after it is rounded to the type of `target`, where that is narrower than the sum."""
+        element = _element_of(target)
+        return x if element is self.summed else _narrowed(x, element)
 
     def _epilogue(self, op: EpilogueOp) -> None:
         block = op.body.block
@@ -240,13 +253,30 @@ class _Wide:
     def _apply(self, op: Operation, operands: list[Bounded]) -> Bounded:
         if isinstance(op, arith.ConstantOp) and isinstance(op.value, FloatAttr):
             value = np.asarray(op.value.value.data, self.wide)
-            return Bounded(value=value, error=self.unit * np.abs(value))
+            return Bounded(value=value, error=self.summed.unit * np.abs(value))
+        if isinstance(op, arith.TruncFOp):
+            return _narrowed(operands[0], BY_MLIR[str(op.result.type)])
         rule = RULES.get(type(op))
         if rule is None:
             raise _unknown(f"has {op.name} in its epilogue")
         roundings, carry = rule
         value, error = carry(*operands)
-        return Bounded(value=value, error=error + roundings * self.unit * (np.abs(value) + error))
+        slack = roundings * self.summed.unit * (np.abs(value) + error)
+        return Bounded(value=value, error=error + slack)
+
+
+def _element_of(value: SSAValue) -> ElementType:
+    """The element type of a memref; `ParseError` GEM0209 where no array has it."""
+    spelled = str(memref_type(value).element_type)
+    if spelled not in BY_MLIR:
+        raise _unknown(f"has elements of {spelled}")
+    return BY_MLIR[spelled]
+
+
+def _narrowed(x: Bounded, element: ElementType) -> Bounded:
+    """`x` after it is rounded to `element`."""
+    slack = element.unit * (np.abs(x.value) + x.error) + element.least
+    return Bounded(value=x.value, error=x.error + slack)
 
 
 def _unknown(reason: str) -> ParseError:
@@ -258,6 +288,10 @@ def _unknown(reason: str) -> ParseError:
 
 
 Carried = tuple[Array, Array]
+
+
+def _same(x: Bounded) -> Carried:
+    return x.value, x.error
 
 
 def _added(x: Bounded, y: Bounded) -> Carried:
@@ -299,12 +333,13 @@ def _exponential(x: Bounded) -> Carried:
 
 RULES: Final[Mapping[type[Operation], tuple[int, Callable[..., Carried]]]] = {
     arith.AddfOp: (1, _added),
+    arith.ExtFOp: (0, _same),
     arith.SubfOp: (1, _subtracted),
     arith.MulfOp: (1, _multiplied),
     arith.DivfOp: (1, _divided),
     arith.NegfOp: (0, _negated),
     arith.MaximumfOp: (0, _larger),
     arith.MinimumfOp: (0, _smaller),
-    math.ExpOp: (EXP_ROUNDINGS, _exponential),
+    math_dialect.ExpOp: (EXP_ROUNDINGS, _exponential),
 }
 """For each op of an epilogue: its own roundings, and its value with the error of its operands."""

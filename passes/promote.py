@@ -30,9 +30,7 @@ from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, builtin, memref
 from xdsl.dialects.builtin import (
-    AnyFloat,
     FixedBitwidthType,
-    FloatAttr,
     MemRefType,
     StridedLayoutAttr,
 )
@@ -42,19 +40,20 @@ from xdsl.passes import ModulePass
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import (
     SWIZZLE_CHUNK_BYTES,
-    SWIZZLE_ROWS,
     PanelAttr,
     Space,
     SpaceAttr,
     SwizzleAttr,
 )
-from gemmir.ir.build import narrowed, widened
+from gemmir.ir.build import added, multiplied, narrowed, number_attr, widened
 from gemmir.ir.dialect import (
     BLOCKS,
+    WARPS,
     BarrierOp,
     EpilogueOp,
     ForallOp,
     GemmOp,
+    Number,
     PackOp,
     PrefetchOp,
     YieldOp,
@@ -72,6 +71,10 @@ PAGE_BYTES = 4096
 
 PANEL_GAP_BYTES = 16
 """What lies between two panels in shared memory: as much as the widest load takes."""
+
+FRAGMENT_ROWS = 16
+FRAGMENT_BYTES = 32
+"""What one product on tensor cores takes at most: rows of A, and bytes of each row."""
 
 CACHES = (Space.L1, Space.L2, Space.L3)
 
@@ -136,7 +139,7 @@ def pack(gemm: GemmOp, plan: PackPlan) -> None:
     gemm.operands[0 if plan.operand == "a" else 1] = view
 
 
-def _allocate(gemm: GemmOp, made: MemRefType[AnyFloat]) -> SSAValue:
+def _allocate(gemm: GemmOp, made: MemRefType[Number]) -> SSAValue:
     """A buffer that lives for the whole call, or for one iteration of the loop over cores."""
     around = [o for o in enclosing_ops(gemm) if isinstance(o, ForallOp)]
     body = around[0].body.block if around else enclosing_function(gemm).body.block
@@ -191,14 +194,24 @@ def plan_share(gemm: GemmOp, operand: str, layout: str | None) -> SharePlan:
     )
     loops = tuple(o for o in inside if dimension_of(o) == "mn"[dim])
     assert depth is not None
-    rows = tile + sum(_last(o) for o in loops)
-    size = rows, max(depth, 1)
+    size = tile + sum(_last(o) for o in loops), max(depth, 1)
     if kind == "swizzle":
         return _swizzle_plan(value, dim, loops, size, amount)
-    if amount < rows:
+    if all(o.over.data == WARPS for o in inside):
+        size = _whole_fragments(value, size)
+    if amount < size[0]:
         return _panels_plan(value, dim, loops, size, amount)
     columns = StridedLayoutAttr((1, amount) if dim == 0 else (amount, 1), 0)
-    return SharePlan(dim=dim, loops=loops, rows=rows, depth=size[1], layout=columns)
+    return SharePlan(dim=dim, loops=loops, rows=size[0], depth=size[1], layout=columns)
+
+
+def _whole_fragments(value: SSAValue, size: tuple[int, int]) -> tuple[int, int]:
+    """`size` rounded up to what products on tensor cores take of m or n and of k."""
+    element = memref_type(value).element_type
+    assert isinstance(element, FixedBitwidthType)
+    steps = FRAGMENT_ROWS, FRAGMENT_BYTES // element.size
+    rows, depth = (-(-extent // step) * step for extent, step in zip(size, steps, strict=True))
+    return rows, depth
 
 
 def _panels_plan(
@@ -245,14 +258,14 @@ def _swizzle_plan(
 ) -> SharePlan:
     """Rows run along the dimension in which the source is adjacent.
 
-    The tile is rounded up to whole rows, and to pairs of 8 x 8 matrices.
+    The tile is rounded up to whole rows, and to what tensor cores take at once.
     """
     of = memref_type(value)
     element = of.element_type
     assert isinstance(element, FixedBitwidthType)
     fast = 0 if static_strides(of)[0] == 1 and static_strides(of)[1] != 1 else 1
     width, chunk = row_bytes // element.size, SWIZZLE_CHUNK_BYTES // element.size
-    rows, depth = (-(-extent // SWIZZLE_ROWS // 2) * SWIZZLE_ROWS * 2 for extent in size)
+    rows, depth = _whole_fragments(value, size)
     shape = [rows, depth] if dim == 0 else [depth, rows]
     shape[fast] = -(-shape[fast] // width) * width
     layout = SwizzleAttr(fast, width, shape[1 - fast] * width, chunk)
@@ -282,7 +295,7 @@ def share(gemm: GemmOp, operand: str, plan: SharePlan) -> None:
     gemm.operands[position] = subview(here, buffer, offsets, extents(source))
 
 
-def _allocate_shared(gemm: GemmOp, operand: str, plan: SharePlan, element: AnyFloat) -> SSAValue:
+def _allocate_shared(gemm: GemmOp, operand: str, plan: SharePlan, element: Number) -> SSAValue:
     """A buffer that every block has for itself, made before its threads begin."""
     block = next(
         o for o in enclosing_ops(gemm) if isinstance(o, ForallOp) and o.over.data == BLOCKS
@@ -363,7 +376,7 @@ def accumulate(gemm: GemmOp, plan: AccumulatePlan) -> None:
     if plan.prefetch:
         builder.insert(PrefetchOp(c))
     alpha, beta = gemm.alpha.value.data, gemm.beta.value.data
-    builder.insert(GemmOp(gemm.a, gemm.b, tile))
+    builder.insert(GemmOp(gemm.a, gemm.b, tile, tf32=gemm.tf32 is not None))
     if gemm.first is None or beta == 1:
         builder.insert(_write_back(tile, c, alpha, beta))
     else:
@@ -387,14 +400,14 @@ def _write_back(acc: SSAValue, c: SSAValue, alpha: float, beta: float) -> Epilog
     def scaled(value: SSAValue, factor: float) -> SSAValue:
         if factor == 1:
             return value
-        constant = arith.ConstantOp(FloatAttr(factor, element))
-        product = arith.MulfOp(value, constant.result)
+        constant = arith.ConstantOp(number_attr(factor, element))
+        product = multiplied(value, constant.result)
         block.add_ops([constant, product])
         return product.result
 
     value = scaled(summed, alpha)
     if beta != 0:
-        total = arith.AddfOp(value, scaled(widened(block, old, element), beta))
+        total = added(value, scaled(widened(block, old, element), beta))
         block.add_op(total)
         value = total.result
     block.add_op(YieldOp(narrowed(block, value, stored)))

@@ -24,13 +24,13 @@ from dataclasses import dataclass
 from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, builtin, memref
-from xdsl.dialects.builtin import FixedBitwidthType, FloatAttr, MemRefType
+from xdsl.dialects.builtin import FixedBitwidthType, MemRefType
 from xdsl.ir import Block, Region, SSAValue
 from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import Space, SpaceAttr
-from gemmir.ir.build import narrowed, widened
+from gemmir.ir.build import added, multiplied, narrowed, number_attr, widened
 from gemmir.ir.dialect import (
     BLOCKS,
     THREADS,
@@ -157,7 +157,7 @@ def _sum_slices(builder: Builder, gemm: GemmOp, plan: SplitPlan, parts: SSAValue
         _window(inner, value, {along: (start, size)})
         for value, along in ((gemm.a, -1), (gemm.b, -2))
     )
-    inner.insert(GemmOp(a, b, _part(inner, parts, number)))
+    inner.insert(GemmOp(a, b, _part(inner, parts, number), tf32=gemm.tf32 is not None))
 
 
 def _window(builder: Builder, value: SSAValue, cuts: dict[int, tuple[Extent, Extent]]) -> SSAValue:
@@ -223,13 +223,13 @@ def _sum(gemm: GemmOp, parts: Sequence[SSAValue], c: SSAValue) -> EpilogueOp:
     def scaled(value: SSAValue, factor: float) -> SSAValue:
         if factor == 1:
             return value
-        constant = arith.ConstantOp(FloatAttr(factor, element))
-        product = arith.MulfOp(value, constant.result)
+        constant = arith.ConstantOp(number_attr(factor, element))
+        product = multiplied(value, constant.result)
         block.add_ops([constant, product])
         return product.result
 
     def plus(x: SSAValue, y: SSAValue) -> SSAValue:
-        total = arith.AddfOp(x, y)
+        total = added(x, y)
         block.add_op(total)
         return total.result
 

@@ -315,7 +315,9 @@ def _write_product(
         for operand, dimensions in ((gemm.a, "mk"), (gemm.b, "kn"), (gemm.c, "mn"))
     )
     alpha, beta = gemm.alpha.value.data, gemm.beta.value.data
-    builder.insert(GemmOp(a, b, c, alpha=alpha, beta=beta, first=both(builder, first)))
+    tf32 = gemm.tf32 is not None
+    is_first = both(builder, first)
+    builder.insert(GemmOp(a, b, c, alpha=alpha, beta=beta, first=is_first, tf32=tf32))
 
 
 def _cut(

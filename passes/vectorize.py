@@ -21,8 +21,9 @@ at the edge of C. Needs C in registers; does not unroll.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from xdsl.builder import Builder
 from xdsl.context import Context
@@ -34,11 +35,19 @@ from xdsl.dialects.builtin import (
     BoolAttr,
     DenseIntOrFPElementsAttr,
     FixedBitwidthType,
+    Float8E4M3FNType,
+    Float8E5M2Type,
     FloatAttr,
+    IndexType,
+    IntegerAttr,
+    IntegerType,
+    Signedness,
     StringAttr,
     VectorType,
     bf16,
     f16,
+    f64,
+    i8,
 )
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.ir.affine import AffineMap
@@ -54,6 +63,7 @@ from gemmir.ir.dialect import (
     EpilogueOp,
     ForallOp,
     GemmOp,
+    Number,
     OuterProductOp,
     PackOp,
     YieldOp,
@@ -71,6 +81,7 @@ from gemmir.ir.index import (
     both,
     constant_of,
     entry_constant,
+    entry_zero,
     equals,
     round_down,
 )
@@ -80,8 +91,20 @@ from gemmir.ir.views import chain, extents, offsets_of, subview, total_offsets
 
 UNITS = ("fma", "mma")
 
-MMA_SHAPES = {f16: (16, 8, 16), bf16: (16, 8, 16)}
-"""m, n and k of one instruction of the tensor cores, by the type of A and B.
+TF32 = "tf32"
+"""What `MMA_SHAPES` calls f32 that is rounded to tf32."""
+
+MMA_SHAPES: Mapping[Attribute | str, tuple[tuple[int, int, int], ...]] = {
+    f16: ((16, 8, 16), (16, 8, 8)),
+    bf16: ((16, 8, 16),),
+    TF32: ((16, 8, 8),),
+    Float8E4M3FNType(): ((16, 8, 32),),
+    Float8E5M2Type(): ((16, 8, 32),),
+    i8: ((16, 8, 32),),
+    IntegerType(8, Signedness.UNSIGNED): ((16, 8, 32),),
+    f64: ((8, 8, 4),),
+}
+"""m, n and k of the instructions of the tensor cores, by the type of A and B, the usual one first.
 
 PTX ISA 9.0, section "Matrix multiply-accumulate operation using mma instruction".
 """
@@ -115,6 +138,7 @@ class GemmPlan:
     width: int
     k: Extent
     mma: tuple[int, int, int] | None = None
+    tf32: bool = False
 
     @property
     def starts(self) -> range:
@@ -122,8 +146,13 @@ class GemmPlan:
         return range(0, self.columns, self.width)
 
 
-def plan_gemm(gemm: GemmOp, with_: str, width: int) -> GemmPlan:
-    """Check that `gemm` can go to the unit; `ScheduleError` (GEM0370 to GEM0376) if not."""
+def plan_gemm(
+    gemm: GemmOp, with_: str, width: int, shape: tuple[int, ...] | None = None
+) -> GemmPlan:
+    """Check that `gemm` can go to the unit.
+
+    `ScheduleError` (GEM0370 to GEM0376, GEM0378) if not.
+    """
     if with_ not in UNITS:
         raise ScheduleError(
             "GEM0370", f"vectorize: with={with_!r} is no unit", f"use {', '.join(UNITS)}"
@@ -141,7 +170,7 @@ def plan_gemm(gemm: GemmOp, with_: str, width: int) -> GemmPlan:
     rows, columns = memref_type(accumulator).get_shape()
     element, summed = (memref_type(v).element_type for v in (gemm.a, accumulator))
     if with_ == "mma":
-        m, n, k = _mma_shape(gemm)
+        m, n, k = _mma_shape(gemm, shape)
         whole = -(-rows // m) * m, -(-columns // n) * n
         return GemmPlan(
             accumulator=accumulator,
@@ -150,11 +179,17 @@ def plan_gemm(gemm: GemmOp, with_: str, width: int) -> GemmPlan:
             width=whole[1],
             k=extents(gemm.a)[1],
             mma=(m, n, k),
+            tf32=gemm.tf32 is not None,
         )
-    if element != summed:
+    if shape is not None:
+        raise ScheduleError(
+            "GEM0378", f"vectorize: shape={_listed(shape)} and with={with_}", "leave shape out"
+        )
+    if element != summed or gemm.tf32 is not None:
+        of = TF32 if gemm.tf32 is not None else element
         raise ScheduleError(
             "GEM0374",
-            f"vectorize: with=fma multiplies and adds in one type, not {element} in {summed}",
+            f"vectorize: with=fma multiplies and adds in one type, not {of} in {summed}",
             "use with=mma on a GPU with tensor cores",
         )
     return GemmPlan(
@@ -162,13 +197,25 @@ def plan_gemm(gemm: GemmOp, with_: str, width: int) -> GemmPlan:
     )
 
 
-def _mma_shape(gemm: GemmOp) -> tuple[int, int, int]:
-    element = memref_type(gemm.a).element_type
+def _listed(shape: Sequence[int]) -> str:
+    return ",".join(map(str, shape))
+
+
+def _mma_shape(gemm: GemmOp, wanted: tuple[int, ...] | None) -> tuple[int, int, int]:
+    """The shape of the instruction, `wanted` where that is given."""
+    element = TF32 if gemm.tf32 is not None else memref_type(gemm.a).element_type
     if element not in MMA_SHAPES:
         raise ScheduleError(
             "GEM0375",
             f"vectorize: with=mma has no instruction for {element}",
             f"use {', '.join(map(str, MMA_SHAPES))}, or with=fma",
+        )
+    known = MMA_SHAPES[element]
+    if wanted is not None and wanted not in known:
+        raise ScheduleError(
+            "GEM0378",
+            f"vectorize: shape={_listed(wanted)} is no instruction for {element}",
+            f"use shape={' or shape='.join(map(_listed, known))}",
         )
     units = [o.over.data for o in enclosing_ops(gemm) if isinstance(o, ForallOp)]
     if WARPS not in units or THREADS in units:
@@ -185,7 +232,7 @@ def _mma_shape(gemm: GemmOp) -> tuple[int, int, int]:
                 f"vectorize: with=mma reads {name} from shared memory",
                 f"put promote{{operand={name} to=shared layout=swizzle:64}} before vectorize",
             )
-    return MMA_SHAPES[element]
+    return next(shape for shape in known if wanted in (None, shape))
 
 
 def _read(
@@ -200,7 +247,7 @@ def _read(
     read = vector.TransferReadOp(
         source,
         [as_index(anchor, i) for i in at],
-        entry_constant(anchor, FloatAttr(0.0, element)),
+        entry_zero(anchor, element),
         VectorType(element, shape),
         _FLAGS[in_bounds],
         _IDENTITY,
@@ -221,8 +268,12 @@ def _write(
     builder.insert(vector.TransferWriteOp(value, target, indices, flags, permutation_map=_IDENTITY))
 
 
-def _splat(anchor: Operation, value: float, made: VectorType[AnyFloat]) -> SSAValue:
-    return entry_constant(anchor, DenseIntOrFPElementsAttr.from_list(made, [value]))
+def _splat(anchor: Operation, value: float, made: VectorType[Number]) -> SSAValue:
+    if isinstance(made.element_type, IntegerType):
+        whole = cast("VectorType[IntegerType]", made)
+        return entry_constant(anchor, DenseIntOrFPElementsAttr.from_list(whole, [int(value)]))
+    floats = cast("VectorType[AnyFloat]", made)
+    return entry_constant(anchor, DenseIntOrFPElementsAttr.from_list(floats, [value]))
 
 
 def _panel_of(value: SSAValue, dim: int) -> PanelAttr | None:
@@ -267,7 +318,7 @@ def _operand(builder: Builder, value: SSAValue, dim: int, extent: int) -> tuple[
 def vectorize_gemm(gemm: GemmOp, plan: GemmPlan) -> list[SSAValue]:
     """Sum into vectors over k; returns one finished accumulator for each of `plan.starts`."""
     summed = memref_type(plan.accumulator).element_type
-    zero = _splat(gemm, 0.0, VectorType(summed, (plan.rows, plan.width)))
+    zero = _splat(gemm, 0, VectorType(summed, (plan.rows, plan.width)))
     outer = _loops_between(gemm, plan.accumulator)
     begin, finish = carry(outer, [zero] * len(plan.starts))
     if plan.mma is None:
@@ -333,7 +384,7 @@ def _multiply(
     zero = as_index(gemm, 0)
     lhs = inner.insert(LdMatrixOp("a", a, (zero, k), VectorType(element, (plan.rows, mma[2]))))
     rhs = inner.insert(LdMatrixOp("b", b, (k, zero), VectorType(element, (mma[2], plan.columns))))
-    updated = inner.insert(MmaSyncOp(lhs.result, rhs.result, total, mma))
+    updated = inner.insert(MmaSyncOp(lhs.result, rhs.result, total, mma, tf32=plan.tf32))
     inner.insert(scf.YieldOp(updated.result))
     bounds = [as_index(gemm, e) for e in (0, depth, mma[2])]
     loop = scf.ForOp(*bounds, begin, Region(body))
@@ -398,8 +449,10 @@ def _store_tile(
             assert op.value is not None
             _write(builder, epilogue, values[op.value], epilogue.output, tile.at, tile.in_bounds)
         elif isinstance(op, arith.ConstantOp):
-            assert isinstance(op.value, FloatAttr)
-            made = VectorType(op.value.type, tile.shape)
+            assert isinstance(op.value, FloatAttr | IntegerAttr)
+            element = op.value.type
+            assert not isinstance(element, IndexType)
+            made = VectorType(element, tile.shape)
             values[op.result] = _splat(epilogue, op.value.value.data, made)
         else:
             widened = _widen(op, values, tile.shape)
@@ -601,10 +654,14 @@ def _async_lanes(pack: PackOp, fast: int, lanes: int) -> int:
         s for dim, s in enumerate(static_strides(source)) if dim != len(source.shape) - 2 + fast
     ]
     layout = target.layout
-    if isinstance(layout, SwizzleAttr | PanelAttr):
+    if isinstance(layout, SwizzleAttr):
         runs = layout.dim.data
+    elif isinstance(layout, PanelAttr):
+        runs = layout.dim.data
+        rows += [layout.width.data, layout.stride.data]
     else:
         runs = static_strides(target).index(1)
+        rows.append(static_strides(target)[1 - runs])
     lanes = math.gcd(lanes, *rows) if runs == fast else 1
     lanes = min(lanes, ASYNC_COPY_BYTES[-1] // element.size)
     if lanes * element.size in ASYNC_COPY_BYTES:
@@ -737,12 +794,16 @@ def _thread_number(
 
 @dataclass(frozen=True)
 class Vectorize(ModulePass):
-    """Lower the GEMM, its copies and its epilogues to the unit `with`, `width` lanes wide."""
+    """Lower the GEMM, its copies and its epilogues to the unit `with`, `width` lanes wide.
+
+    `shape` is m, n and k of the instruction of the tensor cores, where there are several.
+    """
 
     name = "gemmir-vectorize"
 
     with_: str
     width: int
+    shape: tuple[int, ...] | None = None
 
     @classmethod
     def from_spec(cls, spec: ArgSpec) -> Vectorize:
@@ -758,7 +819,7 @@ class Vectorize(ModulePass):
 
     def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
         for gemm in require_gemms("vectorize", op):
-            plan = plan_gemm(gemm, self.with_, self.width)
+            plan = plan_gemm(gemm, self.with_, self.width, self.shape)
             sums = vectorize_gemm(gemm, plan)
             first = gemm.first
             gemm.detach()

@@ -12,6 +12,7 @@ from xdsl.dialects.builtin import (
     FixedBitwidthType,
     FloatAttr,
     IntegerAttr,
+    UnrealizedConversionCastOp,
     VectorType,
 )
 from xdsl.ir import Attribute, Operation, SSAValue
@@ -52,6 +53,9 @@ def _index_add(e: Emitter, op: arith.AddiOp) -> None:
 
 
 def _index_mul(e: Emitter, op: arith.MuliOp) -> None:
+    if isinstance(op.result.type, VectorType):
+        _elementwise(e, op)
+        return
     e.values[op.result] = e.text.mul(e.scalar(op.lhs), e.scalar(op.rhs))
 
 
@@ -101,6 +105,7 @@ _BINARY: dict[str, str] = {
     arith.AndIOp.name: "and",
     arith.DivfOp.name: "fdiv",
     arith.MulfOp.name: "fmul",
+    arith.MuliOp.name: "mul",
     arith.RemSIOp.name: "srem",
     arith.ShLIOp.name: "shl",
     arith.SubfOp.name: "fsub",
@@ -166,6 +171,22 @@ def _extremum(e: Emitter, op: arith.MaximumfOp | arith.MinimumfOp) -> None:
             e.text.value(f"call {t} {name}({t} {a}, {t} {b})") for a, b in zip(x, y, strict=True)
         ]
     set_rows(e, op.result, rows)
+
+
+def _larger(e: Emitter, op: arith.MaxSIOp) -> None:
+    t = e.row_type(op.result.type)
+    lanes = e.shape(op.result.type)[1]
+    flag = "i1" if lanes == 1 else f"<{lanes} x i1>"
+    rows: Rows = []
+    for x, y in zip(e.rows(op.lhs), e.rows(op.rhs), strict=True):
+        test = e.text.value(f"icmp sgt {t} {x}, {y}")
+        rows.append(e.text.value(f"select {flag} {test}, {t} {x}, {t} {y}"))
+    set_rows(e, op.result, rows)
+
+
+def _cast(e: Emitter, op: UnrealizedConversionCastOp) -> None:
+    """An integer under another name: LLVM's have no sign."""
+    e.values[op.results[0]] = e.values[op.operands[0]]
 
 
 def _intrinsic(e: Emitter, stem: str, t: Attribute) -> str:
@@ -257,9 +278,11 @@ ARITHMETIC: Table = {
     arith.MaximumfOp.name: _extremum,
     arith.MinimumfOp.name: _extremum,
     arith.MinSIOp.name: _index_min,
+    arith.MaxSIOp.name: _larger,
     arith.MuliOp.name: _index_mul,
     arith.NegfOp.name: _negate,
     arith.SubiOp.name: _index_sub,
     "math.fma": _fma,
     OuterProductOp.name: _outer_product,
+    UnrealizedConversionCastOp.name: _cast,
 }

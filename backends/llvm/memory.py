@@ -9,18 +9,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from xdsl.dialects import memref, vector
-from xdsl.dialects.builtin import AnyFloat, FixedBitwidthType, MemRefType, VectorType
+from xdsl.dialects.builtin import FixedBitwidthType, MemRefType, VectorType
 from xdsl.ir import SSAValue
 
 from gemmir.backends.llvm.emitter import Emitter, Pointer, Rows, Table, shape_of
-from gemmir.backends.llvm.text import is_literal, lanes_type, scalar_type, splat_literal
+from gemmir.backends.llvm.text import is_literal, lanes_type, scalar_type, splat_literal, suffix
 from gemmir.errors import BackendError
 from gemmir.ir.attributes import PanelAttr
-from gemmir.ir.dialect import PrefetchOp, memref_type, static_strides
+from gemmir.ir.dialect import Number, PrefetchOp, memref_type, static_strides
 from gemmir.ir.index import upper_bound
 from gemmir.ir.views import extents, offsets_of, sizes_of
 
 CACHE_LINE_BYTES = 64
+
+LOAD_BYTES = 16
+"""The widest load and store of a GPU, which asks for an address that is a multiple of it."""
 
 
 def buffer_bytes(op: memref.AllocOp) -> int:
@@ -81,7 +84,7 @@ def subview(e: Emitter, op: memref.SubviewOp) -> None:
     e.values[op.result] = Pointer(address, tuple(sizes[len(sizes) - rank :]))
 
 
-def _offset_strides(t: MemRefType[AnyFloat]) -> tuple[int, ...]:
+def _offset_strides(t: MemRefType[Number]) -> tuple[int, ...]:
     """Elements that one step of an offset moves; along panels offsets are multiples of a width."""
     layout = t.layout
     if not isinstance(layout, PanelAttr):
@@ -132,7 +135,7 @@ class Access:
     """A vector<rows x lanes> in memory: lines of adjacent elements, and which of them exist."""
 
     address: str
-    element: AnyFloat
+    element: Number
     line_stride: int
     lines: int
     lanes: int
@@ -245,7 +248,7 @@ def load_line(e: Emitter, access: Access, line: int, padding: str) -> str:
         alignment = _known_alignment(e, access, address)
         return text.value(f"load {access.line_type}, ptr {address}, align {alignment}")
     wide = f"<{access.lanes} x {scalar}>"
-    name = f"@llvm.masked.load.v{access.lanes}f{size * 8}.p0"
+    name = f"@llvm.masked.load.{suffix(access.element, access.lanes)}.p0"
     flags = f"<{access.lanes} x i1>"
     text.declare(f"{wide} {name}(ptr, {flags}, {wide})")
     pads = f"splat ({scalar} {padding})"
@@ -269,7 +272,7 @@ def _gather(e: Emitter, access: Access, address: str, mask: str | None, padding:
         else:
             flag = text.value(f"extractelement <{access.lanes} x i1> {mask}, i64 {lane}")
             flags = text.value(f"insertelement <1 x i1> poison, i1 {flag}, i64 0")
-            name = f"@llvm.masked.load.v1f{size * 8}.p0"
+            name = f"@llvm.masked.load.{suffix(access.element, 1)}.p0"
             text.declare(f"{one} {name}(ptr, <1 x i1>, {one})")
             loaded = text.value(
                 f"call {one} {name}(ptr align {size} {at}, <1 x i1> {flags}, "
@@ -313,7 +316,7 @@ def _masked_store(e: Emitter, access: Access, address: str, mask: str, value: st
     wide = f"<{access.lanes} x {scalar}>"
     if access.lanes == 1:
         value = text.value(f"insertelement {wide} poison, {scalar} {value}, i64 0")
-    name = f"@llvm.masked.store.v{access.lanes}f{size * 8}.p0"
+    name = f"@llvm.masked.store.{suffix(access.element, access.lanes)}.p0"
     flags = f"<{access.lanes} x i1>"
     text.declare(f"void {name}({wide}, ptr, {flags})")
     text.line(f"call void {name}({wide} {value}, ptr align {size} {address}, {flags} {mask})")
@@ -338,10 +341,10 @@ def _scatter(e: Emitter, access: Access, address: str, mask: str | None, value: 
 def _known_alignment(e: Emitter, access: Access, address: str) -> int:
     """What the address is known to be aligned to: an element at least, a vector at most."""
     size = access.element.size
-    return max(size, math.gcd(e.text.alignment(address, 0), size * 4))
+    return max(size, math.gcd(e.text.alignment(address, 0), max(size * 4, LOAD_BYTES)))
 
 
-def _transpose(e: Emitter, element: AnyFloat, lines: Rows, lanes: int) -> Rows:
+def _transpose(e: Emitter, element: Number, lines: Rows, lanes: int) -> Rows:
     """From lines of `lanes` lanes, `lanes` lines with one lane for each of the given ones."""
     text = e.text
     scalar = scalar_type(element)

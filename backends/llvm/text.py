@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 
 from xdsl.dialects.builtin import (
     BFloat16Type,
+    FixedBitwidthType,
+    Float8E4M3FNType,
+    Float8E5M2Type,
     Float16Type,
     Float32Type,
     Float64Type,
@@ -26,13 +29,15 @@ from gemmir.errors import BackendError
 
 _SCALARS: dict[type[Attribute], str] = {
     BFloat16Type: "bfloat",
+    Float8E4M3FNType: "i8",
+    Float8E5M2Type: "i8",
     Float16Type: "half",
     Float32Type: "float",
     Float64Type: "double",
     IndexType: "i64",
 }
 
-ELEMENT_BYTES = {"bfloat": 2, "half": 2, "float": 4, "double": 8}
+ELEMENT_BYTES = {"i8": 1, "bfloat": 2, "half": 2, "i32": 4, "float": 4, "double": 8}
 """Bytes of an element of a memref, by its LLVM type."""
 
 
@@ -50,8 +55,17 @@ def lanes_type(t: Attribute, lanes: int) -> str:
     return scalar_type(t) if lanes == 1 else f"<{lanes} x {scalar_type(t)}>"
 
 
+def suffix(t: Attribute, lanes: int) -> str:
+    """How the names of intrinsics end that are of a vector of `lanes` elements: `v4f32`."""
+    assert isinstance(t, FixedBitwidthType)
+    kind = "i" if scalar_type(t).startswith("i") else "f"
+    return f"v{lanes}{kind}{t.bitwidth}"
+
+
 def float_literal(value: float, t: Attribute) -> str:
-    """A float constant; LLVM writes all of them as the bits of a double."""
+    """A float constant; LLVM writes all of them as the bits of a double, and knows none of 8."""
+    if isinstance(t, Float8E4M3FNType | Float8E5M2Type):
+        return str(t.pack((value,))[0])
     if isinstance(t, Float32Type):
         value = struct.unpack("<f", struct.pack("<f", value))[0]
     return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"

@@ -15,6 +15,7 @@ from gemmir.backends.llvm.emitter import Emitter, Pointer, Table
 from gemmir.backends.llvm.text import FunctionText
 from gemmir.backends.ptx.copies import COPIES
 from gemmir.backends.ptx.fragments import FRAGMENTS
+from gemmir.backends.ptx.instructions import required_ptx
 from gemmir.backends.ptx.launch import Layout, layouts_of
 from gemmir.backends.ptx.shared import SharedMemory, require_room, shared_memory
 from gemmir.backends.ptx.structure import ALIGNMENT_BYTES, GPU, workspace_bytes, workspaces
@@ -40,10 +41,11 @@ def emit(module: ModuleOp, machine: Machine) -> Artifact:
         if isinstance(op, func.FuncOp) and op.sym_name.data == signature.symbol
     )
     kernels = _kernels(signature.symbol, layouts_of(function), machine)
+    ptx_version = required_ptx(module, machine)
     llvm = _module(function, kernels)
     return Artifact(
         kind="ptx",
-        text=_ptx(llvm, machine),
+        text=_ptx(llvm, machine, ptx_version),
         signature=signature,
         cpu=machine.llvm_cpu,
         llvm=llvm,
@@ -134,11 +136,11 @@ def _target_machine(cpu: str, ptx_version: int) -> TargetMachine:
     )
 
 
-def _ptx(llvm: str, machine: GpuMachine) -> str:
+def _ptx(llvm: str, machine: GpuMachine, ptx_version: int) -> str:
     """`llvm` as PTX; `BackendError` GEM0401 where LLVM refuses its text."""
     with LOCK:
         binding = binding_for_all()
-        code_generator = _target_machine(machine.llvm_cpu, machine.ptx_version)
+        code_generator = _target_machine(machine.llvm_cpu, ptx_version)
         try:
             module = binding.parse_assembly(llvm, binding.create_context())
             module.data_layout = str(code_generator.target_data)

@@ -7,11 +7,12 @@ Where a tile of r x c elements is summed, lane l has of each 8 x 8 block of it t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from xdsl.dialects import vector
-from xdsl.dialects.builtin import VectorType
+from xdsl.dialects.builtin import FixedBitwidthType, VectorType
 from xdsl.ir import SSAValue
 
 from gemmir.backends.llvm.emitter import Emitter, Rows, Table, shape_of
@@ -25,6 +26,7 @@ from gemmir.backends.llvm.memory import (
 )
 from gemmir.backends.llvm.text import scalar_type
 from gemmir.backends.ptx.addresses import address_of, panels_of, swizzle_of
+from gemmir.backends.ptx.instructions import instruction_of
 from gemmir.backends.ptx.launch import LANES
 from gemmir.ir.attributes import PanelAttr
 from gemmir.ir.dialect import memref_type, static_strides
@@ -34,7 +36,16 @@ BLOCK = 8
 """Rows and columns of the matrices that `ldmatrix` moves."""
 
 PAIR = 2
-"""Adjacent elements that one lane has of a block."""
+"""Adjacent elements of the sum that one lane has of a block."""
+
+QUAD = 4
+"""Lanes that share a row of A or a column of B."""
+
+REGISTER_BYTES = 4
+"""A register of A or B, unless one element takes more."""
+
+ROW_BYTES = 16
+"""A row of the matrices that `ldmatrix` moves."""
 
 
 def spread(shape: tuple[int, int]) -> tuple[int, int]:
@@ -148,104 +159,237 @@ def _as_row(e: Emitter, t: VectorType, rows: Rows) -> str:
 
 
 def _ldmatrix(e: Emitter, op: LdMatrixOp) -> None:
-    """Registers of 16 x 16 elements at a time: those of A by rows, those of B by columns.
+    """The registers of a tile: those of A for 16 rows at a time, those of B for 8 columns.
 
-    Each of 4 matrices of 8 rows of 16 bytes is read at the addresses of 8 lanes. `trans` is for
-    tiles whose rows do not run along k.
+    By `ldmatrix` where its rows of 16 bytes lie as they are needed, and otherwise by loads of each
+    lane. PTX ISA 9.0, section "Warp-level matrix load instruction: ldmatrix".
     """
-    source = memref_type(op.source)
-    layout = swizzle_of(op.source) or panels_of(op.source)
-    runs = layout.dim.data if layout is not None else static_strides(source).index(1)
-    is_a = op.fragment.data == "a"
-    along_k = runs == (1 if is_a else 0)
-    text, lane = e.text, lane_of(e)
-    high, low = text.binary("udiv", lane, "16"), text.binary("urem", lane, "16")
-    if is_a == along_k:
-        slow, fast = low, text.binary("mul", high, str(BLOCK))
+    tile = _tile_of(e, op)
+    if tile.has_whole_rows and (tile.along_k or tile.item_bytes == 2):
+        e.values[op.result] = _matrices(e, op, tile)
     else:
-        slow = text.binary(
-            "add", text.binary("mul", high, str(BLOCK)), text.binary("urem", lane, str(BLOCK))
-        )
-        fast = text.binary("mul", text.binary("udiv", low, str(BLOCK)), str(BLOCK))
-    own = (slow, fast) if runs == 1 else (fast, slow)
+        e.values[op.result] = _gathered(e, op, tile)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tile:
+    """How the tile of an `nvgpu.ldmatrix` lies: `runs` is the dimension in which it is adjacent.
+
+    `extent` is that of m or n. A register holds `elements` of k, and a quad of lanes `quad`; along
+    k there are `halves` quads. `has_whole_rows` says that 16 bytes that are adjacent are aligned.
+    """
+
+    is_a: bool
+    runs: int
+    item_bytes: int
+    extent: int
+    depth: int
+    has_whole_rows: bool
+
+    @property
+    def along_k(self) -> bool:
+        """Whether elements are adjacent along k."""
+        return self.runs == (1 if self.is_a else 0)
+
+    @property
+    def elements(self) -> int:
+        """Elements of a register, which has 32 bits or one element."""
+        return max(REGISTER_BYTES // self.item_bytes, 1)
+
+    @property
+    def quad(self) -> int:
+        """Elements of k that 4 lanes hold in one register each."""
+        return QUAD * self.elements
+
+    @property
+    def halves(self) -> int:
+        """Registers along k."""
+        return self.depth // self.quad
+
+    @property
+    def rows(self) -> int:
+        """Rows of A, or columns of B, of one product."""
+        return 2 * BLOCK if self.is_a and self.item_bytes <= REGISTER_BYTES else BLOCK
+
+
+def _tile_of(e: Emitter, op: LdMatrixOp) -> _Tile:
+    source, pointer = memref_type(op.source), e.pointer(op.source)
+    swizzle, panels = swizzle_of(op.source), panels_of(op.source)
+    element = source.element_type
+    assert isinstance(element, FixedBitwidthType)
+    layout = swizzle or panels
+    runs = layout.dim.data if layout is not None else static_strides(source).index(1)
+    steps = [1] * 2 if layout is not None else list(static_strides(source))
+    steps[runs] = 1
+    if panels is not None:
+        steps[1 - runs] = math.gcd(panels.width.data, panels.stride.data)
+    if swizzle is not None:
+        steps[1 - runs] = swizzle.width.data
+    distances = [
+        e.text.divisor(place) * step
+        for places in (map(e.scalar, op.indices), pointer.origin)
+        for place, step in zip(places, steps, strict=True)
+    ]
+    apart = math.gcd(steps[1 - runs], *distances) * element.size
+    aligned = math.gcd(e.text.alignment(pointer.address, 0), apart) if apart else ROW_BYTES
     rows, columns = matrix_shape(op.result)
+    is_a = op.fragment.data == "a"
+    return _Tile(
+        is_a=is_a,
+        runs=runs,
+        item_bytes=element.size,
+        extent=rows if is_a else columns,
+        depth=columns if is_a else rows,
+        has_whole_rows=element.size <= REGISTER_BYTES and aligned % ROW_BYTES == 0,
+    )
+
+
+def _matrices(e: Emitter, op: LdMatrixOp, tile: _Tile) -> Rows:
+    """4 matrices of 8 rows of 16 bytes at a time, each row read at the address of one lane.
+
+    `trans` is for tiles whose rows do not run along k.
+    """
+    text = e.text
+    slow, fast = _row_of_lane(e, tile)
+    own = (slow, fast) if tile.runs == 1 else (fast, slow)
+    step = 4 // tile.halves * BLOCK
     found: Rows = []
-    for first in range(0, rows if is_a else columns, 2 * BLOCK):
-        count = 4 if is_a or first + BLOCK < columns else 2
-        place = (first, 0) if is_a else (0, first)
+    for first in range(0, tile.extent, step):
+        blocks = min(step, tile.extent - first) // BLOCK
+        place = (first, 0) if tile.is_a else (0, first)
         at = [
             text.binary("add", text.binary("add", own[d], str(place[d])), e.scalar(op.indices[d]))
             for d in (0, 1)
         ]
         address = address_of(e, op.source, at)
-        found += _load_matrices(e, address, count, transposed=not along_k)
-    e.values[op.result] = found
+        found += _load_matrices(e, address, blocks * tile.halves, transposed=not tile.along_k)
+    return found
+
+
+def _row_of_lane(e: Emitter, tile: _Tile) -> tuple[str, str]:
+    """Which row this lane gives the address of: along the slow and the fast dimension.
+
+    Matrices follow each other as registers do: of A first along m, of B first along k.
+    """
+    text, lane = e.text, lane_of(e)
+    if tile.halves == 1:
+        block = text.binary("mul", text.binary("udiv", lane, str(BLOCK)), str(BLOCK))
+        return (lane, "0") if tile.along_k else (text.binary("urem", lane, str(BLOCK)), block)
+    high, low = text.binary("udiv", lane, "16"), text.binary("urem", lane, "16")
+    wide = tile.quad if tile.along_k else BLOCK
+    if tile.is_a == tile.along_k:
+        return low, text.binary("mul", high, str(wide))
+    slow = text.binary(
+        "add", text.binary("mul", high, str(BLOCK)), text.binary("urem", lane, str(BLOCK))
+    )
+    return slow, text.binary("mul", text.binary("udiv", low, str(BLOCK)), str(wide))
+
+
+def _gathered(e: Emitter, op: LdMatrixOp, tile: _Tile) -> Rows:
+    """Lane l has of each 8 rows the one l / 4, and of each quad the elements of l mod 4."""
+    text, lane = e.text, lane_of(e)
+    row = text.binary("udiv", lane, str(QUAD))
+    column = text.binary("mul", text.binary("urem", lane, str(QUAD)), str(tile.elements))
+    own = (row, column) if tile.is_a else (column, row)
+    origin = [text.add(e.scalar(index), mine) for index, mine in zip(op.indices, own, strict=True)]
+
+    def register(block: int, half: int) -> str:
+        loaded: list[str] = []
+        for element in range(tile.elements):
+            place = (block, half * tile.quad + element)
+            at = [
+                text.add(i, str(p))
+                for i, p in zip(origin, place if tile.is_a else place[::-1], strict=True)
+            ]
+            address = address_of(e, op.source, at)
+            scalar = scalar_type(memref_type(op.source).element_type)
+            loaded.append(text.value(f"load {scalar}, ptr {address}, align {tile.item_bytes}"))
+        return _joined(e, op, loaded)
+
+    return [
+        register(first + block, half)
+        for first in range(0, tile.extent, tile.rows)
+        for half in range(tile.halves)
+        for block in range(0, tile.rows, BLOCK)
+    ]
+
+
+def _joined(e: Emitter, op: LdMatrixOp, elements: Rows) -> str:
+    """Adjacent elements of k as one register: 32 bits, or a double."""
+    scalar = scalar_type(memref_type(op.source).element_type)
+    if len(elements) > 1:
+        wide = f"<{len(elements)} x {scalar}>"
+        made = "poison"
+        for number, element in enumerate(elements):
+            made = e.text.value(f"insertelement {wide} {made}, {scalar} {element}, i64 {number}")
+        return e.text.value(f"bitcast {wide} {made} to i32")
+    return e.text.value(f"bitcast float {elements[0]} to i32") if scalar == "float" else elements[0]
 
 
 def _load_matrices(e: Emitter, address: str, count: int, *, transposed: bool) -> Rows:
     text = e.text
-    made = f"{{ {', '.join(['i32'] * count)} }}"
+    made = f"{{ {', '.join(['i32'] * count)} }}" if count > 1 else "i32"
     name = f"@llvm.nvvm.ldmatrix.sync.aligned.m8n8.x{count}{'.trans' if transposed else ''}.b16.p3"
     text.declare(f"{made} {name}(ptr addrspace(3)) convergent nounwind")
     shared = text.value(f"addrspacecast ptr {address} to ptr addrspace(3)")
     loaded = text.value(f"call {made} {name}(ptr addrspace(3) {shared})")
+    if count == 1:
+        return [loaded]
     return [text.value(f"extractvalue {made} {loaded}, {n}") for n in range(count)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Instruction:
-    """One `mma.sync`: its intrinsic, and the type of a register of A and B in LLVM."""
-
-    intrinsic: str
-    register: str
-
-
-_INSTRUCTIONS = {
-    "bf16": _Instruction(intrinsic="llvm.nvvm.mma.m16n8k16.row.col.bf16", register="i32"),
-    "f16": _Instruction(intrinsic="llvm.nvvm.mma.m16n8k16.row.col.f32.f32", register="<2 x half>"),
-}
-"""By the element type of A and B."""
-
-
 def _mma_sync(e: Emitter, op: MmaSyncOp) -> None:
-    """One instruction for each 16 x 8 block of the sum."""
-    text = e.text
-    lhs_type = op.lhs.type
-    assert isinstance(lhs_type, VectorType)
-    instruction = _INSTRUCTIONS[str(lhs_type.element_type)]
-    register = instruction.register
-    four = "{ float, float, float, float }"
-    operands = [register] * 6 + ["float"] * 4
-    text.declare(f"{four} @{instruction.intrinsic}({', '.join(operands)}) convergent nounwind")
+    """One instruction for each tile of the sum, of 16 x 8 or 8 x 8 elements."""
+    text, instruction = e.text, instruction_of(op)
+    register, sums = instruction.register, instruction.sum
     lhs, rhs = (_registers(e, e.rows(v), register) for v in (op.lhs, op.rhs))
-    total = e.rows(op.acc)
-    rows, columns = matrix_shape(op.result)
-    made: Rows = []
-    for row in range(rows // 16):
-        for column in range(columns // BLOCK):
-            pair = total[2 * (row * (columns // BLOCK) + column) :][:2]
-            sums = [
-                text.value(f"extractelement <2 x float> {half}, i64 {n}")
-                for half in pair
+    if op.tf32 is not None:
+        lhs, rhs = (_rounded_to_tf32(e, words) for words in (lhs, rhs))
+    m, _, depth = instruction.shape
+    halves = depth * instruction.item_bytes // (QUAD * instruction.register_bytes)
+    of_a = halves * (m // BLOCK)
+    result = f"{{ {', '.join([sums] * (2 * (m // BLOCK)))} }}"
+    operands = [register] * (of_a + halves) + [sums] * (2 * (m // BLOCK))
+    text.declare(f"{result} @{instruction.intrinsic}({', '.join(operands)}) convergent nounwind")
+    shape = matrix_shape(op.result)
+    total, places = e.rows(op.acc), {at: n for n, at in enumerate(_blocks(shape))}
+    made = list(total)
+    pair = f"<{PAIR} x {sums}>"
+    for row in range(0, shape[0], m):
+        for column in range(0, shape[1], BLOCK):
+            own = [places[half, column] for half in range(row, row + m, BLOCK)]
+            parts = [
+                text.value(f"extractelement {pair} {total[place]}, i64 {n}")
+                for place in own
                 for n in range(PAIR)
             ]
-            values = [*lhs[4 * row :][:4], *rhs[2 * column :][:2], *sums]
+            a, b = lhs[row // m * of_a :][:of_a], rhs[column // BLOCK * halves :][:halves]
+            values = [*a, *b, *parts]
             listed = ", ".join(f"{t} {v}" for t, v in zip(operands, values, strict=True))
-            result = text.value(f"call {four} @{instruction.intrinsic}({listed})")
-            parts = [text.value(f"extractvalue {four} {result}, {n}") for n in range(4)]
-            for half in (parts[:2], parts[2:]):
-                first = text.value(f"insertelement <2 x float> poison, float {half[0]}, i64 0")
-                made.append(
-                    text.value(f"insertelement <2 x float> {first}, float {half[1]}, i64 1")
+            found = text.value(f"call {result} @{instruction.intrinsic}({listed})")
+            for number, place in enumerate(own):
+                x, y = (
+                    text.value(f"extractvalue {result} {found}, {PAIR * number + n}")
+                    for n in range(PAIR)
                 )
+                first = text.value(f"insertelement {pair} poison, {sums} {x}, i64 0")
+                made[place] = text.value(f"insertelement {pair} {first}, {sums} {y}, i64 1")
     e.values[op.result] = made
 
 
 def _registers(e: Emitter, words: Rows, register: str) -> Rows:
-    """What `ldmatrix` has read, as the product takes it."""
-    if register == "i32":
+    """What was read from shared memory, as the product takes it."""
+    if register in ("i32", "double"):
         return words
     return [e.text.value(f"bitcast i32 {word} to {register}") for word in words]
+
+
+def _rounded_to_tf32(e: Emitter, words: Rows) -> Rows:
+    """The bits of f32 rounded to nearest, halves away from zero."""
+    intrinsic = "@llvm.nvvm.f2tf32.rna"
+    e.text.declare(f"i32 {intrinsic}(float)")
+    floats = [e.text.value(f"bitcast i32 {word} to float") for word in words]
+    return [e.text.value(f"call i32 {intrinsic}(float {x})") for x in floats]
 
 
 FRAGMENTS: Table = {

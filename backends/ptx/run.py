@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from gemmir.backend import Argument, Artifact
 from gemmir.backends.ptx.emulator import Report, emulate
+from gemmir.dtypes import restrided
 
 Array = npt.NDArray[Any]
 
@@ -56,4 +57,4 @@ def _together(reports: Sequence[Report]) -> Report:
 def _memory(argument: Argument, array: Array) -> Array:
     """The elements from the first of `array` to its last, as they lie."""
     elements = argument.span_bytes // argument.item_bytes
-    return np.lib.stride_tricks.as_strided(array, (elements,), (argument.item_bytes,))
+    return restrided(array, (elements,), (argument.item_bytes,))

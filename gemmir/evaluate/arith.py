@@ -16,13 +16,15 @@ from xdsl.dialects.builtin import (
     FloatAttr,
     IndexType,
     IntegerAttr,
+    IntegerType,
+    UnrealizedConversionCastOp,
     i1,
 )
 from xdsl.ir import Attribute, Operation
 
 from gemmir.evaluate.fault import FaultError
 from gemmir.evaluate.frame import Frame, Meanings, Step
-from gemmir.evaluate.values import Array, Element, bits, dtype_of
+from gemmir.evaluate.values import Array, Element, bits, dtype_of, element_type
 
 Comparison: TypeAlias = Callable[[Element, Element], Element]
 
@@ -108,6 +110,10 @@ def _select(condition: Element, chosen: Element, otherwise: Element) -> Element:
 
 def _least(a: Element, b: Element) -> Element:
     return _select(a <= b, a, b)
+
+
+def _greatest(a: Element, b: Element) -> Element:
+    return _select(a >= b, a, b)
 
 
 def _remainder(a: Element, b: Element) -> Element:
@@ -262,6 +268,19 @@ def _bitcast(frame: Frame, op: arith.BitcastOp) -> Step:
     return step
 
 
+def _cast(frame: Frame, op: UnrealizedConversionCastOp) -> Step:
+    """Between integers with and without a sign, of the same bits."""
+    (source,), (target,) = op.operand_types, op.result_types
+    if bits(source) != bits(target) or not isinstance(element_type(target), IntegerType):
+        raise FaultError("GEM0903", f"{source} is not {target} under another name")
+    dtype = dtype_of(target)
+
+    def step(x: Element) -> tuple[Element]:
+        return (np.asarray(x).view(dtype)[()],)
+
+    return step
+
+
 MEANINGS: Final[Meanings] = {
     arith.ConstantOp: _constant,
     arith.AddfOp: elementwise(operator.add),
@@ -277,6 +296,7 @@ MEANINGS: Final[Meanings] = {
     arith.RemSIOp: elementwise(_remainder),
     arith.DivUIOp: elementwise(_divide_unsigned),
     arith.RemUIOp: elementwise(_remainder_unsigned),
+    arith.MaxSIOp: elementwise(_greatest),
     arith.MinSIOp: elementwise(_least),
     arith.AndIOp: elementwise(_and),
     arith.OrIOp: elementwise(_or),
@@ -290,4 +310,5 @@ MEANINGS: Final[Meanings] = {
     arith.TruncFOp: _convert,
     arith.BitcastOp: _bitcast,
     arith.IndexCastOp: _index_cast,
+    UnrealizedConversionCastOp: _cast,
 }

@@ -10,6 +10,7 @@ from xdsl.dialects import func
 from xdsl.dialects.builtin import MemRefType, ModuleOp, StringAttr
 from xdsl.ir import Attribute
 
+from gemmir.dtypes import restrided
 from gemmir.evaluate import arith, gemmir, math, memref, nvgpu, scf, vector
 from gemmir.evaluate.fault import EvaluationError, FaultError, error_in
 from gemmir.evaluate.frame import Frame, Meanings
@@ -119,4 +120,4 @@ def _memory(array: Array, elements: int) -> Array:
     """The memory of `array` from its first element to its last, gaps included, as one dimension."""
     if elements == 0:
         return np.empty(0, array.dtype)
-    return np.lib.stride_tricks.as_strided(array, (elements,), (array.itemsize,))
+    return restrided(array, (elements,), (array.itemsize,))

@@ -69,8 +69,21 @@ def dtype_of(of: Attribute) -> np.dtype[Any]:
 
 
 def never_written(dtype: np.dtype[Any]) -> Any:
-    """What new memory holds: NaN, or the least integer."""
-    return np.iinfo(dtype).min if dtype.kind in "iu" else np.nan
+    """What new memory holds: NaN, or the integer that is furthest from 0.
+
+    Integers are compared exactly, so that it shows wherever it counts.
+    """
+    if dtype.kind not in "iu":
+        return np.nan
+    limits = np.iinfo(dtype)
+    return limits.min or limits.max
+
+
+def rounded_to_tf32(x: Array) -> Array:
+    """f32 numbers with 10 bits behind the point, rounded to nearest, halves away from zero."""
+    half, dropped = np.uint32(1 << 12), np.uint32((1 << 13) - 1)
+    rounded = ((x.view(np.uint32) + half) & ~dropped).view(np.float32)
+    return np.where(np.isnan(x), x, rounded)
 
 
 def bits(of: Attribute) -> int:

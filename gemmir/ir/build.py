@@ -20,23 +20,47 @@ from xdsl.dialects.builtin import (
     AnyFloat,
     ArrayAttr,
     DictionaryAttr,
+    Float8E4M3FNType,
+    Float8E5M2Type,
     FloatAttr,
     FunctionType,
+    IntegerAttr,
+    IntegerType,
     MemRefType,
     ModuleOp,
+    Signedness,
     StridedLayoutAttr,
     StringAttr,
     bf16,
     f16,
     f32,
     f64,
+    i8,
+    i32,
 )
 from xdsl.ir import Block, Operation, Region, SSAValue
 
 from gemmir.gemm import GELU_CUBIC, GELU_SQRT_2_OVER_PI, Gemm, Operand
-from gemmir.ir.dialect import EpilogueOp, GemmOp, YieldOp, accumulator_type, memref_type
+from gemmir.ir.dialect import (
+    EpilogueOp,
+    GemmOp,
+    Number,
+    YieldOp,
+    accumulator_type,
+    memref_type,
+)
 
-ELEMENT_TYPES: Final[Mapping[str, AnyFloat]] = {"f16": f16, "bf16": bf16, "f32": f32, "f64": f64}
+ELEMENT_TYPES: Final[Mapping[str, Number]] = {
+    "f16": f16,
+    "bf16": bf16,
+    "f32": f32,
+    "f64": f64,
+    "e4m3": Float8E4M3FNType(),
+    "e5m2": Float8E5M2Type(),
+    "i8": i8,
+    "u8": IntegerType(8, Signedness.UNSIGNED),
+    "i32": i32,
+}
 """The element type in the IR, by its name."""
 
 ARGUMENT_NAME: Final = "gemmir.name"
@@ -51,7 +75,7 @@ class Argument:
     """One array of a function: its name for the caller, its type, and how it is used."""
 
     name: str
-    type: MemRefType[AnyFloat]
+    type: MemRefType[Number]
     access: Access
 
 
@@ -66,8 +90,8 @@ def packed_strides(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def strided_memref(
-    element: AnyFloat, shape: Sequence[int], strides: Sequence[int]
-) -> MemRefType[AnyFloat]:
+    element: Number, shape: Sequence[int], strides: Sequence[int]
+) -> MemRefType[Number]:
     """A memref type with these strides in elements; packed row-major ones need no layout."""
     if tuple(strides) == packed_strides(shape):
         return MemRefType(element, shape)
@@ -115,7 +139,8 @@ def build(gemm: Gemm, symbol: str = "gemm") -> ModuleOp:
     values = dict(zip(operands, block.args, strict=True))
     a = _matrix(block, values["a"], operands["a"], gemm, transposed=gemm.trans_a)
     b = _matrix(block, values["b"], operands["b"], gemm, transposed=gemm.trans_b)
-    block.add_op(GemmOp(a, b, values["c"], alpha=gemm.alpha, beta=gemm.beta))
+    tf32 = gemm.product.rounds_operands
+    block.add_op(GemmOp(a, b, values["c"], alpha=gemm.alpha, beta=gemm.beta, tf32=tf32))
     if gemm.steps:
         inputs = [_epilogue_input(block, values, gemm, step) for step in gemm.steps]
         add_epilogue(block, gemm.steps, [v for v in inputs if v is not None], values["c"])
@@ -177,17 +202,36 @@ def add_epilogue(
     block.add_op(EpilogueOp(inputs, output, Region(body)))
 
 
-def widened(block: Block, value: SSAValue, element: AnyFloat) -> SSAValue:
+def widened(block: Block, value: SSAValue, element: Number) -> SSAValue:
     """Append what takes `value` to the type `element`, if it is another."""
     if value.type == element:
         return value
+    assert isinstance(element, AnyFloat)
     return _append(block, arith.ExtFOp(value, element), f"{value.name_hint or 'x'}_wide")
 
 
-def narrowed(block: Block, value: SSAValue, element: AnyFloat) -> SSAValue:
+def number_attr(value: float, element: Number) -> FloatAttr | IntegerAttr:
+    """`value` as a constant of the type `element`; of an integer it is whole."""
+    if isinstance(element, IntegerType):
+        return IntegerAttr(int(value), element)
+    return FloatAttr(value, element)
+
+
+def added(x: SSAValue, y: SSAValue) -> arith.AddfOp | arith.AddiOp:
+    """x + y, of floats or of integers, which wrap."""
+    return arith.AddiOp(x, y) if isinstance(x.type, IntegerType) else arith.AddfOp(x, y)
+
+
+def multiplied(x: SSAValue, y: SSAValue) -> arith.MulfOp | arith.MuliOp:
+    """x * y, of floats or of integers, which wrap."""
+    return arith.MuliOp(x, y) if isinstance(x.type, IntegerType) else arith.MulfOp(x, y)
+
+
+def narrowed(block: Block, value: SSAValue, element: Number) -> SSAValue:
     """Append what rounds `value` to the type `element`, if it is another."""
     if value.type == element:
         return value
+    assert isinstance(element, AnyFloat)
     return _append(block, arith.TruncFOp(value, element), "rounded")
 
 
@@ -196,19 +240,19 @@ class _Elementwise:
     """Appends scalar operations to the body of an epilogue."""
 
     block: Block
-    element: AnyFloat
+    element: Number
 
     def widened(self, value: SSAValue) -> SSAValue:
         return widened(self.block, value, self.element)
 
     def constant(self, value: float) -> SSAValue:
-        return _append(self.block, arith.ConstantOp(FloatAttr(value, self.element)), "cst")
+        return _append(self.block, arith.ConstantOp(number_attr(value, self.element)), "cst")
 
     def add(self, x: SSAValue, y: SSAValue, hint: str) -> SSAValue:
-        return _append(self.block, arith.AddfOp(x, y), hint)
+        return _append(self.block, added(x, y), hint)
 
     def mul(self, x: SSAValue, y: SSAValue, hint: str) -> SSAValue:
-        return _append(self.block, arith.MulfOp(x, y), hint)
+        return _append(self.block, multiplied(x, y), hint)
 
     def over_one_plus_exp(self, x: SSAValue, exponent: SSAValue, hint: str) -> SSAValue:
         """x / (1 + exp(exponent)): x times the logistic function of -exponent."""
@@ -225,7 +269,10 @@ def _add_operand(body: _Elementwise, x: SSAValue, operands: Iterator[SSAValue]) 
 
 
 def _relu(body: _Elementwise, x: SSAValue, operands: Iterator[SSAValue]) -> SSAValue:
-    return _append(body.block, arith.MaximumfOp(x, body.constant(0.0)), "relu")
+    zero = body.constant(0.0)
+    is_integer = isinstance(body.element, IntegerType)
+    larger = arith.MaxSIOp(x, zero) if is_integer else arith.MaximumfOp(x, zero)
+    return _append(body.block, larger, "relu")
 
 
 def _silu(body: _Elementwise, x: SSAValue, operands: Iterator[SSAValue]) -> SSAValue:

@@ -14,25 +14,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, cast
+from typing import ClassVar, TypeAlias, cast
 
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
     AnyFloat,
     AnyFloatConstr,
     BFloat16Type,
+    Float8E4M3FNType,
+    Float8E5M2Type,
     Float16Type,
     FloatAttr,
     IndexType,
+    IntegerType,
     MemRefType,
     NoneAttr,
     StridedLayoutAttr,
     StringAttr,
     UnitAttr,
     VectorType,
+    bf16,
+    f16,
     f32,
     f64,
     i1,
+    i32,
 )
 from xdsl.ir import Attribute, Dialect, Operation, Region, SSAValue
 from xdsl.irdl import (
@@ -82,9 +88,16 @@ MAPPINGS = (CORES, BLOCKS, *INSIDE_BLOCK)
 _MemRef = base(MemRefType)
 
 
-def memref_type(value: SSAValue) -> MemRefType[AnyFloat]:
-    """The type of a memref of floats; the verifiers guarantee that it is one."""
-    found = cast("MemRefType[AnyFloat]", value.type)
+Number: TypeAlias = AnyFloat | IntegerType
+"""The type of an element: i8 is signed, ui8 is not."""
+
+NARROW_FLOATS = (Float16Type, BFloat16Type, Float8E4M3FNType, Float8E5M2Type)
+"""Types whose products are summed in f32."""
+
+
+def memref_type(value: SSAValue) -> MemRefType[Number]:
+    """The type of a memref of numbers; the verifiers guarantee that it is one."""
+    found = cast("MemRefType[Number]", value.type)
     assert isinstance(found, MemRefType)
     return found
 
@@ -94,10 +107,26 @@ def is_shared(value: SSAValue) -> bool:
     return memref_type(value).memory_space == SpaceAttr(Space.SHARED)
 
 
-def accumulator_type(element: Attribute) -> AnyFloat:
-    """The type in which products of `element` are summed: f32 at least."""
-    found = f32 if isinstance(element, Float16Type | BFloat16Type) else element
-    return cast("AnyFloat", found)
+def accumulator_type(element: Attribute) -> Number:
+    """The type in which products of `element` are summed: f32 at least, i32 of integers."""
+    if isinstance(element, IntegerType):
+        return i32
+    return f32 if isinstance(element, NARROW_FLOATS) else cast("AnyFloat", element)
+
+
+def summed_types(element: Attribute, *, tf32: bool) -> tuple[Number, ...]:
+    """The types that a sum of products of `element` may be rounded to, its own first."""
+    summed = accumulator_type(element)
+    is_mixed = tf32 or isinstance(element, NARROW_FLOATS)
+    return (summed, f16, bf16) if is_mixed else (summed,)
+
+
+def require_product(name: str, element: Attribute, *, tf32: bool) -> None:
+    """Raise `VerifyException` unless elements of this type can be multiplied."""
+    if isinstance(element, IntegerType) and element.bitwidth != 8:
+        raise VerifyException(f"{name}: no products of {element}; use i8 or ui8")
+    if tf32 and element != f32:
+        raise VerifyException(f"{name}: tf32Enabled is for f32, not for {element}")
 
 
 def _require_same_elements(name: str, types: Sequence[MemRefType[Attribute]]) -> None:
@@ -117,8 +146,10 @@ def _require_extent(name: str, dimension: str, *extents: int) -> None:
 class GemmOp(IRDLOperation):
     """C = alpha * A @ B + beta * C on memrefs m x k, k x n, m x n, or on batches of them.
 
-    A and B have the same element type, and C that or the type of the accumulator; the sum is made
-    in the type of the accumulator and rounded once to that of C. Where `first` is given and false,
+    A and B have the same element type, and C that of the accumulator or, where that is wider than
+    theirs, a type of 16 bits; the sum is made in the type of the accumulator and rounded once to
+    that of C. With `tf32Enabled` A and B are f32 and each element is rounded to tf32, to nearest,
+    halves away from zero, before it is multiplied. Where `first` is given and false,
     beta is taken as 1: the op then continues a sum that an earlier slice of k has begun. With
     beta = 0 the old C is not read.
     """
@@ -131,9 +162,11 @@ class GemmOp(IRDLOperation):
     first = opt_operand_def(i1)
     alpha = prop_def(FloatAttr)
     beta = prop_def(FloatAttr)
+    tf32 = opt_prop_def(UnitAttr, prop_name="tf32Enabled")
 
     assembly_format: ClassVar[str | None] = (
-        "$a `,` $b `,` $c (`first` $first^)? `alpha` $alpha `beta` $beta attr-dict"
+        "$a `,` $b `,` $c (`first` $first^)? `alpha` $alpha `beta` $beta"
+        " (`tf32Enabled` $tf32Enabled^)? attr-dict"
         " `:` type($a) `,` type($b) `,` type($c)"
     )
     traits = traits_def(MemoryReadEffect(), MemoryWriteEffect())
@@ -147,20 +180,27 @@ class GemmOp(IRDLOperation):
         alpha: float = 1.0,
         beta: float = 0.0,
         first: SSAValue | None = None,
+        tf32: bool = False,
     ) -> None:
         super().__init__(
             operands=[a, b, c, first],
-            properties={"alpha": FloatAttr(alpha, f64), "beta": FloatAttr(beta, f64)},
+            properties={
+                "alpha": FloatAttr(alpha, f64),
+                "beta": FloatAttr(beta, f64),
+                "tf32Enabled": UnitAttr() if tf32 else None,
+            },
         )
 
     def verify_(self) -> None:
         types = [memref_type(v) for v in (self.a, self.b, self.c)]
         _require_same_elements(self.name, types[:2])
-        element, summed = types[0].element_type, accumulator_type(types[0].element_type)
-        if types[2].element_type not in (element, summed):
+        element = types[0].element_type
+        require_product(self.name, element, tf32=self.tf32 is not None)
+        results = summed_types(element, tf32=self.tf32 is not None)
+        if types[2].element_type not in results:
             raise VerifyException(
                 f"{self.name}: C is {types[2].element_type}, and products of {element} are summed "
-                f"in {summed}"
+                f"in {results[0]}"
             )
         shapes = [t.get_shape() for t in types]
         if len({len(s) for s in shapes}) > 1 or len(shapes[0]) not in (2, 3):
@@ -184,7 +224,7 @@ class YieldOp(IRDLOperation):
 
     name = "gemmir.yield"
 
-    value = opt_operand_def(AnyFloatConstr)
+    value = opt_operand_def(AnyFloatConstr | base(IntegerType))
 
     assembly_format: ClassVar[str | None] = "($value^ `:` type($value))? attr-dict"
     traits = traits_def(IsTerminator())
@@ -474,6 +514,7 @@ __all__ = [
     "EpilogueOp",
     "ForallOp",
     "GemmOp",
+    "Number",
     "OuterProductOp",
     "PackOp",
     "PrefetchOp",
@@ -482,5 +523,7 @@ __all__ = [
     "enclosing_ops",
     "is_shared",
     "memref_type",
+    "require_product",
     "static_strides",
+    "summed_types",
 ]

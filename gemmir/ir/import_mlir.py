@@ -20,7 +20,6 @@ from typing import TypeGuard
 
 from xdsl.dialects import arith, func, tensor
 from xdsl.dialects.builtin import (
-    AnyFloat,
     FloatAttr,
     MemRefType,
     ModuleOp,
@@ -45,7 +44,7 @@ from gemmir.ir.contraction import (
     refuse,
     require_known_attributes,
 )
-from gemmir.ir.dialect import GemmOp, memref_type
+from gemmir.ir.dialect import GemmOp, Number, memref_type
 from gemmir.ir.elementwise import (
     Elementwise,
     Operand,
@@ -369,7 +368,7 @@ def _along(contraction: Contraction, operand: Operand) -> View:
     return View(shape=contraction.out.shape, strides=strides)
 
 
-def _memref_of(op: Operation, value: SSAValue) -> MemRefType[AnyFloat]:
+def _memref_of(op: Operation, value: SSAValue) -> MemRefType[Number]:
     layout = layout_of(op, _spelled(value), value.type)
     return strided_memref(layout.element, layout.shape, layout.strides)
 

@@ -16,11 +16,15 @@ from xdsl.dialects.builtin import (
     FloatAttr,
     IndexType,
     IntegerAttr,
+    IntegerType,
+    Signedness,
+    UnrealizedConversionCastOp,
 )
 from xdsl.ir import Block, Operation, SSAValue
 from xdsl.rewriter import InsertPoint
 
-from gemmir.ir.dialect import enclosing_ops
+from gemmir.ir.build import number_attr
+from gemmir.ir.dialect import Number, enclosing_ops
 
 Extent: TypeAlias = int | SSAValue
 
@@ -52,6 +56,24 @@ def entry_constant(anchor: Operation, value: Constant) -> SSAValue:
     else:
         entry.add_op(constant)
     return constant.result
+
+
+def entry_zero(anchor: Operation, element: Number) -> SSAValue:
+    """Zero of the type `element` at the entry of the function around `anchor`, made once.
+
+    arith has no constants of integers without a sign: they are cast from those with one.
+    """
+    if not isinstance(element, IntegerType) or element.signedness.data == Signedness.SIGNLESS:
+        return entry_constant(anchor, number_attr(0, element))
+    plain = entry_constant(anchor, IntegerAttr(0, IntegerType(element.width.data)))
+    for use in plain.uses:
+        cast = use.operation
+        if isinstance(cast, UnrealizedConversionCastOp) and cast.result_types == (element,):
+            return cast.results[0]
+    cast = UnrealizedConversionCastOp.get([plain], [element])
+    entry = enclosing_function(anchor).body.block
+    entry.insert_op_before(cast, next(o for o in entry.ops if not isinstance(o, arith.ConstantOp)))
+    return cast.results[0]
 
 
 def as_index(anchor: Operation, extent: Extent) -> SSAValue:

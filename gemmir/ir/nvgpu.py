@@ -19,12 +19,12 @@ from collections.abc import Sequence
 from typing import ClassVar, cast
 
 from xdsl.dialects.builtin import (
-    AnyFloat,
     ArrayAttr,
     IndexType,
     IntegerAttr,
     MemRefType,
     StringAttr,
+    UnitAttr,
     VectorType,
     i64,
 )
@@ -36,6 +36,7 @@ from xdsl.irdl import (
     base,
     irdl_op_definition,
     operand_def,
+    opt_prop_def,
     prop_def,
     result_def,
     traits_def,
@@ -44,7 +45,13 @@ from xdsl.irdl import (
 from xdsl.traits import MemoryReadEffect, MemoryWriteEffect, NoMemoryEffect
 from xdsl.utils.exceptions import VerifyException
 
-from gemmir.ir.dialect import accumulator_type, is_shared, memref_type
+from gemmir.ir.dialect import (
+    Number,
+    accumulator_type,
+    is_shared,
+    memref_type,
+    require_product,
+)
 
 _MemRef = base(MemRefType)
 _Vector = base(VectorType)
@@ -83,7 +90,7 @@ class LdMatrixOp(IRDLOperation):
         fragment: str,
         source: SSAValue,
         indices: Sequence[SSAValue],
-        result: VectorType[AnyFloat],
+        result: VectorType[Number],
     ) -> None:
         super().__init__(
             operands=[source, indices],
@@ -110,7 +117,8 @@ class MmaSyncOp(IRDLOperation):
     """acc + lhs @ rhs for m x k, k x n and m x n, made of instructions of `shape` (m, n, k).
 
     Products are exact and summed in the type of `acc`; in which order within one instruction, and
-    with how many roundings, is not said.
+    with how many roundings, is not said. With `tf32Enabled` operands of f32 are rounded to tf32, to
+    nearest, halves away from zero, before they are multiplied.
     """
 
     name = "nvgpu.mma.sync"
@@ -122,18 +130,30 @@ class MmaSyncOp(IRDLOperation):
     acc = operand_def(T)
     result = result_def(T)
     shape = prop_def(ArrayAttr[IntegerAttr])
+    tf32 = opt_prop_def(UnitAttr, prop_name="tf32Enabled")
 
     assembly_format: ClassVar[str | None] = (
-        "$lhs `,` $rhs `,` $acc `shape` $shape attr-dict"
+        "$lhs `,` $rhs `,` $acc `shape` $shape (`tf32Enabled` $tf32Enabled^)? attr-dict"
         " `:` type($lhs) `,` type($rhs) `,` type($acc)"
     )
     traits = traits_def(NoMemoryEffect())
 
-    def __init__(self, lhs: SSAValue, rhs: SSAValue, acc: SSAValue, shape: Sequence[int]) -> None:
+    def __init__(
+        self,
+        lhs: SSAValue,
+        rhs: SSAValue,
+        acc: SSAValue,
+        shape: Sequence[int],
+        *,
+        tf32: bool = False,
+    ) -> None:
         super().__init__(
             operands=[lhs, rhs, acc],
             result_types=[acc.type],
-            properties={"shape": ArrayAttr([IntegerAttr(n, i64) for n in shape])},
+            properties={
+                "shape": ArrayAttr([IntegerAttr(n, i64) for n in shape]),
+                "tf32Enabled": UnitAttr() if tf32 else None,
+            },
         )
 
     @property
@@ -157,6 +177,7 @@ class MmaSyncOp(IRDLOperation):
             cast("VectorType[Attribute]", v.type).element_type
             for v in (self.lhs, self.rhs, self.acc)
         )
+        require_product(self.name, lhs, tf32=self.tf32 is not None)
         if lhs != rhs or total != accumulator_type(lhs):
             raise VerifyException(f"{self.name}: {lhs} by {rhs} is not summed in {total}")
 

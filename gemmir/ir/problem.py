@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from xdsl.dialects.builtin import DYNAMIC_INDEX, AnyFloat, MemRefType, ModuleOp, NoneAttr
+from xdsl.dialects.builtin import DYNAMIC_INDEX, MemRefType, ModuleOp, NoneAttr
 from xdsl.ir import SSAValue
 from xdsl.utils.exceptions import VerifyException
 
+from gemmir.dtypes import BY_MLIR
 from gemmir.errors import ParseError
 from gemmir.gemm import Gemm
 from gemmir.ir.build import packed_strides
 from gemmir.ir.dialect import (
     EpilogueOp,
     GemmOp,
+    Number,
     accumulator_type,
     memref_type,
     static_strides,
@@ -41,8 +43,8 @@ def problem_of(module: ModuleOp) -> Gemm:
         m=m,
         n=memref_type(op.b).get_shape()[-1],
         k=k,
-        dtype=str(element),
-        out=None if out == accumulator_type(element) else str(out),
+        dtype="tf32" if op.tf32 is not None else _name_of(op.a),
+        out=None if out == accumulator_type(element) else _name_of(op.c),
         alpha=op.alpha.value.data,
         beta=op.beta.value.data,
         trans_a=a.transposed,
@@ -56,6 +58,12 @@ def problem_of(module: ModuleOp) -> Gemm:
         batch_stride_c=None if c.transposed else c.batch_stride or None,
         epilogue="+".join(_epilogue_operands(module)),
     )
+
+
+def _name_of(value: SSAValue) -> str:
+    """The name of the element type of a memref; its spelling where it has none."""
+    spelled = str(memref_type(value).element_type)
+    return BY_MLIR[spelled].name if spelled in BY_MLIR else spelled
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +97,7 @@ def _is_row_major(down: int, across: int, columns: int) -> bool:
     return across == 1 and down >= max(columns, 1)
 
 
-def _strides_of(kind: MemRefType[AnyFloat]) -> tuple[int, ...]:
+def _strides_of(kind: MemRefType[Number]) -> tuple[int, ...]:
     if isinstance(kind.layout, NoneAttr):
         return packed_strides(kind.get_shape())
     try:

@@ -8,7 +8,6 @@ from xdsl.builder import Builder
 from xdsl.dialects import arith, memref
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
-    AnyFloat,
     MemRefType,
     NoneAttr,
     StridedLayoutAttr,
@@ -17,7 +16,7 @@ from xdsl.ir import SSAValue
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import PanelAttr, SwizzleAttr
-from gemmir.ir.dialect import memref_type, static_strides
+from gemmir.ir.dialect import Number, memref_type, static_strides
 from gemmir.ir.index import Extent, as_index, upper_bound
 
 
@@ -76,11 +75,11 @@ def subview(
 
 
 def _subview_type(
-    source: MemRefType[AnyFloat],
+    source: MemRefType[Number],
     offsets: Sequence[Extent],
     sizes: Sequence[Extent],
     one_panel: bool,
-) -> MemRefType[AnyFloat]:
+) -> MemRefType[Number]:
     shape = [s if isinstance(s, int) else DYNAMIC_INDEX for s in sizes]
     at_origin = all(isinstance(o, int) and o == 0 for o in offsets)
     layout = source.layout
@@ -99,7 +98,7 @@ def _subview_type(
     return MemRefType(source.element_type, shape, layout, source.memory_space)
 
 
-def _offset_in(source: MemRefType[AnyFloat], offsets: Sequence[Extent]) -> int | None:
+def _offset_in(source: MemRefType[Number], offsets: Sequence[Extent]) -> int | None:
     """Where a window begins, None where that is dynamic; a step of 0 leads nowhere."""
     total = source.get_offset()
     for offset, stride in zip(offsets, static_strides(source), strict=True):

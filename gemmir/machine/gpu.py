@@ -14,6 +14,13 @@ from gemmir.machine.cpu import KIB, MIB
 NVPTX_TRIPLE: Final = "nvptx64-nvidia-cuda"
 
 
+AMPERE_MMA: Final = ("f16", "bf16", "tf32", "i8", "u8")
+ADA_MMA: Final = (*AMPERE_MMA, "e4m3", "e5m2")
+"""What the tensor cores multiply, as `Gemm.dtype` says it: PTX ISA 9.0, section "Matrix
+multiply-accumulate operation using mma instruction". f64 is added where they are faster at it than
+what is outside of them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class GpuMachine:
     """One NVIDIA GPU: `name` is its compute capability, `product` the card whose figures these are.
@@ -21,7 +28,7 @@ class GpuMachine:
     `ptx_version` is the least PTX ISA that knows the GPU, times ten. `smem_bytes_per_block` is what
     a kernel may opt in to; `fma_f32_per_cycle_per_sm` counts scalar fused multiply-adds outside the
     tensor cores, `mma_dtypes` are the element types that `vectorize{with=mma}` has instructions for
-    there. `clock_hz` is the boost clock.
+    there, each of `mma_k_bytes` along k. `clock_hz` is the boost clock.
 
     Raises `ProblemError` GEM0121 where a number is not positive, a block cannot be made of whole
     warps, or a block may have more shared memory than its multiprocessor.
@@ -45,12 +52,14 @@ class GpuMachine:
     l2_bytes: int
     fma_f32_per_cycle_per_sm: int
     fma_f64_per_cycle_per_sm: int
-    mma_dtypes: tuple[str, ...] = ("f16", "bf16")
+    mma_dtypes: tuple[str, ...] = AMPERE_MMA
+    mma_k_bytes: int = 32
+    has_async_copies: bool = True
     dram_bytes_per_second: int
     clock_hz: int
 
     def __post_init__(self) -> None:
-        numbers = {name: n for name, n in vars(self).items() if isinstance(n, int) and n < 1}
+        numbers = {name: n for name, n in vars(self).items() if type(n) is int and n < 1}
         if numbers:
             wrong = ", ".join(f"{name}={n}" for name, n in numbers.items())
             raise ProblemError("GEM0121", f"machine {self.name}: {wrong}", "all are at least 1")
@@ -106,7 +115,9 @@ SM_75: Final = GpuMachine(
     l2_bytes=4 * MIB,
     fma_f32_per_cycle_per_sm=64,
     fma_f64_per_cycle_per_sm=2,
-    mma_dtypes=(),
+    mma_dtypes=("f16",),
+    mma_k_bytes=16,
+    has_async_copies=False,
     dram_bytes_per_second=320_000_000_000,
     clock_hz=1_590_000_000,
 )
@@ -123,6 +134,7 @@ SM_80: Final = GpuMachine(
     l2_bytes=40 * MIB,
     fma_f32_per_cycle_per_sm=64,
     fma_f64_per_cycle_per_sm=32,
+    mma_dtypes=(*AMPERE_MMA, "f64"),
     dram_bytes_per_second=1_555_000_000_000,
     clock_hz=1_410_000_000,
 )
@@ -155,6 +167,7 @@ SM_89: Final = GpuMachine(
     l2_bytes=72 * MIB,
     fma_f32_per_cycle_per_sm=128,
     fma_f64_per_cycle_per_sm=2,
+    mma_dtypes=ADA_MMA,
     dram_bytes_per_second=1_008_000_000_000,
     clock_hz=2_520_000_000,
 )
@@ -171,6 +184,7 @@ SM_90A: Final = GpuMachine(
     l2_bytes=50 * MIB,
     fma_f32_per_cycle_per_sm=128,
     fma_f64_per_cycle_per_sm=64,
+    mma_dtypes=(*ADA_MMA, "f64"),
     dram_bytes_per_second=4_800_000_000_000,
     clock_hz=1_980_000_000,
 )
@@ -190,6 +204,7 @@ SM_120: Final = GpuMachine(
     l2_bytes=96 * MIB,
     fma_f32_per_cycle_per_sm=128,
     fma_f64_per_cycle_per_sm=2,
+    mma_dtypes=ADA_MMA,
     dram_bytes_per_second=1_792_000_000_000,
     clock_hz=2_407_000_000,
 )

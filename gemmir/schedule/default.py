@@ -135,7 +135,7 @@ def default_text(
 def _require_unit(gemm: Gemm, machine: Machine) -> None:
     """`ScheduleError` GEM0316 where `machine` has no unit that sums products of the type."""
     own = machine.mma_dtypes if isinstance(machine, GpuMachine) else ()
-    if gemm.element is gemm.accumulator or gemm.dtype in own:
+    if not gemm.product.is_mixed or gemm.dtype in own:
         return
     known = [
         name for name, m in targets() if isinstance(m, GpuMachine) and gemm.dtype in m.mma_dtypes

@@ -33,11 +33,22 @@ LOAD_BYTES = 16
 
 MMA_WARPS = ((2, 4), (2, 2), (1, 2), (1, 1))
 MMA_TILE = (64, 32)
+MMA_TILE_SMALL = (32, 32)
 """Warps of a block and the tile of a warp with tensor cores: 128 x 128 for 8 warps, whose sums take
-64 registers of a thread."""
+64 registers of a thread. Half of it for f64, whose sums take twice as many, for 8-bit floats, which
+some machines widen in registers, and for 8 bits that are gathered one by one."""
 
-MMA_SHAPE = (16, 8, 16)
-"""m, n and k of one product of 16-bit elements."""
+MMA_ROWS, MMA_COLUMNS = 16, 8
+"""m and n of one product; that of f64 has 8 rows."""
+
+GATHER_SWIZZLE_BYTES = 32
+"""Rows of a swizzled tile of f64, which each lane loads for itself: 4 of them fill all banks."""
+
+FRAGMENT_BYTES = 32
+"""What a product takes of each row of A, along k, on all but the first of tensor cores."""
+
+LANE_BYTES = 8
+"""Elements of this size and lanes of it are the same, and `ldmatrix` does not move them."""
 
 STAGES = 3
 """Slices of k that are under way at once: two are copied while one is multiplied. With slices of 64
@@ -62,11 +73,15 @@ def gpu_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool, expand: bool) -> 
 
 def _mma_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool) -> Iterator[str]:
     item = gemm.element.item_bytes
-    warp_m = min(MMA_TILE[0], -(-max(gemm.m, 1) // MMA_SHAPE[0]) * MMA_SHAPE[0])
-    warp_n = min(MMA_TILE[1], -(-max(gemm.n, 1) // MMA_SHAPE[1]) * MMA_SHAPE[1])
+    is_gathered = gemm.trans_a or not gemm.trans_b
+    is_small = gemm.dtype in ("f64", "e4m3", "e5m2") or (item == 1 and is_gathered)
+    tile = MMA_TILE_SMALL if is_small else MMA_TILE
+    warp_m = min(tile[0], -(-max(gemm.m, 1) // MMA_ROWS) * MMA_ROWS)
+    warp_n = min(tile[1], -(-max(gemm.n, 1) // MMA_COLUMNS) * MMA_COLUMNS)
+    depth = machine.mma_k_bytes // item
     warps_m, warps_n = _warps(gemm, machine, warp_m, warp_n, MMA_WARPS)
     block_m, block_n = warps_m * warp_m, warps_n * warp_n
-    slice_ = min(SLICE_BYTES // item, -(-gemm.k // MMA_SHAPE[2]) * MMA_SHAPE[2])
+    slice_ = min(SLICE_BYTES // item, -(-gemm.k // depth) * depth)
     yield _blocks(gemm, block_m, block_n)
     yield f"tile{{loops=m,n sizes={warp_m},{warp_n} over=warps}}"
     yield "promote{operand=c to=registers}"
@@ -76,17 +91,33 @@ def _mma_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool) -> Iterator[str]
             ("a", not gemm.trans_a, block_m),
             ("b", gemm.trans_b, block_n),
         ):
-            row_bytes = item * (slice_ if runs_along_k else across)
-            swizzle = max((s for s in SWIZZLE_BYTES if s <= row_bytes), default=SWIZZLE_BYTES[0])
-            yield f"promote{{operand={operand} to=shared layout=swizzle:{swizzle}}}"
+            layout = _mma_layout(item, slice_, across, along_k=runs_along_k)
+            yield f"promote{{operand={operand} to=shared layout={layout}}}"
         slices = -(-gemm.k // slice_)
-        if slices > 1 and _copies_asynchronously(gemm):
+        if slices > 1 and machine.has_async_copies and _copies_asynchronously(gemm):
             yield f"pipeline{{loop=k stages={min(STAGES, slices)} with=cp.async}}"
     if fuse:
         yield "fuse-epilogue"
-    yield f"vectorize{{with=mma width={LOAD_BYTES // item}}}"
-    if slice_ >= 2 * MMA_SHAPE[2]:
-        yield f"unroll{{loop=k factor={slice_ // MMA_SHAPE[2]}}}"
+    shape = "" if machine.mma_k_bytes == FRAGMENT_BYTES else f" shape=16,8,{depth}"
+    yield f"vectorize{{with=mma width={LOAD_BYTES // item}{shape}}}"
+    if slice_ >= 2 * depth:
+        yield f"unroll{{loop=k factor={slice_ // depth}}}"
+
+
+def _mma_layout(item: int, depth: int, across: int, *, along_k: bool) -> str:
+    """How the tile of a block lies: `depth` elements of k and `across` of m or n.
+
+    `ldmatrix` reads swizzled rows of any length. Where it cannot, which is of f64 and of what does
+    not run along k in other than 16 bits, lanes load for themselves from panels that are so far
+    apart that 4 neighbours along k are in different banks.
+    """
+    if item == 2 or (along_k and item < LANE_BYTES):
+        row_bytes = item * (depth if along_k else across)
+        return f"swizzle:{max((s for s in SWIZZLE_BYTES if s <= row_bytes), default=32)}"
+    if along_k:
+        return f"swizzle:{GATHER_SWIZZLE_BYTES}"
+    rows = -(-across // MMA_ROWS) * MMA_ROWS
+    return f"panel:{rows + (4 if item == LANE_BYTES else 8)}"
 
 
 def _copies_asynchronously(gemm: Gemm) -> bool:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from xdsl.ir import Attribute
 from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
 from gemmir.gemm import Gemm
+from gemmir.ir.build import ELEMENT_TYPES
 from gemmir.ir.dialect import BLOCKS, CORES, INSIDE_BLOCK, MAPPINGS
 from gemmir.machine import GpuMachine, Machine
 from gemmir.passes.parallelize import Parallelize
@@ -19,7 +21,7 @@ from gemmir.passes.pipeline import Pipeline
 from gemmir.passes.promote import Promote
 from gemmir.passes.split_k import SplitK, slice_size
 from gemmir.passes.tile import Tile
-from gemmir.passes.vectorize import Vectorize
+from gemmir.passes.vectorize import MMA_SHAPES, TF32, Vectorize
 from gemmir.schedule.default_gpu import LOAD_BYTES
 from gemmir.schedule.schedule import Schedule
 
@@ -38,6 +40,7 @@ class _Walk:
 
     machine: Machine
     dtype: str
+    element: str
     item_bytes: int
     tile: dict[str, int]
     block: dict[str, int] = field(default_factory=dict[str, int])
@@ -50,11 +53,12 @@ def check_fits(schedule: Schedule, gemm: Gemm, machine: Machine) -> None:
 
     GEM0311 for a vector of a width that the unit does not have, GEM0312 for an accumulator tile
     that does not fit the registers, GEM0313 for a packed tile larger than its memory, GEM0318 for
-    a unit that the machine does not have.
+    a unit that the machine does not have, GEM0379 for products that its tensor cores do not have.
     """
     walk = _Walk(
         machine=machine,
         dtype=gemm.dtype,
+        element=gemm.element.name,
         item_bytes=gemm.element.item_bytes,
         tile={"m": gemm.m, "n": gemm.n, "k": gemm.k, "batch": gemm.batch or 1},
     )
@@ -95,7 +99,11 @@ def _check_capacity(walk: _Walk, p: Promote) -> None:
     short = {"a": "m", "b": "n"}.get(p.operand)
     if capacity is None or short is None:
         return
-    width = walk.block.get(short, walk.tile[short]) if p.to == "shared" else walk.tile[short]
+    width = walk.tile[short]
+    if p.to == "shared":
+        kind, _, amount = (p.layout or "").partition(":")
+        width = walk.block.get(short, width)
+        width = max(width, int(amount)) if kind == "panel" and amount.isdigit() else width
     size = width * walk.tile["k"] * walk.item_bytes
     held = walk.held_bytes.get(p.to, 0) + size
     walk.held_bytes[p.to] = held
@@ -112,6 +120,12 @@ def _check_capacity(walk: _Walk, p: Promote) -> None:
 
 
 def _check_stages(walk: _Walk, p: Pipeline) -> None:
+    if isinstance(walk.machine, GpuMachine) and not walk.machine.has_async_copies:
+        raise ScheduleError(
+            "GEM0318",
+            f"pipeline: with={p.with_}, and {walk.machine.target} has no asynchronous copies",
+            "leave pipeline out",
+        )
     held = walk.held_bytes.get("shared", 0)
     capacity = _capacities(walk.machine).get("shared", 0)
     if held * p.stages > capacity:
@@ -143,7 +157,7 @@ def _require_unit(machine: Machine, what: str, unit: str, hint: str = "") -> Non
         )
 
 
-def _check_tensor_cores(walk: _Walk) -> None:
+def _check_tensor_cores(walk: _Walk, p: Vectorize) -> None:
     known = walk.machine.mma_dtypes if isinstance(walk.machine, GpuMachine) else ()
     if walk.dtype not in known:
         raise ScheduleError(
@@ -152,11 +166,30 @@ def _check_tensor_cores(walk: _Walk) -> None:
             + (f"tensor cores for {', '.join(known)}" if known else "no tensor cores"),
             "use with=fma" + (f", or a dtype of {', '.join(known)}" if known else ""),
         )
+    element: Attribute | str = ELEMENT_TYPES[walk.element]
+    shapes = MMA_SHAPES.get(TF32 if walk.dtype == TF32 else element, ())
+    _check_shape(walk, p.shape or next(iter(shapes), ()), shapes)
+
+
+def _check_shape(
+    walk: _Walk, shape: tuple[int, ...], known: tuple[tuple[int, int, int], ...]
+) -> None:
+    """Refuse a product that is longer along k than those of the machine."""
+    machine = walk.machine
+    assert isinstance(machine, GpuMachine)
+    if shape in known and shape[2] * walk.item_bytes > machine.mma_k_bytes:
+        fitting = [s for s in known if s[2] * walk.item_bytes <= machine.mma_k_bytes]
+        raise ScheduleError(
+            "GEM0379",
+            f"vectorize: one product of {walk.dtype} takes {shape[2]} elements along k, and on "
+            f"{machine.target} {machine.mma_k_bytes // walk.item_bytes}",
+            f"use {' or '.join('shape=' + ','.join(map(str, s)) for s in fitting)}",
+        )
 
 
 def _check_vectors(walk: _Walk, p: Vectorize) -> None:
     if p.with_ == "mma":
-        _check_tensor_cores(walk)
+        _check_tensor_cores(walk, p)
     vector_bytes = LOAD_BYTES if isinstance(walk.machine, GpuMachine) else walk.machine.vector_bytes
     lanes = vector_bytes // walk.item_bytes
     if p.with_ == "fma" and (p.width < 1 or p.width > lanes or p.width & (p.width - 1)):
@@ -198,7 +231,7 @@ def _check_thread_registers(
         needed = (rows * columns + rows + columns) * words + ADDRESS_REGISTERS
     else:
         fragment_bytes = (rows + columns) * FRAGMENT_BYTES
-        held = rows * columns + fragment_bytes // 4
+        held = rows * columns * words + fragment_bytes // 4
         needed = -(-held // machine.threads_per_warp) + ADDRESS_REGISTERS
     if needed > machine.registers_per_thread:
         raise ScheduleError(

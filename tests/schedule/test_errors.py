@@ -47,6 +47,7 @@ class Wrong:
 GPU = "cuda:sm_80"
 BLOCKED = "tile{loops=m,n sizes=8,8 over=blocks},tile{loops=m,n sizes=4,4 over=threads},"
 HALF = Gemm(m=32, n=16, k=64, dtype="f16")
+BRAIN = Gemm(m=32, n=16, k=64, dtype="bf16")
 WARPS = "tile{loops=m,n sizes=32,16 over=blocks},tile{loops=m,n sizes=16,8 over=warps},"
 SLICES = f"{WARPS}{SUM}tile{{loops=k sizes=16}},"
 SHARED = (
@@ -102,8 +103,16 @@ WRONG = (
     Wrong("GEM0322", MATRIX, "tile{loops=m sizes=5 edges=pad}", "edges='pad'", "clip or overlap"),
     Wrong("GEM0318", MATRIX, f"{TILES}{SUM}{MMA}", "x86-64-v3 has no tensor cores", "with=fma"),
     Wrong("GEM0318", MATRIX, f"{TILES}{SUM}{MMA}", "f32, and cuda:sm_80 has", "with=fma", GPU),
-    Wrong("GEM0318", HALF, f"{SHARED}{MMA}", "sm_75 has no tensor", "with=fma", "cuda:sm_75"),
     Wrong("GEM0318", MATRIX, f"{TILES}parallelize{{loop=n over=blocks}}", "has none", "cores"),
+    Wrong("GEM0318", BRAIN, f"{SHARED}{MMA}", "sm_75 has tensor", "of f16", "cuda:sm_75"),
+    Wrong(
+        "GEM0318",
+        HALF,
+        f"{SHARED}{PIPELINE}{MMA}",
+        "cuda:sm_75 has no asynchronous copies",
+        "leave pipeline out",
+        "cuda:sm_75",
+    ),
     Wrong("GEM0318", DEEP, "split-k{factor=2}", "slices over blocks", "leave split-k out"),
     Wrong("GEM0318", MATRIX, "tile{loops=m sizes=4 over=warps}", "x86-64-v3 has none", "cores"),
     Wrong("GEM0318", MATRIX, "tile{loops=m sizes=4 over=cores}", "over=cores", "blocks, wa", GPU),
@@ -257,6 +266,29 @@ WRONG = (
         "of a transposed tile of f16 it can move 2",
         "leave pipeline out",
         GPU,
+    ),
+    Wrong(
+        "GEM0378",
+        MATRIX,
+        f"{TILES}{SUM}vectorize{{with=fma width=8 shape=16,8,8}}",
+        "shape=16,8,8 and with=fma",
+        "leave shape out",
+    ),
+    Wrong(
+        "GEM0378",
+        HALF,
+        f"{SHARED}vectorize{{with=mma width=8 shape=16,8,4}}",
+        "shape=16,8,4 is no instruction for f16",
+        "use shape=16,8,16 or shape=16,8,8",
+        GPU,
+    ),
+    Wrong(
+        "GEM0379",
+        HALF,
+        f"{SHARED}{MMA}",
+        "f16 takes 16 elements along k, and on cuda:sm_75 8",
+        "use shape=16,8,8",
+        "cuda:sm_75",
     ),
     Wrong("GEM0380", MATRIX, f"{TILES}{SUM}{VECTOR},unroll{{loop=k factor=1}}", "factor=1", "2 or"),
     Wrong("GEM0380", MATRIX, f"{TILES}{SUM}{VECTOR},unroll{{loop=k factor=9}}", "of 8", "2 to 8"),
