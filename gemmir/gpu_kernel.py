@@ -6,7 +6,7 @@ The arrays are checked as those of a kernel on the CPU are, and before anything 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Final
@@ -17,7 +17,15 @@ import numpy.typing as npt
 from gemmir.backend import Loaded, Signature
 from gemmir.backends.ptx.driver import LEGACY_STREAM, Driver, Memory
 from gemmir.backends.ptx.load import Program
-from gemmir.device_arrays import DeviceArray, DeviceView, is_from, new_like, view_of
+from gemmir.device_arrays import (
+    DeviceArray,
+    DeviceView,
+    is_from,
+    new_like,
+    new_tensor,
+    torch_key,
+    view_of,
+)
 from gemmir.errors import CallError
 from gemmir.kernel import BoundCall, Kernel, Slot
 from gemmir.measure import LEAST_ROUNDS, Timing, timing_of
@@ -26,6 +34,9 @@ Array = npt.NDArray[Any]
 
 ALIGNMENT_BYTES: Final = 16
 """What a kernel takes for granted of an address on the GPU, since it loads 128 bits at once."""
+
+REMEMBERED: Final = 256
+"""Calls with tensors of PyTorch that a kernel keeps, each by the addresses of its tensors."""
 
 TIMED_SECONDS: Final = 1e-3
 """One timing is of about so much work: the clock of the events ticks every 0.5 us."""
@@ -55,14 +66,37 @@ class GpuKernel(Kernel):
         assert isinstance(loaded.owner, Program)
         self._program = loaded.owner
         self._driver = self._program.driver
+        self._starts: dict[Hashable, Callable[[], int]] = {}
 
     def __call__(self, *operands: object, out: Any = None, **named: object) -> Any:
         """Run on `operands`; returns `out`, or a new array where it is None."""
-        prepared = self._prepare(self._in_order(operands, named), out)
+        target = self._tensor_like(operands) if out is None and not named else out
+        key = None if named else torch_key((*operands, target))
+        start = None if key is None else self._starts.get(key)
+        if start is not None:
+            start()
+            return target
+        prepared = self._prepare(self._in_order(operands, named), target)
         prepared.run()
-        if out is None and isinstance(prepared.result, DeviceArray):
+        if key is not None:
+            self._remember(key, prepared.run)
+        if target is None and isinstance(prepared.result, DeviceArray):
             return _as_library(prepared.result, operands or tuple(named.values()))
         return prepared.result
+
+    def _tensor_like(self, operands: Sequence[object]) -> Any:
+        """An output where the first operand is a tensor of PyTorch on a GPU, otherwise None."""
+        first: Any = operands[0] if operands else None
+        if self._needs_out or not is_from("torch", first) or first.device.type != "cuda":
+            return None
+        slot = self._output
+        return new_tensor(first, slot.dtype, slot.shape, slot.strides)
+
+    def _remember(self, key: Hashable, start: Callable[[], int]) -> None:
+        """Keep how tensors like these are started: an allocator gives the same addresses again."""
+        if len(self._starts) >= REMEMBERED:
+            self._starts.clear()
+        self._starts[key] = start
 
     def bind(self, *operands: object, out: Any = None, **named: object) -> BoundCall:
         """The call of these arrays as a function without arguments, checked now and not again."""

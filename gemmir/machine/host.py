@@ -25,7 +25,6 @@ from gemmir.machine.cpu import (
     X86_64_V4,
     CpuMachine,
 )
-from gemmir.machine.gpu import GpuMachine
 
 CACHES: Final = Path("/sys/devices/system/cpu/cpu0/cache")
 """Where Linux describes the caches of the first core."""
@@ -73,13 +72,11 @@ def feature_string(cpu: str) -> str:
     )
 
 
-def missing_features(machine: CpuMachine | GpuMachine) -> tuple[str, ...]:
+def missing_features(machine: CpuMachine) -> tuple[str, ...]:
     """What this computer lacks to run code made for `machine`; empty where it can run it.
 
-    Another architecture is reported by its name; a GPU is never there: its code is not loaded.
+    Another architecture is reported by its name.
     """
-    if isinstance(machine, GpuMachine):
-        return (machine.target,)
     host = host_cpu()
     if architecture(machine.llvm_triple) != architecture(host.triple):
         return (architecture(machine.llvm_triple),)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from types import ModuleType
-from typing import Any
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -179,53 +181,96 @@ def test_dlpack_is_asked_to_be_ready_on_the_default_stream(by_bindings: Install)
     assert a.asked == b.asked == c.asked == [1]
 
 
-class FakeTorch:
-    """PyTorch as far as it is asked: the current stream, and new tensors."""
+@dataclass(frozen=True)
+class FakeDevice:
+    """Where a tensor of PyTorch is."""
 
-    def __init__(self, cuda: FakeCuda, stream: int) -> None:
-        self.asked: list[int] = []
-        self._cuda, self._stream = cuda, stream
-        self.module = ModuleType("torch")
-        vars(self.module).update(
-            cuda=self, float32=np.dtype(np.float32), empty_strided=self.empty_strided
-        )
-
-    def current_stream(self, gpu: int) -> Any:
-        self.asked.append(gpu)
-        return type("Stream", (), {"cuda_stream": self._stream})()
-
-    def empty_strided(
-        self, shape: tuple[int, ...], strides: list[int], *, dtype: np.dtype[Any], device: str
-    ) -> Any:
-        assert device == "cuda:0"
-        made = tensor(Tensor, self._cuda, np.full(shape, np.nan, dtype))
-        assert [s * dtype.itemsize for s in strides] == list(made.strides)
-        return made
+    type: str = "cuda"
 
 
 class Tensor(ByDlpack):
     """A tensor of PyTorch, which is told by the module of its class."""
 
-    device = "cuda:0"
+    device = FakeDevice()
+    requires_grad = False
+
+    def data_ptr(self) -> int:
+        return self.address
+
+    def stride(self) -> tuple[int, ...]:
+        return tuple(s // self.dtype.itemsize for s in self.strides)
 
 
 Tensor.__module__ = "torch"
 
 
-def test_pytorch_gets_its_own_tensors_on_its_current_stream(
-    by_bindings: Install, monkeypatch: pytest.MonkeyPatch
-):
-    cuda = by_bindings(FakeCuda())
-    torch = FakeTorch(cuda, stream=42)
-    monkeypatch.setitem(__import__("sys").modules, "torch", torch.module)
+@dataclass
+class FakeTorch:
+    """PyTorch as far as it is asked: the current stream, and new tensors."""
+
+    fake: FakeCuda
+    stream: int
+    Tensor: ClassVar[type[Tensor]] = Tensor
+    float32: ClassVar[np.dtype[Any]] = np.dtype(np.float32)
+
+    @property
+    def cuda(self) -> FakeTorch:
+        return self
+
+    def current_stream(self, gpu: object) -> Any:
+        return SimpleNamespace(cuda_stream=self.stream)
+
+    def empty_strided(
+        self, shape: tuple[int, ...], strides: tuple[int, ...], *, dtype: np.dtype[Any], device: Any
+    ) -> Any:
+        assert device is Tensor.device
+        made = tensor(Tensor, self.fake, np.full(shape, np.nan, dtype))
+        assert made.stride() == strides
+        return made
+
+
+@pytest.fixture
+def torch(by_bindings: Install, monkeypatch: pytest.MonkeyPatch) -> FakeTorch:
+    """PyTorch on a fake GPU, working on stream 42."""
+    found = FakeTorch(by_bindings(FakeCuda()), stream=42)
+    monkeypatch.setitem(sys.modules, "torch", cast("Any", found))
+    return found
+
+
+def test_pytorch_gets_its_own_tensors_on_its_current_stream(torch: FakeTorch):
     kernel = compiled()
-    a, b, _ = on_gpu(kernel, cuda, Tensor)
+    a, b, _ = on_gpu(kernel, torch.fake, Tensor)
     c = kernel(a, b)
     assert type(c) is Tensor
     assert_right(SMALL, on_cpu(kernel), c.data)
     assert a.asked == [-1]
-    assert cuda.did("launch")[0][1] == 42
-    assert cuda.did("wait") == []
+    assert torch.fake.did("launch")[0][1] == 42
+    assert torch.fake.did("wait") == []
+
+
+def test_tensors_that_were_seen_are_not_looked_at_again(torch: FakeTorch):
+    kernel = compiled()
+    a, b, c = on_gpu(kernel, torch.fake, Tensor)
+    for _ in range(3):
+        assert kernel(a, b, out=c) is c
+    assert a.asked == [-1]
+    assert len(torch.fake.did("launch")) == 3
+    torch.stream = 43
+    kernel(a, b, out=c)
+    assert a.asked == [-1, -1]
+    assert torch.fake.did("launch")[-1][1] == 43
+    a.requires_grad = True
+    kernel(a, b, out=c)
+    assert a.asked == [-1, -1, -1]
+
+
+def test_tensors_that_are_seen_for_the_first_time_are_checked(torch: FakeTorch):
+    kernel = compiled()
+    a, b, c = on_gpu(kernel, torch.fake, Tensor)
+    kernel(a, b, out=c)
+    b.strides = (192, 8)
+    with pytest.raises(CallError, match="GEM0507"):
+        kernel(a, b, out=c)
 
 
 def test_a_bound_call_only_starts_the_kernel(by_bindings: Install):
