@@ -94,7 +94,7 @@ def drawn() -> Iterator[gemmir.Gemm]:
     for dtype in DTYPES:
         for _ in range(DRAWN):
             m, n, k = (generator.choice(SIZES) for _ in range(3))
-            beta = generator.choice((0.0, 0.0, 1.5))
+            beta = generator.choice((0.0, 0.0, 2.0))
             yield gemmir.Gemm(
                 m=m,
                 n=n,
@@ -103,7 +103,7 @@ def drawn() -> Iterator[gemmir.Gemm]:
                 out=generator.choice(DTYPES[dtype]),
                 trans_a=generator.random() < 0.5,
                 trans_b=generator.random() < 0.5,
-                alpha=generator.choice((1.0, 0.5)),
+                alpha=generator.choice((1.0, -3.0)),
                 beta=beta,
                 ldc=n + generator.choice((0, 0, 3)),
                 batch=generator.choice((None, None, 3)),
