@@ -59,7 +59,6 @@ class _Draft:
     block: tuple[int, int]
     steps: list[str] = field(default_factory=list[str])
     slice_: int = 0
-    rows: dict[str, str] = field(default_factory=dict[str, str])
     k: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -179,7 +178,7 @@ def _simt_schedules(draw: st.DrawFn, gemm: Gemm) -> Schedule:
     tiled: dict[str, bool] = {}
     for operand in draw(st.permutations("ab")):
         if gemm.k and draft.chance(2):
-            tiled[operand] = _share_panel(draft, operand, thread)
+            tiled[operand] = _share_panel(draft, operand, thread, warp if by_warps else thread)
     widths = [w for w in (1, 2, 4) if w * gemm.element.item_bytes <= LOAD_BYTES]
     widths = draft.pipeline(widths, tiled)
     draft.epilogue()
@@ -197,11 +196,17 @@ def _thread_block(draw: st.DrawFn, thread: tuple[int, int]) -> tuple[int, int]:
     return min(down, 16) * thread[0] - missing, across * thread[1] - missing
 
 
-def _share_panel(draft: _Draft, operand: str, thread: tuple[int, int]) -> bool:
-    """Bring an operand to shared memory; whether its rows lie there as in the source."""
+def _share_panel(
+    draft: _Draft, operand: str, thread: tuple[int, int], outer: tuple[int, int]
+) -> bool:
+    """Bring an operand to shared memory; whether its rows lie there as in the source.
+
+    `outer` is the tile of a warp, or that of a thread where there are no warps.
+    """
     dim = 0 if operand == "a" else 1
     tile, extent = thread[dim], draft.inside("mn"[dim])
-    rows = -(-extent // tile) * tile
+    step = outer[dim] if extent > outer[dim] else tile
+    rows = -(-extent // step) * step
     width = rows + draft.draw(st.sampled_from([0, 1, 4]))
     if draft.chance(3) and rows > tile:
         width = tile * draft.draw(st.integers(1, rows // tile))
