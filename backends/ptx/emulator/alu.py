@@ -38,6 +38,9 @@ FLUSHING: Final = {"add", "sub", "mul", "fma", "mad", "min", "max", "abs", "neg"
     *APPROXIMATE,
 }
 
+PAIRED: Final = {"add", "sub", "mul", "fma"}
+"""What there is of two f32 at once, on sm_100 and up."""
+
 SATURATING: Final = {"add", "sub", "mul", "fma", "mad"}
 
 
@@ -62,6 +65,8 @@ def computed(
 def float_function(i: Instruction, kind: str, function: table.Function) -> table.Function:
     """`function` with the modifiers of a floating-point instruction, all of which must be known."""
     name, modifiers = i.name[0], list(i.name[1:-1])
+    if kind == "f32x2" and name not in PAIRED:
+        raise refuse(i)
     has_way = name in ROUNDED and kind not in ("f16", "bf16", "f16x2", "bf16x2")
     way = modifiers.pop(0) if modifiers and modifiers[0] in ("rn", "approx", "full") else ""
     allowed = {"rn"} if name in ROUNDED else set[str]()
@@ -70,10 +75,10 @@ def float_function(i: Instruction, kind: str, function: table.Function) -> table
     must = name in APPROXIMATE or (has_way and name in ("fma", "mad", "div", "rcp", "sqrt"))
     if (way and way not in allowed) or (must and not way):
         raise refuse(i)
-    if modifiers and modifiers[0] == "ftz" and name in FLUSHING and WIDTHS[kind] != 8:
+    if modifiers and modifiers[0] == "ftz" and name in FLUSHING and kind != "f64":
         modifiers.pop(0)
-        function = _flushing(function) if kind == "f32" else function
-    if modifiers and modifiers[0] == "sat" and name in SATURATING and kind != "f64":
+        function = _flushing(function) if kind in ("f32", "f32x2") else function
+    if modifiers and modifiers[0] == "sat" and name in SATURATING and WIDTHS[kind] != 8:
         modifiers.pop(0)
         function = _saturating(function)
     if modifiers and modifiers[0] == "NaN" and name in ("min", "max") and kind != "f64":
@@ -94,7 +99,7 @@ def _saturating(function: table.Function) -> table.Function:
 
 def _typed(i: Instruction, function: table.Function) -> tuple[str, table.Function]:
     """The type, which ends the name, and the function with its modifiers."""
-    kind = require_type(i.name[-1])
+    kind = require_type(i.name[-1], pairs=True)
     if is_float(kind):
         return kind, float_function(i, kind, function)
     if len(i.name) != 2:
@@ -170,7 +175,7 @@ def _product(scope: Scope, i: Instruction, place: int) -> Action:
     """mul and mad, of integers with .lo, .hi or .wide, and of floats."""
     adds = i.name[0].startswith("mad")
     require_operands(i, 4 if adds else 3)
-    kind = require_type(i.name[-1])
+    kind = require_type(i.name[-1], pairs=True)
     if is_float(kind):
         return _float_product(scope, i, kind, adds)
     known = table.PRODUCTS_24 if "24" in i.name[0] else table.PRODUCTS
@@ -202,7 +207,7 @@ def _float_product(scope: Scope, i: Instruction, kind: str, adds: bool) -> Actio
 
 def _fma(scope: Scope, i: Instruction, place: int) -> Action:
     require_operands(i, 4)
-    kind = require_type(i.name[-1])
+    kind = require_type(i.name[-1], pairs=True)
     return compute(scope, i, kind, float_function(i, kind, floats.fused_multiply_add))
 
 

@@ -42,7 +42,7 @@ LARGEST_FINITE: Final = {
     "bf16": 255 * 2.0**120,
 }
 
-SCALARS: Final = {kind for kind in TYPES if kind[0] in "usf" or kind == "bf16"} - {"f16x2"}
+SCALARS: Final = {kind for kind in TYPES if kind[0] in "usf" or kind == "bf16"} - {"f16x2", "f32x2"}
 
 PAIRS: Final = {"f16x2": "f16", "bf16x2": "bf16"}
 

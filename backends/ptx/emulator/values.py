@@ -24,6 +24,7 @@ TYPES: Final[dict[str, np.dtype[Any]]] = {
     "bf16": BF16,
     "bf16x2": BF16,
     "f32": np.dtype(np.float32),
+    "f32x2": np.dtype(np.float32),
     "f64": np.dtype(np.float64),
     "pred": np.dtype(np.bool_),
 }
@@ -33,6 +34,7 @@ WIDTHS: Final[dict[str, int]] = {
     **{kind: dtype.itemsize for kind, dtype in TYPES.items()},
     "f16x2": 4,
     "bf16x2": 4,
+    "f32x2": 8,
 }
 """Bytes of a register of each type."""
 
@@ -49,9 +51,9 @@ def is_float(kind: str) -> bool:
     return "f" in kind
 
 
-def require_type(kind: str) -> str:
-    """`kind` if it is a type that registers can be read as."""
-    if kind not in TYPES:
+def require_type(kind: str, *, pairs: bool = False) -> str:
+    """`kind` if it is a type that registers can be read as; with `pairs` also as two f32."""
+    if kind not in TYPES or (kind == "f32x2" and not pairs):
         raise FaultError("GEM1001", f".{kind} is no type")
     return kind
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gemmir.backends.ptx.emulator import PtxFault
 from tests.backends.ptx.emulator.ptx import Array, result, run
 
 U32 = np.uint32
@@ -225,3 +226,24 @@ def test_fma_of_pairs() -> None:
         "fma.rn.f16x2 %r9, %r0, %r1, %r2;", a.view(U32), b.view(U32), c.view(U32), to=U32
     )
     np.testing.assert_array_equal(found.view(np.float16), a * b + c)
+
+
+def test_two_f32_at_once() -> None:
+    """On sm_100 and up; each half is rounded as alone."""
+    generator = np.random.default_rng(5)
+    a, b, c = (generator.uniform(-2, 2, 64).astype(np.float32) for _ in range(3))
+    pairs = [x.view(np.uint64) for x in (a, b, c)]
+    found = result("fma.rn.f32x2 %d9, %d0, %d1, %d2;", *pairs, to=np.uint64).view(np.float32)
+    alone = result("fma.rn.f32 %r9, %r0, %r1, %r2;", a, b, c, to=np.float32)
+    same(found, alone)
+    found = result("add.rn.f32x2 %d9, %d0, %d1;", *pairs[:2], to=np.uint64).view(np.float32)
+    same(found, a + b)
+
+
+@pytest.mark.parametrize(
+    "text", ["min.f32x2 %d9, %d0, %d1;", "fma.rn.sat.f32x2 %d9, %d0, %d1, %d1;"]
+)
+def test_other_instructions_do_not_take_two_f32(text: str) -> None:
+    pairs = np.zeros(4, np.uint64)
+    with pytest.raises(PtxFault, match="GEM1001"):
+        result(text, pairs, pairs, to=np.uint64)
