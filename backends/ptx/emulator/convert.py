@@ -59,9 +59,9 @@ def _convert(scope: Scope, i: Instruction, place: int) -> Action:
         return _to_pair(scope, i, modifiers, to, of)
     if to == "tf32":
         return _to_tf32(scope, i, modifiers, of)
-    require_operands(i, 2)
     if to not in SCALARS or of not in SCALARS:
         raise refuse(i)
+    require_operands(i, 2)
     change = _scalar(i, modifiers, to, of)
     source = scope.source(i.operands[1], of, wider=True)
     write = scope.target(i.operands[0], to, wider=True)

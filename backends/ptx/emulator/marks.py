@@ -78,8 +78,9 @@ class Order:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stamp:
-    """Who is at work: `marks` of each thread, those since a barrier, those of this block."""
+    """Who is at work: `threads`, their marks, and which marks are since a barrier or of others."""
 
+    threads: Array
     marks: Array
     since: int
     opened: int
@@ -88,13 +89,13 @@ class Stamp:
 
     def of(self, chosen: Array) -> Stamp:
         """The stamp of some of the threads."""
-        return Stamp(self.marks[chosen], self.since, self.opened, self.order, self.strong)
+        threads, marks = self.threads[chosen], self.marks[chosen]
+        return Stamp(threads, marks, self.since, self.opened, self.order, self.strong)
 
     def pardoned(self, clash: Array, found: Array) -> Array:
         """Which of the clashes with marks `found` are none, since something orders them."""
         thread = found & (FOREIGN - 1)
-        mine = (self.marks & (FOREIGN - 1))[:, None]
-        fine = (thread == mine) & (found & FOREIGN == 0) & (found >= self.opened)
+        fine = (thread == self.threads[:, None]) & (found & FOREIGN == 0) & (found >= self.opened)
         if self.strong:
             fine |= (thread == ATOMIC) & (found & FOREIGN == 0)
         if self.order.warps is not None:
@@ -105,7 +106,7 @@ class Stamp:
 
     def _before_own_warp(self, found: Array, thread: Array) -> Array:
         assert self.order.warps is not None
-        own = (self.marks & (FOREIGN - 1)) // WARP
+        own = self.threads // WARP
         same = (_warp_of(thread) == own[:, None]) & (found >= self.opened)
         return same & (found < self.order.warps[own][:, None])
 
@@ -113,7 +114,7 @@ class Stamp:
         fine = np.zeros(found.shape, np.bool_)
         for lane in np.flatnonzero(clash.any(axis=1)):
             plain = found[lane] & ~FOREIGN
-            for seen in self.order.knows(int(self.marks[lane]) & (FOREIGN - 1)):
+            for seen in self.order.knows(int(self.threads[lane])):
                 before = (plain >= seen.first) & (plain < seen.last)
                 fine[lane] |= (before | (plain == seen.own)) & (found[lane] & FOREIGN == 0)
         return fine

@@ -194,6 +194,8 @@ class Memory:
         who = "another thread" if thread >= OF_WARP else f"thread {thread}"
         if mark < stamp.opened:
             who += " of another block"
+        elif mark & FOREIGN:
+            who = "a thread of another block"
         self._refuse_race(f"it {does} {who} {other} without a barrier between", lane, byte)
 
     def _refuse_race(self, why: str, lane: int, byte: int) -> None:

@@ -103,12 +103,12 @@ class Block:
 
     def stamp(self, group: Group) -> Stamp:
         """How accesses of `group` are marked now."""
-        return Stamp(group.lanes + self.now, self.since, self.opened, self.order)
+        return Stamp(group.lanes, group.lanes + self.now, self.since, self.opened, self.order)
 
     def strong_stamp(self, group: Group) -> Stamp:
         """How atomic operations and strong accesses of `group` are marked now."""
         marks = np.full(len(group.lanes), self.now + ATOMIC)
-        return Stamp(marks, self.since, self.opened, self.order, strong=True)
+        return Stamp(group.lanes, marks, self.since, self.opened, self.order, strong=True)
 
     def memory(self, space: str) -> Memory:
         """The memory of a space."""
