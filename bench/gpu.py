@@ -11,6 +11,7 @@ The second step needs PyTorch, NumPy, ml_dtypes, typer, and cuda-bindings or PyC
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -122,8 +123,31 @@ def write_folder(
             }
             typer.echo(f"{text} {name}: {len(code)} bytes", err=True)
         listed.append({"case": text, "problem": described(gemm), "kernels": kernels})
-    manifest = {"target": target, "cases": listed}
+    manifest = {"target": target, **versions(), "cases": listed}
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """What made the code: gemmir, by its commit where it is known, LLVM and ptxas."""
+    from gemmir.backends.ptx.assemble import find_ptxas
+    from gemmir.llvm import versions as of_llvm
+
+    ptxas = find_ptxas()
+    said = _said([ptxas, "--version"]) if ptxas else ""
+    return {
+        "commit": _said(["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]),
+        "llvm": " ".join(("llvmlite", *of_llvm())),
+        "ptxas": said.splitlines()[-1] if said else "none: the driver assembles",
+    }
+
+
+def _said(command: Sequence[str]) -> str:
+    """What a command prints, "" where it cannot be run."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
 
 
 def problem(text: str) -> Gemm:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from gemmir.backend import Argument, Signature
+from gemmir.backends.ptx.driver import find_driver
 from gemmir.backends.ptx.load import Program, load
 
 LEAST_ROUNDS: Final = 15
@@ -83,7 +84,8 @@ def race(folder: Path, manifest: Mapping[str, Any], *, seconds: float, seed: int
         rows += _rows(torch, folder, case, seconds)
         torch.cuda.empty_cache()
     return {
-        "target": manifest["target"],
+        **{key: value for key, value in manifest.items() if key != "cases"},
+        "loader": find_driver().library,
         "seed": seed,
         "seconds": seconds,
         "gpu": torch.cuda.get_device_name(0),
@@ -119,6 +121,7 @@ def _rows(
     signatures = {n: Signature.from_json(kernel["signature"]) for n, kernel in kernels.items()}
     arguments = next(iter(signatures.values())).arguments
     sets = [_operands(torch, problem["dtype"], arguments) for _ in range(_sets(torch, arguments))]
+    torch.cuda.synchronize()
     stream = torch.cuda.Stream()
     rows: list[dict[str, Any]] = []
     graphs: dict[str, tuple[Call, int]] = {}
