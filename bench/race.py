@@ -21,6 +21,7 @@ from typing import Any, Final, cast
 from gemmir.backend import Argument, Signature
 from gemmir.backends.ptx.driver import find_driver
 from gemmir.backends.ptx.load import Program, load
+from gemmir.errors import DeviceError
 
 LEAST_ROUNDS: Final = 15
 """Timings of each contestant, however long they take."""
@@ -79,11 +80,7 @@ def race(folder: Path, manifest: Mapping[str, Any], *, seconds: float, seed: int
     """Measure every case of `manifest`; a kernel that is wrong is named and not timed."""
     torch: Any = import_module("torch")
     torch.manual_seed(seed)
-    rows: list[dict[str, Any]] = []
-    for case in manifest["cases"]:
-        rows += _rows(torch, folder, case, seconds)
-        torch.cuda.empty_cache()
-    return {
+    head = {
         **{key: value for key, value in manifest.items() if key != "cases"},
         "loader": find_driver().library,
         "seed": seed,
@@ -94,8 +91,17 @@ def race(folder: Path, manifest: Mapping[str, Any], *, seconds: float, seed: int
         "cuda": torch.version.cuda,
         "python": sys.version.split()[0],
         "smi": smi(),
-        "rows": rows,
     }
+    rows: list[dict[str, Any]] = []
+    for case in manifest["cases"]:
+        try:
+            rows += _rows(torch, folder, case, seconds)
+            torch.cuda.empty_cache()
+        except (DeviceError, RuntimeError) as error:
+            # After a fault in a kernel the GPU does nothing more for this process.
+            rows.append({"case": case["case"], "name": "", "wrong": True, "error": str(error)})
+            break
+    return {**head, "rows": rows}
 
 
 def smi() -> dict[str, str]:
