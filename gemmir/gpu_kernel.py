@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gemmir.backend import Loaded, Signature
-from gemmir.backends.ptx.driver import LEGACY_STREAM, Driver, Memory
+from gemmir.backends.ptx.driver import LEGACY_STREAM, Driver, Gpu, Memory, runs
 from gemmir.backends.ptx.load import Program
 from gemmir.device_arrays import (
     DeviceArray,
@@ -26,8 +26,9 @@ from gemmir.device_arrays import (
     torch_key,
     view_of,
 )
-from gemmir.errors import CallError
+from gemmir.errors import CallError, MissingError
 from gemmir.kernel import BoundCall, Kernel, Slot
+from gemmir.machine import GpuMachine, targets
 from gemmir.measure import LEAST_ROUNDS, Timing, timing_of
 
 Array = npt.NDArray[Any]
@@ -246,6 +247,19 @@ class _Copies:
         room = np.empty(flat.size, np.uint8)
         self.driver.copy_out(room, address)
         array[...] = np.ndarray(array.shape, array.dtype, room, strides=self.output.strides)
+
+
+def target_for(gpu: Gpu) -> str:
+    """The newest target whose code `gpu` runs; GEM0611 where it is older than all."""
+    machines = [m for _, m in targets() if isinstance(m, GpuMachine)]
+    found = [m.target for m in machines if runs(m.llvm_cpu, gpu)]
+    if not found:
+        raise MissingError(
+            "GEM0611",
+            f"{gpu.name} ({gpu.sm}) is older than every target",
+            f"the oldest is {machines[0].target}",
+        )
+    return found[-1]
 
 
 def _flat(array: Array, span: int) -> Array:

@@ -10,13 +10,24 @@ import numpy as np
 import numpy.typing as npt
 
 from gemmir.compiler import compile
+from gemmir.dtypes import ELEMENTS
 from gemmir.errors import CallError
+from gemmir.gemm import DTYPES as OUT_TYPES
 from gemmir.gemm import Gemm
 from gemmir.kernel import Kernel
+from gemmir.machine import HOST
 
 Array = npt.NDArray[Any]
 
 DTYPES: Final = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
+"""What a CPU multiplies."""
+
+GPU_DTYPES: Final = {
+    element.numpy: name
+    for name, element in ELEMENTS.items()
+    if name in OUT_TYPES and name != "tf32"
+}
+"""What GPUs multiply; an array of float32 is taken as such, and not as tf32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +41,11 @@ class Stored:
 
     def view(self, array: Array) -> Array:
         """The array as the kernel takes it."""
-        stored = np.ascontiguousarray(array) if self.is_copied else array
-        return stored.swapaxes(-1, -2) if self.by_columns else stored
+        return self.turned(np.ascontiguousarray(array) if self.is_copied else array)
+
+    def turned(self, array: Any) -> Any:
+        """Rows and columns exchanged where it lies by columns."""
+        return array.swapaxes(-1, -2) if self.by_columns else array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,15 +55,49 @@ class _Plan:
     b: Stored
 
 
-def matmul(a: Array, b: Array, *, out: Array | None = None, threads: int = 1) -> Array:
+def matmul(a: Any, b: Any, *, out: Any = None, threads: int = 1) -> Any:
     """a @ b for matrices of f32 or f64, or stacks of them; `b` may be one matrix for a whole stack.
 
-    Transposed views and padded rows are read where they lie; other strides are copied first.
-    Raises `CallError` GEM0520 where shapes or types do not fit.
+    Transposed views and padded rows are read where they lie; other strides are copied first. Of
+    arrays on a GPU, whose elements may be of any type that its target multiplies, the result has
+    the type of the operands where that is a float, and other strides are refused. Raises
+    `CallError` GEM0520 where shapes or types do not fit.
     """
-    plan = _plan(a.shape, a.strides, a.dtype, b.shape, b.strides, b.dtype, threads)
-    result: Array = plan.kernel(plan.a.view(a), plan.b.view(b), out=out)
-    return result
+    if not _is_numpy(a):
+        return _on_gpu(a, b, out)
+    plan = _plan(a.shape, a.strides, a.dtype, b.shape, b.strides, b.dtype, HOST, threads)
+    return plan.kernel(plan.a.view(a), plan.b.view(b), out=out)
+
+
+def _is_numpy(value: object) -> bool:
+    return isinstance(value, np.ndarray)
+
+
+def _on_gpu(a: Any, b: Any, out: Any) -> Any:
+    """The product of arrays of another library, which must be on a GPU."""
+    from gemmir.backends.ptx.driver import find_driver
+    from gemmir.device_arrays import view_of
+    from gemmir.gpu_kernel import target_for
+
+    driver = find_driver()
+    views = [view_of(name, value, driver) for name, value in (("a", a), ("b", b))]
+    shadows = [view.shadow for view in views if view is not None]
+    if views[0] is None or len(shadows) < 2:
+        raise CallError(
+            "GEM0520",
+            f"matmul of a {type(a).__name__} and a {type(b).__name__}",
+            "use NumPy arrays, or arrays of one library on one GPU",
+        )
+    target = target_for(driver.gpus()[views[0].gpu])
+    x, y = shadows
+    plan = _plan(x.shape, x.strides, x.dtype, y.shape, y.strides, y.dtype, target, 1)
+    if plan.a.is_copied or plan.b.is_copied:
+        raise CallError(
+            "GEM0520",
+            f"matmul of arrays with strides {x.strides} and {y.strides} in bytes",
+            "pass contiguous copies",
+        )
+    return plan.kernel(plan.a.turned(a), plan.b.turned(b), out=out)
 
 
 @lru_cache(maxsize=1024)
@@ -60,11 +108,15 @@ def _plan(
     b_shape: tuple[int, ...],
     b_strides: tuple[int, ...],
     b_type: np.dtype[Any],
+    target: str,
     threads: int,
 ) -> _Plan:
-    if a_type != b_type or a_type not in DTYPES:
+    known = DTYPES if target == HOST else GPU_DTYPES
+    if a_type != b_type or a_type not in known:
         raise CallError(
-            "GEM0520", f"matmul of {a_type} and {b_type}", "use float32 or float64 for both"
+            "GEM0520",
+            f"matmul of {a_type} and {b_type}",
+            f"use {' or '.join(dtype.name for dtype in known)} for both",
         )
     stacked = len(a_shape) == 3
     fits = len(a_shape) in (2, 3) and len(b_shape) in (2, len(a_shape))
@@ -80,7 +132,8 @@ def _plan(
         m=a_shape[-2],
         n=b_shape[-1],
         k=a_shape[-1],
-        dtype=DTYPES[a_type],
+        dtype=known[a_type],
+        out=known[a_type] if known[a_type] in OUT_TYPES[known[a_type]] else None,
         trans_a=a.by_columns,
         trans_b=b.by_columns,
         lda=a.lead,
@@ -89,7 +142,7 @@ def _plan(
         batch_stride_a=a.batch_stride,
         batch_stride_b=b.batch_stride if len(b_shape) == 3 else 0 if stacked else None,
     )
-    return _Plan(kernel=compile(gemm, threads=threads), a=a, b=b)
+    return _Plan(kernel=compile(gemm, target, threads=threads), a=a, b=b)
 
 
 def _stored(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> Stored:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -203,6 +204,10 @@ class Tensor(ByDlpack):
     def stride(self) -> tuple[int, ...]:
         return tuple(s // self.dtype.itemsize for s in self.strides)
 
+    def swapaxes(self, one: int, other: int) -> Tensor:
+        turned = np.swapaxes(self.data, one, other)
+        return Tensor(self.cuda, self.address, turned.shape, self.dtype, turned.strides, self.gpu)
+
 
 Tensor.__module__ = "torch"
 
@@ -215,6 +220,7 @@ class FakeTorch:
     stream: int
     Tensor: ClassVar[type[Tensor]] = Tensor
     float32: ClassVar[np.dtype[Any]] = np.dtype(np.float32)
+    bfloat16: ClassVar[np.dtype[Any]] = np.dtype(ml_dtypes.bfloat16)
 
     @property
     def cuda(self) -> FakeTorch:
@@ -274,6 +280,28 @@ def test_tensors_that_are_seen_for_the_first_time_are_checked(torch: FakeTorch):
     b.strides = (192, 8)
     with pytest.raises(CallError, match="GEM0507"):
         kernel(a, b, out=c)
+
+
+def test_matmul_reads_the_problem_off_tensors(torch: FakeTorch):
+    generator = np.random.default_rng(0)
+    a, b = (generator.uniform(-1, 1, s).astype(np.float32) for s in ((2, 8, 16), (12, 16)))
+    x, w = (tensor(Tensor, torch.fake, array) for array in (a, b))
+    c = gemmir.matmul(x, w.swapaxes(0, 1))
+    assert type(c) is Tensor
+    assert np.allclose(c.data, a @ b.T, atol=1e-5)
+    half = tensor(Tensor, torch.fake, np.eye(16, dtype=ml_dtypes.bfloat16))
+    assert gemmir.matmul(half, half).dtype == half.dtype
+
+
+def test_matmul_refuses_what_it_would_have_to_copy_on_the_gpu(torch: FakeTorch):
+    a = tensor(Tensor, torch.fake, np.zeros((8, 16), np.float32)[:, :8])
+    every_other = Tensor(torch.fake, a.address, (8, 8), a.dtype, (64, 8))
+    with pytest.raises(CallError, match=r"GEM0520.*strides \(64, 8\).*contiguous"):
+        gemmir.matmul(every_other, a)
+    with pytest.raises(CallError, match=r"GEM0520.*Tensor and a ndarray"):
+        gemmir.matmul(a, a.data)
+    with pytest.raises(CallError, match=r"GEM0520.*uint16"):
+        gemmir.matmul(*[tensor(ByInterface, torch.fake, np.zeros((8, 8), np.uint16))] * 2)
 
 
 def test_a_bound_call_only_starts_the_kernel(by_bindings: Install):
