@@ -18,6 +18,7 @@ import numpy.typing as npt
 from gemmir.backend import Argument, Signature
 from gemmir.dtypes import restrided
 from gemmir.errors import CallError, ParseError
+from gemmir.gemm import OFFSETS
 from gemmir.kernel import DTYPES
 
 Array = npt.NDArray[Any]
@@ -113,6 +114,9 @@ def make_operands(
         operand = _new(argument)
         if argument.name in given:
             operand.array[...] = _fitting(argument, given[argument.name])
+        elif argument.name == OFFSETS:
+            rows = signature.arguments[-1].shape[0]
+            operand.array[...] = _random_offsets(generator, operand.array.size, rows)
         elif argument.access != "write":
             operand.array[...] = _random(generator, operand.array)
         found[argument.name] = operand
@@ -166,6 +170,15 @@ def _random(generator: np.random.Generator, like: Array) -> Array:
         return generator.integers(-(2**INTEGER_BITS), 2**INTEGER_BITS, like.shape, like.dtype)
     limits = np.iinfo(like.dtype)
     return generator.integers(limits.min, limits.max, like.shape, like.dtype, endpoint=True)
+
+
+def _random_offsets(generator: np.random.Generator, count: int, rows: int) -> Array:
+    """Where groups of rows begin and the last one ends; one of them is empty."""
+    found = np.sort(generator.integers(0, rows + 1, count))
+    found[0] = 0
+    empty = int(generator.integers(1, count))
+    found[empty] = found[empty - 1]
+    return found
 
 
 def _aligned(elements: int, dtype: np.dtype[Any]) -> Array:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Final, Literal, SupportsIndex
 
 import numpy as np
@@ -29,6 +30,9 @@ EPILOGUE_STEPS: Final = ("bias", "relu", "gelu", "silu", "residual")
 
 EXACT_STEPS: Final = ("bias", "relu", "residual")
 """Steps of an epilogue that integers have too."""
+
+OFFSETS: Final = "offsets"
+"""The operand that says where the rows of each of several products begin."""
 
 MAX_ELEMENTS: Final = 2**40
 """No operand may span more elements than this: 64-bit byte offsets must not overflow."""
@@ -71,6 +75,13 @@ class Gemm:
     default to packed matrices, and a `batch_stride_a` or `batch_stride_b` of 0 means one matrix
     shared by the whole batch (the array then has two dimensions).
 
+    With `groups` it is several products, for which `offsets`, an array of groups + 1 i32 behind B,
+    says at run time which rows they have: product g has the rows from offsets[g] up to
+    offsets[g + 1] of A and C, which have m rows in all, and matrix g of B, which has one for each.
+    offsets[0] is 0, no offset is less than the one before, and none is more than m. Rows of C
+    behind the last product stay as they are; so `out` is needed in a call. `bias` then has a row
+    of n for each product.
+
     `epilogue` joins steps by `+`: `bias` (length n), `relu`, `gelu` (tanh form), `silu`,
     `residual` (shape of C). `dtype` is the element type of A and B, `out` that of all other arrays.
     f16, bf16, e4m3 and e5m2 are summed in f32, which is also what C is unless `out` says f16 or
@@ -97,6 +108,7 @@ class Gemm:
     batch_stride_a: int | None = None
     batch_stride_b: int | None = None
     batch_stride_c: int | None = None
+    groups: int | None = None
     epilogue: str = ""
 
     def __post_init__(self) -> None:
@@ -106,9 +118,9 @@ class Gemm:
         self._check_strides()
 
     def _check_sizes(self) -> None:
-        for name in ("m", "n", "k", "batch"):
+        for name in ("m", "n", "k", "batch", "groups"):
             size: object = getattr(self, name)
-            if name == "batch" and size is None:
+            if name in ("batch", "groups") and size is None:
                 continue
             if not isinstance(size, SupportsIndex) or isinstance(size, bool):
                 raise ProblemError("GEM0101", f"{name}={size!r} is not a whole number")
@@ -116,6 +128,19 @@ class Gemm:
             if whole < 0:
                 raise ProblemError("GEM0102", f"{name}={whole} is negative", "sizes start at 0")
             object.__setattr__(self, name, whole)
+        if self.groups is not None:
+            self._check_groups()
+
+    def _check_groups(self) -> None:
+        if self.groups == 0:
+            raise ProblemError("GEM0122", "groups=0 has no products", "use 1 or more")
+        if self.batch is not None or self.trans_a:
+            other = "trans_a" if self.batch is None else f"batch={self.batch}"
+            raise ProblemError(
+                "GEM0123",
+                f"groups={self.groups} and {other}: rows of A belong to one product each",
+                f"leave {other.split('=')[0]} out",
+            )
 
     def _check_types(self) -> None:
         if self.dtype not in DTYPES:
@@ -258,7 +283,7 @@ class Gemm:
 
     @property
     def operands(self) -> tuple[Operand, ...]:
-        """The arrays of a call, in order: a, b, those of the epilogue, and c last."""
+        """The arrays of a call, in order: a, b, offsets, those of the epilogue, and c last."""
 
         def matrix(name: str, rows: int, cols: int, access: Literal["read", "write", "readwrite"]):
             shape, strides = (rows, cols), (self.leading(name), 1)
@@ -266,17 +291,27 @@ class Gemm:
                 stride = self.batch_stride(name)
                 if self.batch is not None:
                     shape, strides = (self.batch, *shape), (stride, *strides)
+            if self.groups is not None and name == "b":
+                shape, strides = (self.groups, *shape), (self.batch_stride("b"), *strides)
             dtype = (self.result if name == "c" else self.element).name
             return Operand(name=name, shape=shape, strides=strides, dtype=dtype, access=access)
 
-        c = matrix("c", self.m, self.n, "readwrite" if self.beta else "write")
+        keeps_rows = self.beta or self.groups is not None
+        c = matrix("c", self.m, self.n, "readwrite" if keeps_rows else "write")
         found = [
             matrix("a", self._stored_rows("a"), self._cols_a, "read"),
             matrix("b", self._stored_rows("b"), self._cols_b, "read"),
         ]
+        if self.groups is not None:
+            shape, strides = (self.groups + 1,), (1,)
+            found.append(
+                Operand(name=OFFSETS, shape=shape, strides=strides, dtype="i32", access="read")
+            )
         for step in self.steps:
             if step == "bias":
                 shape, strides = (self.n,), (1,)
+                if self.groups is not None:
+                    shape, strides = (self.groups, self.n), (max(self.n, 1), 1)
             elif step == "residual":
                 shape = c.shape
                 strides = (self.m * max(self.n, 1), max(self.n, 1), 1)[-len(c.shape) :]
@@ -295,6 +330,9 @@ class Gemm:
         Computed in float64, and for f64 problems in the platform's widest type. Integers are exact,
         in 64 bits, and wrap to 32 wherever a kernel may hold them.
         """
+        if self.groups is not None:
+            wide = np.int64 if self.accumulator.is_integer else self._wide
+            return self._by_group(arrays, arrays["c"].astype(wide), Gemm.reference)
         if self.accumulator.is_integer:
             return self._exact_reference(arrays)
         wide = {name: array.astype(self._wide) for name, array in arrays.items()}
@@ -333,6 +371,12 @@ class Gemm:
         """
         if self.accumulator.is_integer:
             return np.zeros(self.operands[-1].shape)
+        if self.groups is not None:
+            return self._by_group(
+                arrays,
+                np.zeros(self.operands[-1].shape, self._wide),
+                lambda gemm, part: gemm.error_bound(part, depth, emulated=emulated),
+            )
         unit = self.product.ieee_unit if emulated else self.product.sum_unit
         roundings = (self.k if depth is None else depth) + 4
         rounded = 2 * math.log1p(self.product.operand_unit)
@@ -353,6 +397,21 @@ class Gemm:
         if self.steps:
             bound = self._stored(bound, x)
         return bound + self.accumulator.least_normal * (self.k + 4)
+
+    def _by_group(
+        self,
+        arrays: Mapping[str, Array],
+        found: Array,
+        compute: Callable[[Gemm, Mapping[str, Array]], Array],
+    ) -> Array:
+        """`found` with what `compute` gives for each product in its rows."""
+        for number, (begin, end) in enumerate(pairwise(arrays[OFFSETS].tolist())):
+            part = {
+                name: array[number] if name in ("b", "bias") else array[begin:end]
+                for name, array in arrays.items()
+            }
+            found[begin:end] = compute(replace(self, m=end - begin, groups=None), part)
+        return found
 
     def _stored(self, bound: Array, x: Array) -> Array:
         """The bound after a sum that is `x`, off by `bound`, is rounded to the type of C."""

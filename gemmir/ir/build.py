@@ -40,7 +40,7 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.ir import Block, Operation, Region, SSAValue
 
-from gemmir.gemm import GELU_CUBIC, GELU_SQRT_2_OVER_PI, Gemm, Operand
+from gemmir.gemm import GELU_CUBIC, GELU_SQRT_2_OVER_PI, OFFSETS, Gemm, Operand
 from gemmir.ir.dialect import (
     EpilogueOp,
     GemmOp,
@@ -139,6 +139,9 @@ def build(gemm: Gemm, symbol: str = "gemm") -> ModuleOp:
     values = dict(zip(operands, block.args, strict=True))
     a = _matrix(block, values["a"], operands["a"], gemm, transposed=gemm.trans_a)
     b = _matrix(block, values["b"], operands["b"], gemm, transposed=gemm.trans_b)
+    if gemm.groups is not None:
+        _add_groups(block, {**values, "b": b}, gemm)
+        return module
     tf32 = gemm.product.rounds_operands
     block.add_op(GemmOp(a, b, values["c"], alpha=gemm.alpha, beta=gemm.beta, tf32=tf32))
     if gemm.steps:
@@ -146,6 +149,30 @@ def build(gemm: Gemm, symbol: str = "gemm") -> ModuleOp:
         add_epilogue(block, gemm.steps, [v for v in inputs if v is not None], values["c"])
     block.add_op(func.ReturnOp())
     return module
+
+
+def _add_groups(block: Block, values: Mapping[str, SSAValue], gemm: Gemm) -> None:
+    """Append a loop over the products of a grouped GEMM, and the end of the function."""
+    from gemmir.ir.groups import open_groups  # few problems need it
+
+    end = func.ReturnOp()
+    inputs = {step: values[step] for step in gemm.steps if step in values}
+    if "bias" in inputs:
+        assert gemm.groups is not None
+        shape, strides = (gemm.groups, gemm.m, gemm.n), (max(gemm.n, 1), 0, 1)
+        inputs["bias"] = view(block, values["bias"], shape, strides, "bias_rows")
+    block.add_op(end)
+    group = open_groups(end, values[OFFSETS], gemm.m)
+    a, c = (group.rows_of(values[name]) for name in "ac")
+    b = group.matrix_of(values["b"])
+    parts = [
+        group.matrix_of(value, group.rows) if step == "bias" else group.rows_of(value)
+        for step, value in inputs.items()
+    ]
+    tf32 = gemm.product.rounds_operands
+    group.builder.insert(GemmOp(a, b, c, alpha=gemm.alpha, beta=gemm.beta, tf32=tf32))
+    if gemm.steps:
+        group.builder.insert(_epilogue(gemm.steps, parts, c))
 
 
 def _argument(operand: Operand) -> Argument:
@@ -189,6 +216,10 @@ def add_epilogue(
     `inputs` are the operands of those steps that have one (bias, residual), of the shape of
     `output`. They are computed in the type of the accumulator.
     """
+    block.add_op(_epilogue(steps, inputs, output))
+
+
+def _epilogue(steps: Sequence[str], inputs: Sequence[SSAValue], output: SSAValue) -> EpilogueOp:
     element = memref_type(output).element_type
     body = Block(arg_types=[memref_type(v).element_type for v in (*inputs, output)])
     for argument, value in zip(body.args, (*inputs, output), strict=True):
@@ -199,7 +230,7 @@ def add_epilogue(
     for step in steps:
         x = _STEPS[step](elementwise, x, remaining)
     body.add_op(YieldOp(narrowed(body, x, element)))
-    block.add_op(EpilogueOp(inputs, output, Region(body)))
+    return EpilogueOp(inputs, output, Region(body))
 
 
 def widened(block: Block, value: SSAValue, element: Number) -> SSAValue:
