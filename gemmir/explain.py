@@ -438,6 +438,7 @@ def described(gemm: Gemm) -> str:
     """A problem in one line."""
     words = [f"m={gemm.m} n={gemm.n} k={gemm.k} {gemm.dtype}"]
     words += [f"batch={gemm.batch}"] if gemm.batch is not None else []
+    words += [f"groups={gemm.groups}"] if gemm.groups is not None else []
     words += [f"{name}={getattr(gemm, name):g}" for name in ("alpha", "beta")]
     words += [name for name in ("trans_a", "trans_b") if getattr(gemm, name)]
     words += [f"ld{x}={gemm.leading(x)}" for x in "abc" if getattr(gemm, f"ld{x}") is not None]

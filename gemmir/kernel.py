@@ -337,7 +337,8 @@ class Kernel:
             name = self._output.name
             raise CallError(
                 "GEM0512",
-                f"{name} is read before it is written (beta is not 0), and out is not given",
+                f"{name} is read before it is written (beta is not 0, or rows "
+                "of no group stay), and out is not given",
                 f"pass out={name} with its old values",
             )
 

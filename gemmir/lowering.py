@@ -14,6 +14,7 @@ from typing import Final
 
 from xdsl.dialects import memref, scf
 from xdsl.dialects.builtin import ModuleOp, StringAttr
+from xdsl.ir import Operation
 from xdsl.passes import ModulePass
 from xdsl.utils.exceptions import VerifyException
 
@@ -21,6 +22,7 @@ from gemmir.errors import ParseError, ScheduleError
 from gemmir.ir.attributes import Space, SpaceAttr
 from gemmir.ir.context import make_context
 from gemmir.ir.dialect import EpilogueOp, ForallOp, GemmOp, PackOp, memref_type
+from gemmir.ir.loops import GROUP, dimension_of
 from gemmir.schedule.schedule import Schedule, pass_text
 
 REMAINING: Final = "gemmir.schedule"
@@ -65,11 +67,16 @@ def level_of(module: ModuleOp) -> str:
     for op in module.walk():
         if isinstance(op, GemmOp | EpilogueOp | PackOp):
             abstract = True
-        if isinstance(op, scf.ForOp | ForallOp) and level == "gemm":
+        if _is_tiling(op) and level == "gemm":
             level = "tiled"
         if isinstance(op, memref.AllocOp | memref.AllocaOp) and not _is_workspace(op):
             level = "promoted"
     return level if abstract else "vectorized"
+
+
+def _is_tiling(op: Operation) -> bool:
+    """Whether `op` is a loop over tiles, or over whole products on other units."""
+    return isinstance(op, ForallOp) or (isinstance(op, scf.ForOp) and dimension_of(op) != GROUP)
 
 
 def _is_workspace(op: memref.AllocOp | memref.AllocaOp) -> bool:

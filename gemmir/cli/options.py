@@ -59,6 +59,10 @@ class ProblemOptions:
     alpha: Annotated[float | None, _option("Factor of the product.", PROBLEM)] = None
     beta: Annotated[float | None, _option("Factor of the old C.", PROBLEM)] = None
     batch: Annotated[int | None, _option("Number of products.", PROBLEM)] = None
+    groups: Annotated[
+        int | None,
+        _option("Number of products, whose rows of A the operand offsets says.", PROBLEM),
+    ] = None
     trans_a: Annotated[bool, _option("A is stored k x m.", PROBLEM, "--trans-a")] = False
     trans_b: Annotated[bool, _option("B is stored n x k.", PROBLEM, "--trans-b")] = False
     lda: Annotated[int | None, _option("Elements between rows of A.", PROBLEM)] = None

@@ -72,6 +72,7 @@ def _measure(
 ) -> tuple[dict[str, Any], Operands, Comparison | None]:
     """Compile, run once to compare, and then again and again in other memory to measure."""
     from gemmir.arrays import make_operands
+    from gemmir.gemm import OFFSETS
 
     lowered = job.lower()
     kernel = lowered.compile()
@@ -80,6 +81,8 @@ def _measure(
     *inputs, output = operands.copy().arrays
     timing = _timed(kernel, inputs, output, seconds)
     flops = job.problem.flops if job.problem else None
+    if flops and job.problem and job.problem.groups is not None:
+        flops = flops // job.problem.m * int(operands.by_name[OFFSETS].array[-1])
     largest = compared.largest if compared else None
     found = {
         "schedule": list(job.schedule.steps),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from xdsl.dialects import memref
 from xdsl.dialects.builtin import DYNAMIC_INDEX, MemRefType, ModuleOp, NoneAttr
 from xdsl.ir import SSAValue
 from xdsl.utils.exceptions import VerifyException
@@ -17,18 +18,20 @@ from gemmir.ir.dialect import (
     GemmOp,
     Number,
     accumulator_type,
+    enclosing_ops,
     memref_type,
     static_strides,
 )
+from gemmir.ir.loops import GROUP, dimension_of
 
 
 def problem_of(module: ModuleOp) -> Gemm:
     """The problem of a gemm-level module, to choose a schedule by and to count flops.
 
-    m, n, k, batch, dtype, alpha and beta are those of the `gemmir.gemm`. Transposition, leading
-    dimensions and batch strides follow from the strides of its operands; strides that `Gemm`
-    cannot express, such as a transposed C, are left at their defaults. Of an epilogue only its
-    operands are found, as `bias` or `residual`, not the functions between them.
+    m, n, k, batch, groups, dtype, alpha and beta are those of the `gemmir.gemm`. Transposition,
+    leading dimensions and batch strides follow from the strides of its operands; strides that
+    `Gemm` cannot express, such as a transposed C, are left at their defaults. Of an epilogue only
+    its operands are found, as `bias` or `residual`, not the functions between them.
 
     Raises `ParseError` GEM0204 where the module has not exactly one `gemmir.gemm` of static shape.
     """
@@ -36,13 +39,16 @@ def problem_of(module: ModuleOp) -> Gemm:
     if len(products) != 1:
         raise ParseError("GEM0204", f"the module has {len(products)} gemmir.gemm; expected one")
     (op,) = products
-    a, b, c = (_stored(op, value) for value in (op.a, op.b, op.c))
-    *batch, m, k = memref_type(op.a).get_shape()
+    is_grouped = any(dimension_of(o) == GROUP for o in enclosing_ops(op))
+    values = [_of_all_groups(v) if is_grouped else v for v in (op.a, op.b, op.c)]
+    a, b, c = (_stored(op, value) for value in values)
+    *batch, m, k = memref_type(values[0]).get_shape()
     element, out = (memref_type(v).element_type for v in (op.a, op.c))
     return Gemm(
         m=m,
         n=memref_type(op.b).get_shape()[-1],
         k=k,
+        groups=memref_type(values[1]).get_shape()[0] if is_grouped else None,
         dtype="tf32" if op.tf32 is not None else _name_of(op.a),
         out=None if out == accumulator_type(element) else _name_of(op.c),
         alpha=op.alpha.value.data,
@@ -58,6 +64,13 @@ def problem_of(module: ModuleOp) -> Gemm:
         batch_stride_c=None if c.transposed else c.batch_stride or None,
         epilogue="+".join(_epilogue_operands(module)),
     )
+
+
+def _of_all_groups(value: SSAValue) -> SSAValue:
+    """The array of all products that the operand of one is a part of."""
+    if not isinstance(value.owner, memref.SubviewOp):
+        raise ParseError("GEM0204", "the operands of one product in a loop are no parts of arrays")
+    return value.owner.source
 
 
 def _name_of(value: SSAValue) -> str:

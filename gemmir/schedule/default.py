@@ -120,6 +120,8 @@ def default_text(
     passes = list(_outer(gemm, machine, threads))
     share, even = _share(gemm, machine, threads)
     shape = _class(share, machine) if even else _packed
+    if gemm.groups is not None:
+        shape = _clipped if 0 in (gemm.n, gemm.k) else _packed
     passes.extend(shape(share, machine))
     if fuse:
         passes.append("fuse-epilogue")
@@ -149,6 +151,9 @@ def _require_unit(gemm: Gemm, machine: Machine) -> None:
 
 def _outer(gemm: Gemm, machine: CpuMachine, threads: int) -> Iterator[str]:
     """The loops over the batch and over the cores."""
+    if gemm.groups is not None:
+        yield from ["parallelize{loop=group}"] if threads > 1 else []
+        return
     by_batch = _shares_batch(gemm, threads)
     if gemm.batch is not None:
         yield f"tile{{loops=batch sizes=1{' over=cores' if by_batch else ''}}}"
@@ -171,6 +176,8 @@ def _cut(gemm: Gemm, machine: CpuMachine, threads: int) -> tuple[str, int]:
 
 def _share(gemm: Gemm, machine: CpuMachine, threads: int) -> tuple[Gemm, bool]:
     """The problem of one core, and whether that of every core has the same size."""
+    if gemm.groups is not None:
+        return replace(gemm, m=max(-(-gemm.m // gemm.groups), 1), groups=None), False
     if threads == 1 or _shares_batch(gemm, threads):
         return gemm, True
     name, size = _cut(gemm, machine, threads)
@@ -306,6 +313,13 @@ def _packed_tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
     vectors = min(max(2, CACHE_LINE_BYTES // machine.vector_bytes), -(-max(gemm.n, 1) // lanes))
     rows = min(_most_rows(machine, vectors), max(gemm.m, 1))
     return RegisterTile(rows=rows, vectors=vectors, lanes=lanes)
+
+
+def _clipped(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+    """Register tiles of rows whose number is known at run time."""
+    tile = _packed_tile(gemm, machine)
+    yield f"tile{{loops=m,n sizes={tile.rows},{tile.columns}}}"
+    yield "promote{operand=c to=registers}"
 
 
 def _half_packed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:

@@ -11,6 +11,7 @@ small to fill a warp so, threads are numbered through the block instead.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from gemmir.gemm import Gemm
 from gemmir.machine.gpu import GpuMachine
@@ -62,7 +63,14 @@ ASYNC_COPY_BYTES = 4
 
 
 def gpu_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool, expand: bool) -> Iterator[str]:
-    """The passes for `gemm` on `machine`, one at a time."""
+    """The passes for `gemm` on `machine`, one at a time.
+
+    Of several products each is taken to have the same number of rows, and its share of the machine.
+    """
+    if gemm.groups is not None:
+        yield "parallelize{loop=group over=blocks}"
+        machine = replace(machine, sms=-(-machine.sms // gemm.groups))
+        gemm = replace(gemm, m=max(-(-gemm.m // gemm.groups), 1), groups=None)
     if gemm.dtype in machine.mma_dtypes:
         yield from _mma_passes(gemm, machine, fuse=fuse)
     else:
