@@ -21,6 +21,7 @@ EXAMPLES: Final = {
     "parallelize": "parallelize{loop=m over=cores}",
     "pipeline": "pipeline{loop=k stages=3 with=cp.async}",
     "promote": "promote{operand=b to=l3 layout=panel:16}",
+    "split-k": "split-k{factor=8 order=fixed}",
     "tile": "tile{loops=m,n sizes=64,64}",
     "unroll": "unroll{loop=k factor=4}",
     "vectorize": "vectorize{with=fma width=8}",
