@@ -1,4 +1,4 @@
-"""What xDSL's own tools see of gemmir: its dialect and its passes.
+"""What xDSL's own tools see of gemmir: its dialects and its passes.
 
 After installation, `xdsl-opt FILE.mlir -p 'gemmir-tile{loops=m,n sizes=64,64}'` works. The table of
 passes is the folder `gemmir.passes`; nothing of it is imported before it is used.
@@ -18,15 +18,21 @@ from gemmir.passes import PREFIX, pass_class, pass_names
 __all__ = ["GEMMIR_UNIVERSE"]
 
 
-def _dialect() -> Dialect:
+def _gemmir() -> Dialect:
     from gemmir.ir.dialect import GEMMIR
 
     return GEMMIR
+
+
+def _nvgpu() -> Dialect:
+    from gemmir.ir.nvgpu import NVGPU
+
+    return NVGPU
 
 
 def _passes() -> dict[str, Callable[[], type[ModulePass]]]:
     return {PREFIX + name: partial(pass_class, name) for name in pass_names()}
 
 
-GEMMIR_UNIVERSE = Universe(all_dialects={"gemmir": _dialect}, all_passes=_passes())
+GEMMIR_UNIVERSE = Universe(all_dialects={"gemmir": _gemmir, "nvgpu": _nvgpu}, all_passes=_passes())
 """The entry point `gemmir` of the group `xdsl.universe`."""

@@ -16,6 +16,7 @@ import gemmir
 from gemmir import Gemm
 from gemmir.arrays import make_operands
 from gemmir.backend import backend_for, signature_of
+from gemmir.backends.ptx.run import run_ptx
 from gemmir.dtypes import BY_MLIR, ELEMENTS, PRODUCTS, TF32_UNIT, restrided
 from gemmir.errors import BackendError, ProblemError, ScheduleError
 from gemmir.evaluate import evaluate
@@ -151,7 +152,7 @@ def test_ir_alone_has_the_bound_of_the_problem(name: str) -> None:
 
 
 def stages_are_right(gemm: Gemm, target: str) -> gemmir.Lowered:
-    """Every stage of the default lowering of `gemm`, run by the evaluator."""
+    """Every stage of the default lowering of `gemm` in the evaluator, its PTX in the emulator."""
     lowered = gemmir.lower(gemm, target=target)
     operands = make_operands(signature_of(build(gemm)), seed=gemm.m + gemm.k)
     reference = reference_of_gemm(gemm, operands)
@@ -161,6 +162,12 @@ def stages_are_right(gemm: Gemm, target: str) -> gemmir.Lowered:
         wrong = reference.compare(own.output).first_wrong
         assert wrong is None, f"{name}: {wrong}"
         assert not own.damage(operands)
+    own = operands.copy()
+    report = run_ptx(lowered.artifact, lowered.artifact.text, own.arrays)
+    assert reference.compare(own.output).first_wrong is None
+    assert not own.damage(operands)
+    matrices = [a for a in report.shared if a.text.startswith("ldmatrix")] if report else []
+    assert all(access.ratio == 1 for access in matrices)
     return lowered
 
 

@@ -1,4 +1,4 @@
-"""universe: plain xdsl-opt sees the dialect and every pass."""
+"""universe: plain xdsl-opt sees the dialects and every pass."""
 
 import subprocess
 import sys
@@ -37,4 +37,5 @@ def test_every_name_gives_its_pass() -> None:
     for name, find in GEMMIR_UNIVERSE.all_passes.items():
         assert find() is pass_class(name)
         assert find().name == name
-    assert GEMMIR_UNIVERSE.all_dialects["gemmir"]().name == "gemmir"
+    for name in ("gemmir", "nvgpu"):
+        assert GEMMIR_UNIVERSE.all_dialects[name]().name == name

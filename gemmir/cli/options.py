@@ -50,11 +50,13 @@ class ProblemOptions:
     m: Annotated[int | None, _option("Rows of C.", PROBLEM, "--m")] = None
     n: Annotated[int | None, _option("Columns of C.", PROBLEM, "--n")] = None
     k: Annotated[int | None, _option("Length of the sums.", PROBLEM, "--k")] = None
-    dtype: Annotated[str | None, _option("Element type of A and B: f32 f64 f16 bf16.", PROBLEM)] = (
-        None
-    )
+    dtype: Annotated[
+        str | None,
+        _option("Element type of A and B: f32 f64 tf32 f16 bf16 e4m3 e5m2 i8 u8.", PROBLEM),
+    ] = None
     out: Annotated[
-        str | None, _option("Element type of C; by default that of the sums.", PROBLEM)
+        str | None,
+        _option("Element type of C: by default that of the sums, or f16 or bf16.", PROBLEM),
     ] = None
     alpha: Annotated[float | None, _option("Factor of the product.", PROBLEM)] = None
     beta: Annotated[float | None, _option("Factor of the old C.", PROBLEM)] = None

@@ -67,3 +67,27 @@ func.func @rank_one(%x: vector<6x1xf32>, %y: vector<1x8xf32>, %z: vector<6x4xf32
   func.return
 }
 // CHECK: gemmir.outerproduct: (6, 1) by (1, 8) is not a rank-1 update of (6, 4); expected (6, 1) by (1, 4)
+
+// -----
+
+func.func @narrow(%a: memref<4x8xf32>, %b: memref<8x6xf32>, %c: memref<4x6xf16>) {
+  gemmir.gemm %a, %b, %c alpha 1.0 : f64 beta 0.0 : f64 : memref<4x8xf32>, memref<8x6xf32>, memref<4x6xf16>
+  func.return
+}
+// CHECK: gemmir.gemm: C is f16, and products of f32 are summed in f32
+
+// -----
+
+func.func @wide(%a: memref<4x8xi32>, %b: memref<8x6xi32>, %c: memref<4x6xi32>) {
+  gemmir.gemm %a, %b, %c alpha 1.0 : f64 beta 0.0 : f64 : memref<4x8xi32>, memref<8x6xi32>, memref<4x6xi32>
+  func.return
+}
+// CHECK: gemmir.gemm: no products of i32; use i8 or ui8
+
+// -----
+
+func.func @half(%a: memref<4x8xf16>, %b: memref<8x6xf16>, %c: memref<4x6xf32>) {
+  gemmir.gemm %a, %b, %c alpha 1.0 : f64 beta 0.0 : f64 tf32Enabled : memref<4x8xf16>, memref<8x6xf16>, memref<4x6xf32>
+  func.return
+}
+// CHECK: gemmir.gemm: tf32Enabled is for f32, not for f16
