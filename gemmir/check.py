@@ -1,9 +1,10 @@
 """Run every stage of a lowering, and then the machine code, against wider arithmetic.
 
 The IR after each pass is run by the evaluator on random arrays in [-1, 1), and the machine code on
-the same arrays. Each result must lie within the a-priori bound of the right one, and nothing
-outside the output may have changed. The first stage that does not is reported with its first wrong
-element and the smallest problem that is wrong in the same stage of the same schedule.
+the same arrays; that for a GPU in the emulator, and then on a GPU if there is one. Each result must
+lie within the a-priori bound of the right one, and nothing outside the output may have changed. The
+first stage that does not is reported with its first wrong element and the smallest problem that is
+wrong in the same stage of the same schedule.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from gemmir.backend import backend_for, signature_of
 from gemmir.compiler import Job, prepare
 from gemmir.errors import (
     BackendError,
+    DeviceError,
     EmulationError,
     MismatchError,
+    MissingError,
     ParseError,
     ProblemError,
     ScheduleError,
@@ -37,7 +40,7 @@ from gemmir.ir.context import parse_module
 from gemmir.ir.dialect import EpilogueOp
 from gemmir.kernel import Kernel
 from gemmir.lowering import run_pass
-from gemmir.machine import HOST, GpuMachine
+from gemmir.machine import HOST, CpuMachine, GpuMachine
 from gemmir.machine.host import missing_features
 from gemmir.reference import Element, Reference, reference_of, reference_of_gemm, says_all
 from gemmir.schedule import Schedule
@@ -46,7 +49,10 @@ MACHINE_CODE: Final = "machine-code"
 """The name of the last stage, which runs on the CPU itself."""
 
 EMULATED: Final = "ptx"
-"""The name of the last stage for a GPU."""
+"""The name of the last stage for a GPU, which needs none."""
+
+ON_GPU: Final = "gpu"
+"""The name of the stage behind it where there is a GPU that runs the code."""
 
 SHRINK_SECONDS: Final = 3.0
 SHRINK_EXAMPLES: Final = 200
@@ -222,8 +228,8 @@ class _Run:
                 row = self._row(name, step, lambda arrays, m=module: evaluate(m, arrays.arrays))
                 is_wrong |= only is None and not row.ok
                 yield row
-        if only in (None, MACHINE_CODE, EMULATED):
-            yield self._machine_code(module)
+        if only in (None, MACHINE_CODE, EMULATED, ON_GPU):
+            yield from self._last(module, only)
 
     def _stage(self, name: str, number: int, module: ModuleOp) -> ModuleOp:
         """The IR of a stage, made from that of the stage before, or replaced."""
@@ -233,10 +239,21 @@ class _Run:
             run_pass(self.job.schedule.passes[number - 1], module, verify=True)
         return module
 
-    def _machine_code(self, module: ModuleOp) -> Row:
+    def _last(self, module: ModuleOp, only: str | None) -> Iterator[Row]:
+        """What the backend makes; on a GPU only what the emulator has found nothing wrong with."""
         machine = self.job.machine
-        if isinstance(machine, GpuMachine):
-            return self._emulated(module, machine)
+        if not isinstance(machine, GpuMachine):
+            yield self._machine_code(module, machine)
+            return
+        if only != ON_GPU:
+            row = self._emulated(module, machine)
+            yield row
+            if not row.ok:
+                return
+        if only in (None, ON_GPU) and _is_here(machine):
+            yield self._on_gpu(module, machine)
+
+    def _machine_code(self, module: ModuleOp, machine: CpuMachine) -> Row:
         step = f"LLVM for {machine.llvm_cpu}"
         lacking = missing_features(machine)
         if lacking:
@@ -263,13 +280,27 @@ class _Run:
 
         return self._row(EMULATED, f"PTX for {machine.name}, in the emulator", call)
 
+    def _on_gpu(self, module: ModuleOp, machine: GpuMachine) -> Row:
+        """The same PTX on the GPU that is here."""
+        from gemmir.gpu_kernel import GpuKernel
+
+        def call(operands: Operands) -> None:
+            backend = backend_for(machine.backend)
+            artifact = backend.emit(module, machine)
+            artifact = dataclasses.replace(artifact, text=self.ptx or artifact.text)
+            loaded = backend.load(backend.assemble(artifact), artifact.signature)
+            *inputs, output = operands.arrays
+            GpuKernel(loaded, artifact.signature)(*inputs, out=output)
+
+        return self._row(ON_GPU, f"PTX for {machine.name}, on the GPU", call)
+
     def _row(self, name: str, step: str, run: Callable[[Operands], None]) -> Row:
         """Run a stage on arrays of its own and compare."""
         operands = self.operands.copy()
         start = time.perf_counter()
         try:
             run(operands)
-        except (EvaluationError, BackendError, EmulationError) as error:
+        except (EvaluationError, BackendError, EmulationError, DeviceError) as error:
             seconds = time.perf_counter() - start
             return Row(name=name, step=step, status="wrong", seconds=seconds, message=str(error))
         seconds = time.perf_counter() - start
@@ -284,6 +315,17 @@ class _Run:
             first_wrong=compared.first_wrong,
             message=damage,
         )
+
+
+def _is_here(machine: GpuMachine) -> bool:
+    """Whether a GPU of this computer runs code for `machine`."""
+    from gemmir.backends.ptx.driver import require_gpu
+
+    try:
+        require_gpu(machine.llvm_cpu)
+    except MissingError:
+        return False
+    return True
 
 
 def _smallest_line(job: Job, wrong: Row, seed: int) -> str:

@@ -16,6 +16,7 @@ import pytest
 import gemmir
 from gemmir.arrays import Operands, make_operands
 from gemmir.cache import ObjectCache
+from gemmir.check import check as gemmir_check
 from gemmir.device_arrays import DeviceArray
 from gemmir.errors import CallError, DeviceError, DeviceMemoryError, MissingError
 from gemmir.gpu_kernel import GpuKernel
@@ -467,3 +468,27 @@ def test_what_is_cached_is_loaded_again(by_bindings: Install, tmp_path: Any):
     a, b, _ = on_cpu(first).arrays
     assert np.array_equal(first(a, b), again(a, b))
     assert file.stat().st_mtime_ns == written
+
+
+def test_check_goes_on_to_the_gpu_where_there_is_one(cuda: FakeCuda):
+    report = gemmir_check(SMALL, target=TARGET)
+    assert [row.name for row in report.rows[-2:]] == ["ptx", "gpu"]
+    assert report.ok
+    assert len(cuda.did("launch")) == 1
+
+
+def test_check_keeps_from_the_gpu_what_the_emulator_refuses(by_bindings: Install):
+    cuda = by_bindings(FakeCuda())
+    text = gemmir.lower(SMALL, TARGET).artifact.text
+    wrong = text.replace("st.global", "st.nowhere", 1)
+    report = gemmir_check(SMALL, target=TARGET, ptx=wrong)
+    assert report.rows[-1].name == "ptx"
+    assert not report.ok
+    assert cuda.did("launch") == []
+
+
+def test_check_reports_a_gpu_that_computes_something_else(by_bindings: Install):
+    by_bindings(FakeCuda(runs=False))
+    report = gemmir_check(SMALL, target=TARGET, shrink=False)
+    assert report.first_wrong is not None
+    assert report.first_wrong.name == "gpu"
