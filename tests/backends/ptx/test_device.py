@@ -105,6 +105,8 @@ def drawn() -> Iterator[gemmir.Gemm]:
             )
     for dtype, epilogue in itertools.product(("f32", "bf16"), ("bias+relu", "bias+gelu+residual")):
         yield gemmir.Gemm(m=65, n=48, k=40, dtype=dtype, epilogue=epilogue)
+    for dtype in ("f32", "bf16"):
+        yield gemmir.Gemm(m=200, n=72, k=64, dtype=dtype, groups=5)
     yield gemmir.Gemm(m=0, n=8, k=8)
     yield gemmir.Gemm(m=8, n=8, k=0)
     yield gemmir.Gemm(m=1024, n=1024, k=1024)
@@ -121,6 +123,19 @@ def test_the_numbers_are_within_their_bound(gemm: gemmir.Gemm, target: str):
     wrong = reference_of_gemm(gemm, before).compare(out).first_wrong
     assert wrong is None, str(wrong)
     assert operands.damage(before) == ""
+
+
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_split_sums_are_added_by_a_second_kernel(target: str, dtype: str):
+    gemm = gemmir.Gemm(m=64, n=64, k=2048, dtype=dtype)
+    plain = gemmir.lower(gemm, target).schedule
+    kernel = gemmir.lower(gemm, target, f"split-k{{factor=8}},{plain}").compile(ObjectCache(None))
+    operands = make_operands(kernel.signature, SEED)
+    *inputs, out = operands.arrays
+    kernel(*inputs, out=out)
+    wrong = reference_of_gemm(gemm, operands).compare(out).first_wrong
+    assert wrong is None, str(wrong)
+    assert np.array_equal(kernel(*inputs), out)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])

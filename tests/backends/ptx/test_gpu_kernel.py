@@ -43,6 +43,7 @@ PROBLEMS = {
     "beta": gemmir.Gemm(m=8, n=8, k=8, alpha=0.5, beta=2.0, ldc=12),
     "stack": gemmir.Gemm(m=8, n=8, k=8, batch=3),
     "epilogue": gemmir.Gemm(m=16, n=16, k=8, epilogue="bias+relu"),
+    "groups": gemmir.Gemm(m=20, n=8, k=8, groups=3),
     "no rows": gemmir.Gemm(m=0, n=8, k=8),
     "no products": gemmir.Gemm(m=8, n=8, k=0),
 }
@@ -79,6 +80,21 @@ def test_numpy_arrays_are_copied_over_and_back(cuda: FakeCuda, name: str):
     assert_right(gemm, before, out)
     assert operands.damage(before) == ""
     assert cuda.memory == {}
+
+
+def test_split_sums_go_through_a_workspace(cuda: FakeCuda):
+    gemm = gemmir.Gemm(m=32, n=32, k=64)
+    plain = gemmir.lower(gemm, TARGET).schedule
+    lowered = gemmir.lower(gemm, TARGET, f"split-k{{factor=4}},{plain}")
+    kernel = lowered.compile(ObjectCache(None))
+    operands = on_cpu(kernel)
+    *inputs, out = operands.arrays
+    kernel(*inputs, out=out)
+    assert_right(gemm, operands, out)
+    assert len(cuda.did("launch")) == 2
+    assert list(lowered.artifact.launch.workspace_bytes if lowered.artifact.launch else ()) == [
+        room.size for room in cuda.memory.values()
+    ]
 
 
 def test_without_out_the_result_is_a_new_numpy_array(by_bindings: Install):
