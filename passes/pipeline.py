@@ -8,7 +8,8 @@
                                                begin to copy the slice after the next
                                                gemmir.gemm on this stage of %shared
 
-A buffer becomes `stages` of them, one behind the other, used in turn. One barrier an iteration is
+A buffer becomes `stages` of them, one behind the other, used in turn: the loop carries their
+numbers and passes them on by one. One barrier an iteration is
 enough: behind it all threads see what each has copied, and all are done with the stage that was
 multiplied in the iteration before, which is the one that is copied into next.
 """
@@ -29,7 +30,7 @@ from xdsl.utils.arg_spec import ArgSpec
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import SWIZZLE_ROWS, PanelAttr, SwizzleAttr
 from gemmir.ir.dialect import BarrierOp, PackOp, is_shared, memref_type, static_strides
-from gemmir.ir.index import Extent, as_index, before, constant_of, equals
+from gemmir.ir.index import Extent, as_index, before, constant_of
 from gemmir.ir.loops import carry, conditional, dimension_of, require_gemms
 from gemmir.ir.nvgpu import AsyncCreateGroupOp, AsyncWaitOp
 from gemmir.ir.views import offsets_of, sizes_of, subview
@@ -124,7 +125,8 @@ def _plan_buffer(buffer: SSAValue, stages: int) -> Buffer:
 def pipeline(plan: PipelinePlan) -> None:
     """Rewrite the loop of `plan`."""
     body = plan.loop.body.block
-    (now,), finish = carry([plan.loop], [as_index(plan.loop, 0)])
+    first = [as_index(plan.loop, stage) for stage in range(plan.stages)]
+    turns, finish = carry([plan.loop], first)
     loop = body.parent_op()
     assert isinstance(loop, scf.ForOp)
     replaced = [o for o in body.ops if isinstance(o, BarrierOp) or o in plan.packs]
@@ -150,19 +152,18 @@ def pipeline(plan: PipelinePlan) -> None:
     inner.insert(
         conditional(
             remains,
-            lambda then: copy(then, later, _before(then, loop, now, plan.stages)),
+            lambda then: copy(then, later, turns[-1]),
             lambda otherwise: None,
         )
     )
     inner.insert(AsyncCreateGroupOp())
     for buffer, whole in zip(plan.buffers, wide, strict=True):
-        _move(buffer.alloca.memref, _stage_view(inner, loop, buffer, whole, now))
+        _move(buffer.alloca.memref, _stage_view(inner, loop, buffer, whole, turns[0]))
     for op in (*replaced, *(b.alloca for b in plan.buffers)):
         op.detach()
         op.erase()
     _erase_unused(body)
-    assert body.last_op is not None
-    finish([_after(before(body.last_op), loop, now, plan.stages)])
+    finish([*turns[1:], turns[0]])
 
 
 def _copy_ahead(
@@ -223,20 +224,6 @@ def _move(buffer: SSAValue, stage: SSAValue) -> None:
             tile.result.replace_all_uses_with(moved)
             tile.detach()
             tile.erase()
-
-
-def _before(builder: Builder, anchor: Operation, stage: SSAValue, stages: int) -> SSAValue:
-    """The stage in use before `stage`, which is the last one that will be in use again."""
-    first = equals(builder, anchor, stage, 0)
-    less = builder.insert(arith.SubiOp(stage, as_index(anchor, 1))).result
-    return builder.insert(arith.SelectOp(first, as_index(anchor, stages - 1), less)).result
-
-
-def _after(builder: Builder, anchor: Operation, stage: SSAValue, stages: int) -> SSAValue:
-    """The stage in use after `stage`."""
-    last = equals(builder, anchor, stage, stages - 1)
-    more = builder.insert(arith.AddiOp(stage, as_index(anchor, 1))).result
-    return builder.insert(arith.SelectOp(last, as_index(anchor, 0), more)).result
 
 
 def _source(builder: Builder, loop: scf.ForOp, pack: PackOp, at: SSAValue) -> SSAValue:

@@ -13,7 +13,8 @@ that every tile is full and some elements are computed twice. Moves no data, cha
 `over` gives every tile a unit of its own: the cores of a CPU, the blocks of a GPU, or the warps and
 threads of a block. A block has the same threads everywhere, so that at an edge some have an empty
 tile. Where an extent is known only at run time there are as many units as its bound may need, and
-a block whose tile is empty does nothing.
+a block whose tile is empty does nothing. `per_sm` is how many blocks a multiprocessor shall hold at
+least: it limits the registers of a thread.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dataclasses import dataclass
 from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, builtin
+from xdsl.dialects.builtin import IntegerAttr, i64
 from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
@@ -31,6 +33,7 @@ from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr
 from gemmir.ir.dialect import (
     BLOCKS,
+    BLOCKS_PER_SM,
     CORES,
     INSIDE_BLOCK,
     MAPPINGS,
@@ -40,7 +43,7 @@ from gemmir.ir.dialect import (
     enclosing_ops,
     memref_type,
 )
-from gemmir.ir.index import Extent, as_index, before, both, equals, upper_bound
+from gemmir.ir.index import Extent, as_index, before, both, enclosing_function, equals, upper_bound
 from gemmir.ir.loops import DIMENSIONS, Loop, conditional, open_loop, require_gemms
 from gemmir.ir.views import extents, subview
 
@@ -246,6 +249,18 @@ def tile(gemm: GemmOp, plan: TilePlan) -> None:
     gemm.erase()
 
 
+def hold_blocks(gemm: GemmOp, count: int, over: str | None) -> None:
+    """Note that a multiprocessor shall hold `count` blocks; `ScheduleError` GEM0352 otherwise."""
+    if over != BLOCKS or count < 1:
+        raise ScheduleError(
+            "GEM0352",
+            f"tile: per_sm={count} with over={over}",
+            "it is 1 or more and goes with over=blocks",
+        )
+    function = enclosing_function(gemm)
+    function.attributes[BLOCKS_PER_SM] = IntegerAttr(count, i64)
+
+
 def _open(
     builder: Builder,
     gemm: GemmOp,
@@ -389,7 +404,11 @@ class Tile(ModulePass):
     sizes: tuple[int, ...]
     over: str | None = None
     edges: str = "clip"
+    per_sm: int | None = None
 
     def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
         for gemm in require_gemms("tile", op):
-            tile(gemm, plan(gemm, self.loops, self.sizes, self.edges, self.over))
+            found = plan(gemm, self.loops, self.sizes, self.edges, self.over)
+            if self.per_sm is not None:
+                hold_blocks(gemm, self.per_sm, self.over)
+            tile(gemm, found)

@@ -112,6 +112,9 @@ PTX ISA 9.0, section "Matrix multiply-accumulate operation using mma instruction
 LANES = 32
 """The threads of a warp."""
 
+ROUNDS = 8
+"""Pieces of a shared tile that a thread copies at once: so many it can hold in registers."""
+
 COPY_BLOCK = 8
 """Elements that a transposing copy takes at once from each row of its source: half a cache line
 of f32, so that rows are read by vectors."""
@@ -589,12 +592,14 @@ class SharePlan:
     """A copy that the threads of a block make together, `shape` at a time, `fast` dimension first.
 
     Neighbouring threads copy neighbouring elements of the source. `lanes` is 1 where `threads` are
-    all of them, and that of a warp where those are the warps.
+    all of them, and that of a warp where those are the warps. An asynchronous copy moves `elements`
+    at once, and takes as many turns as a piece needs: their addresses differ by constants.
     """
 
     threads: tuple[ForallOp, ...]
     lanes: int
     shape: tuple[int, int]
+    elements: int
     fast: int
     extents: tuple[int, int]
 
@@ -623,8 +628,7 @@ def plan_share(pack: PackOp, width: int) -> SharePlan:
     strides = static_strides(memref_type(pack.source))
     fast = 0 if strides[0] == 1 and strides[1] != 1 else 1
     lanes = math.gcd(width, target[fast], _panel_width(pack.target, fast))
-    if pack.asynchronous is not None:
-        lanes = _async_lanes(pack, fast, lanes)
+    elements = lanes if pack.asynchronous is None else _async_lanes(pack, fast, lanes)
     threads = [
         o for o in enclosing_ops(pack) if isinstance(o, ForallOp) and o.over.data in INSIDE_BLOCK
     ]
@@ -632,6 +636,7 @@ def plan_share(pack: PackOp, width: int) -> SharePlan:
         threads=tuple(threads[::-1]),
         lanes=LANES if threads and all(o.over.data == WARPS for o in threads) else 1,
         shape=(lanes, 1) if fast == 0 else (1, lanes),
+        elements=elements,
         fast=fast,
         extents=(target[0], target[1]),
     )
@@ -682,43 +687,57 @@ def _trips(loop: ForallOp) -> int:
 
 
 def vectorize_share(pack: PackOp, plan: SharePlan) -> None:
-    """Deal the pieces to the threads; all that one thread copies is read before it is stored."""
+    """Deal the pieces to the threads, `ROUNDS` of them at once and those that remain."""
     builder, lane = before(pack), None
     if plan.lanes > 1:
         bounds = (as_index(pack, 0), as_index(pack, plan.lanes), as_index(pack, 1))
         lane, builder = open_loop(builder, "lane", bounds, THREADS)
     number = _thread_number(builder, pack, plan, lane)
-    rounds = range(0, plan.pieces, plan.team)
-    origin = _place(builder, pack, plan, number)
-    found: list[tuple[tuple[Extent, Extent], SSAValue]] = []
-    flags = tuple(
-        isinstance(e, int) and e == whole
-        for e, whole in zip(extents(pack.source), plan.extents, strict=True)
+    whole = plan.pieces // plan.team
+    looped = whole // ROUNDS * ROUNDS if whole > ROUNDS else 0
+    if looped:
+        step = ROUNDS * plan.team
+        bounds = tuple(as_index(pack, e) for e in (0, looped * plan.team, step))
+        turn, inner = open_loop(builder, "piece", (bounds[0], bounds[1], bounds[2]))
+        first = inner.insert(arith.AddiOp(number, turn)).result
+        _copy_rounds(inner, pack, plan, first, range(0, step, plan.team))
+    _copy_rounds(
+        builder, pack, plan, number, range(looped * plan.team, whole * plan.team, plan.team)
     )
-    full = (flags[0], flags[1])
-    for first in rounds:
-        at, piece = _following(builder, pack, plan, origin, number, first)
-        if pack.asynchronous is not None and first + plan.team <= plan.pieces:
-            _begin(builder, pack, plan, at)
-            continue
-        if first + plan.team <= plan.pieces:
-            found.append((at, _read(builder, pack, pack.source, at, plan.shape, full)))
-            continue
-        limit = as_index(pack, plan.pieces)
-        mine = builder.insert(arith.CmpiOp(piece, limit, "slt")).result
-
-        def copy(inner: Builder, at: tuple[Extent, Extent] = at) -> None:
-            if pack.asynchronous is not None:
-                _begin(inner, pack, plan, at)
-                return
-            value = _read(inner, pack, pack.source, at, plan.shape, full)
-            _write(inner, pack, value, pack.target, at, (True, True))
-
-        builder.insert(conditional(mine, copy, lambda inner: None))
-    for at, value in found:
-        _write(builder, pack, value, pack.target, at, (True, True))
+    if whole * plan.team < plan.pieces:
+        last = _add(builder, pack, number, whole * plan.team)
+        mine = builder.insert(arith.CmpiOp(last, as_index(pack, plan.pieces), "slt")).result
+        builder.insert(
+            conditional(
+                mine,
+                lambda then: _copy_rounds(then, pack, plan, last, range(1)),
+                lambda otherwise: None,
+            )
+        )
     pack.detach()
     pack.erase()
+
+
+def _copy_rounds(
+    builder: Builder, pack: PackOp, plan: SharePlan, number: SSAValue, rounds: range
+) -> None:
+    """Copy the pieces that come `rounds` pieces after piece `number`: all are read, then stored."""
+    found: list[tuple[tuple[Extent, Extent], SSAValue]] = []
+    in_bounds = [
+        isinstance(e, int) and e == whole
+        for e, whole in zip(extents(pack.source), plan.extents, strict=True)
+    ]
+    origin = _place(builder, pack, plan, number) if rounds else None
+    for first in rounds:
+        assert origin is not None
+        at = _following(builder, pack, plan, origin, number, first)
+        if pack.asynchronous is not None:
+            _begin(builder, pack, plan, at)
+            continue
+        flags = (in_bounds[0], in_bounds[1])
+        found.append((at, _read(builder, pack, pack.source, at, plan.shape, flags)))
+    for at, value in found:
+        _write(builder, pack, value, pack.target, at, (True, True))
 
 
 def _begin(builder: Builder, pack: PackOp, plan: SharePlan, at: tuple[Extent, Extent]) -> None:
@@ -726,18 +745,24 @@ def _begin(builder: Builder, pack: PackOp, plan: SharePlan, at: tuple[Extent, Ex
     place = [as_index(pack, i) for i in at]
     fast, slow = plan.fast, 1 - plan.fast
     found = extents(pack.source)
-    valid = as_index(pack, found[fast])
-    if found[fast] != plan.extents[fast]:
-        valid = builder.insert(arith.SubiOp(valid, place[fast])).result
+    known = as_index(pack, plan.elements)
+    end = as_index(pack, found[fast])
     if found[slow] != plan.extents[slow]:
         inside = builder.insert(arith.CmpiOp(place[slow], as_index(pack, found[slow]), "slt"))
-        valid = builder.insert(arith.SelectOp(inside.result, valid, as_index(pack, 0))).result
-    elements = plan.shape[fast]
-    builder.insert(
-        AsyncCopyOp(
-            pack.source, place, pack.target, place, valid, elements=elements, along=plan.fast
+        known, end = (
+            builder.insert(arith.SelectOp(inside.result, v, as_index(pack, 0))).result
+            for v in (known, end)
         )
-    )
+    for first in range(0, plan.shape[fast], plan.elements):
+        here = list(place)
+        here[fast] = _add(builder, pack, place[fast], first)
+        valid = known
+        if found[fast] != plan.extents[fast]:
+            valid = builder.insert(arith.SubiOp(end, here[fast])).result
+        copy = AsyncCopyOp(
+            pack.source, here, pack.target, here, valid, elements=plan.elements, along=fast
+        )
+        builder.insert(copy)
 
 
 def _following(
@@ -747,15 +772,14 @@ def _following(
     origin: tuple[SSAValue, SSAValue],
     number: SSAValue,
     first: int,
-) -> tuple[tuple[SSAValue, SSAValue], SSAValue]:
-    """Where the piece that comes `first` pieces after that of this thread begins; its number."""
-    piece = _add(builder, anchor, number, first)
+) -> tuple[SSAValue, SSAValue]:
+    """Where the piece begins that comes `first` pieces after piece `number`, at `origin`."""
     if first % plan.across:
-        return _place(builder, anchor, plan, piece), piece
+        return _place(builder, anchor, plan, _add(builder, anchor, number, first))
     slow = 1 - plan.fast
     at = list(origin)
     at[slow] = _add(builder, anchor, at[slow], first // plan.across)
-    return (at[0], at[1]), piece
+    return at[0], at[1]
 
 
 def _add(builder: Builder, anchor: Operation, value: SSAValue, constant: int) -> SSAValue:

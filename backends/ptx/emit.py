@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from xdsl.dialects import func
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import IntegerAttr, ModuleOp
 
 from gemmir.backend import Artifact, KernelLaunch, Launch, signature_of
 from gemmir.backends.llvm.emit import EMITTERS
@@ -20,7 +20,7 @@ from gemmir.backends.ptx.launch import Layout, layouts_of
 from gemmir.backends.ptx.shared import SharedMemory, require_room, shared_memory
 from gemmir.backends.ptx.structure import ALIGNMENT_BYTES, GPU, workspace_bytes, workspaces
 from gemmir.errors import BackendError
-from gemmir.ir.dialect import memref_type
+from gemmir.ir.dialect import BLOCKS_PER_SM, memref_type
 from gemmir.llvm import LOCK, TargetMachine, binding_for_all
 from gemmir.machine import Machine
 from gemmir.machine.gpu import GpuMachine
@@ -100,8 +100,9 @@ def _module(function: func.FuncOp, kernels: Sequence[Kernel]) -> str:
         e.ops(ops)
         lines = [f"{head}({parameters}) #{number} {{", "entry:", *e.text.stack, *e.text.lines]
         bodies.append("\n".join([*lines, "}", ""]))
+    held = _blocks_per_sm(function)
     attributes = [
-        f'attributes #{number} = {{ nounwind "nvvm.reqntid"="{kernel.layout.block},1,1" }}'
+        f'attributes #{number} = {{ nounwind "nvvm.reqntid"="{kernel.layout.block},1,1"{held} }}'
         for number, kernel in enumerate(kernels)
     ]
     parts = [
@@ -110,6 +111,12 @@ def _module(function: func.FuncOp, kernels: Sequence[Kernel]) -> str:
         *sorted(declarations),
     ]
     return "\n".join([*parts, "", *bodies, *attributes]) + "\n"
+
+
+def _blocks_per_sm(function: func.FuncOp) -> str:
+    """The attribute by which LLVM and ptxas limit the registers of a thread."""
+    held = function.attributes.get(BLOCKS_PER_SM)
+    return f' "nvvm.minctasm"="{held.value.data}"' if isinstance(held, IntegerAttr) else ""
 
 
 def _parameters(e: Emitter, function: func.FuncOp) -> str:

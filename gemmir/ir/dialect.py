@@ -82,6 +82,9 @@ Nested loops are numbered with the innermost fastest, so that 32 iterations of t
 threads inside the loops over warps are the lanes of one warp.
 """
 
+BLOCKS_PER_SM = "gemmir.blocks_per_sm"
+"""Attribute of a function: how many blocks one multiprocessor of a GPU shall hold at least."""
+
 INSIDE_BLOCK = (WARPS, THREADS)
 MAPPINGS = (CORES, BLOCKS, *INSIDE_BLOCK)
 
@@ -504,6 +507,7 @@ def enclosing_ops(op: Operation) -> list[Operation]:
 
 __all__ = [
     "BLOCKS",
+    "BLOCKS_PER_SM",
     "CORES",
     "GEMMIR",
     "INSIDE_BLOCK",

@@ -3,9 +3,10 @@
 With tensor cores a warp has its tile of C as a whole, and slices of k are copied into swizzled
 tiles while those before are multiplied. Without them, in SIMT, blocks, warps and threads each have
 a tile of C; slices of k of A and B are copied into shared memory, where each column of the tile of
-a block is adjacent. A warp is 4 x 8 threads, and the tile of a thread is 32 bytes high and 16 wide:
-then all 128-bit loads of a warp from shared memory touch every bank at most once. Where C is too
-small to fill a warp so, threads are numbered through the block instead.
+a block is adjacent. A warp is 4 x 8 threads, each with a tile of 32 by 32 bytes, and rows of B are
+cut into panels of a whole turn of the banks that begin one load apart: then all 128-bit loads of a
+warp from shared memory touch every bank at most once. Where C is too small to fill a warp so,
+threads are numbered through the block instead.
 """
 
 from __future__ import annotations
@@ -19,11 +20,27 @@ from gemmir.machine.gpu import GpuMachine
 LANES_M, LANES_N = 4, 8
 """The threads of a warp along m and n."""
 
-THREAD_BYTES_M, THREAD_BYTES_N = 32, 16
-"""The tile of a thread: a column of it is two 128-bit loads, a row is one."""
+THREAD_BYTES = 32
+"""The tile of a thread along m and along n: two 128-bit loads for each."""
+
+BANKS_BYTES = 128
+"""One turn of the banks of shared memory, 32 of 4 bytes."""
 
 SLICE_BYTES = 64
 """A slice of k: from each row of a row-major A four 128-bit loads, two sectors of global memory."""
+
+SIMT_SLICES = (128, 64)
+SIMT_STAGES = 2
+"""Bytes of a slice of k, the larger one where shared memory holds two blocks so, and how many are
+under way. For f32 at 4096 cubed on an H200 slices of 32, 64 and 128 bytes gave 44, 48 and 49
+TFLOP/s, and a third stage nothing."""
+
+BLOCKS_PER_SM = 2
+"""Blocks that should fit a multiprocessor together, so that one computes while another waits."""
+
+BLOCK_OVERHEAD_BYTES = 1024
+"""Shared memory that the system takes of each block from compute capability 8.0 on: CUDA C++
+Programming Guide, section on shared memory."""
 
 WARPS = ((4, 2), (2, 2), (2, 1), (1, 1))
 """Warps of a block along m and n, the shape with the least traffic first."""
@@ -74,7 +91,7 @@ def gpu_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool, expand: bool) -> 
     if gemm.dtype in machine.mma_dtypes:
         yield from _mma_passes(gemm, machine, fuse=fuse)
     else:
-        yield from _simt_passes(gemm, machine, fuse=fuse)
+        yield from _simt_passes(gemm, machine, fuse=fuse, expand=expand)
     if expand:
         yield "expand-math"
 
@@ -134,34 +151,63 @@ def _copies_asynchronously(gemm: Gemm) -> bool:
     return all(s * gemm.element.item_bytes % ASYNC_COPY_BYTES == 0 for s in strides)
 
 
-def _blocks(gemm: Gemm, block_m: int, block_n: int) -> str:
+def _blocks(gemm: Gemm, block_m: int, block_n: int, per_sm: int = 0) -> str:
     batch = ("batch,", "1,") if gemm.batch is not None else ("", "")
-    return f"tile{{loops={batch[0]}m,n sizes={batch[1]}{block_m},{block_n} over=blocks}}"
+    held = f" per_sm={per_sm}" if per_sm else ""
+    return f"tile{{loops={batch[0]}m,n sizes={batch[1]}{block_m},{block_n} over=blocks{held}}}"
 
 
-def _simt_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool) -> Iterator[str]:
+def _simt_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool, expand: bool) -> Iterator[str]:
     item = gemm.element.item_bytes
-    thread_m, thread_n = THREAD_BYTES_M // item, THREAD_BYTES_N // item
-    warp_m, warp_n = LANES_M * thread_m, LANES_N * thread_n
+    thread_m, thread_n = (min(THREAD_BYTES // item, _power_of_two(x)) for x in (gemm.m, gemm.n))
+    lanes_m, lanes_n = _lanes(-(-gemm.m // thread_m), -(-gemm.n // thread_n))
+    warp_m, warp_n = lanes_m * thread_m, lanes_n * thread_n
     warps_m, warps_n = _warps(gemm, machine, warp_m, warp_n, WARPS)
     block_m, block_n = warps_m * warp_m, warps_n * warp_n
-    yield _blocks(gemm, block_m, block_n)
-    if gemm.m > warp_m - thread_m and gemm.n > warp_n - thread_n:
+    is_even = gemm.m % block_m == 0 and gemm.n % block_n == 0 and not expand
+    yield _blocks(gemm, block_m, block_n, BLOCKS_PER_SM if is_even else 1)
+    is_full = gemm.m > warp_m - thread_m and gemm.n > warp_n - thread_n
+    if is_full and lanes_m * lanes_n == machine.threads_per_warp:
         yield f"tile{{loops=m,n sizes={warp_m},{warp_n} over=warps}}"
     yield f"tile{{loops=m,n sizes={thread_m},{thread_n} over=threads}}"
     yield "promote{operand=c to=registers}"
+    slice_ = SLICE_BYTES // item
     if gemm.k:
-        pad = LOAD_BYTES // item
-        panel_a = block_m + (0 if gemm.trans_a else pad)
-        panel_b = block_n + (pad if gemm.trans_b else 0)
-        yield f"tile{{loops=k sizes={SLICE_BYTES // item}}}"
-        yield f"promote{{operand=a to=shared layout=panel:{panel_a}}}"
-        yield f"promote{{operand=b to=shared layout=panel:{panel_b}}}"
+        is_async = machine.has_async_copies and _copies_asynchronously(gemm)
+        if is_async and not gemm.trans_b:
+            slice_ = _simt_slice(machine, block_m + block_n) // item
+        yield f"tile{{loops=k sizes={slice_}}}"
+        yield f"promote{{operand=a to=shared layout=panel:{block_m + LOAD_BYTES // item}}}"
+        yield f"promote{{operand=b to=shared layout=panel:{max(BANKS_BYTES // item, thread_n)}}}"
+        slices = -(-gemm.k // slice_)
+        if slices > 1 and is_async:
+            yield f"pipeline{{loop=k stages={min(SIMT_STAGES, slices)} with=cp.async}}"
     if fuse:
         yield "fuse-epilogue"
     yield f"vectorize{{with=fma width={LOAD_BYTES // item}}}"
     if gemm.k >= 2:
-        yield f"unroll{{loop=k factor={min(SLICE_BYTES // item, gemm.k)}}}"
+        yield f"unroll{{loop=k factor={min(slice_, gemm.k)}}}"
+
+
+def _power_of_two(extent: int) -> int:
+    """The least power of two that is not less than `extent`."""
+    return 1 << max(extent - 1, 0).bit_length()
+
+
+def _lanes(threads_m: int, threads_n: int) -> tuple[int, int]:
+    """Threads of a warp along m and n, where C takes so many; fewer than a warp if it is small."""
+    lanes_m = min(LANES_M, _power_of_two(threads_m))
+    lanes_n = min(LANES_M * LANES_N // lanes_m, _power_of_two(threads_n))
+    return min(LANES_M * LANES_N // lanes_n, _power_of_two(threads_m)), lanes_n
+
+
+def _simt_slice(machine: GpuMachine, rows: int) -> int:
+    """Bytes of a slice of k of which all stages, of `rows` rows of A and columns of B, fit."""
+    for slice_bytes in SIMT_SLICES:
+        taken = SIMT_STAGES * rows * slice_bytes + BLOCK_OVERHEAD_BYTES
+        if BLOCKS_PER_SM * taken <= machine.smem_bytes_per_sm:
+            return slice_bytes
+    return SIMT_SLICES[-1]
 
 
 def _warps(

@@ -187,6 +187,17 @@ WRONG = (
         GPU,
     ),
     Wrong(
+        "GEM0352",
+        MATRIX,
+        "tile{loops=m,n sizes=8,8 over=blocks per_sm=0}",
+        "per_sm=0 with over=blocks",
+        "1 or more",
+        GPU,
+    ),
+    Wrong(
+        "GEM0352", MATRIX, "tile{loops=m sizes=8 per_sm=2}", "over=None", "goes with over=blocks"
+    ),
+    Wrong(
         "GEM0339",
         MATRIX,
         f"{BLOCKED}{SUM}promote{{operand=a to=shared layout=panel:3}}",

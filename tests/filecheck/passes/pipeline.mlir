@@ -14,23 +14,21 @@ func.func @gemm(%a: memref<32x64xbf16>, %b: memref<64x16xbf16>, %c: memref<32x16
 // CHECK:      gemmir.pack asynchronous {{%\w+}} into {{%\w+}}
 // CHECK-NEXT: nvgpu.device_async_create_group
 
-// The stage in use is carried. All but one group have landed before the barrier; then the slice two
-// ahead goes where the one before was, if there is one.
+// The loop carries the stages, the one in use first, and passes them on. All but one group have landed
+// before the barrier; then the slice two ahead goes where the one before was, if there is one.
 
-// CHECK:      scf.for %p = {{.*}} iter_args([[NOW:%\w+]] = %0) -> (index) {
+// CHECK:      scf.for %p = {{.*}} iter_args([[NOW:%\w+]] = %{{\w+}}, [[NEXT:%\w+]] = %{{\w+}}, [[LAST:%\w+]] = %{{\w+}}) -> (index, index, index) {
 // CHECK:        nvgpu.device_async_wait groups 1 : i64
 // CHECK-NEXT:   gemmir.barrier
 // CHECK-NEXT:   [[LATER:%\w+]] = arith.addi %p, %{{\w+}} : index
 // CHECK-NEXT:   [[REMAINS:%\w+]] = arith.cmpi slt, [[LATER]], %{{\w+}} : index
 // CHECK-NEXT:   scf.if [[REMAINS]] {
-// CHECK:          [[BEFORE:%\w+]] = arith.select
-// CHECK:          [[AT:%\w+]] = arith.muli [[BEFORE]]
+// CHECK:          [[AT:%\w+]] = arith.muli [[LAST]]
 // CHECK:          memref.subview %a_shared[[[AT]], 0] [32, 16]
 // CHECK:          gemmir.pack asynchronous
 // CHECK:        nvgpu.device_async_create_group
 // CHECK:        [[HERE:%\w+]] = arith.muli [[NOW]]
 // CHECK:        memref.subview %a_shared[[[HERE]], 0] [32, 16]
 // CHECK:        gemmir.gemm
-// CHECK:        [[NEXT:%\w+]] = arith.select
-// CHECK-NEXT:   scf.yield [[NEXT]] : index
+// CHECK:        scf.yield [[NEXT]], [[LAST]], [[NOW]] : index, index, index
 // CHECK-NEXT: } {gemmir.dim = "k"}
