@@ -29,7 +29,7 @@ from gemmir.backends.ptx.emulator.scope import (
     require_operands,
 )
 from gemmir.backends.ptx.emulator.state import Block, Group
-from gemmir.backends.ptx.emulator.values import BF16, Array
+from gemmir.backends.ptx.emulator.values import BF16, WIDTHS, Array, bits_of
 
 FACTORS: Final[Mapping[str, np.dtype[Any]]] = {
     "f16": np.dtype(np.float16),
@@ -124,6 +124,7 @@ def _mma(scope: Scope, i: Instruction, place: int) -> Action:
     lanes = fragments.elements_of_c(form.rows)
     cut = form.a == "tf32"
     finish = _finish(form)
+    word = bits_of(WIDTHS[registers])
 
     def run(block: Block, group: Group) -> None:
         warps = group.require_warps()
@@ -132,9 +133,9 @@ def _mma(scope: Scope, i: Instruction, place: int) -> Action:
         added = c(block, group).reshape(warps, -1)[:, of_c].astype(np.float64)
         total = finish(left @ right + added)
         each = total.reshape(warps, -1)[:, lanes].reshape(warps * WARP, -1)
-        words = np.ascontiguousarray(each).view(f"u{4 if registers == 'b32' else 8}")
-        for column, write in enumerate(writes):
-            write(block, group, np.ascontiguousarray(words[:, column]))
+        words = np.ascontiguousarray(each).view(word).T.copy()
+        for row, write in zip(words, writes, strict=True):
+            write(block, group, row)
 
     return run
 
@@ -172,7 +173,7 @@ def _matrix(
     ]
 
     def read(block: Block, group: Group) -> Array:
-        return np.stack([one(block, group) for one in reads], axis=1).view(dtype)
+        return np.array([one(block, group) for one in reads]).T.copy().view(dtype)
 
     return read
 
@@ -228,8 +229,8 @@ def _ldmatrix(scope: Scope, i: Instruction, place: int) -> Action:
         if tiles.transposed:
             found = np.ascontiguousarray(found.swapaxes(2, 3))
         words = found.view(np.uint32).reshape(warps, tiles.count, WARP)
-        for number, write in enumerate(writes):
-            write(block, group, np.ascontiguousarray(words[:, number]).ravel())
+        for row, write in zip(words.swapaxes(0, 1).copy(), writes, strict=True):
+            write(block, group, row.ravel())
 
     return run
 

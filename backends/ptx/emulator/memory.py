@@ -5,6 +5,7 @@ Every byte carries two marks, of who wrote it last and of who read it last.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -55,6 +56,14 @@ class Memory:
 
         Only `needed` bytes of each have to lie in a buffer, where that is given.
         """
+        first, last = int(addresses.min()), int(addresses.max())
+        place = bisect_right(self.starts, first) - 1
+        aligned = not int(np.bitwise_or.reduce(addresses)) & (width - 1)
+        if place >= 0 and last + width <= self.starts[place] + self.sizes[place] and aligned:
+            return (addresses - self.base) // width
+        return self._rows_of_each(addresses, width, needed)
+
+    def _rows_of_each(self, addresses: Array, width: int, needed: Array | int | None) -> Array:
         if (wrong := addresses % width != 0).any():
             lane = int(np.argmax(wrong))
             raise FaultError(

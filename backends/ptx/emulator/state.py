@@ -36,6 +36,8 @@ class Group:
 
     def require_warps(self) -> int:
         """How many warps this group is made of; `FaultError` GEM1009 where one is not whole."""
+        if self.all and len(self.lanes) % WARP == 0:
+            return len(self.lanes) // WARP
         counts: Array = np.bincount(self.lanes // WARP)
         short = np.flatnonzero((counts != WARP) & (counts != 0))
         if len(short):
