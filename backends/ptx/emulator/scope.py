@@ -87,10 +87,7 @@ class Scope:
         bits = bits_of(width)
         if width == WIDTHS[kind]:
             return lambda block, group, value: write(block, slot, group, value.view(bits))
-        signed = np.dtype(f"i{width}") if kind[0] == "s" else bits
-        return lambda block, group, value: write(
-            block, slot, group, value.astype(signed).view(bits)
-        )
+        return lambda block, group, value: write(block, slot, group, value.astype(bits))
 
     def address(self, operand: str) -> Read:
         """Reads `[register+number]` or `[symbol+number]` as addresses."""

@@ -244,6 +244,25 @@ def test_a_block_that_reads_what_was_not_released_to_it_races(changes: dict[str,
         semaphore(**changes)
 
 
+def test_an_addition_keeps_what_was_released_and_a_store_does_not() -> None:
+    text = """
+        mov.u32 %r0, %ctaid.x;
+        setp.eq.u32 %p, %r0, 0;
+        @%p st.global.u32 [%d51], 7;
+        @%p red.release.gpu.global.add.u32 [%d50], 1;
+        setp.eq.u32 %p, %r0, 1;
+        @%p red.relaxed.gpu.global.add.u32 [%d50], 1;
+        setp.eq.u32 %p, %r0, 2;
+        @%p ld.acquire.gpu.global.u32 %r1, [%d50];
+        @%p ld.global.u32 %r2, [%d51];
+    """
+    arrays: list[Array] = [np.zeros(1, U32), np.zeros(1, U32)]
+    launch(kernel(text, 2), arrays, threads=1, blocks=3)
+    stored = text.replace("red.relaxed.gpu.global.add.u32", "st.relaxed.gpu.global.u32")
+    with pytest.raises(PtxFault, match=r"GEM1003: block \(2, 0, 0\)"):
+        launch(kernel(stored, 2), arrays, threads=1, blocks=3)
+
+
 def test_what_is_known_is_passed_on() -> None:
     """Block 2 acquires from block 1 what that has acquired from block 0."""
     text = kernel(

@@ -14,7 +14,7 @@ from gemmir.backends.ptx.emulator import PtxFault
 from tests.backends.ptx.emulator.ptx import Array, kernel, launch, result, run
 
 U16, U32, U64 = np.uint16, np.uint32, np.uint64
-F32 = np.float32
+BF16, F32 = ml_dtypes.bfloat16, np.float32
 NAN, INF = math.nan, math.inf
 JUST_ABOVE = 1 + 2.0**-11 + 2.0**-40
 """The middle of two f16 and a bit that f32 would lose."""
@@ -89,6 +89,8 @@ def test_floats_are_clamped_to_integers_and_nan_is_0() -> None:
         ("cvt.rn.f32.f64 %r9, %d0;", np.array([1 / 3]), np.float32, [np.float32(1 / 3)]),
         ("cvt.f32.f16 %r9, %h0;", np.array([6e-8, -2], np.float16), np.float32, [2.0**-24, -2]),
         ("cvt.rn.f16.f64 %h9, %d0;", np.array([JUST_ABOVE]), np.float16, [1 + 2.0**-10]),
+        ("cvt.rn.bf16.u64 %h9, %d0;", np.array([2**60 + 2**52 + 1], U64), BF16, [2**60 + 2**53]),
+        ("cvt.rn.bf16.s64 %h9, %d0;", np.array([-(2**60)], np.int64), BF16, [-(2**60)]),
         ("cvt.sat.f32.f32 %r9, %r0;", np.array([-1, 0.5, 2, NAN], F32), F32, [0, 0.5, 1, 0]),
     ],
 )

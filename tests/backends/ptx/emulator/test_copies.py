@@ -189,6 +189,12 @@ def test_another_thread_reads_what_has_landed_after_a_barrier_only() -> None:
         copied(text.replace("BARRIER", ""))
 
 
+def test_what_lands_is_new_since_the_last_barrier() -> None:
+    text = "bar.sync 0;\n" + ONE + "cp.async.wait_all;" + NEIGHBOUR + BACK
+    with pytest.raises(PtxFault, match=r"GEM1003.*reads what thread 1 writes without a barrier"):
+        copied(text)
+
+
 def test_another_thread_needs_the_wait_of_the_thread_that_copies() -> None:
     """Only thread 0 waits."""
     text = ONE + COMMIT + "setp.eq.u32 %p, %r50, 0;\n@%p cp.async.wait_group 0;\nbar.sync 0;" + BACK

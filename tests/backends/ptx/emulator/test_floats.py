@@ -199,6 +199,24 @@ def test_fma_where_rounding_twice_is_wrong() -> None:
     assert np.float32(a.astype(np.float64) * b + c) == np.float32(1 + 2.0**-22)
 
 
+HARD = [
+    ("bf16", "0x1.8p+58", "0x1.06p-7", "0x1.7p-5"),
+    ("bf16", "0x1.2p+109", "0x1.78p-39", "-0x1.8ep-78"),
+    ("f64", "0x1.000000ap+0", "0x1.00000028p+0", "-0x1.0000000000004p-56"),
+]
+"""Sums next to the middle of two numbers, by less than f64, f32 or a corrected f64 sum keeps."""
+
+
+@pytest.mark.parametrize(("kind", "a", "b", "c"), HARD)
+def test_fma_next_to_the_middle(kind: str, a: str, b: str, c: str) -> None:
+    letter, dtype = KINDS[kind]
+    values = [float.fromhex(x) for x in (a, b, c)]
+    name = f"fma.rn.{kind} %{letter}9, %{letter}0, %{letter}1, %{letter}2;"
+    found = result(name, *(np.array([x]).astype(dtype) for x in values), to=dtype)
+    x, y, z = map(Fraction, values)
+    assert float(found[0]) == rounded(x * y + z, kind)
+
+
 @pytest.mark.parametrize("kind", ["f16", "bf16"])
 @pytest.mark.parametrize("name", ["add", "sub", "mul", "min", "max"])
 def test_halves_and_pairs(kind: str, name: str) -> None:

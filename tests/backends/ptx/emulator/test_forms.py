@@ -41,6 +41,23 @@ def test_a_part_can_be_dropped() -> None:
     assert [int(f[0]) for f in found] == [0x3344, 0x1122, 0x1122]
 
 
+def test_registers_of_a_scope_are_its_own() -> None:
+    text = """
+        .reg .b32 x;
+        mov.b32 x, 1;
+        { .reg .b16 x; mov.b16 x, 7;
+          { .reg .b64 x; mov.b64 x, 9; mov.b64 %d1, x; }
+          mov.b16 %h1, x; }
+        add.u32 %r1, x, 1;
+    """
+    outputs: list[tuple[str, type[np.generic]]] = [
+        ("%d1", np.uint64),
+        ("%h1", np.uint16),
+        ("%r1", U32),
+    ]
+    assert [int(f[0]) for f in run(text, [np.zeros(1, U32)], outputs)] == [9, 7, 2]
+
+
 UNKNOWN = [
     "frobnicate.u32 %r1, %r0;",
     "add.rz.f32 %r1, %r0, %r0;",

@@ -278,6 +278,26 @@ def test_a_register_that_was_never_written_is_a_fault() -> None:
         launch(text, [])
 
 
+def test_variables_lie_behind_one_another_as_aligned() -> None:
+    shared = ".shared .align 1 .b8 a[3];\n.shared .align 16 .b8 b[16];\n.shared .b32 c;\n"
+    text = kernel(
+        """
+        st.shared.b8 [a+2], 1;
+        st.shared.v4.b32 [b], {%r50, %r50, %r50, %r50};
+        st.shared.b32 [c], 5;
+        ld.shared.b32 %r1, [b+12];
+        st.global.b32 [%d50], %r1;
+        """,
+        1,
+        shared=shared,
+    )
+    out = np.ones(1, U32)
+    launch(text, [out], threads=1)
+    assert out[0] == 0
+    with pytest.raises(PtxFault, match="4 bytes at 4 of the 4 bytes of c"):
+        launch(text.replace("[c]", "[c+4]"), [out], threads=1)
+
+
 DYNAMIC = ".extern .shared .align 16 .b8 dynamic[];\n"
 
 
@@ -361,6 +381,14 @@ def test_sectors(stride: int, ratio: int) -> None:
     text = kernel(f"mad.wide.u32 %d0, %r50, {stride}, %d50;\nld.global.b32 %r0, [%d0];", 1)
     report = launch(text, [np.zeros(32 * 64, U8)])
     assert [a.ratio for a in report.global_] == [ratio]
+
+
+def test_sectors_of_threads_that_read_the_same() -> None:
+    """Two values at 64 bytes from one another need one sector, and touch two."""
+    text = kernel(
+        "shr.u32 %r0, %r50, 4;\nmad.wide.u32 %d0, %r0, 64, %d50;\nld.global.b32 %r1, [%d0];", 1
+    )
+    assert [a.ratio for a in launch(text, [np.zeros(128, U8)]).global_] == [2]
 
 
 def test_the_report_counts_threads() -> None:

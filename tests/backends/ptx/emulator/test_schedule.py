@@ -189,6 +189,37 @@ def test_a_barrier_of_a_warp_does_not_order_other_warps() -> None:
         launch(text, [], threads=64)
 
 
+@pytest.mark.parametrize("writer", [0, 32])
+def test_readers_of_two_warps_are_not_ordered_by_the_barrier_of_one(writer: int) -> None:
+    text = f"""
+        setp.eq.u32 %q, %r50, 0;
+        @%q st.shared.u32 [tile], 1;
+        bar.sync 0;
+        ld.shared.u32 %r1, [tile];
+        bar.warp.sync -1;
+        setp.eq.u32 %p, %r50, {writer};
+        @%p st.shared.u32 [tile], 2;
+    """
+    launch(kernel(text, shared=TILE), [], threads=32)
+    with pytest.raises(PtxFault, match=r"GEM1003.*writes what another thread reads"):
+        launch(kernel(text, shared=TILE), [], threads=64)
+
+
+def test_all_readers_count() -> None:
+    """Thread 0 reads, then thread 1, and that one writes."""
+    body = """
+        setp.eq.u32 %p, %r50, 0;
+        setp.eq.u32 %q, %r50, 1;
+        @%p st.shared.u32 [tile], 1;
+        bar.sync 0;
+        @%p ld.shared.u32 %r1, [tile];
+        @%q ld.shared.u32 %r1, [tile];
+        @%q st.shared.u32 [tile], 2;
+    """
+    with pytest.raises(PtxFault, match=r"GEM1003.*thread 1,.*writes what another thread reads"):
+        launch(kernel(body, shared=TILE), [])
+
+
 def test_two_threads_that_write_one_byte_at_once_race() -> None:
     with pytest.raises(PtxFault, match=r"GEM1003.*two threads write at once: byte 0 of tile"):
         launch(kernel("st.shared.u32 [tile], 1;", shared=TILE), [])
