@@ -40,6 +40,7 @@ from xdsl.passes import ModulePass
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import (
     SWIZZLE_CHUNK_BYTES,
+    SWIZZLE_ROWS,
     PanelAttr,
     Space,
     SpaceAttr,
@@ -258,7 +259,8 @@ def _swizzle_plan(
 ) -> SharePlan:
     """Rows run along the dimension in which the source is adjacent.
 
-    The tile is rounded up to whole rows, and to what tensor cores take at once.
+    The tile is rounded up to whole rows, to as many as the pattern has, so that stages of it lie
+    alike, and to what tensor cores take at once.
     """
     of = memref_type(value)
     element = of.element_type
@@ -268,6 +270,7 @@ def _swizzle_plan(
     rows, depth = _whole_fragments(value, size)
     shape = [rows, depth] if dim == 0 else [depth, rows]
     shape[fast] = -(-shape[fast] // width) * width
+    shape[1 - fast] = -(-shape[1 - fast] // SWIZZLE_ROWS) * SWIZZLE_ROWS
     layout = SwizzleAttr(fast, width, shape[1 - fast] * width, chunk)
     return SharePlan(dim=dim, loops=loops, rows=shape[dim], depth=shape[1 - dim], layout=layout)
 

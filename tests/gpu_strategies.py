@@ -13,7 +13,8 @@ from typing import Final
 
 import hypothesis.strategies as st
 
-from gemmir.gemm import DTYPES, Gemm
+from gemmir.dtypes import PRODUCTS
+from gemmir.gemm import DTYPES, EXACT_STEPS, Gemm
 from gemmir.machine import GpuMachine
 from gemmir.passes.split_k import slice_size
 from gemmir.schedule import Schedule
@@ -29,17 +30,32 @@ THREAD_TILES: Final = ((1, 1), (2, 2), (4, 4), (8, 4), (4, 2), (3, 2), (1, 4))
 WARP_TILES: Final = ((16, 8), (16, 16), (32, 16), (32, 32), (64, 32), (16, 24), (48, 8))
 ASYNC_BYTES: Final = (4, 8, 16)
 LOAD_BYTES: Final = 16
-INSTRUCTION_K: Final = 16
+FRAGMENT_ROWS: Final = 16
+INSTRUCTION_BYTES: Final = 32
+"""What one product on tensor cores takes of k."""
 
 
 @st.composite
 def gpu_problems(draw: st.DrawFn, machine: GpuMachine, most: int = 48) -> Gemm:
     """Problems of every kind and every element type that `machine` multiplies."""
-    mixed = [d for d in machine.mma_dtypes if d not in ("f32", "f64")]
     gemm = draw(problems(most, (None, None, 0, 2)))
-    dtype = draw(st.sampled_from(["f32", "f64", *mixed, *mixed]))
-    gemm = replace(gemm, dtype=dtype, out=draw(st.sampled_from([None, *DTYPES[dtype]])))
+    dtype = draw(st.sampled_from(gpu_dtypes(machine)))
+    out = draw(st.sampled_from([None, *DTYPES[dtype]]))
+    gemm = replace(
+        _whole(gemm) if PRODUCTS[dtype].element.is_integer else gemm, dtype=dtype, out=out
+    )
     return _aligned(gemm) if draw(st.booleans()) else gemm
+
+
+def gpu_dtypes(machine: GpuMachine) -> list[str]:
+    """All that `machine` multiplies, with its tensor cores or without."""
+    return ["f32", *(d for d in machine.mma_dtypes if d != "f64"), "f64"]
+
+
+def _whole(gemm: Gemm) -> Gemm:
+    """`gemm` with whole factors, and without the steps that integers do not have."""
+    steps = "+".join(step for step in gemm.steps if step in EXACT_STEPS)
+    return replace(gemm, alpha=round(2 * gemm.alpha), beta=round(2 * gemm.beta), epilogue=steps)
 
 
 def _aligned(gemm: Gemm) -> Gemm:
@@ -48,6 +64,14 @@ def _aligned(gemm: Gemm) -> Gemm:
     shared = [n for n in "abc" if gemm.batch is not None and gemm.batch_stride(n) == 0]
     names = [name for name in "abc" if name not in shared]
     return replace(gemm, **rows, **{f"batch_stride_{name}": None for name in names})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tile:
+    """A tile in shared memory: whether its rows lie there as in the source, and how far apart."""
+
+    is_adjacent: bool
+    pitch: tuple[int, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -114,22 +138,24 @@ class _Draft:
         transposed = self.gemm.trans_a if operand == "a" else self.gemm.trans_b
         return 0 if transposed and self.gemm.leading(operand) != 1 else 1
 
-    def copies(self, operand: str, width: int, adjacent: bool) -> int:
+    def copies(self, operand: str, width: int, tile: _Tile) -> int:
         """Bytes that an asynchronous copy of the operand can move at once."""
         gemm, item = self.gemm, self.gemm.element.item_bytes
-        rows = [gemm.leading(operand)]
+        rows = [gemm.leading(operand), *tile.pitch]
         if gemm.batch is not None and gemm.batch_stride(operand):
             rows.append(gemm.batch_stride(operand))
-        lanes = math.gcd(width, *rows) if adjacent else 1
+        lanes = math.gcd(width, *rows) if tile.is_adjacent else 1
         return min(lanes * item, LOAD_BYTES)
 
-    def pipeline(self, widths: list[int], tiled: dict[str, bool]) -> list[int]:
-        """Perhaps overlap the copies of the operands in `tiled`; the widths that then remain."""
+    def pipeline(self, widths: list[int], tiles: dict[str, _Tile]) -> list[int]:
+        """Perhaps overlap the copies of the operands in `tiles`; the widths that then remain."""
         able = [
-            w for w in widths if all(self.copies(o, w, a) in ASYNC_BYTES for o, a in tiled.items())
+            w for w in widths if all(self.copies(o, w, t) in ASYNC_BYTES for o, t in tiles.items())
         ]
-        aligned = self.block[0] % 8 == self.block[1] % 8 == self.slice_ % 8 == 0
-        if not self.slice_ or not tiled or not able or not aligned or self.chance(4):
+        item = self.gemm.element.item_bytes
+        sizes = (*self.block, self.slice_, self.k)
+        aligned = all(size * item % LOAD_BYTES == 0 for size in sizes[:3])
+        if not self.slice_ or not tiles or not able or not aligned or self.chance(4):
             return widths
         self.steps.append(f"pipeline{{loop=k stages={self.draw(st.integers(2, 4))}}}")
         return able
@@ -143,7 +169,8 @@ class _Draft:
 @st.composite
 def gpu_schedules(draw: st.DrawFn, gemm: Gemm, machine: GpuMachine) -> Schedule:
     """Schedules for `gemm` that are legal on `machine`."""
-    if gemm.dtype in machine.mma_dtypes:
+    may_be_either = gemm.dtype == "f64" and draw(st.booleans())
+    if gemm.dtype in machine.mma_dtypes and not may_be_either:
         return draw(_tensor_schedules(gemm))
     return draw(_simt_schedules(gemm))
 
@@ -175,12 +202,12 @@ def _simt_schedules(draw: st.DrawFn, gemm: Gemm) -> Schedule:
     draft.steps.append(f"tile{{loops=m,n sizes={thread[0]},{thread[1]} over=threads}}")
     draft.steps.append("promote{operand=c to=registers}")
     draft.slices([4, 8, 16, 5, draft.k + 1])
-    tiled: dict[str, bool] = {}
+    tiles: dict[str, _Tile] = {}
     for operand in draw(st.permutations("ab")):
         if gemm.k and draft.chance(2):
-            tiled[operand] = _share_panel(draft, operand, thread, warp if by_warps else thread)
+            tiles[operand] = _share_panel(draft, operand, thread, warp if by_warps else thread)
     widths = [w for w in (1, 2, 4) if w * gemm.element.item_bytes <= LOAD_BYTES]
-    widths = draft.pipeline(widths, tiled)
+    widths = draft.pipeline(widths, tiles)
     draft.epilogue()
     draft.steps.append(f"vectorize{{with=fma width={draw(st.sampled_from(widths))}}}")
     draft.unroll(min(draft.slice_ or draft.k, draft.k))
@@ -198,8 +225,8 @@ def _thread_block(draw: st.DrawFn, thread: tuple[int, int]) -> tuple[int, int]:
 
 def _share_panel(
     draft: _Draft, operand: str, thread: tuple[int, int], outer: tuple[int, int]
-) -> bool:
-    """Bring an operand to shared memory; whether its rows lie there as in the source.
+) -> _Tile:
+    """Bring an operand to shared memory in one panel, or in several.
 
     `outer` is the tile of a warp, or that of a thread where there are no warps.
     """
@@ -208,10 +235,13 @@ def _share_panel(
     step = outer[dim] if extent > outer[dim] else tile
     rows = -(-extent // step) * step
     width = rows + draft.draw(st.sampled_from([0, 1, 4]))
+    pitch = (width,)
     if draft.chance(3) and rows > tile:
         width = tile * draft.draw(st.integers(1, rows // tile))
+        gap = LOAD_BYTES // draft.gemm.element.item_bytes
+        pitch = (width, width * (draft.slice_ or draft.k) + gap)
     draft.steps.append(f"promote{{operand={operand} to=shared layout=panel:{width}}}")
-    return draft.runs_along(operand) == dim
+    return _Tile(is_adjacent=draft.runs_along(operand) == dim, pitch=pitch)
 
 
 @st.composite
@@ -222,15 +252,32 @@ def _tensor_schedules(draw: st.DrawFn, gemm: Gemm) -> Schedule:
     draft.over_blocks()
     draft.steps.append(f"tile{{loops=m,n sizes={warp[0]},{warp[1]} over=warps}}")
     draft.steps.append("promote{operand=c to=registers}")
-    draft.slices([16, 32, 64, 24])
+    deep = INSTRUCTION_BYTES // gemm.element.item_bytes
+    draft.slices([deep, 2 * deep, 4 * deep, deep * 3 // 2])
     depth = min(draft.slice_ or draft.k, draft.k)
-    tiled: dict[str, bool] = {}
+    tiles: dict[str, _Tile] = {}
     for operand in draw(st.permutations("ab")) if gemm.k else ():
-        size = draw(st.sampled_from([32, 64, 128]))
-        draft.steps.append(f"promote{{operand={operand} to=shared layout=swizzle:{size}}}")
-        tiled[operand] = True
-    widths = draft.pipeline([1, 2, 4, 8], tiled)
+        tiles[operand] = _share_for_warps(draft, operand, warp)
+    widths = [w for w in (1, 2, 4, 8, 16) if w * gemm.element.item_bytes <= LOAD_BYTES]
+    widths = draft.pipeline(widths, tiles)
     draft.epilogue()
-    draft.steps.append(f"vectorize{{with=mma width={draw(st.sampled_from(widths))}}}")
-    draft.unroll(-(-depth // INSTRUCTION_K))
+    shape = ""
+    if gemm.dtype == "f16" and draft.chance(3):
+        shape, deep = " shape=16,8,8", 8
+    draft.steps.append(f"vectorize{{with=mma width={draw(st.sampled_from(widths))}{shape}}}")
+    draft.unroll(-(-depth // deep))
     return draft.finish()
+
+
+def _share_for_warps(draft: _Draft, operand: str, warp: tuple[int, int]) -> _Tile:
+    """Bring an operand to shared memory in swizzled rows, or in one panel."""
+    dim = 0 if operand == "a" else 1
+    if draft.chance(3):
+        extent = draft.inside("mn"[dim])
+        rows = -(-extent // warp[dim]) * warp[dim] if extent > warp[dim] else extent
+        width = -(-rows // FRAGMENT_ROWS) * FRAGMENT_ROWS + draft.draw(st.sampled_from([0, 4, 8]))
+        draft.steps.append(f"promote{{operand={operand} to=shared layout=panel:{width}}}")
+        return _Tile(is_adjacent=draft.runs_along(operand) == dim, pitch=(width,))
+    row = draft.draw(st.sampled_from([32, 64, 128]))
+    draft.steps.append(f"promote{{operand={operand} to=shared layout=swizzle:{row}}}")
+    return _Tile(is_adjacent=True)

@@ -100,22 +100,32 @@ def _with_strides(draw: st.DrawFn, gemm: Gemm) -> Gemm:
 def arrays_for(gemm: Gemm, seed: int = 0, offset: int = 0) -> dict[str, Array]:
     """Arrays by name, c last: random in [-1, 1), and NaN wherever nothing may be read.
 
-    That is between rows, around the arrays, and in a c whose old value is not used. The arrays
-    begin `offset` elements after a multiple of 64 bytes.
+    That is between rows, around the arrays, and in a c whose old value is not used. Integers are
+    random too, and there the one furthest from 0. The arrays begin `offset` elements after a
+    multiple of 64 bytes.
     """
     generator = np.random.default_rng(seed)
     found: dict[str, Array] = {}
     for operand in gemm.operands:
         dtype = ELEMENTS[operand.dtype].numpy
         line = 64 // dtype.itemsize
-        room = np.full(operand.span + 2 * GUARD + line + offset, np.nan, dtype)
+        unread = np.iinfo(dtype).min or np.iinfo(dtype).max if dtype.kind in "iu" else np.nan
+        room = np.full(operand.span + 2 * GUARD + line + offset, unread, dtype)
         first = GUARD + (-(room.ctypes.data // dtype.itemsize + GUARD)) % line + offset
         strides = [s * dtype.itemsize for s in operand.strides]
         array = np.ndarray(operand.shape, dtype, room, first * dtype.itemsize, strides)
         if operand.access != "write":
-            array[...] = generator.uniform(-1, 1, operand.shape)
+            array[...] = _random(generator, operand.shape, dtype)
         found[operand.name] = array
     return found
+
+
+def _random(generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    if dtype.kind not in "iu":
+        return generator.uniform(-1, 1, shape)
+    limits = np.iinfo(dtype)
+    most = min(limits.max, 2**20)
+    return generator.integers(max(limits.min, -most), most, shape, endpoint=True)
 
 
 def copied(arrays: Mapping[str, Array]) -> dict[str, Array]:
@@ -143,11 +153,17 @@ def surroundings(array: Array) -> bytes:
 
 
 def furthest(gemm: Gemm, arrays: Mapping[str, Array], result: Array) -> float:
-    """The largest error of `result` in units of its bound; NaN where an element is NaN."""
+    """The largest error of `result` in units of its bound; NaN where an element is NaN.
+
+    The bound is that of code which rounds as IEEE 754 says, as the evaluator, the emulator and a
+    CPU do. Where it is 0, any error is infinitely far.
+    """
     if result.size == 0:
         return 0.0
     error = np.abs(result - gemm.reference(arrays))
-    return float((error / gemm.error_bound(arrays)).max())
+    bound = gemm.error_bound(arrays, emulated=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.where(error == 0, 0, error / bound).max())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,6 @@ from typing import Any
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import (
     DenseIntOrFPElementsAttr,
-    FixedBitwidthType,
     FloatAttr,
     IntegerAttr,
     UnrealizedConversionCastOp,
@@ -25,7 +24,13 @@ from gemmir.backends.llvm.emitter import (
     element_of,
     set_rows,
 )
-from gemmir.backends.llvm.text import float_literal, is_literal, scalar_type
+from gemmir.backends.llvm.text import (
+    float_literal,
+    is_literal,
+    scalar_suffix,
+    scalar_type,
+    suffix,
+)
 from gemmir.ir.dialect import OuterProductOp
 
 
@@ -192,8 +197,7 @@ def _cast(e: Emitter, op: UnrealizedConversionCastOp) -> None:
 def _intrinsic(e: Emitter, stem: str, t: Attribute) -> str:
     lanes = e.shape(t)[1]
     element = element_of(t)
-    assert isinstance(element, FixedBitwidthType)
-    return f"@llvm.{stem}.{'' if lanes == 1 else f'v{lanes}'}f{element.bitwidth}"
+    return f"@llvm.{stem}.{scalar_suffix(element) if lanes == 1 else suffix(element, lanes)}"
 
 
 def _call_rows(e: Emitter, stem: str, result: SSAValue, operands: Sequence[Rows]) -> None:

@@ -57,9 +57,14 @@ def lanes_type(t: Attribute, lanes: int) -> str:
 
 def suffix(t: Attribute, lanes: int) -> str:
     """How the names of intrinsics end that are of a vector of `lanes` elements: `v4f32`."""
+    return f"v{lanes}{scalar_suffix(t)}"
+
+
+def scalar_suffix(t: Attribute) -> str:
+    """The same of one element: `f32`."""
     assert isinstance(t, FixedBitwidthType)
-    kind = "i" if scalar_type(t).startswith("i") else "f"
-    return f"v{lanes}{kind}{t.bitwidth}"
+    kind = {"i": "i", "b": "bf"}.get(scalar_type(t)[0], "f")
+    return f"{kind}{t.bitwidth}"
 
 
 def float_literal(value: float, t: Attribute) -> str:

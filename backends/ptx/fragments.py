@@ -252,10 +252,10 @@ def _matrices(e: Emitter, op: LdMatrixOp, tile: _Tile) -> Rows:
     text = e.text
     slow, fast = _row_of_lane(e, tile)
     own = (slow, fast) if tile.runs == 1 else (fast, slow)
-    step = 4 // tile.halves * BLOCK
     found: Rows = []
-    for first in range(0, tile.extent, step):
-        blocks = min(step, tile.extent - first) // BLOCK
+    first = 0
+    while first < tile.extent:
+        blocks = _at_once((tile.extent - first) // BLOCK, 4 // tile.halves)
         place = (first, 0) if tile.is_a else (0, first)
         at = [
             text.binary("add", text.binary("add", own[d], str(place[d])), e.scalar(op.indices[d]))
@@ -263,7 +263,13 @@ def _matrices(e: Emitter, op: LdMatrixOp, tile: _Tile) -> Rows:
         ]
         address = address_of(e, op.source, at)
         found += _load_matrices(e, address, blocks * tile.halves, transposed=not tile.along_k)
+        first += blocks * BLOCK
     return found
+
+
+def _at_once(left: int, most: int) -> int:
+    """The largest power of two in `left`, at most `most`: `ldmatrix` moves 1, 2 or 4 matrices."""
+    return min(1 << (left.bit_length() - 1), most)
 
 
 def _row_of_lane(e: Emitter, tile: _Tile) -> tuple[str, str]:

@@ -6,7 +6,6 @@ was never written and a barrier that only some reach, so that a run that ends ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -20,7 +19,7 @@ from gemmir.backends.ptx.emulator import Report
 from gemmir.backends.ptx.run import run_ptx
 from gemmir.gemm import DTYPES
 from gemmir.machine.gpu import SHIPPED_GPUS, SM_80, GpuMachine
-from tests.gpu_strategies import gpu_cases, gpu_problems
+from tests.gpu_strategies import gpu_cases, gpu_dtypes, gpu_problems
 from tests.strategies import arrays_for, copied, examples, furthest, surroundings
 
 MOST: Final = 40
@@ -80,19 +79,15 @@ EDGES: Final = (
 """Sizes of 0 and 1, primes, and one more or less than a tile."""
 
 
-def dtypes(machine: GpuMachine) -> Sequence[str]:
-    """The element types that `machine` has a default schedule for."""
-    return ["f32", "f64", *(d for d in machine.mma_dtypes if d not in ("f32", "f64"))]
-
-
-@pytest.mark.parametrize("dtype", dtypes(SM_80))
+@pytest.mark.parametrize("dtype", gpu_dtypes(SM_80))
 @pytest.mark.parametrize("gemm", EDGES, ids=lambda g: f"{g.m}x{g.n}x{g.k}x{g.batch}")
 def test_edges(gemm: Gemm, dtype: str) -> None:
-    run(replace(gemm, dtype=dtype, out=DTYPES[dtype][-1]), SM_80.target)
+    whole = {"alpha": 3, "beta": round(gemm.beta)} if dtype in ("i8", "u8") else {}
+    run(replace(gemm, dtype=dtype, out=DTYPES[dtype][-1], **whole), SM_80.target)
 
 
 @pytest.mark.parametrize("trans", ["nn", "nt", "tn", "tt"])
-@pytest.mark.parametrize("dtype", dtypes(SM_80))
+@pytest.mark.parametrize("dtype", gpu_dtypes(SM_80))
 def test_transposes(dtype: str, trans: str) -> None:
     gemm = Gemm(m=72, n=40, k=56, dtype=dtype, trans_a=trans[0] == "t", trans_b=trans[1] == "t")
     run(gemm, SM_80.target)
