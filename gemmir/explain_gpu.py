@@ -17,7 +17,6 @@ from xdsl.passes import ModulePass
 
 from gemmir.backend import Launch
 from gemmir.gemm import Gemm
-from gemmir.ir.build import ELEMENT_TYPES
 from gemmir.machine import GpuMachine
 from gemmir.passes.split_k import SplitK, slice_size
 from gemmir.passes.vectorize import MMA_SHAPES, Vectorize
@@ -89,9 +88,9 @@ def sum_of(problem: Gemm, passes: Sequence[ModulePass]) -> Sum:
     factors = [p.factor for p in passes if isinstance(p, SplitK)]
     slices = math.prod(factors)
     length = slice_size(problem.k, slices, problem.element.item_bytes) if factors else problem.k
-    by_mma = any(isinstance(p, Vectorize) and p.with_ == "mma" for p in passes)
-    of_mma = (k for e, (_, _, k) in MMA_SHAPES.items() if e == ELEMENT_TYPES[problem.dtype])
-    at_once = next(of_mma, 1) if by_mma else 1
+    by_mma = [p for p in passes if isinstance(p, Vectorize) and p.with_ == "mma"]
+    shapes = [p.shape or MMA_SHAPES[problem.dtype][0] for p in by_mma]
+    at_once = shapes[0][2] if shapes else 1
     return Sum(slices=slices, length=min(length, problem.k), at_once=at_once)
 
 

@@ -26,7 +26,14 @@ from gemmir.errors import ParseError
 from gemmir.gemm import Gemm
 from gemmir.ir.build import build
 from gemmir.ir.context import parse_module
-from gemmir.ir.dialect import EpilogueOp, GemmOp, YieldOp, memref_type, static_strides
+from gemmir.ir.dialect import (
+    EpilogueOp,
+    GemmOp,
+    YieldOp,
+    memref_type,
+    product_name,
+    static_strides,
+)
 
 Array = npt.NDArray[Any]
 
@@ -224,8 +231,8 @@ class _Wide:
         a, b, c = (self._exact(value).value for value in (op.a, op.b, op.c))
         alpha, beta = op.alpha.value.data, op.beta.value.data
         self.depth = a.shape[-1]
-        name = "tf32" if op.tf32 is not None else _element_of(op.a).name
-        product = PRODUCTS[name]
+        element = memref_type(op.a).element_type
+        product = PRODUCTS[product_name(element, tf32=op.tf32 is not None)]
         rounded = 2 * math.log1p(product.operand_unit)
         gamma = math.expm1((self.depth + 4) * product.ieee_unit + rounded)
         value, magnitude = alpha * (a @ b), abs(alpha) * (np.abs(a) @ np.abs(b))

@@ -35,19 +35,12 @@ from xdsl.dialects.builtin import (
     BoolAttr,
     DenseIntOrFPElementsAttr,
     FixedBitwidthType,
-    Float8E4M3FNType,
-    Float8E5M2Type,
     FloatAttr,
     IndexType,
     IntegerAttr,
     IntegerType,
-    Signedness,
     StringAttr,
     VectorType,
-    bf16,
-    f16,
-    f64,
-    i8,
 )
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.ir.affine import AffineMap
@@ -70,6 +63,7 @@ from gemmir.ir.dialect import (
     enclosing_ops,
     is_shared,
     memref_type,
+    product_name,
     static_strides,
 )
 from gemmir.ir.index import (
@@ -91,20 +85,17 @@ from gemmir.ir.views import chain, extents, offsets_of, subview, total_offsets
 
 UNITS = ("fma", "mma")
 
-TF32 = "tf32"
-"""What `MMA_SHAPES` calls f32 that is rounded to tf32."""
-
-MMA_SHAPES: Mapping[Attribute | str, tuple[tuple[int, int, int], ...]] = {
-    f16: ((16, 8, 16), (16, 8, 8)),
-    bf16: ((16, 8, 16),),
-    TF32: ((16, 8, 8),),
-    Float8E4M3FNType(): ((16, 8, 32),),
-    Float8E5M2Type(): ((16, 8, 32),),
-    i8: ((16, 8, 32),),
-    IntegerType(8, Signedness.UNSIGNED): ((16, 8, 32),),
-    f64: ((8, 8, 4),),
+MMA_SHAPES: Mapping[str, tuple[tuple[int, int, int], ...]] = {
+    "f16": ((16, 8, 16), (16, 8, 8)),
+    "bf16": ((16, 8, 16),),
+    "tf32": ((16, 8, 8),),
+    "e4m3": ((16, 8, 32),),
+    "e5m2": ((16, 8, 32),),
+    "i8": ((16, 8, 32),),
+    "u8": ((16, 8, 32),),
+    "f64": ((8, 8, 4),),
 }
-"""m, n and k of the instructions of the tensor cores, by the type of A and B, the usual one first.
+"""m, n and k of the instructions of the tensor cores, by what they multiply, the longest first.
 
 PTX ISA 9.0, section "Matrix multiply-accumulate operation using mma instruction".
 """
@@ -189,7 +180,7 @@ def plan_gemm(
             "GEM0378", f"vectorize: shape={_listed(shape)} and with={with_}", "leave shape out"
         )
     if element != summed or gemm.tf32 is not None:
-        of = TF32 if gemm.tf32 is not None else element
+        of = product_name(element, tf32=gemm.tf32 is not None)
         raise ScheduleError(
             "GEM0374",
             f"vectorize: with=fma multiplies and adds in one type, not {of} in {summed}",
@@ -206,12 +197,12 @@ def _listed(shape: Sequence[int]) -> str:
 
 def _mma_shape(gemm: GemmOp, wanted: tuple[int, ...] | None) -> tuple[int, int, int]:
     """The shape of the instruction, `wanted` where that is given."""
-    element = TF32 if gemm.tf32 is not None else memref_type(gemm.a).element_type
+    element = product_name(memref_type(gemm.a).element_type, tf32=gemm.tf32 is not None)
     if element not in MMA_SHAPES:
         raise ScheduleError(
             "GEM0375",
             f"vectorize: with=mma has no instruction for {element}",
-            f"use {', '.join(map(str, MMA_SHAPES))}, or with=fma",
+            f"use {', '.join(MMA_SHAPES)}, or with=fma",
         )
     known = MMA_SHAPES[element]
     if wanted is not None and wanted not in known:

@@ -17,14 +17,17 @@ from gemmir import Gemm
 from gemmir.arrays import make_operands
 from gemmir.backend import backend_for, signature_of
 from gemmir.backends.ptx.run import run_ptx
+from gemmir.check import check
 from gemmir.dtypes import BY_MLIR, ELEMENTS, PRODUCTS, TF32_UNIT, restrided
 from gemmir.errors import BackendError, ProblemError, ScheduleError
 from gemmir.evaluate import evaluate
 from gemmir.evaluate.values import never_written, rounded_to_tf32
+from gemmir.explain import explain
 from gemmir.ir.build import build
 from gemmir.ir.context import parse_module
 from gemmir.ir.problem import problem_of
 from gemmir.machine import GpuMachine, machine_for
+from gemmir.passes.vectorize import MMA_SHAPES
 from gemmir.reference import reference_of, reference_of_gemm
 
 MIXED = tuple(name for name, product in PRODUCTS.items() if product.is_mixed)
@@ -306,3 +309,17 @@ def test_ptxas_takes_every_type_and_layout(target: str, tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, (name, layout, done.stderr)
         assert "0 bytes spill stores" in done.stderr, (name, layout, done.stderr)
+
+
+@pytest.mark.parametrize("name", TENSOR)
+def test_explain_names_the_products_at_once(name: str) -> None:
+    lowered = gemmir.lower(Gemm(m=64, n=64, k=64, dtype=name), target="cuda:sm_90a")
+    assert f"{MMA_SHAPES[name][0][2]} at once" in explain(lowered)
+
+
+@pytest.mark.parametrize("name", ["i8", "tf32", "f64"])
+def test_split_sums(name: str) -> None:
+    gemm = Gemm(m=20, n=12, k=140, dtype=name, alpha=-3, beta=2, epilogue="bias")
+    whole = gemmir.lower(gemm, target="cuda:sm_90a").schedule
+    report = check(gemm, target="cuda:sm_90a", schedule=f"split-k{{factor=2}},{whole}")
+    assert report.ok, report.first_wrong

@@ -13,8 +13,8 @@ from typing import Final, cast
 from xdsl.dialects.builtin import ModuleOp, VectorType
 from xdsl.ir import Attribute
 
-from gemmir.dtypes import BY_MLIR
 from gemmir.errors import BackendError
+from gemmir.ir.dialect import product_name
 from gemmir.ir.nvgpu import AsyncCopyOp, MmaSyncOp
 from gemmir.machine.gpu import GpuMachine
 
@@ -98,11 +98,8 @@ INSTRUCTIONS: Final[Mapping[tuple[str, int], Instruction]] = {
 
 def product_of(op: MmaSyncOp) -> str:
     """What `op` multiplies, as `Gemm.dtype` says it."""
-    if op.tf32 is not None:
-        return "tf32"
     of = cast("VectorType[Attribute]", op.lhs.type)
-    spelled = str(of.element_type)
-    return BY_MLIR[spelled].name if spelled in BY_MLIR else spelled
+    return product_name(of.element_type, tf32=op.tf32 is not None)
 
 
 def instruction_of(op: MmaSyncOp) -> Instruction:

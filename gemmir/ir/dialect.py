@@ -68,6 +68,7 @@ from xdsl.traits import (
 )
 from xdsl.utils.exceptions import VerifyException
 
+from gemmir.dtypes import BY_MLIR
 from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr, SwizzleAttr
 
 CORES = "cores"
@@ -122,6 +123,15 @@ def summed_types(element: Attribute, *, tf32: bool) -> tuple[Number, ...]:
     summed = accumulator_type(element)
     is_mixed = tf32 or isinstance(element, NARROW_FLOATS)
     return (summed, f16, bf16) if is_mixed else (summed,)
+
+
+def product_name(element: Attribute, *, tf32: bool) -> str:
+    """What is multiplied, as `Gemm.dtype` says it; the spelling of a type that it has no name for.
+
+    `tf32` says that f32 is rounded first.
+    """
+    spelled = str(element)
+    return "tf32" if tf32 else BY_MLIR[spelled].name if spelled in BY_MLIR else spelled
 
 
 def require_product(name: str, element: Attribute, *, tf32: bool) -> None:
@@ -527,6 +537,7 @@ __all__ = [
     "enclosing_ops",
     "is_shared",
     "memref_type",
+    "product_name",
     "require_product",
     "static_strides",
     "summed_types",

@@ -9,7 +9,6 @@ from xdsl.dialects.builtin import DYNAMIC_INDEX, MemRefType, ModuleOp, NoneAttr
 from xdsl.ir import SSAValue
 from xdsl.utils.exceptions import VerifyException
 
-from gemmir.dtypes import BY_MLIR
 from gemmir.errors import ParseError
 from gemmir.gemm import Gemm
 from gemmir.ir.build import packed_strides
@@ -20,6 +19,7 @@ from gemmir.ir.dialect import (
     accumulator_type,
     enclosing_ops,
     memref_type,
+    product_name,
     static_strides,
 )
 from gemmir.ir.loops import GROUP, dimension_of
@@ -49,8 +49,8 @@ def problem_of(module: ModuleOp) -> Gemm:
         n=memref_type(op.b).get_shape()[-1],
         k=k,
         groups=memref_type(values[1]).get_shape()[0] if is_grouped else None,
-        dtype="tf32" if op.tf32 is not None else _name_of(op.a),
-        out=None if out == accumulator_type(element) else _name_of(op.c),
+        dtype=product_name(element, tf32=op.tf32 is not None),
+        out=None if out == accumulator_type(element) else product_name(out, tf32=False),
         alpha=op.alpha.value.data,
         beta=op.beta.value.data,
         trans_a=a.transposed,
@@ -71,12 +71,6 @@ def _of_all_groups(value: SSAValue) -> SSAValue:
     if not isinstance(value.owner, memref.SubviewOp):
         raise ParseError("GEM0204", "the operands of one product in a loop are no parts of arrays")
     return value.owner.source
-
-
-def _name_of(value: SSAValue) -> str:
-    """The name of the element type of a memref; its spelling where it has none."""
-    spelled = str(memref_type(value).element_type)
-    return BY_MLIR[spelled].name if spelled in BY_MLIR else spelled
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from xdsl.ir import Attribute
 from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
 from gemmir.gemm import Gemm
-from gemmir.ir.build import ELEMENT_TYPES
 from gemmir.ir.dialect import BLOCKS, CORES, INSIDE_BLOCK, MAPPINGS
 from gemmir.machine import GpuMachine, Machine
 from gemmir.passes.parallelize import Parallelize
@@ -21,7 +19,7 @@ from gemmir.passes.pipeline import Pipeline
 from gemmir.passes.promote import Promote
 from gemmir.passes.split_k import SplitK, slice_size
 from gemmir.passes.tile import Tile
-from gemmir.passes.vectorize import MMA_SHAPES, TF32, Vectorize
+from gemmir.passes.vectorize import MMA_SHAPES, Vectorize
 from gemmir.schedule.default_gpu import LOAD_BYTES
 from gemmir.schedule.schedule import Schedule
 
@@ -40,7 +38,6 @@ class _Walk:
 
     machine: Machine
     dtype: str
-    element: str
     item_bytes: int
     tile: dict[str, int]
     block: dict[str, int] = field(default_factory=dict[str, int])
@@ -58,7 +55,6 @@ def check_fits(schedule: Schedule, gemm: Gemm, machine: Machine) -> None:
     walk = _Walk(
         machine=machine,
         dtype=gemm.dtype,
-        element=gemm.element.name,
         item_bytes=gemm.element.item_bytes,
         tile={"m": gemm.m, "n": gemm.n, "k": gemm.k, "batch": gemm.batch or 1},
     )
@@ -166,8 +162,7 @@ def _check_tensor_cores(walk: _Walk, p: Vectorize) -> None:
             + (f"tensor cores for {', '.join(known)}" if known else "no tensor cores"),
             "use with=fma" + (f", or a dtype of {', '.join(known)}" if known else ""),
         )
-    element: Attribute | str = ELEMENT_TYPES[walk.element]
-    shapes = MMA_SHAPES.get(TF32 if walk.dtype == TF32 else element, ())
+    shapes = MMA_SHAPES.get(walk.dtype, ())
     _check_shape(walk, p.shape or next(iter(shapes), ()), shapes)
 
 
