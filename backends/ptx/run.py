@@ -16,10 +16,12 @@ from gemmir.dtypes import restrided
 Array = npt.NDArray[Any]
 
 
-def run_ptx(artifact: Artifact, text: str, arrays: Sequence[Array]) -> Report | None:
+def run_ptx(
+    artifact: Artifact, text: str, arrays: Sequence[Array], *, seed: int | None = None
+) -> Report | None:
     """Run `text`, launched as `artifact` is, on `arrays`, in place; None where there is no block.
 
-    Workspaces begin as bytes of ones, which are NaNs. Raises `PtxFault` (GEM10xx) for what the
+    With a `seed` the warps of each block run in random order, and not in step. Workspaces begin as bytes of ones, which are NaNs. Raises `PtxFault` (GEM10xx) for what the
     emulator finds wrong.
     """
     launch = artifact.launch
@@ -35,6 +37,7 @@ def run_ptx(artifact: Artifact, text: str, arrays: Sequence[Array]) -> Report | 
             block=(kernel.threads, 1, 1),
             kernel=None if only else kernel.symbol,
             shared_bytes=kernel.dynamic_shared_bytes,
+            seed=seed,
         )
         for kernel in launch.kernels
         if kernel.blocks

@@ -166,7 +166,12 @@ class FakeCuda:
         if self.runs:
             x, y, z = grid
             emulate(
-                function.text, arrays, grid=(x, y, z), block=_triple(block), kernel=function.symbol
+                function.text,
+                arrays,
+                grid=(x, y, z),
+                block=_triple(block),
+                kernel=function.symbol,
+                shared_bytes=shared,
             )
 
     def event(self) -> int:
