@@ -15,6 +15,9 @@ threads of a block. A block has the same threads everywhere, so that at an edge 
 tile. Where an extent is known only at run time there are as many units as its bound may need, and
 a block whose tile is empty does nothing. `per_sm` is how many blocks a multiprocessor shall hold at
 least: it limits the registers of a thread.
+
+With `loops=group,m` the rows of all products of a grouped GEMM are cut one after another, so that
+hardly any block has none; each looks for the product that its tile is in.
 """
 
 from __future__ import annotations
@@ -38,13 +41,15 @@ from gemmir.ir.dialect import (
     INSIDE_BLOCK,
     MAPPINGS,
     THREADS,
+    EpilogueOp,
     ForallOp,
     GemmOp,
     enclosing_ops,
     memref_type,
 )
+from gemmir.ir.groups import group_loop, products_of, spread_rows
 from gemmir.ir.index import Extent, as_index, before, both, enclosing_function, equals, upper_bound
-from gemmir.ir.loops import DIMENSIONS, Loop, conditional, open_loop, require_gemms
+from gemmir.ir.loops import DIMENSIONS, GROUP, Loop, conditional, open_loop, require_gemms
 from gemmir.ir.views import extents, subview
 
 ON_GPU = (BLOCKS, *INSIDE_BLOCK)
@@ -107,7 +112,7 @@ def plan(
     for loop in made:
         _check_loop(gemm, loop, made, over)
     if over is not None and over != CORES:
-        _check_unit(gemm, over, edges)
+        _check_unit(gemm, loops, over, edges)
     return TilePlan(loops=made, over=over)
 
 
@@ -116,6 +121,9 @@ def _extents_by_dimension(gemm: GemmOp) -> dict[str, Extent]:
     found: dict[str, Extent] = {"m": c[-2], "n": c[-1], "k": a[-1]}
     if len(c) == 3:
         found["batch"] = c[0]
+    loop = group_loop(gemm)
+    if loop is not None:
+        found[GROUP] = products_of(loop)
     return found
 
 
@@ -132,7 +140,7 @@ def _check_names(
         )
     for name in loops:
         if name not in found or loops.count(name) > 1:
-            known = ", ".join(d for d in DIMENSIONS if d in found)
+            known = ", ".join(d for d in (GROUP, *DIMENSIONS) if d in found)
             raise ScheduleError(
                 "GEM0321",
                 f"tile: loops={','.join(loops)} cannot name {name!r} here",
@@ -150,21 +158,28 @@ def _check_names(
             f"tile: loops={','.join(loops)} cannot run over {over}",
             ("give one of" if over == CORES else "use") + " m, n or batch; k carries the sum",
         )
+    if GROUP in loops and (tuple(loops[:2]) != (GROUP, "m") or over != BLOCKS):
+        raise ScheduleError(
+            "GEM0396",
+            f"tile: loops={','.join(loops)} over {over} cannot number the rows of all products",
+            "use loops=group,m or group,m,n over=blocks",
+        )
     if "batch" in found and loops[0] != "batch":
         raise ScheduleError(
             "GEM0325", f"tile: loops={','.join(loops)} of a batch", "open batch first, by 1"
         )
 
 
-def _check_unit(gemm: GemmOp, over: str, edges: str) -> None:
+def _check_unit(gemm: GemmOp, names: Sequence[str], over: str, edges: str) -> None:
     """Loops over blocks are the outermost, and what is inside a block is the same in all blocks."""
-    loops = [o for o in enclosing_ops(gemm) if isinstance(o, Loop)]
+    cut = group_loop(gemm) if GROUP in names else None
+    loops = [o for o in enclosing_ops(gemm) if isinstance(o, Loop) and o is not cut]
     around = [o.over.data if isinstance(o, ForallOp) else "" for o in loops]
     if over == BLOCKS and set(around) - {BLOCKS}:
         raise ScheduleError(
             "GEM0319",
             "tile: over=blocks inside another loop",
-            "make it the first tile",
+            "make it the first tile" if group_loop(gemm) is None else "use loops=group,m,n",
         )
     if over in INSIDE_BLOCK and (BLOCKS not in around or "" in around or THREADS in around):
         raise ScheduleError(
@@ -180,7 +195,7 @@ def _check_unit(gemm: GemmOp, over: str, edges: str) -> None:
 
 def _check_loop(gemm: GemmOp, loop: LoopPlan, made: Sequence[LoopPlan], over: str | None) -> None:
     name, size = loop.dimension, loop.size
-    if size < 1 or (name == "batch" and size != 1):
+    if size < 1 or (name in ("batch", GROUP) and size != 1):
         raise ScheduleError("GEM0326", f"tile: {name} cannot be cut by {size}", "use 1")
     if name == "k" and loop.extent == 0:
         raise ScheduleError("GEM0326", "tile: k=0 has no slices", "leave k out")
@@ -244,6 +259,9 @@ def _segments(loop: LoopPlan) -> tuple[Segment, ...]:
 
 def tile(gemm: GemmOp, plan: TilePlan) -> None:
     """Open the loops of `plan` around `gemm` and let it work on the tiles."""
+    if plan.loops[0].dimension == GROUP:
+        _tile_groups(gemm, plan)
+        return
     _open(before(gemm), gemm, plan, (), ())
     gemm.detach()
     gemm.erase()
@@ -259,6 +277,32 @@ def hold_blocks(gemm: GemmOp, count: int, over: str | None) -> None:
         )
     function = enclosing_function(gemm)
     function.attributes[BLOCKS_PER_SM] = IntegerAttr(count, i64)
+
+
+def _tile_groups(gemm: GemmOp, plan: TilePlan) -> None:
+    """One loop over the tiles of rows of all products, and then the others of `plan`."""
+    loop, rows = group_loop(gemm), extents(gemm.c)[0]
+    assert loop is not None
+    assert isinstance(rows, SSAValue)
+    cuts: dict[str, tuple[Extent, Extent]] = {"m": spread_rows(loop, rows, plan.loops[1].size)}
+    inner = _write_product(before(gemm), gemm, cuts, [])
+    for use in list(gemm.c.uses):
+        if isinstance(use.operation, EpilogueOp):
+            _cut_epilogue(use.operation, inner, cuts)
+    gemm.detach()
+    gemm.erase()
+    if plan.loops[2:]:
+        tile(inner, TilePlan(loops=plan.loops[2:], over=plan.over))
+
+
+def _cut_epilogue(
+    epilogue: EpilogueOp, gemm: GemmOp, cuts: dict[str, tuple[Extent, Extent]]
+) -> None:
+    """Let an epilogue of a whole product work on the tile that `gemm` computes."""
+    builder = before(gemm)
+    for number, value in enumerate(epilogue.inputs):
+        epilogue.operands[number] = _window(builder, value, "mn", cuts)
+    epilogue.operands[len(epilogue.inputs)] = gemm.c
 
 
 def _open(
@@ -323,7 +367,7 @@ def _write_product(
     gemm: GemmOp,
     cuts: dict[str, tuple[Extent, Extent]],
     first: Sequence[SSAValue],
-) -> None:
+) -> GemmOp:
     """The product on the tile that `cuts` describes; `first` are conditions on its beta."""
     a, b, c = (
         _window(builder, operand, dimensions, cuts)
@@ -332,7 +376,7 @@ def _write_product(
     alpha, beta = gemm.alpha.value.data, gemm.beta.value.data
     tf32 = gemm.tf32 is not None
     is_first = both(builder, first)
-    builder.insert(GemmOp(a, b, c, alpha=alpha, beta=beta, first=is_first, tf32=tf32))
+    return builder.insert(GemmOp(a, b, c, alpha=alpha, beta=beta, first=is_first, tf32=tf32))
 
 
 def _cut(

@@ -33,6 +33,7 @@ Array = npt.NDArray[Any]
 
 MOE = Gemm(m=37, n=20, k=24, groups=4, epilogue="bias+relu+residual")
 BLOCKS = "parallelize{loop=group over=blocks},tile{loops=m,n sizes=16,16 over=blocks}"
+ROWS = "tile{loops=group,m,n sizes=1,16,16 over=blocks}"
 THREADS = (
     "tile{loops=m,n sizes=4,4 over=threads},promote{operand=c to=registers},tile{loops=k sizes=8},"
     "promote{operand=a to=shared layout=panel:20},promote{operand=b to=shared layout=panel:20}"
@@ -137,12 +138,51 @@ def test_products_on_cores() -> None:
     require_right(MOE, "cpu", f"{schedule},fuse-epilogue,vectorize{{with=fma width=8}}")
 
 
-def test_one_launch_has_a_block_for_every_tile_of_the_most_rows() -> None:
-    schedule = f"{BLOCKS},{THREADS},fuse-epilogue,{VECTORS}"
-    launch = gemmir.lower(MOE, "cuda:sm_80", schedule).artifact.launch
+def blocks_of(gemm: Gemm, schedule: str) -> int:
+    launch = gemmir.lower(gemm, "cuda:sm_80", schedule).artifact.launch
     assert launch is not None
     (kernel,) = launch.kernels
-    assert kernel.blocks == 4 * 3 * 2
+    return kernel.blocks
+
+
+def test_one_launch_has_a_block_for_every_tile_of_the_most_rows() -> None:
+    assert blocks_of(MOE, f"{BLOCKS},{THREADS},fuse-epilogue,{VECTORS}") == 4 * 3 * 2
+
+
+@pytest.mark.parametrize(
+    ("m", "groups", "tiles"),
+    [(37, 4, 6), (1, 4, 1), (3, 4, 3), (16, 1, 1), (17, 1, 2), (160, 3, 12), (0, 3, 0)],
+)
+def test_rows_of_all_products_have_as_many_tiles_as_they_can_need(
+    m: int, groups: int, tiles: int
+) -> None:
+    schedule = f"{ROWS},{THREADS},{VECTORS}"
+    gemm = Gemm(m=m, n=20, k=8, groups=groups)
+    assert blocks_of(gemm, schedule) == tiles * 2
+
+
+@given(grouped_problems(), st.integers(0, 9))
+@examples(0.3)
+def test_every_tile_of_rows_finds_its_product(gemm: Gemm, seed: int) -> None:
+    operands = operands_of(gemm, seed)
+    arrays = {name: o.array for name, o in operands.copy().by_name.items()}
+    expected, bound = gemm.reference(arrays), gemm.error_bound(arrays)
+    module = build(gemm)
+    run_passes(module, Schedule.parse("tile{loops=group,m,n sizes=1,3,5 over=blocks}"))
+    evaluate(module, operands.arrays)
+    assert (np.abs(operands.output - expected) <= bound).all()
+
+
+def test_blocks_of_rows_in_the_emulator() -> None:
+    schedule = f"{ROWS},{THREADS},fuse-epilogue,{VECTORS}"
+    for seed in range(3):
+        require_right(MOE, "cuda:sm_80", schedule, seed)
+
+
+def test_rows_of_products_are_cut_over_blocks() -> None:
+    with pytest.raises(ScheduleError, match="use loops=group,m,n") as found:
+        gemmir.lower(MOE, "cuda:sm_80", "tile{loops=m,n sizes=4,4 over=blocks}")
+    assert found.value.code == "GEM0319"
 
 
 def test_a_block_without_rows_copies_and_multiplies_nothing() -> None:

@@ -11,12 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from xdsl.builder import Builder
-from xdsl.dialects import arith, memref
-from xdsl.ir import Operation, SSAValue
+from xdsl.dialects import arith, memref, scf
+from xdsl.ir import Block, Operation, Region, SSAValue
 
-from gemmir.ir.dialect import memref_type
-from gemmir.ir.index import INDEX, Extent, as_index, before
-from gemmir.ir.loops import GROUP, open_loop
+from gemmir.ir.dialect import BLOCKS, memref_type
+from gemmir.ir.index import INDEX, Extent, as_index, at_end, before, constant_of, upper_bound
+from gemmir.ir.loops import GROUP, conditional, dimension_of, open_loop
 from gemmir.ir.views import subview
 
 
@@ -58,3 +58,86 @@ def open_groups(end: Operation, offsets: SSAValue, most_rows: int) -> Group:
 def _load(builder: Builder, array: SSAValue, at: SSAValue) -> SSAValue:
     found = builder.insert(memref.LoadOp.get(array, [at])).res
     return builder.insert(arith.IndexCastOp(found, INDEX)).result
+
+
+def group_loop(op: Operation) -> scf.ForOp | None:
+    """The loop over products whose body has `op`, None where there is none."""
+    loop = op.parent_op()
+    is_group = isinstance(loop, scf.ForOp) and dimension_of(loop) == GROUP
+    return loop if isinstance(loop, scf.ForOp) and is_group else None
+
+
+def products_of(loop: scf.ForOp) -> int:
+    """How many products a loop over them has."""
+    found = constant_of(loop.ub)
+    assert found is not None
+    return found
+
+
+def spread_rows(loop: scf.ForOp, rows: SSAValue, size: int) -> tuple[SSAValue, SSAValue]:
+    """Give a block to every tile of `size` rows of all products, and the body of `loop` to each.
+
+    The tiles are numbered through all products; a block looks for the product that has its tile.
+    `rows` is how many a product has. Returns where the tile begins in it and how many rows it has.
+    """
+    most, count = upper_bound(rows), products_of(loop)
+    assert most is not None
+    tiles = (most + min(count, most) * (size - 1)) // size
+    zero, one, height = (as_index(loop, n) for n in (0, 1, size))
+    tile, inner = open_loop(before(loop), GROUP, (zero, as_index(loop, tiles), one), BLOCKS)
+    tile.name_hint = "t"
+    total, group, first = _find_product(inner, loop, rows, tile, height)
+    is_there = inner.insert(arith.CmpiOp(tile, total, "slt")).result
+    found: list[SSAValue] = []
+
+    def work(then: Builder) -> None:
+        for op in list(loop.body.block.ops)[:-1]:
+            op.detach()
+            then.insert(op)
+            if rows in op.results:
+                within = then.insert(arith.SubiOp(tile, first)).result
+                begin = then.insert(arith.MuliOp(within, height)).result
+                begin.name_hint = "i"
+                left = then.insert(arith.SubiOp(rows, begin)).result
+                found.extend((begin, then.insert(arith.MinSIOp(height, left)).result))
+
+    loop.body.block.args[0].replace_all_uses_with(group)
+    inner.insert(conditional(is_there, work, lambda otherwise: None))
+    loop.detach()
+    loop.erase()
+    return found[0], found[1]
+
+
+def _find_product(
+    builder: Builder, loop: scf.ForOp, rows: SSAValue, tile: SSAValue, height: SSAValue
+) -> tuple[SSAValue, SSAValue, SSAValue]:
+    """All tiles of the products, the product that has `tile`, and the tiles before that one."""
+    block = Block(arg_types=[INDEX] * 4)
+    inner = at_end(block)
+    number, total, group, first = block.args
+    own = _cloned(inner, loop, rows, number)
+    rounded = inner.insert(arith.AddiOp(own, as_index(loop, (constant_of(height) or 1) - 1))).result
+    tiles = inner.insert(arith.DivUIOp(rounded, height)).result
+    past = inner.insert(arith.AddiOp(total, tiles)).result
+    is_before = inner.insert(arith.CmpiOp(past, tile, "sle")).result
+    following = inner.insert(arith.AddiOp(number, as_index(loop, 1))).result
+    group = inner.insert(arith.SelectOp(is_before, following, group)).result
+    first = inner.insert(arith.SelectOp(is_before, past, first)).result
+    inner.insert(scf.YieldOp(past, group, first))
+    zero = as_index(loop, 0)
+    scan = builder.insert(scf.ForOp(loop.lb, loop.ub, loop.step, [zero] * 3, Region(block)))
+    return scan.results[0], scan.results[1], scan.results[2]
+
+
+def _cloned(builder: Builder, loop: scf.ForOp, value: SSAValue, number: SSAValue) -> SSAValue:
+    """`value` of the body of `loop` for the product `number`: the ops that lead to it once more."""
+    needed = {value}
+    ops: list[Operation] = []
+    for op in reversed(list(loop.body.block.ops)):
+        if needed.intersection(op.results):
+            needed.update(op.operands)
+            ops.append(op)
+    known: dict[SSAValue, SSAValue] = {loop.body.block.args[0]: number}
+    for op in reversed(ops):
+        builder.insert(op.clone(known))
+    return known[value]

@@ -85,9 +85,8 @@ def gpu_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool, expand: bool) -> 
     Of several products each is taken to have the same number of rows, and its share of the machine.
     """
     if gemm.groups is not None:
-        yield "parallelize{loop=group over=blocks}"
         machine = replace(machine, sms=-(-machine.sms // gemm.groups))
-        gemm = replace(gemm, m=max(-(-gemm.m // gemm.groups), 1), groups=None)
+        gemm = replace(gemm, m=max(-(-gemm.m // gemm.groups), 1))
     if gemm.dtype in machine.mma_dtypes:
         yield from _mma_passes(gemm, machine, fuse=fuse)
     else:
@@ -153,6 +152,8 @@ def _copies_asynchronously(gemm: Gemm) -> bool:
 
 def _blocks(gemm: Gemm, block_m: int, block_n: int, per_sm: int = 0) -> str:
     batch = ("batch,", "1,") if gemm.batch is not None else ("", "")
+    if gemm.groups is not None:
+        batch = ("group,", "1,")
     held = f" per_sm={per_sm}" if per_sm else ""
     return f"tile{{loops={batch[0]}m,n sizes={batch[1]}{block_m},{block_n} over=blocks{held}}}"
 
@@ -165,6 +166,7 @@ def _simt_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool, expand: bool) -
     warps_m, warps_n = _warps(gemm, machine, warp_m, warp_n, WARPS)
     block_m, block_n = warps_m * warp_m, warps_n * warp_n
     is_even = gemm.m % block_m == 0 and gemm.n % block_n == 0 and not expand
+    is_even &= gemm.groups is None
     yield _blocks(gemm, block_m, block_n, BLOCKS_PER_SM if is_even else 1)
     is_full = gemm.m > warp_m - thread_m and gemm.n > warp_n - thread_n
     if is_full and lanes_m * lanes_n == machine.threads_per_warp:

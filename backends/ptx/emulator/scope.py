@@ -36,8 +36,6 @@ SPECIAL: Final = (
 )
 """The special registers that are known here: PTX ISA, section "Special Registers"."""
 
-_SYMBOL: Final = re.compile(r"([\w$]+)(?:\s*\+\s*(-?\w+))?")
-
 _ADDRESS: Final = re.compile(r"\[\s*([%\w$@]+)\s*(?:\+\s*(-?\w+)\s*)?\]")
 
 
@@ -59,10 +57,8 @@ class Scope:
             return self._register(operand, kind, wider)
         if operand in SPECIAL:
             return _special(operand, kind)
-        symbol = _SYMBOL.fullmatch(operand)
-        if symbol is not None and symbol.group(1) in self.symbols:
-            place = self.symbols[symbol.group(1)] + int(symbol.group(2) or "0", 0)
-            value = number(str(place), kind)
+        if operand in self.symbols:
+            value = number(str(self.symbols[operand]), kind)
         else:
             value = number(operand, kind)
         repeated = np.full(self.count * WIDTHS[kind] // TYPES[kind].itemsize, value, TYPES[kind])
