@@ -21,8 +21,8 @@ def run_ptx(
 ) -> Report | None:
     """Run `text`, launched as `artifact` is, on `arrays`, in place; None where there is no block.
 
-    With a `seed` the warps of each block run in random order, and not in step. Workspaces begin as bytes of ones, which are NaNs. Raises `PtxFault` (GEM10xx) for what the
-    emulator finds wrong.
+    With a `seed` the warps of each block run in random order, and not in step. Workspaces begin as
+    bytes of ones, which are NaNs. Raises `PtxFault` (GEM10xx) for what the emulator finds wrong.
     """
     launch = artifact.launch
     assert launch is not None

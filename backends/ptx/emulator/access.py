@@ -106,7 +106,7 @@ def _load(scope: Scope, i: Instruction, place: int) -> Action:
     if len(names) != form.count:
         raise FaultError("GEM1001", f"{i.operands[0]} is not {form.count} values")
     writes = [scope.target(name, form.kind, wider=True) for name in names]
-    dtype = TYPES[form.kind]
+    dtype, constant = TYPES[form.kind], "nc" in i.name
 
     def run(block: Block, group: Group) -> None:
         addresses = address(block, group)
@@ -114,6 +114,8 @@ def _load(scope: Scope, i: Instruction, place: int) -> Action:
         memory = block.memory(space)
         rows = memory.rows(addresses, form.width)
         count_access(block, space, place, addresses, form.width, group)
+        if constant:
+            memory.require_unwritten(rows, form.width)
         stamp = block.strong_stamp(group) if form.is_strong else block.stamp(group)
         found = memory.load(rows, form.width, stamp).view(dtype)
         if form.is_strong and space == "global" and form.scope != "cta":

@@ -93,6 +93,13 @@ class Memory:
             where = f"{offset} of the {self.sizes[place]} bytes of {self.names[place]}"
         raise FaultError("GEM1002", f"{width} bytes at {where} in {self.space} memory", lane)
 
+    def require_unwritten(self, rows: Array, width: int) -> None:
+        """`FaultError` GEM1003 where this launch has written what is read as never changing."""
+        changed = self.written.reshape(-1, width)[rows] != 0
+        if changed.any():
+            why = "it reads by .nc, as data that never changes, what this launch writes"
+            self._refuse_race(why, *self._first(changed, rows, width))
+
     def load(self, rows: Array, width: int, stamp: Stamp) -> Array:
         """The bytes of each unit, a row a thread; notes who reads."""
         mark = stamp.marks[:, None]

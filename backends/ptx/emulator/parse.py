@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from typing import Final
 
 from gemmir.backends.ptx.emulator.faults import PtxFault
 
@@ -16,11 +18,15 @@ _PARAMETER = re.compile(
 _REGISTERS = re.compile(r"([%\w$]+)(?:<(\d+)>)?")
 _SHARED = re.compile(r"\.shared\s+(?:\.align\s+(\d+)\s+)?\.b(\d+)\s+([\w$]+)(?:\[(\d*)\])?\s*(?=;)")
 _THREADS = re.compile(r"\.reqntid\s+(\d+)(?:\s*,\s*(\d+)\s*,\s*(\d+))?")
+_MOST_THREADS = re.compile(r"\.maxntid\s+(\d+)(?:\s*,\s*(\d+)\s*,\s*(\d+))?")
 _INSTRUCTION = re.compile(r"(?:@(!?)([%\w$]+)\s+)?([a-z]\w*(?:[.:]+\w+)*)\s*(.*)", re.DOTALL)
 _LABEL = re.compile(r"([$\w]+)\s*:(?!:)")
 _OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,\s][^,]*")
 _WORD = re.compile(r"[%$\w]+")
 _SPACE = re.compile(r"\s*")
+
+MAX_THREADS: Final = 1024
+"""Threads of a block, at most: CUDA C++ Programming Guide, section "Compute Capabilities"."""
 
 Scope = dict[str, str]
 
@@ -53,6 +59,7 @@ class PtxKernel:
     name: str
     parameters: tuple[tuple[str, str], ...]
     threads: tuple[int, int, int] | None
+    most_threads: int
     registers: dict[str, str] = field(default_factory=dict[str, str])
     shared: list[Variable] = field(default_factory=list[Variable])
     code: list[Instruction] = field(default_factory=list[Instruction])
@@ -69,11 +76,12 @@ def parse(text: str, name: str | None = None) -> PtxKernel:
         found = ", ".join(m.group(1) for m in entries) or "none"
         raise PtxFault("GEM1001", f"the text has {len(wanted)} entries{named}: {found}")
     entry = wanted[0]
-    threads = _THREADS.search(entry.group(3))
+    threads, most = _THREADS.search(entry.group(3)), _MOST_THREADS.search(entry.group(3))
     kernel = PtxKernel(
         name=entry.group(1),
         parameters=tuple(_parameter(p.strip()) for p in entry.group(2).split(",") if p.strip()),
         threads=None if threads is None else _triple(threads.groups()),
+        most_threads=MAX_THREADS if most is None else math.prod(_triple(most.groups())),
     )
     _read_shared(kernel, text[: entries[0].start()])
     _Body(kernel, text).read(entry.end())

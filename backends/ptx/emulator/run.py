@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -43,12 +44,7 @@ def emulate(
     Raises `PtxFault` GEM1001 to GEM1010 for the first thing that is wrong.
     """
     found = parse(text, kernel)
-    if found.threads not in (None, block) or len(found.parameters) != len(arguments):
-        raise PtxFault(
-            "GEM1007",
-            f"{found.name} is for blocks of {found.threads} threads and {len(found.parameters)} "
-            f"arguments, and is launched with {block} and {len(arguments)}",
-        )
+    _require_fit(found, block, len(arguments))
     buffers = [a.view(np.uint8) for a in arguments if isinstance(a, np.ndarray)]
     memory = _global_memory(found, arguments, buffers)
     parameters = _parameters(found, arguments, memory)
@@ -71,6 +67,21 @@ def emulate(
         for number, buffer in enumerate(buffers):
             buffer[:] = memory.buffer(number)
     return _report(program, machine, counts)
+
+
+def _require_fit(kernel: PtxKernel, block: Triple, arguments: int) -> None:
+    if kernel.threads not in (None, block) or len(kernel.parameters) != arguments:
+        raise PtxFault(
+            "GEM1007",
+            f"{kernel.name} is for blocks of {kernel.threads} threads and "
+            f"{len(kernel.parameters)} arguments, and is launched with {block} and {arguments}",
+        )
+    if math.prod(block) > kernel.most_threads:
+        raise PtxFault(
+            "GEM1007",
+            f"{kernel.name} is launched with {math.prod(block)} threads to a block, and at most "
+            f"{kernel.most_threads} are possible",
+        )
 
 
 def _global_memory(

@@ -18,7 +18,7 @@ from gemmir.backends.ptx.emulator.parse import Instruction
 from gemmir.backends.ptx.emulator.program import Program, Step
 from gemmir.backends.ptx.emulator.state import Block, Group
 
-MAX_STEPS: Final = 20_000_000
+MAX_STEPS: Final = 2_000_000
 """Instructions of one block, each for a group of threads, before it is taken to run for ever."""
 
 LONGEST_TURN: Final = 64

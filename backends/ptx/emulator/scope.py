@@ -36,6 +36,8 @@ SPECIAL: Final = (
 )
 """The special registers that are known here: PTX ISA, section "Special Registers"."""
 
+_SYMBOL: Final = re.compile(r"([\w$]+)(?:\s*\+\s*(-?\w+))?")
+
 _ADDRESS: Final = re.compile(r"\[\s*([%\w$@]+)\s*(?:\+\s*(-?\w+)\s*)?\]")
 
 
@@ -57,8 +59,10 @@ class Scope:
             return self._register(operand, kind, wider)
         if operand in SPECIAL:
             return _special(operand, kind)
-        if operand in self.symbols:
-            value = number(str(self.symbols[operand]), kind)
+        symbol = _SYMBOL.fullmatch(operand)
+        if symbol is not None and symbol.group(1) in self.symbols:
+            place = self.symbols[symbol.group(1)] + int(symbol.group(2) or "0", 0)
+            value = number(str(place), kind)
         else:
             value = number(operand, kind)
         repeated = np.full(self.count * WIDTHS[kind] // TYPES[kind].itemsize, value, TYPES[kind])

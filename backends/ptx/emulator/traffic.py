@@ -18,6 +18,9 @@ BANKS: Final = 32
 BANK_BYTES: Final = 4
 SECTOR_BYTES: Final = 32
 
+FAR: Final = 1 << 40
+"""More than any address, and a multiple of the banks."""
+
 SAMPLED: Final = 6
 """How often the banks or sectors of each access are counted: loops repeat the pattern."""
 
@@ -52,19 +55,20 @@ def bank_degree(addresses: Array, width: int, lanes: Array) -> float:
     """
     part = max(32 * BANK_BYTES // max(width, BANK_BYTES), 1)
     words = (addresses[:, None] + np.arange(0, width, BANK_BYTES)) // BANK_BYTES
-    groups = np.broadcast_to((lanes // part)[:, None], words.shape)
-    pairs = np.unique(np.stack([groups.ravel(), words.ravel()]), axis=1)
-    passes = np.unique(pairs[0] * BANKS + pairs[1] % BANKS, return_counts=True)[1]
+    places = _distinct((lanes // part)[:, None], words)
+    passes = np.unique(places // FAR * BANKS + places % BANKS, return_counts=True)[1]
     return float(passes.max())
+
+
+def _distinct(group: Array, place: Array) -> Array:
+    """Each place once for each group, as group * FAR + place."""
+    return np.unique(group * FAR + place)
 
 
 def sector_ratio(addresses: Array, width: int, lanes: Array) -> float:
     """Sectors that the warps touch over those that as many adjacent bytes need."""
     warps = lanes // 32
-    ends = (addresses[:, None] + np.arange(0, width, min(width, SECTOR_BYTES))) // SECTOR_BYTES
-    touched = np.unique(
-        np.stack([np.broadcast_to(warps[:, None], ends.shape).ravel(), ends.ravel()]), axis=1
-    ).shape[1]
-    distinct = np.unique(np.stack([warps, addresses]), axis=1)[0]
-    bytes_ = np.unique(distinct, return_counts=True)[1] * width
-    return touched / int(np.sum(-(-bytes_ // SECTOR_BYTES)))
+    parts = (addresses[:, None] + np.arange(0, width, min(width, SECTOR_BYTES))) // SECTOR_BYTES
+    touched = len(_distinct(warps[:, None], parts))
+    counts = np.unique(_distinct(warps, addresses) // FAR, return_counts=True)[1]
+    return touched / int(np.sum(-(-counts * width // SECTOR_BYTES)))

@@ -137,6 +137,25 @@ def test_a_register_with_a_type_keeps_it() -> None:
         launch(text, [])
 
 
+def test_a_symbol_may_have_an_offset() -> None:
+    out = np.zeros(2, U32)
+    text = kernel(
+        """
+        .shared .align 4 .b8 tile[16];
+        mov.b32 %r0, tile;
+        mov.b32 %r1, tile+8;
+        sub.u32 %r2, %r1, %r0;
+        mov.b64 %d1, tile+-4;
+        cvt.u32.u64 %r3, %d1;
+        sub.u32 %r3, %r0, %r3;
+        st.global.v2.b32 [%d50], {%r2, %r3};
+        """,
+        1,
+    )
+    launch(text, [out], threads=1)
+    assert out.tolist() == [8, 4]
+
+
 def test_literals() -> None:
     found = run(
         """

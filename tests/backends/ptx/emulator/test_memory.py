@@ -146,6 +146,22 @@ def test_the_number_of_threads_must_be_that_of_the_kernel() -> None:
         launch(text, [], threads=32)
 
 
+def test_no_more_threads_than_the_kernel_or_the_machine_allows() -> None:
+    text = kernel("").replace("k()", "k()\n.maxntid 64, 2, 1")
+    launch(text, [], threads=128)
+    with pytest.raises(PtxFault, match=r"GEM1007.*129 threads to a block, and at most 128"):
+        launch(text, [], threads=129)
+    with pytest.raises(PtxFault, match=r"GEM1007.*1025 threads to a block, and at most 1024"):
+        launch(kernel(""), [], threads=1025)
+
+
+def test_data_that_never_changes_is_not_written_by_the_launch() -> None:
+    text = kernel("st.global.u32 [%d50], 1;\nld.global.nc.u32 %r1, [%d50+{}];", 1)
+    launch(text.replace("{}", "4"), [np.zeros(2, U32)], threads=1)
+    with pytest.raises(PtxFault, match=r"GEM1003.*reads by .nc, .* what this launch writes"):
+        launch(text.replace("{}", "0"), [np.zeros(2, U32)], threads=1)
+
+
 def test_all_axes_of_a_launch() -> None:
     """The number of each thread in the grid, x fastest, from all its special registers."""
     text = kernel(
