@@ -41,6 +41,7 @@ from xdsl.dialects.builtin import (
     IntegerType,
     StringAttr,
     VectorType,
+    f64,
 )
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.ir.affine import AffineMap
@@ -99,6 +100,9 @@ MMA_SHAPES: Mapping[str, tuple[tuple[int, int, int], ...]] = {
 
 PTX ISA 9.0, section "Matrix multiply-accumulate operation using mma instruction".
 """
+
+PAIRED_DOUBLES = 2
+"""Products of f64 along k that are fed together: two elements of a lane are one 128-bit load."""
 
 LANES = 32
 """The threads of a warp."""
@@ -372,15 +376,18 @@ def _multiply(
         tiles.append(subview(builder, value.owner.source, offsets_of(value.owner), sizes))
     a, b = tiles
     depth = min(memref_type(a).get_shape()[1], memref_type(b).get_shape()[0])
+    step = mma[2]
+    if element == f64 and depth % (PAIRED_DOUBLES * step) == 0:
+        step *= PAIRED_DOUBLES
     body = Block(arg_types=[INDEX, *[v.type for v in begin]])
     inner = at_end(body)
     k, total = body.args
     zero = as_index(gemm, 0)
-    lhs = inner.insert(LdMatrixOp("a", a, (zero, k), VectorType(element, (plan.rows, mma[2]))))
-    rhs = inner.insert(LdMatrixOp("b", b, (k, zero), VectorType(element, (mma[2], plan.columns))))
+    lhs = inner.insert(LdMatrixOp("a", a, (zero, k), VectorType(element, (plan.rows, step))))
+    rhs = inner.insert(LdMatrixOp("b", b, (k, zero), VectorType(element, (step, plan.columns))))
     updated = inner.insert(MmaSyncOp(lhs.result, rhs.result, total, mma, tf32=plan.tf32))
     inner.insert(scf.YieldOp(updated.result))
-    bounds = [as_index(gemm, e) for e in (0, depth, mma[2])]
+    bounds = [as_index(gemm, e) for e in (0, depth, step)]
     loop = scf.ForOp(*bounds, begin, Region(body))
     loop.attributes[DIMENSION] = StringAttr("k")
     builder.insert(loop)

@@ -296,6 +296,27 @@ def test_no_instruction_of_that_shape() -> None:
         emitted(shorter, "cuda:sm_80")
 
 
+def test_no_fragment_of_that_depth() -> None:
+    lowered = gemmir.lower(Gemm(m=16, n=8, k=64, dtype="bf16"), target="cuda:sm_80")
+    last = list(lowered.stages.values())[-1].text
+    deeper = last.replace("vector<16x16xbf16>", "vector<16x32xbf16>")
+    deeper = deeper.replace("vector<16x8xbf16>", "vector<32x8xbf16>")
+    assert deeper != last
+    with pytest.raises(BackendError, match=r"GEM0428: .*32 elements of k, 64 bytes"):
+        emitted(deeper, "cuda:sm_80")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("name", ["f16", "tf32", "f64"])
+def test_no_bank_conflicts(name: str, layout: tuple[bool, bool]) -> None:
+    gemm = transposed(Gemm(m=64, n=64, k=32, dtype=name), layout)
+    lowered = gemmir.lower(gemm, target="cuda:sm_90a")
+    operands = make_operands(signature_of(build(gemm)))
+    report = run_ptx(lowered.artifact, lowered.artifact.text, operands.arrays)
+    assert report is not None
+    assert report.worst_bank_conflict == 1
+
+
 @pytest.mark.skipif(PTXAS is None, reason="ptxas is not on PATH")
 @pytest.mark.parametrize("target", ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90a", "sm_120"])
 def test_ptxas_takes_every_type_and_layout(target: str, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ Where a tile of r x c elements is summed, lane l has of each 8 x 8 block of it t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from xdsl.dialects import vector
@@ -28,6 +28,7 @@ from gemmir.backends.llvm.text import scalar_type
 from gemmir.backends.ptx.addresses import address_of, panels_of, swizzle_of
 from gemmir.backends.ptx.instructions import instruction_of
 from gemmir.backends.ptx.launch import LANES
+from gemmir.errors import BackendError
 from gemmir.ir.attributes import PanelAttr
 from gemmir.ir.dialect import memref_type, static_strides
 from gemmir.ir.nvgpu import LdMatrixOp, MmaSyncOp, matrix_shape
@@ -40,6 +41,9 @@ PAIR = 2
 
 QUAD = 4
 """Lanes that share a row of A or a column of B."""
+
+HALVES = 2
+"""Registers along k that a fragment has at most: of one product, or of two of f64."""
 
 REGISTER_BYTES = 4
 """A register of A or B, unless one element takes more."""
@@ -165,8 +169,17 @@ def _ldmatrix(e: Emitter, op: LdMatrixOp) -> None:
     lane. PTX ISA 9.0, section "Warp-level matrix load instruction: ldmatrix".
     """
     tile = _tile_of(e, op)
-    if tile.has_whole_rows and (tile.along_k or tile.item_bytes == 2):
+    if tile.halves > HALVES:
+        raise BackendError(
+            "GEM0428",
+            f"a fragment of {tile.depth} elements of k, {tile.depth * tile.item_bytes} bytes",
+            f"use at most {HALVES * tile.quad} elements, which is what registers hold",
+        )
+    is_moved = tile.item_bytes == 2 or (tile.along_k and not tile.is_interleaved)
+    if is_moved and tile.has_whole_rows:
         e.values[op.result] = _matrices(e, op, tile)
+    elif tile.has_pairs:
+        e.values[op.result] = _pairs(e, op, tile)
     else:
         e.values[op.result] = _gathered(e, op, tile)
 
@@ -207,6 +220,17 @@ class _Tile:
         return self.depth // self.quad
 
     @property
+    def is_interleaved(self) -> bool:
+        """Whether neighbours in k are of different products, so that a lane loads them together."""
+        return self.item_bytes > REGISTER_BYTES
+
+    @property
+    def has_pairs(self) -> bool:
+        """Whether a lane has two neighbours in k that are one load."""
+        is_whole = self.along_k and self.has_whole_rows
+        return self.is_interleaved and is_whole and self.halves == HALVES
+
+    @property
     def rows(self) -> int:
         """Rows of A, or columns of B, of one product."""
         return 2 * BLOCK if self.is_a and self.item_bytes <= REGISTER_BYTES else BLOCK
@@ -240,7 +264,7 @@ def _tile_of(e: Emitter, op: LdMatrixOp) -> _Tile:
         item_bytes=element.size,
         extent=rows if is_a else columns,
         depth=columns if is_a else rows,
-        has_whole_rows=element.size <= REGISTER_BYTES and aligned % ROW_BYTES == 0,
+        has_whole_rows=aligned % ROW_BYTES == 0,
     )
 
 
@@ -291,26 +315,47 @@ def _row_of_lane(e: Emitter, tile: _Tile) -> tuple[str, str]:
     return slow, text.binary("mul", text.binary("udiv", low, str(BLOCK)), str(wide))
 
 
-def _gathered(e: Emitter, op: LdMatrixOp, tile: _Tile) -> Rows:
-    """Lane l has of each 8 rows the one l / 4, and of each quad the elements of l mod 4."""
+def _own_part(e: Emitter, op: LdMatrixOp, tile: _Tile) -> Callable[[int, int], str]:
+    """Where this lane loads from, by rows and elements of k behind its first.
+
+    Lane l has of each 8 rows the one l / 4, and of each quad the elements of l mod 4. Where
+    products are interleaved those of all quads are neighbours: the order of a sum is free.
+    """
     text, lane = e.text, lane_of(e)
     row = text.binary("udiv", lane, str(QUAD))
-    column = text.binary("mul", text.binary("urem", lane, str(QUAD)), str(tile.elements))
+    wide = tile.elements * (tile.halves if tile.is_interleaved else 1)
+    column = text.binary("mul", text.binary("urem", lane, str(QUAD)), str(wide))
     own = (row, column) if tile.is_a else (column, row)
     origin = [text.add(e.scalar(index), mine) for index, mine in zip(op.indices, own, strict=True)]
 
+    def address(across: int, along: int) -> str:
+        place = (across, along) if tile.is_a else (along, across)
+        at = [text.add(i, str(p)) for i, p in zip(origin, place, strict=True)]
+        return address_of(e, op.source, at)
+
+    return address
+
+
+def _pairs(e: Emitter, op: LdMatrixOp, tile: _Tile) -> Rows:
+    """Two neighbours of k of each row in one load of 16 bytes."""
+    address = _own_part(e, op, tile)
+    found: Rows = []
+    for first in range(0, tile.extent, BLOCK):
+        pair = e.text.value(f"load <2 x double>, ptr {address(first, 0)}, align {ROW_BYTES}")
+        found += [e.text.value(f"extractelement <2 x double> {pair}, i64 {n}") for n in range(2)]
+    return found
+
+
+def _gathered(e: Emitter, op: LdMatrixOp, tile: _Tile) -> Rows:
+    """Every element that this lane has, loaded on its own."""
+    address = _own_part(e, op, tile)
+    scalar = scalar_type(memref_type(op.source).element_type)
+    between = 1 if tile.is_interleaved else tile.quad
+
     def register(block: int, half: int) -> str:
-        loaded: list[str] = []
-        for element in range(tile.elements):
-            place = (block, half * tile.quad + element)
-            at = [
-                text.add(i, str(p))
-                for i, p in zip(origin, place if tile.is_a else place[::-1], strict=True)
-            ]
-            address = address_of(e, op.source, at)
-            scalar = scalar_type(memref_type(op.source).element_type)
-            loaded.append(text.value(f"load {scalar}, ptr {address}, align {tile.item_bytes}"))
-        return _joined(e, op, loaded)
+        places = [address(block, half * between + element) for element in range(tile.elements)]
+        loads = [f"load {scalar}, ptr {place}, align {tile.item_bytes}" for place in places]
+        return _joined(e, op, list(map(e.text.value, loads)))
 
     return [
         register(first + block, half)
@@ -354,6 +399,7 @@ def _mma_sync(e: Emitter, op: MmaSyncOp) -> None:
     m, _, depth = instruction.shape
     halves = depth * instruction.item_bytes // (QUAD * instruction.register_bytes)
     of_a = halves * (m // BLOCK)
+    steps = matrix_shape(op.lhs)[1] // depth
     result = f"{{ {', '.join([sums] * (2 * (m // BLOCK)))} }}"
     operands = [register] * (of_a + halves) + [sums] * (2 * (m // BLOCK))
     text.declare(f"{result} @{instruction.intrinsic}({', '.join(operands)}) convergent nounwind")
@@ -369,15 +415,16 @@ def _mma_sync(e: Emitter, op: MmaSyncOp) -> None:
                 for place in own
                 for n in range(PAIR)
             ]
-            a, b = lhs[row // m * of_a :][:of_a], rhs[column // BLOCK * halves :][:halves]
-            values = [*a, *b, *parts]
-            listed = ", ".join(f"{t} {v}" for t, v in zip(operands, values, strict=True))
-            found = text.value(f"call {result} @{instruction.intrinsic}({listed})")
+            for step in range(steps):
+                a = lhs[(row // m * steps + step) * of_a :][:of_a]
+                b = rhs[(column // BLOCK * steps + step) * halves :][:halves]
+                values = [*a, *b, *parts]
+                listed = ", ".join(f"{t} {v}" for t, v in zip(operands, values, strict=True))
+                found = text.value(f"call {result} @{instruction.intrinsic}({listed})")
+                places_of = range(len(parts))
+                parts = [text.value(f"extractvalue {result} {found}, {n}") for n in places_of]
             for number, place in enumerate(own):
-                x, y = (
-                    text.value(f"extractvalue {result} {found}, {PAIR * number + n}")
-                    for n in range(PAIR)
-                )
+                x, y = parts[PAIR * number :][:PAIR]
                 first = text.value(f"insertelement {pair} poison, {sums} {x}, i64 0")
                 made[place] = text.value(f"insertelement {pair} {first}, {sums} {y}, i64 1")
     e.values[op.result] = made

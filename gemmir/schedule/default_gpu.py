@@ -59,14 +59,17 @@ some machines widen in registers, and for 8 bits that are gathered one by one.""
 MMA_ROWS, MMA_COLUMNS = 16, 8
 """m and n of one product; that of f64 has 8 rows."""
 
-GATHER_SWIZZLE_BYTES = 32
-"""Rows of a swizzled tile of f64, which each lane loads for itself: 4 of them fill all banks."""
+DOUBLES = 8
+"""Elements of f64 along k that go together, in two products."""
 
 FRAGMENT_BYTES = 32
 """What a product takes of each row of A, along k, on all but the first of tensor cores."""
 
 LANE_BYTES = 8
-"""Elements of this size and lanes of it are the same, and `ldmatrix` does not move them."""
+"""An element of f64, which lanes load by themselves."""
+
+BYTES_OF_PANELS = 8
+"""What rows of panels of 8 bits are aligned to, and so what one store to them moves."""
 
 STAGES = 3
 """Slices of k that are under way at once: two are copied while one is multiplied. With slices of 64
@@ -106,6 +109,7 @@ def _mma_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool) -> Iterator[str]
     warps_m, warps_n = _warps(gemm, machine, warp_m, warp_n, MMA_WARPS)
     block_m, block_n = warps_m * warp_m, warps_n * warp_n
     slice_ = min(SLICE_BYTES // item, -(-gemm.k // depth) * depth)
+    pipelined = gemm.k > slice_ and machine.has_async_copies and _copies_asynchronously(gemm)
     yield _blocks(gemm, block_m, block_n)
     yield f"tile{{loops=m,n sizes={warp_m},{warp_n} over=warps}}"
     yield "promote{operand=c to=registers}"
@@ -118,30 +122,30 @@ def _mma_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool) -> Iterator[str]
             layout = _mma_layout(item, slice_, across, along_k=runs_along_k)
             yield f"promote{{operand={operand} to=shared layout={layout}}}"
         slices = -(-gemm.k // slice_)
-        if slices > 1 and machine.has_async_copies and _copies_asynchronously(gemm):
+        if pipelined:
             yield f"pipeline{{loop=k stages={min(STAGES, slices)} with=cp.async}}"
     if fuse:
         yield "fuse-epilogue"
     shape = "" if machine.mma_k_bytes == FRAGMENT_BYTES else f" shape=16,8,{depth}"
-    yield f"vectorize{{with=mma width={LOAD_BYTES // item}{shape}}}"
-    if slice_ >= 2 * depth:
-        yield f"unroll{{loop=k factor={slice_ // depth}}}"
+    width = BYTES_OF_PANELS if item == 1 and is_gathered and not pipelined else LOAD_BYTES // item
+    yield f"vectorize{{with=mma width={width}{shape}}}"
+    step = DOUBLES if item == LANE_BYTES and slice_ % DOUBLES == 0 else depth
+    if slice_ >= 2 * step:
+        yield f"unroll{{loop=k factor={slice_ // step}}}"
 
 
 def _mma_layout(item: int, depth: int, across: int, *, along_k: bool) -> str:
     """How the tile of a block lies: `depth` elements of k and `across` of m or n.
 
-    `ldmatrix` reads swizzled rows of any length. Where it cannot, which is of f64 and of what does
-    not run along k in other than 16 bits, lanes load for themselves from panels that are so far
-    apart that 4 neighbours along k are in different banks.
+    `ldmatrix` reads swizzled rows of any length, and so do lanes that load 128 bits of f64. Where
+    tiles of other than 16 bits do not run along k, lanes load element by element, from panels that
+    are so far apart that 4 of them along k are in different banks.
     """
-    if item == 2 or (along_k and item < LANE_BYTES):
+    if item == 2 or along_k:
         row_bytes = item * (depth if along_k else across)
         return f"swizzle:{max((s for s in SWIZZLE_BYTES if s <= row_bytes), default=32)}"
-    if along_k:
-        return f"swizzle:{GATHER_SWIZZLE_BYTES}"
     rows = -(-across // MMA_ROWS) * MMA_ROWS
-    return f"panel:{rows + (4 if item == LANE_BYTES else 8)}"
+    return f"panel:{rows + (2 if item == LANE_BYTES else 8)}"
 
 
 def _copies_asynchronously(gemm: Gemm) -> bool:
