@@ -33,4 +33,4 @@ func.func @doubles(%a: memref<32x64xf64>, %b: memref<64x16xf64>, %c: memref<32x1
   func.return
 }
 
-// CHECK: nvgpu.mma.sync {{.*}} shape [8 : i64, 8 : i64, 4 : i64] : vector<16x4xf64>, vector<4x8xf64>, vector<16x8xf64>
+// CHECK: nvgpu.mma.sync {{.*}} shape [8 : i64, 8 : i64, 4 : i64] : vector<16x8xf64>, vector<8x8xf64>, vector<16x8xf64>
