@@ -17,6 +17,7 @@ from xdsl.dialects.builtin import DYNAMIC_INDEX
 import gemmir
 from gemmir.arrays import Operands, make_operands
 from gemmir.backend import signature_of
+from gemmir.backends.cpu.assemble import header
 from gemmir.check import check
 from gemmir.errors import CallError, ProblemError, ScheduleError
 from gemmir.evaluate import EvaluationError, evaluate
@@ -259,3 +260,8 @@ def test_problems_that_are_refused(fields: dict[str, Any], code: str, words: str
 def test_split_k_is_for_one_product() -> None:
     with pytest.raises(ScheduleError, match="GEM0345"):
         gemmir.lower(replace(MOE, k=64), "cuda:sm_80", "split-k{factor=2}")
+
+
+def test_the_header_has_offsets_of_32_bits() -> None:
+    text = header(gemmir.lower(MOE).artifact.signature)
+    assert "const int32_t *offsets" in text

@@ -24,7 +24,7 @@ from gemmir.machine.host import feature_string, triple_for
 COMPILERS: Final = ("cc", "gcc", "clang")
 """C compilers that can link, in the order in which they are looked for."""
 
-C_TYPES: Final = {"f32": "float", "f64": "double"}
+C_TYPES: Final = {"f32": "float", "f64": "double", "i32": "int32_t"}
 """The C type of an element."""
 
 RESERVED: Final = """
