@@ -264,4 +264,4 @@ def test_split_k_is_for_one_product() -> None:
 
 def test_the_header_has_offsets_of_32_bits() -> None:
     text = header(gemmir.lower(MOE).artifact.signature)
-    assert "const int32_t *offsets" in text
+    assert "const int32_t *__restrict offsets" in text
