@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gemmir.backend import Argument, Signature
-from gemmir.dtypes import restrided
+from gemmir.dtypes import FOREIGN, restrided, spelled
 from gemmir.errors import CallError, ParseError
 from gemmir.gemm import OFFSETS
 from gemmir.kernel import DTYPES
@@ -188,13 +188,21 @@ def _aligned(elements: int, dtype: np.dtype[Any]) -> Array:
     return room[start : start + elements]
 
 
+def _is_bits_of(found: np.dtype[Any], wanted: np.dtype[Any]) -> bool:
+    """Whether `found` is what a .npy file has for a type that NumPy lacks: its bits."""
+    is_bits = found.kind in "Vu" and found.names is None and found.itemsize == wanted.itemsize
+    return is_bits and wanted.isbuiltin == FOREIGN
+
+
 def _fitting(argument: Argument, array: Array) -> Array:
     wanted = DTYPES[argument.dtype]
+    if _is_bits_of(array.dtype, wanted):
+        array = array.view(wanted)
     if array.dtype != wanted:
         raise CallError(
             "GEM0504",
             f"{argument.name} has dtype {array.dtype} where {wanted} is needed",
-            f"pass array.astype(np.{wanted})",
+            f"pass array.astype({spelled(wanted)})",
         )
     if array.shape != argument.shape:
         raise CallError(

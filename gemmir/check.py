@@ -156,11 +156,21 @@ def check(
     job = prepare(subject, target, schedule, threads) if isinstance(subject, Gemm) else subject
     texts = _by_stage(job.schedule, replace or {})
     operands = make_operands(signature_of(parse_module(job.source)), seed)
-    if gemm is None:
-        reference = reference_of(job.source, job.problem, operands)
-    else:
-        reference = reference_of_gemm(gemm, operands)
-    run = _Run(job=job, operands=operands, reference=reference, texts=texts, ptx=ptx)
+
+    def compared_with(emulated: bool) -> Reference:
+        if gemm is None:
+            return reference_of(job.source, job.problem, operands, emulated=emulated)
+        return reference_of_gemm(gemm, operands, emulated=emulated)
+
+    reference = compared_with(True)
+    run = _Run(
+        job=job,
+        operands=operands,
+        reference=reference,
+        on_gpu=lambda: compared_with(False),
+        texts=texts,
+        ptx=ptx,
+    )
     rows: list[Row] = []
     for row in run.rows():
         rows.append(row)
@@ -204,6 +214,7 @@ class _Run:
     job: Job
     operands: Operands
     reference: Reference
+    on_gpu: Callable[[], Reference]
     texts: Mapping[str, str]
     ptx: str = ""
 
@@ -292,10 +303,18 @@ class _Run:
             *inputs, output = operands.arrays
             GpuKernel(loaded, artifact.signature)(*inputs, out=output)
 
-        return self._row(ON_GPU, f"PTX for {machine.name}, on the GPU", call)
+        step = f"PTX for {machine.name}, on the GPU"
+        return self._row(ON_GPU, step, call, reference=self.on_gpu())
 
-    def _row(self, name: str, step: str, run: Callable[[Operands], None]) -> Row:
-        """Run a stage on arrays of its own and compare."""
+    def _row(
+        self,
+        name: str,
+        step: str,
+        run: Callable[[Operands], None],
+        *,
+        reference: Reference | None = None,
+    ) -> Row:
+        """Run a stage on arrays of its own and compare, with `reference` if it is another."""
         operands = self.operands.copy()
         start = time.perf_counter()
         try:
@@ -304,7 +323,7 @@ class _Run:
             seconds = time.perf_counter() - start
             return Row(name=name, step=step, status="wrong", seconds=seconds, message=str(error))
         seconds = time.perf_counter() - start
-        compared = self.reference.compare(operands.output)
+        compared = (reference or self.reference).compare(operands.output)
         damage = operands.damage(self.operands)
         return Row(
             name=name,
@@ -387,8 +406,13 @@ def _is_wrong(job: Job, problem: Gemm, stage: str, seed: int) -> bool:
     try:
         smaller = prepare(problem, job.target, job.schedule)
         operands = make_operands(signature_of(parse_module(smaller.source)), seed)
-        reference = reference_of_gemm(problem, operands)
-        run = _Run(job=smaller, operands=operands, reference=reference, texts={})
+        run = _Run(
+            job=smaller,
+            operands=operands,
+            reference=reference_of_gemm(problem, operands),
+            on_gpu=lambda: reference_of_gemm(problem, operands, emulated=False),
+            texts={},
+        )
         found = list(run.rows(only=stage))
         return any(row.name == stage and not row.ok for row in found)
     except (ScheduleError, ProblemError):

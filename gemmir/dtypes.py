@@ -167,6 +167,15 @@ PRODUCTS: Final[Mapping[str, ProductType]] = {
 """What a GEMM may multiply, by the name that `Gemm.dtype` has for it."""
 
 
+FOREIGN: Final = 2
+"""`dtype.isbuiltin` of a type that another library adds to NumPy."""
+
+
+def spelled(dtype: np.dtype[Any]) -> str:
+    """A type as Python code has it."""
+    return f"{'ml_dtypes' if dtype.isbuiltin == FOREIGN else 'np'}.{dtype.name}"
+
+
 def restrided(
     array: npt.NDArray[Any], shape: tuple[int, ...], strides: tuple[int, ...]
 ) -> npt.NDArray[Any]:

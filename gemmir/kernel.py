@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gemmir.backend import Argument, Loaded, Signature
-from gemmir.dtypes import ELEMENTS
+from gemmir.dtypes import ELEMENTS, spelled
 from gemmir.errors import CallError
 
 Array = npt.NDArray[Any]
@@ -110,12 +110,12 @@ class Slot:
             raise CallError(
                 "GEM0505",
                 f"{self.name} is {self.dtype.name} in the other byte order",
-                f"pass array.astype(np.{self.dtype.name})",
+                f"pass array.astype({spelled(self.dtype)})",
             )
         raise CallError(
             "GEM0504",
             f"{self.name} has dtype {array.dtype.name} where {self.dtype.name} is needed",
-            f"pass array.astype(np.{self.dtype.name})",
+            f"pass array.astype({spelled(self.dtype)})",
         )
 
     def _check_shape(self, array: Array) -> None:

@@ -119,22 +119,22 @@ def says_all(problem: Gemm, source: str) -> bool:
     return str(build(problem)) + "\n" == source
 
 
-def reference_of(source: str, problem: Gemm | None, operands: Operands) -> Reference:
+def reference_of(
+    source: str, problem: Gemm | None, operands: Operands, *, emulated: bool = True
+) -> Reference:
     """The right answer of the gemm-level text `source` on `operands`.
 
+    `emulated` says that no GPU is asked, whose tensor cores may sum in fewer bits.
     Raises `ParseError` GEM0209 where the text says neither by its `problem` nor by its ops what is
     to be computed, as that of a later level does.
     """
     if problem is not None and says_all(problem, source):
-        return reference_of_gemm(problem, operands)
-    return _Wide(parse_module(source), operands).reference()
+        return reference_of_gemm(problem, operands, emulated=emulated)
+    return _Wide(parse_module(source), operands, emulated=emulated).reference()
 
 
 def reference_of_gemm(gemm: Gemm, operands: Operands, *, emulated: bool = True) -> Reference:
-    """The right answer of `gemm` on `operands`.
-
-    `emulated` says that no GPU is asked, whose tensor cores may sum in fewer bits.
-    """
+    """The right answer of `gemm` on `operands`; `emulated` as above."""
     arrays = {name: operand.array for name, operand in operands.by_name.items()}
     wanted = [(o.name, o.shape) for o in gemm.operands]
     found = [(name, array.shape) for name, array in arrays.items()]
@@ -167,11 +167,12 @@ class Bounded:
 class _Wide:
     """Computes a gemm-level module in wider arithmetic, with bounds."""
 
-    def __init__(self, module: ModuleOp, operands: Operands) -> None:
+    def __init__(self, module: ModuleOp, operands: Operands, *, emulated: bool) -> None:
         functions = [o for o in module.walk() if isinstance(o, func.FuncOp) and o.body.blocks]
         if len(functions) != 1:
             raise _unknown(f"has {len(functions)} functions")
         self.ops = list(functions[0].body.block.ops)
+        self.emulated = emulated
         arguments = zip(functions[0].body.block.args, operands.by_name.values(), strict=True)
         self.flat: dict[SSAValue, Array] = {value: operand.flat for value, operand in arguments}
         output = _element_of(functions[0].body.block.args[-1])
@@ -234,7 +235,8 @@ class _Wide:
         element = memref_type(op.a).element_type
         product = PRODUCTS[product_name(element, tf32=op.tf32 is not None)]
         rounded = 2 * math.log1p(product.operand_unit)
-        gamma = math.expm1((self.depth + 4) * product.ieee_unit + rounded)
+        unit = product.ieee_unit if self.emulated else product.sum_unit
+        gamma = math.expm1((self.depth + 4) * unit + rounded)
         value, magnitude = alpha * (a @ b), abs(alpha) * (np.abs(a) @ np.abs(b))
         if beta:
             value, magnitude = value + beta * c, magnitude + abs(beta) * np.abs(c)

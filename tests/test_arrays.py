@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gemmir.arrays import ALIGNMENT, load_array, make_operands
+from gemmir.arrays import ALIGNMENT, INTEGER_BITS, load_array, make_operands
 from gemmir.backend import Signature, signature_of
+from gemmir.dtypes import ELEMENTS
 from gemmir.errors import CallError, ParseError
 from gemmir.gemm import Gemm
 from gemmir.ir.build import build
@@ -76,6 +77,30 @@ def test_given_arrays_must_fit(name: str, array: object, code: str) -> None:
 def test_too_large_a_problem_is_an_error() -> None:
     with pytest.raises(CallError, match="GEM0514: there is no memory for a"):
         make_operands(signature(Gemm(m=2**20, n=1, k=2**20, dtype="f64")))
+
+
+@pytest.mark.parametrize("name", ["bf16", "e4m3", "e5m2"])
+def test_types_that_numpy_lacks_are_read_as_bits(name: str, tmp_path: Path) -> None:
+    made = signature(Gemm(m=2, n=2, k=2, dtype=name))
+    a = np.array([[1, 2], [3, 4]]).astype(ELEMENTS[name].numpy)
+    np.save(tmp_path / "a.npy", a.view(f"V{a.itemsize}"))
+    for given in (load_array(tmp_path / "a.npy"), a.view(f"u{a.itemsize}"), a):
+        found = make_operands(made, given={"a": given}).by_name["a"].array
+        np.testing.assert_array_equal(found, a)
+    with pytest.raises(CallError, match=r"GEM0504: .*float32") as raised:
+        make_operands(made, given={"a": a.astype(np.float32)})
+    assert raised.value.hint == f"pass array.astype(ml_dtypes.{a.dtype})"
+
+
+def test_integers_are_any_and_gaps_the_furthest_from_zero() -> None:
+    operands = make_operands(signature(Gemm(m=30, n=30, k=30, lda=33, dtype="i8", beta=1)))
+    a, c = operands.by_name["a"], operands.by_name["c"]
+    assert (a.array.min(), a.array.max()) == (-128, 127)
+    assert (a.flat[30:33] == -128).all()
+    assert (np.abs(c.array) <= 2**INTEGER_BITS).all()
+    before = operands.copy()
+    a.flat[31] = 0
+    assert operands.damage(before)
 
 
 def test_npy_files_are_read(tmp_path: Path) -> None:

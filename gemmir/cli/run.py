@@ -111,10 +111,12 @@ def _timed(kernel: Kernel, inputs: list[Any], output: Any, seconds: float) -> Ti
 def _compare_after(job: Job, operands: Operands, kernel: Any) -> tuple[Comparison | None, str]:
     """Run once into the arrays; how the result compares, where it is known what it should be."""
     from gemmir.errors import ParseError
+    from gemmir.machine import CpuMachine
     from gemmir.reference import reference_of
 
     try:
-        reference = reference_of(job.source, job.problem, operands)
+        emulated = isinstance(job.machine, CpuMachine)
+        reference = reference_of(job.source, job.problem, operands, emulated=emulated)
     except ParseError:
         reference = None
     *inputs, output = operands.arrays
