@@ -2,7 +2,8 @@
 
 Operands are whole numbers, so that sums are exact in every order. In the evaluator an output that
 is not read begins as NaN; in machine code every operand ends where a page begins that cannot be
-touched, and the gaps between rows of C must keep what is in them.
+touched, and the gaps between rows of C must keep what is in them. PTX runs in the emulator, which
+knows where each operand ends.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from xdsl.dialects.builtin import ModuleOp
 from gemmir.backends.cpu.assemble import assemble
 from gemmir.backends.cpu.emit import emit
 from gemmir.backends.cpu.load import load
+from gemmir.backends.ptx.emit import emit as emit_ptx
+from gemmir.backends.ptx.run import run_ptx
 from gemmir.dtypes import ELEMENTS
 from gemmir.evaluate import evaluate
 from gemmir.gemm import Gemm, Operand
@@ -117,18 +120,77 @@ CASES: Final = (
 )
 
 
-def run(*, stages: bool = True) -> None:
+WARPS: Final = "tile{loops=m,n sizes=32,32 over=blocks},tile{loops=m,n sizes=16,32 over=warps}"
+SLICES: Final = "tile{loops=k sizes=16}"
+ROWS: Final = "promote{operand=a to=shared layout=swizzle:32}"
+WIDE_ROWS: Final = "promote{operand=b to=shared layout=swizzle:64}"
+STAGES: Final = "pipeline{loop=k stages=3}"
+MMA: Final = "vectorize{with=mma width=8}"
+
+GPU_CASES: Final = (
+    Case(
+        gemm=Gemm(m=21, n=18, k=20, alpha=2, beta=3, ldc=19, epilogue="bias+relu"),
+        schedule="tile{loops=m,n sizes=16,16 over=blocks},tile{loops=m,n sizes=4,4 over=threads},"
+        f"{C},tile{{loops=k sizes=8}},promote{{operand=a to=shared layout=panel:20}},"
+        f"promote{{operand=b to=shared layout=panel:8}},fuse-epilogue,{V},"
+        "unroll{loop=k factor=2}",
+    ),
+    Case(
+        gemm=Gemm(m=35, n=30, k=11, trans_a=True, epilogue="residual"),
+        schedule="tile{loops=m,n sizes=32,32 over=blocks},interchange{order=m,n group=2},"
+        "tile{loops=m,n sizes=16,32 over=warps},tile{loops=m,n sizes=4,4 over=threads},"
+        f"{C},tile{{loops=k sizes=4}},promote{{operand=b to=shared layout=panel:36}},"
+        "promote{operand=a to=shared layout=panel:32},pipeline{loop=k stages=2},fuse-epilogue,"
+        f"{V}",
+    ),
+    Case(
+        gemm=Gemm(m=40, n=37, k=88, dtype="bf16", ldb=40, ldc=39, beta=2),
+        schedule=f"{WARPS},{C},{SLICES},{ROWS},{WIDE_ROWS},{STAGES},{MMA}",
+    ),
+    Case(
+        gemm=Gemm(m=24, n=40, k=50, dtype="f16", trans_a=True, trans_b=True, lda=24, ldb=56),
+        schedule=f"{WARPS},{C},tile{{loops=k sizes=32}},{WIDE_ROWS},"
+        f"promote{{operand=a to=shared layout=swizzle:128}},pipeline{{loop=k stages=2}},{MMA},"
+        "unroll{loop=k factor=2}",
+    ),
+    Case(
+        gemm=Gemm(m=17, n=20, k=96, dtype="i8", ldb=24, batch=2, epilogue="bias"),
+        schedule="split-k{factor=2},tile{loops=batch,m,n sizes=1,16,16 over=blocks},"
+        f"tile{{loops=m,n sizes=16,8 over=warps}},{C},tile{{loops=k sizes=32}},{ROWS},"
+        "promote{operand=b to=shared layout=panel:24},fuse-epilogue,vectorize{with=mma width=8}",
+    ),
+)
+"""Edges in m, n and k; copies with and without a pipeline; panels and swizzles; transposes."""
+
+
+def run(*, stages: bool = True, cpu: bool = True, gpu: bool = True) -> None:
     """Run every case; raises at the first that is wrong, with its number and its stage.
 
     Without `stages` only the machine code is run, which is enough where the IR is known to be
-    right.
+    right; `cpu` and `gpu` say for which machines.
     """
-    for number, case in enumerate(CASES):
+    for number, case in enumerate(CASES if cpu else ()):
         check(case, f"case {number}", stages=stages)
+    for number, case in enumerate(GPU_CASES if gpu else ()):
+        check_gpu(case, f"case {number} for a GPU", stages=stages)
 
 
-def check(case: Case, where: str, *, stages: bool) -> None:
-    """Every stage of `case` in the evaluator, its last text read again, and its machine code."""
+def check_gpu(case: Case, where: str, *, stages: bool) -> None:
+    """Every stage of `case` in the evaluator, its last text read again, and its PTX."""
+    module, exact, bound = lowered(case, where, stages=stages)
+    artifact = emit_ptx(module, machine_for("cuda:sm_80"))
+    operands = memory_for(case)
+    report = run_ptx(artifact, artifact.text, list(operands.values()))
+    assert report is not None
+    slow = [a for a in report.shared if a.text.startswith("ldmatrix") and a.ratio > 1]
+    require(not slow, f"{where}: bank conflicts in {slow[:1]}")
+    require_close(operands["c"], exact, bound, f"{where} as PTX")
+    for operand in case.gemm.operands:
+        require_gaps(operand, operands[operand.name], f"{where}: {operand.name}")
+
+
+def lowered(case: Case, where: str, *, stages: bool) -> tuple[ModuleOp, Array, Array | float]:
+    """The module after all passes, the right answer, and how far from it one may be."""
     arrays = memory_for(case)
     exact, bound = expected(case, arrays)
     module = build(case.gemm)
@@ -141,6 +203,13 @@ def check(case: Case, where: str, *, stages: bool) -> None:
             require_evaluated(module, case, exact, bound, f"{where} after {step}")
     if stages:
         require_round_trip(module, where)
+    return module, exact, bound
+
+
+def check(case: Case, where: str, *, stages: bool) -> None:
+    """Every stage of `case` in the evaluator, its last text read again, and its machine code."""
+    module, exact, bound = lowered(case, where, stages=stages)
+    arrays = memory_for(case)
     artifact = emit(module, machine_for("cpu"))
     artifact = replace(artifact, text=with_guarded_buffers(artifact.text))
     loaded = load(assemble(artifact), artifact.signature)
@@ -186,7 +255,7 @@ def over(operand: Operand, memory: Array) -> Array:
     """`memory` as the array of `operand`, its gaps filled."""
     memory[...] = GAP
     strides = [s * memory.itemsize for s in operand.strides]
-    return np.ndarray(operand.shape, memory.dtype, memory.data, strides=strides)
+    return np.ndarray(operand.shape, memory.dtype, memory, strides=strides)
 
 
 def expected(case: Case, arrays: Mapping[str, Array]) -> tuple[Array, Array | float]:
@@ -201,7 +270,7 @@ def require_evaluated(
     module: ModuleOp, case: Case, exact: Array, bound: Array | float, where: str
 ) -> None:
     arrays = memory_for(case)
-    if not case.gemm.beta:
+    if not case.gemm.beta and arrays["c"].dtype.kind == "f":
         arrays["c"][...] = np.nan
     evaluate(module, list(arrays.values()))
     require_close(arrays["c"], exact, bound, where)

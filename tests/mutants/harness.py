@@ -56,6 +56,15 @@ class Mutant:
         name = self.file.removesuffix(".py").replace("/", ".")
         return name if name.startswith("gemmir.") else f"gemmir.{name}"
 
+    @property
+    def reach(self) -> dict[str, bool]:
+        """What an edit of the file can make wrong: the IR, and the code of which machines."""
+        return {
+            "stages": not self.file.startswith("backends/"),
+            "cpu": not self.file.startswith("backends/ptx/"),
+            "gpu": not self.file.startswith(("backends/cpu/", "backends/llvm/structure.py")),
+        }
+
     def source(self) -> str:
         """The whole file with the edit; `ValueError` unless `old` is in it exactly once."""
         text = (ROOT / self.file).read_text()
@@ -105,7 +114,8 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 def warm_up() -> None:
     """Import all that the battery needs, so that children find xDSL, NumPy and LLVM in memory."""
-    for package in ("gemmir.passes", "gemmir.backends.llvm", "gemmir.evaluate", "gemmir.ir"):
+    backends = ("gemmir.backends.llvm", "gemmir.backends.ptx")
+    for package in ("gemmir.passes", *backends, "gemmir.evaluate", "gemmir.ir"):
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
             importlib.import_module(f"{package}.{module.name}")
     runpy.run_path(str(BATTERY))
@@ -125,7 +135,7 @@ def run_child(mutant: Mutant, source: str | None, report: int) -> NoReturn:
         loader = _Replaced(mutant.module, str(ROOT / mutant.file), source)
         sys.meta_path.insert(0, _Finder(mutant.module, loader))
     try:
-        runpy.run_path(str(BATTERY))["run"](stages=not mutant.file.startswith("backends/"))
+        runpy.run_path(str(BATTERY))["run"](**mutant.reach)
     except BaseException as error:
         message = " ".join(f"{type(error).__name__}: {error}".split())
         os.write(report, message.encode()[:MESSAGE_BYTES])
