@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from gemmir.gemm import Gemm
 from gemmir.machine.gpu import GpuMachine
+from gemmir.passes.split_k import slice_size
 
 LANES_M, LANES_N = 4, 8
 """The threads of a warp along m and n."""
@@ -78,6 +79,17 @@ bytes and blocks of 128 x 128 they fill the 48 KiB that a kernel may declare."""
 SWIZZLE_BYTES = (32, 64, 128)
 """Rows of a swizzled tile."""
 
+SPLIT_TILE = (64, 32)
+"""The tile of a warp by which the work of the machine is counted."""
+
+FEW_WARPS, ENOUGH_WARPS = 2, 8
+"""Warps of a multiprocessor below which k is split, and as many as it then gets. Each of its four
+parts issues the instructions of one warp at a time, and needs a second one while that waits."""
+
+SPLIT_BYTES = 1024
+"""The least slice of k: 16 copies of 64 bytes of each row, so that a block does more than to fill
+and drain its pipeline."""
+
 ASYNC_COPY_BYTES = 4
 """The least that an asynchronous copy moves, and so what rows must be a multiple of."""
 
@@ -86,7 +98,13 @@ def gpu_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool, expand: bool) -> 
     """The passes for `gemm` on `machine`, one at a time.
 
     Of several products each is taken to have the same number of rows, and its share of the machine.
+    So is each slice of k, where there are several.
     """
+    slices = _slices(gemm, machine)
+    if slices > 1:
+        yield f"split-k{{factor={slices} order=fixed}}"
+        machine = replace(machine, sms=-(-machine.sms // slices))
+        gemm = _with_k(gemm, slice_size(gemm.k, slices, gemm.element.item_bytes))
     if gemm.groups is not None:
         machine = replace(machine, sms=-(-machine.sms // gemm.groups))
         gemm = replace(gemm, m=max(-(-gemm.m // gemm.groups), 1))
@@ -96,6 +114,32 @@ def gpu_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool, expand: bool) -> 
         yield from _simt_passes(gemm, machine, fuse=fuse, expand=expand)
     if expand:
         yield "expand-math"
+
+
+def _slices(gemm: Gemm, machine: GpuMachine) -> int:
+    """Into how many slices k is cut: several where C has too few tiles for the machine.
+
+    Of the numbers from half to twice what would fill the machine, the nearest that cuts k evenly.
+    """
+    item = gemm.element.item_bytes
+    tiles = (gemm.batch or 1) * -(-gemm.m // SPLIT_TILE[0]) * -(-gemm.n // SPLIT_TILE[1])
+    most = gemm.k * item // SPLIT_BYTES
+    if gemm.groups is not None or tiles == 0 or tiles >= FEW_WARPS * machine.sms or most < 2:
+        return 1
+    wanted = min(-(-ENOUGH_WARPS * machine.sms // tiles), most)
+    near = range(wanted // 2 + 1, min(2 * wanted, most) + 1)
+    by_distance = sorted(near, key=lambda f: abs(f - wanted))
+    even = (f for f in by_distance if gemm.k % slice_size(gemm.k, f, item) == 0)
+    return -(-gemm.k // slice_size(gemm.k, next(even, wanted), item))
+
+
+def _with_k(gemm: Gemm, k: int) -> Gemm:
+    """A slice of `gemm`, whose rows are as far apart."""
+    leading = {f"ld{name}": gemm.leading(name) for name in "ab"}
+    if gemm.batch is None:
+        return replace(gemm, k=k, **leading)
+    strides = {f"batch_stride_{name}": gemm.batch_stride(name) for name in "ab"}
+    return replace(gemm, k=k, **leading, **strides)
 
 
 def _mma_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool) -> Iterator[str]:

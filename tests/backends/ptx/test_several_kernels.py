@@ -68,7 +68,7 @@ def test_they_are_right_together(gemm: Gemm) -> None:
 
 @pytest.mark.parametrize("dtype", ["bf16", "tf32", "i8", "f64"])
 def test_slices_on_tensor_cores(dtype: str) -> None:
-    gemm = Gemm(m=20, n=24, k=300, dtype=dtype, epilogue="bias")
+    gemm = Gemm(m=20, n=24, k=100 if dtype == "f64" else 300, dtype=dtype, epilogue="bias")
     schedule = "split-k{factor=3}\n" + default_text(gemm, machine_for(TARGET))
     check(gemm, target=TARGET, schedule=schedule).require_ok()
 
@@ -105,3 +105,38 @@ def test_the_last_stage_gives_the_same_text() -> None:
     again = gemmir.lower_text(list(lowered.stages.values())[-1].text, TARGET)
     assert again.artifact.text == lowered.artifact.text
     assert again.artifact.launch == lowered.artifact.launch
+
+
+@pytest.mark.parametrize(
+    ("gemm", "factor"),
+    [
+        (Gemm(m=16, n=4096, k=4096, dtype="bf16"), 8),
+        (Gemm(m=256, n=256, k=16384), 32),
+        (Gemm(m=64, n=64, k=2048, dtype="f16", batch=4), 4),
+        (Gemm(m=4096, n=4096, k=65536, dtype="bf16"), 1),
+        (Gemm(m=64, n=64, k=1023, dtype="f16"), 1),
+        (Gemm(m=0, n=64, k=4096), 1),
+        (Gemm(m=64, n=64, k=4096, groups=2), 1),
+    ],
+    ids=str,
+)
+def test_k_is_split_where_c_is_small_and_k_deep(gemm: Gemm, factor: int) -> None:
+    first = default_text(gemm, machine_for(TARGET)).split("\n")[0]
+    if factor == 1:
+        assert not first.startswith("split-k")
+    else:
+        assert first == f"split-k{{factor={factor} order=fixed}}"
+
+
+@pytest.mark.parametrize(
+    "gemm",
+    [
+        Gemm(m=16, n=40, k=1500, dtype="bf16", epilogue="bias+gelu"),
+        Gemm(m=20, n=24, k=1024, beta=0.5, epilogue="residual"),
+        Gemm(m=9, n=8, k=1200, dtype="f16", trans_a=True, batch=2),
+    ],
+    ids=str,
+)
+def test_split_defaults_are_right(gemm: Gemm) -> None:
+    assert default_text(gemm, machine_for(TARGET)).startswith("split-k")
+    check(gemm, target=TARGET, shrink=False).require_ok()
