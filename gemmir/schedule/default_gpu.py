@@ -55,7 +55,11 @@ MMA_TILE = (64, 32)
 MMA_TILE_SMALL = (32, 32)
 """Warps of a block and the tile of a warp with tensor cores: 128 x 128 for 8 warps, whose sums take
 64 registers of a thread. Half of it for f64, whose sums take twice as many, for 8-bit floats, which
-some machines widen in registers, and for 8 bits that are gathered one by one."""
+sm_90a widens in registers, and for 8 bits that are gathered one by one."""
+
+BYTE_BLOCKS_PER_SM = 1
+"""What keeps ptxas from spilling a few registers so that more blocks fit: it does so of itself
+where 8 bits are put together in registers, ptxas 13.0 for sm_90a."""
 
 MMA_ROWS, MMA_COLUMNS = 16, 8
 """m and n of one product; that of f64 has 8 rows."""
@@ -154,7 +158,7 @@ def _mma_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool) -> Iterator[str]
     block_m, block_n = warps_m * warp_m, warps_n * warp_n
     slice_ = min(SLICE_BYTES // item, -(-gemm.k // depth) * depth)
     pipelined = gemm.k > slice_ and machine.has_async_copies and _copies_asynchronously(gemm)
-    yield _blocks(gemm, block_m, block_n)
+    yield _blocks(gemm, block_m, block_n, BYTE_BLOCKS_PER_SM if item == 1 else 0)
     yield f"tile{{loops=m,n sizes={warp_m},{warp_n} over=warps}}"
     yield "promote{operand=c to=registers}"
     if gemm.k:
