@@ -16,26 +16,17 @@ from gemmir.backends.ptx.emulator.scope import (
     Decode,
     Scope,
     names_in,
-    refuse,
     require_operands,
 )
 from gemmir.backends.ptx.emulator.state import Block, Group
 from gemmir.backends.ptx.emulator.synchronize import SCOPES, acquire, release
 from gemmir.backends.ptx.emulator.traffic import bank_degree, sector_ratio
-from gemmir.backends.ptx.emulator.values import TYPES, WIDTHS, Array, require_type
+from gemmir.backends.ptx.emulator.values import TYPES, WIDTHS, Array
 
-ORDERS: Final = {
-    "ld": ("weak", "volatile", "relaxed", "acquire"),
-    "st": ("weak", "volatile", "relaxed", "release"),
-}
-"""What each may say of the order of accesses: PTX ISA, section "Memory Consistency Model"."""
+ORDERS: Final = ("volatile", "relaxed", "acquire", "release")
+"""What an access may say of its order: PTX ISA, section "Memory Consistency Model"."""
 
 SPACES: Final = {"global": "global", "shared": "shared", "shared::cta": "shared"}
-
-CACHES: Final = {"ca", "cg", "cs", "lu", "cv", "wb", "wt", "nc"}
-"""Where data is kept on its way: nothing that can be seen in its values."""
-
-HINTS: Final = ("L1::evict", "L1::no_allocate", "L2::evict", "L2::64B", "L2::128B", "L2::256B")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +51,15 @@ class Form:
 
 
 def form_of(i: Instruction) -> Form:
-    """The form of ld or st."""
-    kind = require_type(i.name[-1])
-    words = list(i.name[1:-1])
-    order = words.pop(0) if words and words[0] in ORDERS[i.name[0]] else "weak"
-    scope = "cta" if order == "weak" else "sys"
-    if order not in ("weak", "volatile"):
-        if not words or words[0] not in SCOPES:
-            raise refuse(i)
-        scope = words.pop(0)
-    space = SPACES[words.pop(0)] if words and words[0] in SPACES else ""
-    caches = [w for w in words if w in CACHES or w.startswith(HINTS)]
-    words = words[len(caches) :] if words[: len(caches)] == caches else words
-    vector = words.pop(0) if words and words[0] in ("v2", "v4") else "v1"
-    if words or kind in ("pred", "f16", "bf16", "f16x2", "bf16x2"):
-        raise refuse(i)
-    if int(vector[1:]) * WIDTHS[kind] > 16:
+    """The form of ld or st; where data is kept on its way cannot be seen in its values."""
+    kind, words = i.name[-1], i.name[1:-1]
+    order = next((w for w in words if w in ORDERS), "weak")
+    reach = next((w for w in words if w in SCOPES), "cta" if order == "weak" else "sys")
+    space = next((SPACES[w] for w in words if w in SPACES), "")
+    count = next((int(w[1:]) for w in words if w in ("v2", "v4")), 1)
+    if count * WIDTHS[kind] > 16:
         raise FaultError("GEM1001", "an access has at most 16 bytes")
-    if caches and order != "weak":
-        raise refuse(i)
-    return Form(space, int(vector[1:]), kind, order, scope)
+    return Form(space, count, kind, order, reach)
 
 
 def space_of(form: Form, addresses: Array) -> str:
@@ -99,7 +79,7 @@ def count_access(
 
 def _load(scope: Scope, i: Instruction, place: int) -> Action:
     require_operands(i, 2)
-    if i.name[1] == "param":
+    if i.name[1].startswith("param"):
         return _load_parameter(scope, i)
     form, address = form_of(i), scope.address(i.operands[1])
     names = names_in(i.operands[0])
@@ -129,9 +109,7 @@ def _load(scope: Scope, i: Instruction, place: int) -> Action:
 
 def _load_parameter(scope: Scope, i: Instruction) -> Action:
     """A scalar parameter; all threads have the same."""
-    if len(i.name) != 3:
-        raise refuse(i)
-    kind, name = require_type(i.name[2]), i.operands[1].strip("[] ")
+    kind, name = i.name[2], i.operands[1].strip("[] ")
     found = scope.parameters.get(name)
     if found is None or found.size != WIDTHS[kind]:
         size = "no parameter" if found is None else f"a parameter of {found.size} bytes"
@@ -145,7 +123,7 @@ def _store(scope: Scope, i: Instruction, place: int) -> Action:
     require_operands(i, 2)
     form, address = form_of(i), scope.address(i.operands[0])
     names = names_in(i.operands[1])
-    if len(names) != form.count or "nc" in i.name:
+    if len(names) != form.count:
         raise FaultError("GEM1001", f"{i.operands[1]} is not {form.count} values to store")
     reads = [scope.source(name, form.kind, wider=True) for name in names]
 

@@ -1,7 +1,7 @@
 """Instructions from registers to registers: PTX ISA, sections "Integer Arithmetic Instructions" to
 "Comparison and Selection Instructions", "Logic and Shift Instructions" and "mov".
 
-A modifier that is not known is a fault, never dropped.
+Their forms have been checked: see `forms`.
 """
 
 from __future__ import annotations
@@ -22,26 +22,10 @@ from gemmir.backends.ptx.emulator.scope import (
     Read,
     Scope,
     names_in,
-    refuse,
     require_operands,
 )
 from gemmir.backends.ptx.emulator.state import Block, Group
-from gemmir.backends.ptx.emulator.values import WIDTHS, Array, is_float, require_type
-
-ROUNDED: Final = {"add", "sub", "mul", "fma", "mad", "div", "rcp", "sqrt"}
-"""Of floats these say how they round, which is to nearest here, or that they are approximate."""
-
-APPROXIMATE: Final = {"cos", "ex2", "lg2", "rsqrt", "sin", "tanh"}
-
-FLUSHING: Final = {"add", "sub", "mul", "fma", "mad", "min", "max", "abs", "neg", "div", "rcp"} | {
-    "sqrt",
-    *APPROXIMATE,
-}
-
-PAIRED: Final = {"add", "sub", "mul", "fma"}
-"""What there is of two f32 at once, on sm_100 and up."""
-
-SATURATING: Final = {"add", "sub", "mul", "fma", "mad"}
+from gemmir.backends.ptx.emulator.values import WIDTHS, Array, is_float
 
 
 def compute(scope: Scope, i: Instruction, kind: str, function: table.Function) -> Action:
@@ -62,31 +46,13 @@ def computed(
     return run
 
 
-def float_function(i: Instruction, kind: str, function: table.Function) -> table.Function:
-    """`function` with the modifiers of a floating-point instruction, all of which must be known."""
-    name, modifiers = i.name[0], list(i.name[1:-1])
-    if kind == "f32x2" and name not in PAIRED:
-        raise refuse(i)
-    has_way = name in ROUNDED and kind not in ("f16", "bf16", "f16x2", "bf16x2")
-    way = modifiers.pop(0) if modifiers and modifiers[0] in ("rn", "approx", "full") else ""
-    allowed = {"rn"} if name in ROUNDED else set[str]()
-    allowed |= {"approx"} if name in APPROXIMATE or name in ("div", "rcp", "sqrt") else set()
-    allowed |= {"full"} if name == "div" else set()
-    must = name in APPROXIMATE or (has_way and name in ("fma", "mad", "div", "rcp", "sqrt"))
-    if (way and way not in allowed) or (must and not way):
-        raise refuse(i)
-    if modifiers and modifiers[0] == "ftz" and name in FLUSHING and kind != "f64":
-        modifiers.pop(0)
-        function = _flushing(function) if kind in ("f32", "f32x2") else function
-    if modifiers and modifiers[0] == "sat" and name in SATURATING and WIDTHS[kind] != 8:
-        modifiers.pop(0)
+def float_function(i: Instruction, function: table.Function) -> table.Function:
+    """`function` with what the modifiers say; results are rounded to nearest anyway."""
+    if "ftz" in i.name:
+        function = _flushing(function)
+    if "sat" in i.name:
         function = _saturating(function)
-    if modifiers and modifiers[0] == "NaN" and name in ("min", "max") and kind != "f64":
-        modifiers.pop(0)
-        function = floats.or_nan(function)
-    if modifiers:
-        raise refuse(i)
-    return function
+    return floats.or_nan(function) if "NaN" in i.name else function
 
 
 def _flushing(function: table.Function) -> table.Function:
@@ -99,12 +65,8 @@ def _saturating(function: table.Function) -> table.Function:
 
 def _typed(i: Instruction, function: table.Function) -> tuple[str, table.Function]:
     """The type, which ends the name, and the function with its modifiers."""
-    kind = require_type(i.name[-1], pairs=True)
-    if is_float(kind):
-        return kind, float_function(i, kind, function)
-    if len(i.name) != 2:
-        raise refuse(i)
-    return kind, function
+    kind = i.name[-1]
+    return kind, float_function(i, function) if is_float(kind) else function
 
 
 def _binary(scope: Scope, i: Instruction, place: int) -> Action:
@@ -129,9 +91,7 @@ def _unary(scope: Scope, i: Instruction, place: int) -> Action:
 def _move(scope: Scope, i: Instruction, place: int) -> Action:
     """mov, also of a register from and to its parts, the lowest of which is first."""
     require_operands(i, 2)
-    if len(i.name) != 2:
-        raise refuse(i)
-    kind, (target, source) = require_type(i.name[1]), i.operands
+    kind, (target, source) = i.name[1], i.operands
     if source.startswith("{"):
         return _pack(scope, target, names_in(source), kind)
     if target.startswith("{"):
@@ -175,16 +135,11 @@ def _product(scope: Scope, i: Instruction, place: int) -> Action:
     """mul and mad, of integers with .lo, .hi or .wide, and of floats."""
     adds = i.name[0].startswith("mad")
     require_operands(i, 4 if adds else 3)
-    kind = require_type(i.name[-1], pairs=True)
+    kind = i.name[-1]
     if is_float(kind):
-        return _float_product(scope, i, kind, adds)
+        function = floats.fused_multiply_add if adds else floats.widened(np.multiply)
+        return compute(scope, i, kind, float_function(i, function))
     known = table.PRODUCTS_24 if "24" in i.name[0] else table.PRODUCTS
-    if (
-        len(i.name) != 3
-        or i.name[1] not in known
-        or (known is table.PRODUCTS_24 and "32" not in kind)
-    ):
-        raise FaultError("GEM1001", "a product of integers is .lo, .hi or .wide, of 24 bits not")
     function = known[i.name[1]]
     wide = f"{kind[0]}{8 * WIDTHS[kind] * (2 if i.name[1] == 'wide' else 1)}"
     reads = [scope.source(o, kind) for o in i.operands[1:3]]
@@ -198,36 +153,24 @@ def _product(scope: Scope, i: Instruction, place: int) -> Action:
     return computed(scope, i.operands[0], wide, reads, run)
 
 
-def _float_product(scope: Scope, i: Instruction, kind: str, adds: bool) -> Action:
-    if "24" in i.name[0]:
-        raise refuse(i)
-    function = floats.fused_multiply_add if adds else floats.widened(np.multiply)
-    return compute(scope, i, kind, float_function(i, kind, function))
-
-
 def _fma(scope: Scope, i: Instruction, place: int) -> Action:
     require_operands(i, 4)
-    kind = require_type(i.name[-1], pairs=True)
-    return compute(scope, i, kind, float_function(i, kind, floats.fused_multiply_add))
+    return compute(scope, i, i.name[-1], float_function(i, floats.fused_multiply_add))
 
 
 def _compare(scope: Scope, i: Instruction, place: int) -> Action:
     """setp: p is a comparison, joined with c where there is one; q is that of its contrary."""
-    kind = require_type(i.name[-1])
+    kind = i.name[-1]
     modifiers = [m for m in i.name[2:-1] if m != "ftz"]
-    if len(i.name) < 3 or i.name[1] not in table.COMPARISONS or len(modifiers) > 1:
-        raise refuse(i)
-    if "ftz" in i.name and kind != "f32":
-        raise refuse(i)
     require_operands(i, 4 if modifiers else 3)
-    if modifiers and modifiers[0] not in table.BOOLEANS:
-        raise refuse(i)
     function = table.COMPARISONS[i.name[1]]
     before = floats.flush if "ftz" in i.name else table.UNARY["mov"]
     join = table.BOOLEANS[modifiers[0]] if modifiers else None
     a, b = (scope.source(o, kind) for o in i.operands[1:3])
     c = scope.predicate(i.operands[3]) if modifiers else None
     p, _, q = i.operands[0].partition("|")
+    if q and kind in ("f16", "bf16"):
+        raise FaultError("GEM1001", f"setp of .{kind} has one predicate")
     write, contrary = scope.target(p, "pred"), scope.target(q or "_", "pred")
 
     def run(block: Block, group: Group) -> None:
@@ -245,15 +188,15 @@ def _compare(scope: Scope, i: Instruction, place: int) -> Action:
 def _set(scope: Scope, i: Instruction, place: int) -> Action:
     """set: all ones, or 1.0, where a comparison holds."""
     require_operands(i, 3)
-    if len(i.name) != 4 or i.name[1] not in table.COMPARISONS or i.name[2] not in _TRUE:
-        raise refuse(i)
-    kind, function, true = require_type(i.name[3]), table.COMPARISONS[i.name[1]], _TRUE[i.name[2]]
+    to, kind = i.name[-2:]
+    function, true = table.COMPARISONS[i.name[1]], _TRUE[to]
+    before = floats.flush if "ftz" in i.name else table.UNARY["mov"]
     a, b = (scope.source(o, kind) for o in i.operands[1:])
 
     def run(x: Array, y: Array) -> Array:
-        return np.where(function(x, y), true, true * 0)
+        return np.where(function(before(x), before(y)), true, true * 0)
 
-    return computed(scope, i.operands[0], i.name[2], [a, b], run)
+    return computed(scope, i.operands[0], to, [a, b], run)
 
 
 _TRUE: Final[Mapping[str, Array]] = {
@@ -265,17 +208,13 @@ _TRUE: Final[Mapping[str, Array]] = {
 
 def _select(scope: Scope, i: Instruction, place: int) -> Action:
     require_operands(i, 4)
-    if len(i.name) != 2:
-        raise refuse(i)
-    kind = require_type(i.name[1])
+    kind = i.name[1]
     reads = [scope.predicate(i.operands[3]), *(scope.source(o, kind) for o in i.operands[1:3])]
     return computed(scope, i.operands[0], kind, reads, np.where)
 
 
 def _extract(scope: Scope, i: Instruction, place: int) -> Action:
     require_operands(i, 4)
-    if len(i.name) != 2 or i.name[1] not in ("u32", "s32", "u64", "s64"):
-        raise refuse(i)
     reads = [scope.source(i.operands[1], i.name[1])]
     reads += [scope.source(o, "u32") for o in i.operands[2:]]
     return computed(scope, i.operands[0], i.name[1], reads, table.extract)
@@ -283,8 +222,6 @@ def _extract(scope: Scope, i: Instruction, place: int) -> Action:
 
 def _insert(scope: Scope, i: Instruction, place: int) -> Action:
     require_operands(i, 5)
-    if len(i.name) != 2 or i.name[1] not in ("b32", "b64"):
-        raise refuse(i)
     reads = [scope.source(o, i.name[1]) for o in i.operands[1:3]]
     reads += [scope.source(o, "u32") for o in i.operands[3:]]
     return computed(scope, i.operands[0], i.name[1], reads, table.insert)
@@ -295,8 +232,6 @@ def _of_bits(function: table.Function, result: str | None) -> Decode:
 
     def decode(scope: Scope, i: Instruction, place: int) -> Action:
         require_operands(i, 2)
-        if len(i.name) != 2 or i.name[1] not in ("b32", "b64"):
-            raise refuse(i)
         reads = scope.sources(i, i.name[1])
         return computed(scope, i.operands[0], result or i.name[1], reads, function)
 
@@ -305,8 +240,6 @@ def _of_bits(function: table.Function, result: str | None) -> Decode:
 
 def _logic_of_three(scope: Scope, i: Instruction, place: int) -> Action:
     require_operands(i, 5)
-    if i.name != ("lop3", "b32"):
-        raise refuse(i)
     try:
         number = int(i.operands[4], 0)
     except ValueError:
@@ -317,27 +250,19 @@ def _logic_of_three(scope: Scope, i: Instruction, place: int) -> Action:
 
 def _funnel(scope: Scope, i: Instruction, place: int) -> Action:
     require_operands(i, 4)
-    if len(i.name) != 4 or i.name[1] not in "lr" or i.name[2] not in ("wrap", "clamp"):
-        raise refuse(i)
     function = partial(table.funnel, left=i.name[1] == "l", wrap=i.name[2] == "wrap")
     return compute(scope, i, "b32", function)
 
 
 def _permute(scope: Scope, i: Instruction, place: int) -> Action:
     require_operands(i, 4)
-    if i.name != ("prmt", "b32"):
-        raise refuse(i)
     return compute(scope, i, "b32", table.permute)
 
 
 def _address_of(scope: Scope, i: Instruction, place: int) -> Action:
     """cvta: an address is the same in its own space and in the generic one here."""
     require_operands(i, 2)
-    to, *rest = i.name[1:]
-    space, *kind = rest if to == "to" else i.name[1:]
-    if space not in ("global", "shared", "shared::cta", "param") or kind not in (["u64"], ["u32"]):
-        raise refuse(i)
-    return compute(scope, i, kind[0], table.UNARY["mov"])
+    return compute(scope, i, i.name[-1], table.UNARY["mov"])
 
 
 ALU: Final[Mapping[str, Decode]] = {

@@ -37,9 +37,9 @@ HALVES: Final = ("f16", "f16x2", "bf16", "bf16x2")
 UPDATES: Final[Mapping[str, tuple[Update, tuple[str, ...]]]] = {
     "add": (lambda old, b, c: floats.widened(np.add)(old, b), (*WHOLE[:3], "f32", "f64", *HALVES)),
     "and": (lambda old, b, c: old & b, BITS),
-    "cas": (lambda old, b, c: np.where(old == b, c, old), ("b16", *BITS, *WHOLE)),
+    "cas": (lambda old, b, c: np.where(old == b, c, old), ("b16", *BITS)),
     "dec": (lambda old, b, c: np.where((old == 0) | (old > b), b, old - 1), ("u32",)),
-    "exch": (lambda old, b, c: b, (*BITS, *WHOLE)),
+    "exch": (lambda old, b, c: b, BITS),
     "inc": (lambda old, b, c: np.where(old >= b, 0 * old, old + 1), ("u32",)),
     "max": (lambda old, b, c: np.maximum(old, b), WHOLE),
     "min": (lambda old, b, c: np.minimum(old, b), WHOLE),

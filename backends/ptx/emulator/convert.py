@@ -61,6 +61,8 @@ def _convert(scope: Scope, i: Instruction, place: int) -> Action:
         return _to_tf32(scope, i, modifiers, of)
     if to not in SCALARS or of not in SCALARS:
         raise refuse(i)
+    if "bf16" in (to, of) and ("sat" in modifiers or "8" in (to[1:], of[1:])):
+        raise refuse(i)
     require_operands(i, 2)
     change = _scalar(i, modifiers, to, of)
     source = scope.source(i.operands[1], of, wider=True)
@@ -111,6 +113,9 @@ def _to_integer(i: Instruction, rounding: str, to: str, of: str) -> Convert:
             raise refuse(i)
         if "sat" not in i.name:
             return lambda a: a.astype(dtype)
+        least, most = np.iinfo(TYPES[of]).min, np.iinfo(TYPES[of]).max
+        if low <= least and most <= high:
+            raise refuse(i)
         return lambda a: np.array([min(max(int(x), low), high) for x in a], dtype)
     if rounding not in WHOLE:
         raise refuse(i)
@@ -182,7 +187,7 @@ def _limited(change: Convert, relu: bool, finite: bool, to: str) -> Convert:
 def _to_pair(scope: Scope, i: Instruction, modifiers: list[str], to: str, of: str) -> Action:
     """Two f32, the first one into the upper half."""
     require_operands(i, 3)
-    if of != "f32":
+    if of != "f32" or "sat" in modifiers or "ftz" in modifiers:
         raise refuse(i)
     half = PAIRS[to]
     change = _scalar(i, modifiers, half, of)

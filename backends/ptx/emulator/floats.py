@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, TypeVar, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar, cast
 
 import numpy as np
 
@@ -13,6 +13,13 @@ CANONICAL_NAN_16: Final = np.uint16(0x7FFF)
 """What an operation of 16-bit floats gives for NaN: PTX ISA, section "Half precision"."""
 
 Operation = TypeVar("Operation", bound=Callable[..., Array])
+
+EXPONENT_AND_SIGN: Final[Mapping[np.dtype[Any], tuple[int, int]]] = {
+    np.dtype(np.float16): (0x7C00, 0x8000),
+    BF16: (0x7F80, 0x8000),
+    np.dtype(np.float32): (0x7F800000, 0x80000000),
+}
+"""Which bits of a number these are."""
 
 LEAST_NORMAL: Final = 2.0**-126
 
@@ -129,8 +136,10 @@ def through_f64(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
 
 
 def flush(value: Array) -> Array:
-    """Subnormal f32 become zeros of their sign."""
-    return np.where(np.abs(value) < LEAST_NORMAL, np.copysign(np.float32(0), value), value)
+    """Subnormal numbers become zeros of their sign."""
+    bits = value.view(f"u{value.dtype.itemsize}")
+    exponent, sign = (bits.dtype.type(mask) for mask in EXPONENT_AND_SIGN[value.dtype])
+    return np.where(bits & exponent == 0, bits & sign, bits).view(value.dtype)
 
 
 def saturate(value: Array) -> Array:

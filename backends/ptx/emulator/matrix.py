@@ -102,8 +102,8 @@ def _product_of(i: Instruction) -> Product:
     rows, depth = map(int, shape.groups())
     d, a, b, c = words[6:]
     found = [k for k in KINDS if a in k.factors and b in k.factors and (a == b or k.mixed)]
-    fits = found and (rows, depth) in found[0].shapes and {c, d} <= set(found[0].sums)
-    if not fits or (saturates and (c, d) != ("s32", "s32")) or (c != d and a != "f16"):
+    fits = found and (rows, depth) in found[0].shapes and c == d and d in found[0].sums
+    if not fits or (saturates and d != "s32"):
         raise refuse(i)
     return Product(rows, depth, a, b, c, d, saturates)
 

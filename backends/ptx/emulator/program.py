@@ -14,6 +14,7 @@ from gemmir.backends.ptx.emulator.control import CONTROL
 from gemmir.backends.ptx.emulator.convert import CONVERSIONS
 from gemmir.backends.ptx.emulator.exchange import EXCHANGES
 from gemmir.backends.ptx.emulator.faults import FaultError, PtxFault
+from gemmir.backends.ptx.emulator.forms import require_form
 from gemmir.backends.ptx.emulator.matrix import MATRICES
 from gemmir.backends.ptx.emulator.parse import Instruction, PtxKernel
 from gemmir.backends.ptx.emulator.scope import Action, Decode, Read, Scope
@@ -90,6 +91,7 @@ def _step(scope: Scope, i: Instruction, place: int) -> Step:
     try:
         if decode is None:
             raise FaultError("GEM1001", f"{i.name[0]} is not known here")
+        require_form(i)
         guard = None if i.guard is None else scope.predicate("!" * i.negated + i.guard)
         return Step(i, guard, decode(scope, i, place))
     except FaultError as fault:

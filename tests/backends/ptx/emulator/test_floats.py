@@ -57,6 +57,12 @@ def test_flushing_to_zero_keeps_the_sign() -> None:
     same(found, np.array([-0.0, 0.0, -0.0, -0.25], np.float32))
 
 
+def test_halves_are_flushed_below_their_own_normal_numbers() -> None:
+    small = np.array([2.0**-15, -(2.0**-15), 2.0**-14, 1.0], np.float16)
+    found = result("add.rn.ftz.f16 %h9, %h0, 0x8000;", small, to=np.float16)
+    same(found, np.array([0.0, -0.0, 2.0**-14, 1.0], np.float16))
+
+
 def test_saturation() -> None:
     values = np.array([-1.0, -0.0, 0.25, 1.5, NAN, INF], np.float32)
     found = result("add.rn.sat.f32 %r9, %r0, 0f80000000;", values, to=np.float32)
