@@ -26,6 +26,7 @@ from gemmir.device_arrays import (
     torch_key,
     view_of,
 )
+from gemmir.dtypes import restrided
 from gemmir.errors import CallError, MissingError
 from gemmir.kernel import BoundCall, Kernel, Slot
 from gemmir.machine import GpuMachine, targets
@@ -267,8 +268,7 @@ def _flat(array: Array, span: int) -> Array:
     if not span:
         return np.empty(0, np.uint8)
     itemsize = array.dtype.itemsize
-    elements = np.lib.stride_tricks.as_strided(array, (span // itemsize,), (itemsize,))
-    return elements.view(np.uint8)
+    return restrided(array, (span // itemsize,), (itemsize,)).view(np.uint8)
 
 
 def _require_one_place(given: Mapping[str, object], views: Mapping[str, DeviceView]) -> None:
