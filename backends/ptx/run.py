@@ -21,13 +21,14 @@ def run_ptx(
 ) -> Report | None:
     """Run `text`, launched as `artifact` is, on `arrays`, in place; None where there is no block.
 
-    With a `seed` the warps of each block run in random order, and not in step. Workspaces begin as
-    bytes of ones, which are NaNs. Raises `PtxFault` (GEM10xx) for what the emulator finds wrong.
+    With a `seed` the warps of each block run in random order, and not in step. Workspaces hold
+    nothing before the first kernel. Raises `PtxFault` (GEM10xx) for what the emulator finds wrong.
     """
     launch = artifact.launch
     assert launch is not None
     memory = [_memory(*pair) for pair in zip(artifact.signature.arguments, arrays, strict=True)]
-    memory += [np.full(size, 0xFF, np.uint8) for size in launch.workspace_bytes]
+    blank = {len(memory) + n: np.ones(s, np.bool_) for n, s in enumerate(launch.workspace_bytes)}
+    memory += [np.full(mask.size, 0xFF, np.uint8) for mask in blank.values()]
     only = len(launch.kernels) == 1
     reports = [
         emulate(
@@ -38,6 +39,7 @@ def run_ptx(
             kernel=None if only else kernel.symbol,
             shared_bytes=kernel.dynamic_shared_bytes,
             seed=seed,
+            blank=blank,
         )
         for kernel in launch.kernels
         if kernel.blocks

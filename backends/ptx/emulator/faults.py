@@ -5,7 +5,7 @@
 | GEM1001 | text that is no PTX, or an instruction that is not known                      |
 | GEM1002 | an access outside the memory that was given, or misaligned                    |
 | GEM1003 | two threads at one byte without a barrier between, and one of them writes     |
-| GEM1004 | a register or a byte of shared memory that is read and was never written      |
+| GEM1004 | a register or a byte of memory that is read and was never written             |
 | GEM1005 | a barrier that not all threads of a block reach together                      |
 | GEM1006 | more steps than the limit                                                     |
 | GEM1007 | a launch that does not fit the kernel                                         |

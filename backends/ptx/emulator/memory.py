@@ -6,7 +6,7 @@ Every byte carries two marks, of who wrote it last and of who read it last.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -24,7 +24,8 @@ GUARD: Final = 1 << 20
 class Memory:
     """Buffers at `starts` with gaps between; `space` is global or shared.
 
-    Shared memory begins unwritten and belongs to one block; global memory holds what it is given.
+    Shared memory begins unwritten and belongs to one block; global memory holds what it is given,
+    but for the bytes that are `blank`, where that is set.
     """
 
     space: str
@@ -34,6 +35,7 @@ class Memory:
     data: Array = field(init=False)
     written: Array = field(init=False)
     read: Array = field(init=False)
+    blank: Array | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.base = min(self.starts, default=0)
@@ -50,6 +52,19 @@ class Memory:
         """The bytes of one buffer."""
         start = self.starts[number] - self.base
         return self.data[start : start + self.sizes[number]]
+
+    def begin_blank(self, masks: Mapping[int, Array]) -> None:
+        """The bytes of some buffers that nobody has written yet."""
+        if masks:
+            self.blank = np.zeros(len(self.data), np.bool_)
+        for number, mask in masks.items():
+            self.blank_of(number)[:] = mask
+
+    def blank_of(self, number: int) -> Array:
+        """Which bytes of a buffer nobody has written."""
+        assert self.blank is not None
+        start = self.starts[number] - self.base
+        return self.blank[start : start + self.sizes[number]]
 
     def rows(self, addresses: Array, width: int, needed: Array | int | None = None) -> Array:
         """The numbers of the units of `width` bytes at `addresses`; checks alignment and bounds.
@@ -111,6 +126,10 @@ class Memory:
             fine |= (found >= stamp.opened) & (found < stamp.since)
         if not fine.all():
             self._refuse_read(rows, width, stamp, found)
+        if self.blank is not None:
+            never = self.blank.reshape(-1, width)[rows]
+            if never.any():
+                self._refuse_unwritten(never, rows, width)
         self._note_read(rows, width, stamp, mark)
         return self.data.reshape(-1, width)[rows]
 
@@ -138,6 +157,8 @@ class Memory:
         self._check_write(rows, width, stamp)
         written = self.written.reshape(-1, width)
         written[rows] = marks[:, None]
+        if self.blank is not None:
+            self.blank.reshape(-1, width)[rows] = False
         twice = written[rows] != marks[:, None]
         if twice.any():
             self._refuse_race("two threads write at once", *self._first(twice, rows, width))

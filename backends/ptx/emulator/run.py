@@ -6,7 +6,7 @@ import itertools
 import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -35,11 +35,14 @@ def emulate(
     kernel: str | None = None,
     shared_bytes: int = 0,
     seed: int | None = None,
+    blank: Mapping[int, Array] | None = None,
 ) -> Report:
     """Run the kernel of `text`, in place.
 
     `arguments` are 1-D arrays, which stand for buffers, and NumPy scalars. `shared_bytes` is the
     size of `.extern .shared` memory. With a `seed` the warps of a block run in random order.
+    `blank` says of some buffers, by their number among the buffers, which bytes hold nothing yet;
+    what is written is taken out of it.
 
     Raises `PtxFault` GEM1001 to GEM1010 for the first thing that is wrong.
     """
@@ -47,6 +50,7 @@ def emulate(
     _require_fit(found, block, len(arguments))
     buffers = [a.view(np.uint8) for a in arguments if isinstance(a, np.ndarray)]
     memory = _global_memory(found, arguments, buffers)
+    memory.begin_blank(blank or {})
     parameters = _parameters(found, arguments, memory)
     count = block[0] * block[1] * block[2]
     program = program_of(found, count, parameters, shared_bytes)
@@ -66,6 +70,8 @@ def emulate(
     finally:
         for number, buffer in enumerate(buffers):
             buffer[:] = memory.buffer(number)
+        for number, mask in (blank or {}).items():
+            mask[:] = memory.blank_of(number)
     return _report(program, machine, counts)
 
 

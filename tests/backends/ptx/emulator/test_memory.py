@@ -269,6 +269,22 @@ def test_shared_memory_that_was_never_written_is_a_fault() -> None:
         launch(text, [], threads=1)
 
 
+def test_global_memory_that_holds_nothing_yet_is_a_fault() -> None:
+    """What one launch writes the next one may read."""
+    given, room = np.arange(4, dtype=U32), np.zeros(4, U32)
+    blank = {1: np.ones(16, np.bool_)}
+    store = kernel("mad.wide.u32 %d0, %r50, 4, %d51;\nst.global.u32 [%d0], %r50;", 2)
+    load = kernel("ld.global.u32 %r0, [%d50];\nld.global.v4.u32 {%r0, %r1, %r2, %r3}, [%d51];", 2)
+    with pytest.raises(PtxFault, match=r"GEM1004.*16 bytes at 0 of p1 in global memory were never"):
+        launch(load, [given, room], threads=1, blank=blank)
+    launch(store, [given, room], threads=3, blank=blank)
+    assert blank[1].tolist() == [False] * 12 + [True] * 4
+    with pytest.raises(PtxFault, match="GEM1004"):
+        launch(load, [given, room], threads=1, blank=blank)
+    launch(store, [given, room], threads=4, blank=blank)
+    launch(load, [given, room], threads=1, blank=blank)
+
+
 def test_shared_memory_begins_anew_with_each_block() -> None:
     text = kernel(
         """
