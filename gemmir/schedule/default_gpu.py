@@ -55,7 +55,9 @@ MMA_TILE = (64, 32)
 MMA_TILE_SMALL = (32, 32)
 """Warps of a block and the tile of a warp with tensor cores: 128 x 128 for 8 warps, whose sums take
 64 registers of a thread. Half of it for f64, whose sums take twice as many, for 8-bit floats, which
-sm_90a widens in registers, and for 8 bits that are gathered one by one."""
+sm_90a widens in registers, for 8 bits that are gathered one by one, and where the write-back reads
+the old C and a residual: clipped, it holds both beside the sums, and 64 registers of each are more
+than there are."""
 
 BYTE_BLOCKS_PER_SM = 1
 """What keeps ptxas from spilling a few registers so that more blocks fit: it does so of itself
@@ -149,7 +151,11 @@ def _with_k(gemm: Gemm, k: int) -> Gemm:
 def _mma_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool) -> Iterator[str]:
     item = gemm.element.item_bytes
     is_gathered = gemm.trans_a or not gemm.trans_b
-    is_small = gemm.dtype in ("f64", "e4m3", "e5m2") or (item == 1 and is_gathered)
+    is_small = (
+        gemm.dtype in ("f64", "e4m3", "e5m2")
+        or (item == 1 and is_gathered)
+        or (gemm.beta != 0 and "residual" in gemm.steps)
+    )
     tile = MMA_TILE_SMALL if is_small else MMA_TILE
     warp_m = min(tile[0], -(-max(gemm.m, 1) // MMA_ROWS) * MMA_ROWS)
     warp_n = min(tile[1], -(-max(gemm.n, 1) // MMA_COLUMNS) * MMA_COLUMNS)
