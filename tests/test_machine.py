@@ -128,7 +128,7 @@ def test_an_unknown_architecture_is_refused(tmp_path: Path):
 
 
 def test_missing_features_name_what_the_host_lacks():
-    host = machine_for("cpu")
+    host = host_machine()
     assert missing_features(host) == ()
     foreign = NEOVERSE_N1 if host.llvm_triple.startswith("x86") else ZNVER3
     assert missing_features(foreign) == (foreign.llvm_triple.split("-")[0],)

@@ -6,7 +6,7 @@ Skipped where no ptxas is found.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pytest
@@ -21,7 +21,7 @@ from tests.gpu_strategies import gpu_dtypes
 
 pytestmark = pytest.mark.skipif(find_ptxas() is None, reason="ptxas is not found")
 
-LARGE: Final = 4096
+LARGE: Final = Gemm(m=4096, n=4096, k=4096)
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ def cases() -> Iterator[Case]:
         for dtype in gpu_dtypes(machine):
             for trans_a, trans_b in ((False, True), (True, False)):
                 if machine.name == "sm_80" or trans_b:
-                    sizes = {"m": LARGE, "n": LARGE, "k": LARGE}
-                    gemm = Gemm(**sizes, dtype=dtype, trans_a=trans_a, trans_b=trans_b)
+                    gemm = replace(LARGE, dtype=dtype, trans_a=trans_a, trans_b=trans_b)
                     yield Case(machine, gemm)
 
 
