@@ -107,8 +107,14 @@ PAIRED_DOUBLES = 2
 LANES = 32
 """The threads of a warp."""
 
-ROUNDS = 8
-"""Pieces of a shared tile that a thread copies at once: so many it can hold in registers."""
+ROUNDS, ASYNC_ROUNDS = 8, 16
+"""Pieces of a shared tile that a thread copies at once: so many it can hold in registers, or has
+registers for the conditions of, where it does not wait for them."""
+
+SECTOR_BYTES = 32
+"""What a GPU reads of global memory at once: CUDA C++ Best Practices Guide, section on coalesced
+access. So wide are the strips of a tile that lies transposed in shared memory: there the elements
+of a row are far apart, and those of a column adjacent, so that both move at full speed."""
 
 COPY_BLOCK = 8
 """Elements that a transposing copy takes at once from each row of its source: half a cache line
@@ -589,17 +595,18 @@ def _copy_block(builder: Builder, pack: PackOp, plan: PackPlan, panel: Strip, bl
 class SharePlan:
     """A copy that the threads of a block make together, `shape` at a time, `fast` dimension first.
 
-    Neighbouring threads copy neighbouring elements of the source. `lanes` is 1 where `threads` are
-    all of them, and that of a warp where those are the warps. An asynchronous copy moves `elements`
-    at once, and takes as many turns as a piece needs: their addresses differ by constants.
+    Neighbouring threads copy neighbouring elements of the source: `across` pieces of a row, and
+    then the rows below; what is beside those comes last. `lanes` is 1 where `threads` are all of
+    them, and that of a warp where those are the warps. A thread copies `rounds` pieces at once.
     """
 
     threads: tuple[ForallOp, ...]
     lanes: int
     shape: tuple[int, int]
-    elements: int
+    across: int
     fast: int
     extents: tuple[int, int]
+    rounds: int
 
     @property
     def team(self) -> int:
@@ -607,14 +614,30 @@ class SharePlan:
         return math.prod(_trips(loop) for loop in self.threads) * self.lanes
 
     @property
-    def across(self) -> int:
-        """How many pieces lie side by side along the fast dimension."""
-        return self.extents[self.fast] // self.shape[self.fast]
-
-    @property
     def pieces(self) -> int:
         """How many vectors there are to copy."""
         return math.prod(self.extents) // math.prod(self.shape)
+
+    @property
+    def strip(self) -> int:
+        """Elements along the fast dimension of what is copied before what is beside it."""
+        return self.across * self.shape[self.fast]
+
+    def moves(self, first: int, *, is_base: bool) -> tuple[int, int] | None:
+        """By how much along the slow and the fast dimension piece `first` lies behind piece 0.
+
+        The same must hold behind every piece of the first round, or, unless `is_base`, of the first
+        of every `rounds`; None where it does not.
+        """
+        if self.strip == self.extents[self.fast] and first % self.across == 0:
+            return first // self.across, 0
+        rows, taken = self.extents[1 - self.fast], self.team // self.across
+        if self.team % self.across or taken == 0 or rows % taken:
+            return None
+        if not is_base and rows % (self.rounds * taken) and self.rounds * taken % rows:
+            return None
+        strips, row = divmod(first // self.across, rows)
+        return row, strips * self.strip
 
 
 def plan_share(pack: PackOp, width: int) -> SharePlan:
@@ -626,7 +649,12 @@ def plan_share(pack: PackOp, width: int) -> SharePlan:
     strides = static_strides(memref_type(pack.source))
     fast = 0 if strides[0] == 1 and strides[1] != 1 else 1
     lanes = math.gcd(width, target[fast], _panel_width(pack.target, fast))
-    elements = lanes if pack.asynchronous is None else _async_lanes(pack, fast, lanes)
+    across = target[fast] // lanes
+    if pack.asynchronous is not None:
+        lanes = _async_lanes(pack, fast, lanes)
+        across = target[fast] // lanes
+        if not _runs_along(pack.target, fast):
+            across = math.gcd(across, SECTOR_BYTES // _item_bytes(pack.source))
     threads = [
         o for o in enclosing_ops(pack) if isinstance(o, ForallOp) and o.over.data in INSIDE_BLOCK
     ]
@@ -634,9 +662,10 @@ def plan_share(pack: PackOp, width: int) -> SharePlan:
         threads=tuple(threads[::-1]),
         lanes=LANES if threads and all(o.over.data == WARPS for o in threads) else 1,
         shape=(lanes, 1) if fast == 0 else (1, lanes),
-        elements=elements,
+        across=across,
         fast=fast,
         extents=(target[0], target[1]),
+        rounds=ROUNDS if pack.asynchronous is None else ASYNC_ROUNDS,
     )
 
 
@@ -648,6 +677,20 @@ def _panel_width(buffer: SSAValue, dim: int) -> int:
     return 0
 
 
+def _item_bytes(value: SSAValue) -> int:
+    element = memref_type(value).element_type
+    assert isinstance(element, FixedBitwidthType)
+    return element.size
+
+
+def _runs_along(buffer: SSAValue, dim: int) -> bool:
+    """Whether the elements of a shared buffer are adjacent along `dim`."""
+    of = memref_type(buffer)
+    if isinstance(of.layout, SwizzleAttr | PanelAttr):
+        return of.layout.dim.data == dim
+    return static_strides(of).index(1) == dim
+
+
 def _async_lanes(pack: PackOp, fast: int, lanes: int) -> int:
     """How many elements are adjacent in source and target and aligned to their size in both."""
     source, target = memref_type(chain(pack.source)[0]), memref_type(pack.target)
@@ -657,19 +700,16 @@ def _async_lanes(pack: PackOp, fast: int, lanes: int) -> int:
         s for dim, s in enumerate(static_strides(source)) if dim != len(source.shape) - 2 + fast
     ]
     layout = target.layout
-    if isinstance(layout, SwizzleAttr):
-        runs = layout.dim.data
-    elif isinstance(layout, PanelAttr):
-        runs = layout.dim.data
+    if isinstance(layout, PanelAttr):
         rows += [layout.width.data, layout.stride.data]
-    else:
-        runs = static_strides(target).index(1)
-        rows.append(static_strides(target)[1 - runs])
-    lanes = math.gcd(lanes, *rows) if runs == fast else 1
+    elif not isinstance(layout, SwizzleAttr):
+        rows += [s for s in static_strides(target) if s != 1]
+    runs = _runs_along(pack.target, fast)
+    lanes = math.gcd(lanes, *rows) if runs else 1
     lanes = min(lanes, ASYNC_COPY_BYTES[-1] // element.size)
     if lanes * element.size in ASYNC_COPY_BYTES:
         return lanes
-    reason = f"rows of {max(rows, default=1)} elements" if runs == fast else "a transposed tile"
+    reason = f"rows of {max(rows, default=1)} elements" if runs else "a transposed tile"
     raise ScheduleError(
         "GEM0377",
         f"vectorize: an asynchronous copy moves {', '.join(map(str, ASYNC_COPY_BYTES))} bytes, and "
@@ -685,30 +725,29 @@ def _trips(loop: ForallOp) -> int:
 
 
 def vectorize_share(pack: PackOp, plan: SharePlan) -> None:
-    """Deal the pieces to the threads, `ROUNDS` of them at once and those that remain."""
+    """Deal the pieces to the threads, some rounds at once and those that remain."""
     builder, lane = before(pack), None
     if plan.lanes > 1:
         bounds = (as_index(pack, 0), as_index(pack, plan.lanes), as_index(pack, 1))
         lane, builder = open_loop(builder, "lane", bounds, THREADS)
     number = _thread_number(builder, pack, plan, lane)
     whole = plan.pieces // plan.team
-    looped = whole // ROUNDS * ROUNDS if whole > ROUNDS else 0
+    looped = whole // plan.rounds * plan.rounds if whole > plan.rounds else 0
     if looped:
-        step = ROUNDS * plan.team
+        step = plan.rounds * plan.team
         bounds = tuple(as_index(pack, e) for e in (0, looped * plan.team, step))
         turn, inner = open_loop(builder, "piece", (bounds[0], bounds[1], bounds[2]))
         first = inner.insert(arith.AddiOp(number, turn)).result
-        _copy_rounds(inner, pack, plan, first, range(0, step, plan.team))
-    _copy_rounds(
-        builder, pack, plan, number, range(looped * plan.team, whole * plan.team, plan.team)
-    )
+        _copy_rounds(inner, pack, plan, first, range(0, step, plan.team), is_base=False)
+    rest = range(looped * plan.team, whole * plan.team, plan.team)
+    _copy_rounds(builder, pack, plan, number, rest, is_base=True)
     if whole * plan.team < plan.pieces:
         last = _add(builder, pack, number, whole * plan.team)
         mine = builder.insert(arith.CmpiOp(last, as_index(pack, plan.pieces), "slt")).result
         builder.insert(
             conditional(
                 mine,
-                lambda then: _copy_rounds(then, pack, plan, last, range(1)),
+                lambda then: _copy_rounds(then, pack, plan, last, range(1), is_base=False),
                 lambda otherwise: None,
             )
         )
@@ -717,7 +756,13 @@ def vectorize_share(pack: PackOp, plan: SharePlan) -> None:
 
 
 def _copy_rounds(
-    builder: Builder, pack: PackOp, plan: SharePlan, number: SSAValue, rounds: range
+    builder: Builder,
+    pack: PackOp,
+    plan: SharePlan,
+    number: SSAValue,
+    rounds: range,
+    *,
+    is_base: bool,
 ) -> None:
     """Copy the pieces that come `rounds` pieces after piece `number`: all are read, then stored."""
     found: list[tuple[tuple[Extent, Extent], SSAValue]] = []
@@ -728,7 +773,7 @@ def _copy_rounds(
     origin = _place(builder, pack, plan, number) if rounds else None
     for first in rounds:
         assert origin is not None
-        at = _following(builder, pack, plan, origin, number, first)
+        at = _following(builder, pack, plan, origin, number, first, is_base=is_base)
         if pack.asynchronous is not None:
             _begin(builder, pack, plan, at)
             continue
@@ -743,24 +788,16 @@ def _begin(builder: Builder, pack: PackOp, plan: SharePlan, at: tuple[Extent, Ex
     place = [as_index(pack, i) for i in at]
     fast, slow = plan.fast, 1 - plan.fast
     found = extents(pack.source)
-    known = as_index(pack, plan.elements)
-    end = as_index(pack, found[fast])
+    elements = plan.shape[fast]
+    valid = as_index(pack, elements)
+    if found[fast] != plan.extents[fast]:
+        valid = builder.insert(arith.SubiOp(as_index(pack, found[fast]), place[fast])).result
     if found[slow] != plan.extents[slow]:
         inside = builder.insert(arith.CmpiOp(place[slow], as_index(pack, found[slow]), "slt"))
-        known, end = (
-            builder.insert(arith.SelectOp(inside.result, v, as_index(pack, 0))).result
-            for v in (known, end)
-        )
-    for first in range(0, plan.shape[fast], plan.elements):
-        here = list(place)
-        here[fast] = _add(builder, pack, place[fast], first)
-        valid = known
-        if found[fast] != plan.extents[fast]:
-            valid = builder.insert(arith.SubiOp(end, here[fast])).result
-        copy = AsyncCopyOp(
-            pack.source, here, pack.target, here, valid, elements=plan.elements, along=fast
-        )
-        builder.insert(copy)
+        valid = builder.insert(arith.SelectOp(inside.result, valid, as_index(pack, 0))).result
+    builder.insert(
+        AsyncCopyOp(pack.source, place, pack.target, place, valid, elements=elements, along=fast)
+    )
 
 
 def _following(
@@ -770,13 +807,16 @@ def _following(
     origin: tuple[SSAValue, SSAValue],
     number: SSAValue,
     first: int,
+    *,
+    is_base: bool,
 ) -> tuple[SSAValue, SSAValue]:
     """Where the piece begins that comes `first` pieces after piece `number`, at `origin`."""
-    if first % plan.across:
+    moves = plan.moves(first, is_base=is_base)
+    if moves is None:
         return _place(builder, anchor, plan, _add(builder, anchor, number, first))
-    slow = 1 - plan.fast
     at = list(origin)
-    at[slow] = _add(builder, anchor, at[slow], first // plan.across)
+    for dim, by in zip((1 - plan.fast, plan.fast), moves, strict=True):
+        at[dim] = _add(builder, anchor, at[dim], by)
     return at[0], at[1]
 
 
@@ -795,6 +835,12 @@ def _place(
     slow = builder.insert(arith.DivUIOp(piece, across)).result
     rest = builder.insert(arith.RemUIOp(piece, across)).result
     quick = builder.insert(arith.MuliOp(rest, as_index(anchor, lanes))).result
+    if plan.strip != plan.extents[plan.fast]:
+        rows = as_index(anchor, plan.extents[1 - plan.fast])
+        strip = builder.insert(arith.DivUIOp(slow, rows)).result
+        slow = builder.insert(arith.RemUIOp(slow, rows)).result
+        begin = builder.insert(arith.MuliOp(strip, as_index(anchor, plan.strip))).result
+        quick = builder.insert(arith.AddiOp(quick, begin)).result
     return (quick, slow) if plan.fast == 0 else (slow, quick)
 
 

@@ -2,7 +2,8 @@
 
 A vector<r x c> value is r rows of c lanes, a memref is a pointer with its sizes (strides are static
 and in the type), an index is i64. Where a vector belongs to a whole warp, each thread has some of
-its rows: `Emitter.spread` says how many and of how many lanes.
+its rows: `Emitter.spread` says how many and of how many lanes. While `Emitter.row` is set, vectors
+are that row of theirs only.
 """
 
 from __future__ import annotations
@@ -66,12 +67,15 @@ class Emitter:
     buffers: list[str] = field(default_factory=list[str])
     outlined: list[str] = field(default_factory=list[str])
     spread: Spread | None = None
+    row: int | None = None
 
     def shape(self, t: Attribute) -> tuple[int, int]:
         """Rows and lanes of a vector type that this thread has; a scalar is one row of one lane."""
         whole = shape_of(t)
-        is_spread = self.spread is not None and isinstance(t, VectorType)
-        return self.spread(whole) if is_spread else whole
+        if not isinstance(t, VectorType):
+            return whole
+        rows, lanes = self.spread(whole) if self.spread is not None else whole
+        return (rows if self.row is None else 1), lanes
 
     def row_type(self, t: Attribute) -> str:
         """The LLVM type of one row of `t`."""
@@ -91,7 +95,9 @@ class Emitter:
             rows, lanes = self.shape(value.type)
             scalar = scalar_type(element_of(value.type))
             return [splat_literal(found.literal, scalar, lanes)] * rows
-        return [found] if isinstance(found, str) else found
+        if isinstance(found, str):
+            return [found]
+        return found if self.row is None else [found[self.row]]
 
     def pointer(self, value: SSAValue) -> Pointer:
         """The pointer of a memref."""
@@ -110,14 +116,18 @@ class Emitter:
     def ops(self, ops: Iterable[Operation]) -> None:
         """Emit ops in order."""
         for op in ops:
-            emit = self.table.get(op.name)
-            if emit is None:
-                raise BackendError(
-                    "GEM0421",
-                    f"{op.name} has no instruction on this target",
-                    _ADVICE.get(op.name, "lower it with a pass first"),
-                )
-            emit(self, op)
+            self.op(op)
+
+    def op(self, op: Operation) -> None:
+        """Emit one op."""
+        emit = self.table.get(op.name)
+        if emit is None:
+            raise BackendError(
+                "GEM0421",
+                f"{op.name} has no instruction on this target",
+                _ADVICE.get(op.name, "lower it with a pass first"),
+            )
+        emit(self, op)
 
 
 def shape_of(t: Attribute) -> tuple[int, int]:
@@ -135,4 +145,12 @@ def element_of(t: Attribute) -> Attribute:
 
 
 def set_rows(e: Emitter, result: SSAValue, rows: Rows) -> None:
-    e.values[result] = rows if isinstance(result.type, VectorType) else rows[0]
+    """What `result` has become; while there is a `row`, one more row of it."""
+    if not isinstance(result.type, VectorType):
+        e.values[result] = rows[0]
+    elif e.row is None:
+        e.values[result] = rows
+    else:
+        before = e.values.get(result, [])
+        assert isinstance(before, list)
+        e.values[result] = [*before, *rows]

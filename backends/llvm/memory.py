@@ -149,7 +149,7 @@ class Access:
         return lanes_type(self.element, self.lanes)
 
 
-def _access(
+def access_of(
     e: Emitter,
     memory: SSAValue,
     indices: Sequence[SSAValue],
@@ -220,7 +220,7 @@ def _lane_flags(e: Emitter, limit: str, lanes: int) -> str:
 def transfer_read(e: Emitter, op: vector.TransferReadOp) -> None:
     t = op.result.type
     assert isinstance(t, VectorType)
-    access, transposed = _access(e, op.source, op.indices, t, op)
+    access, transposed = access_of(e, op.source, op.indices, t, op)
     lines = [_load_line(e, access, n, e.scalar(op.padding)) for n in range(access.lines)]
     if transposed:
         lines = _transpose(e, access.element, lines, access.lanes)
@@ -237,6 +237,7 @@ def _load_line(e: Emitter, access: Access, line: int, padding: str) -> str:
 
 
 def load_line(e: Emitter, access: Access, line: int, padding: str) -> str:
+    """Load one line of a vector, and `padding` where it is outside."""
     text = e.text
     scalar = scalar_type(access.element)
     size = access.element.size
@@ -286,7 +287,7 @@ def _gather(e: Emitter, access: Access, address: str, mask: str | None, padding:
 def transfer_write(e: Emitter, op: vector.TransferWriteOp) -> None:
     t = op.vector.type
     assert isinstance(t, VectorType)
-    access, transposed = _access(e, op.source, op.indices, t, op)
+    access, transposed = access_of(e, op.source, op.indices, t, op)
     lines = e.rows(op.vector)
     if transposed:
         lines = _transpose(e, access.element, lines, access.lines)

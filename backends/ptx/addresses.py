@@ -45,10 +45,15 @@ def address_of(e: Emitter, memory: SSAValue, indices: Sequence[str]) -> str:
 
 
 def _panel_terms(e: Emitter, layout: PanelAttr, indices: Sequence[str]) -> list[tuple[str, int]]:
-    dim, width = layout.dim.data, layout.width.data
-    panel = e.text.binary("udiv", indices[dim], str(width))
-    within = e.text.binary("urem", indices[dim], str(width))
-    return [(panel, layout.stride.data), (within, 1), (indices[1 - dim], width)]
+    """Panel, place in it and row; whole panels that an index is ahead by are a constant."""
+    dim, width, stride = (f.data for f in (layout.dim, layout.width, layout.stride))
+    base, constant = e.text.sums.get(indices[dim], (indices[dim], 0))
+    if constant % width:
+        base, constant = indices[dim], 0
+    panel = e.text.binary("udiv", base, str(width))
+    within = e.text.binary("urem", base, str(width))
+    ahead = str(constant // width)
+    return [(panel, stride), (ahead, stride), (within, 1), (indices[1 - dim], width)]
 
 
 def window(e: Emitter, op: memref.SubviewOp) -> None:

@@ -17,6 +17,7 @@ from gemmir.backends.ptx.copies import COPIES
 from gemmir.backends.ptx.fragments import FRAGMENTS
 from gemmir.backends.ptx.instructions import required_ptx
 from gemmir.backends.ptx.launch import Layout, layouts_of
+from gemmir.backends.ptx.rows import RowEmitter
 from gemmir.backends.ptx.shared import SharedMemory, require_room, shared_memory
 from gemmir.backends.ptx.structure import ALIGNMENT_BYTES, GPU, workspace_bytes, workspaces
 from gemmir.errors import BackendError
@@ -95,7 +96,7 @@ def _module(function: func.FuncOp, kernels: Sequence[Kernel]) -> str:
         others = [nest for nest in nests if nest is not kernel.layout.root]
         ops = [op for op in function.body.block.ops if op not in others]
         head = f"define ptx_kernel void @{kernel.symbol}"
-        e = Emitter(TABLE, kernel.symbol, FunctionText(declarations=declarations))
+        e = RowEmitter(TABLE, kernel.symbol, FunctionText(declarations=declarations))
         parameters = _parameters(e, function)
         e.ops(ops)
         lines = [f"{head}({parameters}) #{number} {{", "entry:", *e.text.stack, *e.text.lines]

@@ -18,6 +18,7 @@ from xdsl.ir import SSAValue
 from gemmir.backends.llvm.emitter import Emitter, Rows, Table, shape_of
 from gemmir.backends.llvm.memory import (
     Access,
+    access_of,
     difference,
     load_line,
     store_line,
@@ -112,26 +113,33 @@ def _parts(
         )
 
 
+def parts(
+    e: Emitter, op: vector.TransferReadOp | vector.TransferWriteOp, t: VectorType
+) -> list[tuple[Access, int]]:
+    """How this thread reaches each row that it has of a vector: an access and the line of it."""
+    if e.spread is None:
+        access, _ = access_of(e, op.source, op.indices, t, op)
+        return [(access, line) for line in range(access.lines)]
+    flags = [bool(flag.value.data) for flag in op.in_bounds.data]
+    return [(access, 0) for access in _parts(e, op.source, op.indices, shape_of(t), flags)]
+
+
 def _read(e: Emitter, op: vector.TransferReadOp) -> None:
     t = op.result.type
     assert isinstance(t, VectorType)
     if e.spread is None:
         transfer_read(e, op)
         return
-    flags = [bool(flag.value.data) for flag in op.in_bounds.data]
     padding = e.scalar(op.padding)
-    parts = _parts(e, op.source, op.indices, shape_of(t), flags)
-    e.values[op.result] = [load_line(e, access, 0, padding) for access in parts]
+    e.values[op.result] = [load_line(e, *part, padding) for part in parts(e, op, t)]
 
 
 def _write(e: Emitter, op: vector.TransferWriteOp) -> None:
     t = op.vector.type
     assert isinstance(t, VectorType)
     if e.spread is not None:
-        flags = [bool(flag.value.data) for flag in op.in_bounds.data]
-        parts = _parts(e, op.source, op.indices, shape_of(t), flags)
-        for access, value in zip(parts, e.rows(op.vector), strict=True):
-            store_line(e, access, 0, value)
+        for part, value in zip(parts(e, op, t), e.rows(op.vector), strict=True):
+            store_line(e, *part, value)
     elif (layout := swizzle_of(op.source) or panels_of(op.source)) is not None:
         shape = shape_of(t)
         runs_along = shape[1 - layout.dim.data] == 1

@@ -11,7 +11,7 @@ threads are numbered through the block instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from gemmir.gemm import Gemm
@@ -22,7 +22,8 @@ LANES_M, LANES_N = 4, 8
 """The threads of a warp along m and n."""
 
 THREAD_BYTES = 32
-"""The tile of a thread along m and along n: two 128-bit loads for each."""
+"""The tile of a thread along m and along n: two 128-bit loads for each. Where C does not fill the
+tile of a warp so, half as much."""
 
 BANKS_BYTES = 128
 """One turn of the banks of shared memory, 32 of 4 bytes."""
@@ -30,11 +31,10 @@ BANKS_BYTES = 128
 SLICE_BYTES = 64
 """A slice of k: from each row of a row-major A four 128-bit loads, two sectors of global memory."""
 
-SIMT_SLICES = (128, 64)
-SIMT_STAGES = 2
-"""Bytes of a slice of k, the larger one where shared memory holds two blocks so, and how many are
-under way. For f32 at 4096 cubed on an H200 slices of 32, 64 and 128 bytes gave 44, 48 and 49
-TFLOP/s, and a third stage nothing."""
+SIMT_SLICES = ((128, 2), (64, 2))
+"""Bytes of a slice of k without tensor cores and how many are under way: the first of which shared
+memory holds two blocks. For f32 at 4096 cubed on an H200 slices of 32, 64 and 128 bytes gave 44, 48
+and 49 TFLOP/s, and a third stage nothing."""
 
 BLOCKS_PER_SM = 2
 """Blocks that should fit a multiprocessor together, so that one computes while another waits."""
@@ -50,18 +50,15 @@ LOAD_BYTES = 16
 """The widest load of a thread, and the padding between columns that spreads transposed stores."""
 
 
-MMA_WARPS = ((2, 4), (2, 2), (1, 2), (1, 1))
-MMA_TILE = (64, 32)
-MMA_TILE_SMALL = (32, 32)
-"""Warps of a block and the tile of a warp with tensor cores: 128 x 128 for 8 warps, whose sums take
-64 registers of a thread. Half of it for f64, whose sums take twice as many, for 8-bit floats, which
-sm_90a widens in registers, for 8 bits that are gathered one by one, and where the write-back reads
-the old C and a residual: clipped, it holds both beside the sums, and 64 registers of each are more
-than there are."""
-
-BYTE_BLOCKS_PER_SM = 1
-"""What keeps ptxas from spilling a few registers so that more blocks fit: it does so of itself
-where 8 bits are put together in registers, ptxas 13.0 for sm_90a."""
+MMA_BLOCKS = ((2, 2, 64, 64), (2, 2, 64, 32), (2, 2, 32, 32), (1, 2, 32, 32), (1, 1, 32, 32))
+MMA_BLOCKS_GATHERED = ((2, 4, 64, 32), *MMA_BLOCKS[1:])
+MMA_BLOCKS_SMALL = ((2, 4, 32, 32), *MMA_BLOCKS[2:])
+"""Warps of a block along m and n with tensor cores, and the tile of a warp: the shapes with the
+least traffic first. Of 64 x 64 elements a thread has 128 sums, and 32 products take 8 loads of
+`ldmatrix`. Tiles that lanes load for themselves are smaller, and those of f64, whose sums take
+twice as many registers, of 8-bit floats, which some machines widen in registers, and of 8 bits that
+are gathered one by one. For f16 at 4096 cubed on an H200 four warps of 64 x 64 gave 422 TFLOP/s and
+eight of 64 x 32 389."""
 
 MMA_ROWS, MMA_COLUMNS = 16, 8
 """m and n of one product; that of f64 has 8 rows."""
@@ -78,9 +75,14 @@ LANE_BYTES = 8
 BYTES_OF_PANELS = 8
 """What rows of panels of 8 bits are aligned to, and so what one store to them moves."""
 
-STAGES = 3
-"""Slices of k that are under way at once: two are copied while one is multiplied. With slices of 64
-bytes and blocks of 128 x 128 they fill the 48 KiB that a kernel may declare."""
+MMA_SLICES = ((128, 3), (64, 4), (64, 3), (64, 2))
+MMA_SLICES_SMALL = MMA_SLICES[2:]
+"""Bytes of a slice of k with tensor cores and how many are under way: the first of which shared
+memory holds two blocks. For f16 at 4096 cubed on an H200 (128, 3) gave 422 TFLOP/s and (64, 4) 411.
+"""
+
+PAIR_BYTES = 2
+"""Elements of this size are transposed by `ldmatrix`."""
 
 SWIZZLE_BYTES = (32, 64, 128)
 """Rows of a swizzled tile."""
@@ -117,7 +119,7 @@ def gpu_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool, expand: bool) -> 
     if gemm.dtype in machine.mma_dtypes:
         yield from _mma_passes(gemm, machine, fuse=fuse)
     else:
-        yield from _simt_passes(gemm, machine, fuse=fuse, expand=expand)
+        yield from _simt_passes(gemm, machine, fuse=fuse)
     if expand:
         yield "expand-math"
 
@@ -151,20 +153,18 @@ def _with_k(gemm: Gemm, k: int) -> Gemm:
 def _mma_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool) -> Iterator[str]:
     item = gemm.element.item_bytes
     is_gathered = gemm.trans_a or not gemm.trans_b
-    is_small = (
-        gemm.dtype in ("f64", "e4m3", "e5m2")
-        or (item == 1 and is_gathered)
-        or (gemm.beta != 0 and "residual" in gemm.steps)
-    )
-    tile = MMA_TILE_SMALL if is_small else MMA_TILE
-    warp_m = min(tile[0], -(-max(gemm.m, 1) // MMA_ROWS) * MMA_ROWS)
-    warp_n = min(tile[1], -(-max(gemm.n, 1) // MMA_COLUMNS) * MMA_COLUMNS)
+    is_small = gemm.dtype in ("f64", "e4m3", "e5m2") or (item == 1 and is_gathered)
+    shapes, slices_ = MMA_BLOCKS, MMA_SLICES
+    if is_small or (is_gathered and item != PAIR_BYTES):
+        shapes = MMA_BLOCKS_SMALL if is_small else MMA_BLOCKS_GATHERED
+        slices_ = MMA_SLICES_SMALL
+    warps_m, warps_n, warp_m, warp_n = _mma_block(gemm, machine, shapes)
     depth = machine.mma_k_bytes // item
-    warps_m, warps_n = _warps(gemm, machine, warp_m, warp_n, MMA_WARPS)
     block_m, block_n = warps_m * warp_m, warps_n * warp_n
-    slice_ = min(SLICE_BYTES // item, -(-gemm.k // depth) * depth)
+    slice_bytes, stages = _fitting(machine, block_m + block_n, slices_)
+    slice_ = min(slice_bytes // item, -(-gemm.k // depth) * depth)
     pipelined = gemm.k > slice_ and machine.has_async_copies and _copies_asynchronously(gemm)
-    yield _blocks(gemm, block_m, block_n, BYTE_BLOCKS_PER_SM if item == 1 else 0)
+    yield _blocks(gemm, block_m, block_n)
     yield f"tile{{loops=m,n sizes={warp_m},{warp_n} over=warps}}"
     yield "promote{operand=c to=registers}"
     if gemm.k:
@@ -177,7 +177,7 @@ def _mma_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool) -> Iterator[str]
             yield f"promote{{operand={operand} to=shared layout={layout}}}"
         slices = -(-gemm.k // slice_)
         if pipelined:
-            yield f"pipeline{{loop=k stages={min(STAGES, slices)} with=cp.async}}"
+            yield f"pipeline{{loop=k stages={min(stages, slices)} with=cp.async}}"
     if fuse:
         yield "fuse-epilogue"
     shape = "" if machine.mma_k_bytes == FRAGMENT_BYTES else f" shape=16,8,{depth}"
@@ -186,6 +186,31 @@ def _mma_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool) -> Iterator[str]
     step = DOUBLES if item == LANE_BYTES and slice_ % DOUBLES == 0 else depth
     if slice_ >= 2 * step:
         yield f"unroll{{loop=k factor={slice_ // step}}}"
+
+
+def _mma_block(
+    gemm: Gemm, machine: GpuMachine, shapes: Sequence[tuple[int, int, int, int]]
+) -> tuple[int, int, int, int]:
+    """The first of `shapes` that gives every multiprocessor a block, no larger than C."""
+    found = shapes[0]
+    for warps_m, warps_n, most_m, most_n in shapes:
+        warp_m = min(most_m, -(-max(gemm.m, 1) // MMA_ROWS) * MMA_ROWS)
+        warp_n = min(most_n, -(-max(gemm.n, 1) // MMA_COLUMNS) * MMA_COLUMNS)
+        tiles_m, tiles_n = -(-max(gemm.m, 1) // warp_m), -(-max(gemm.n, 1) // warp_n)
+        found = (min(warps_m, tiles_m), min(warps_n, tiles_n), warp_m, warp_n)
+        blocks = (gemm.batch or 1) * -(-tiles_m // found[0]) * -(-tiles_n // found[1])
+        if blocks >= machine.sms:
+            break
+    return found
+
+
+def _fitting(machine: GpuMachine, rows: int, slices: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The first of `slices`, bytes and stages, that fits with `rows` rows of A and columns of B."""
+    for slice_bytes, stages in slices:
+        taken = stages * rows * slice_bytes + BLOCK_OVERHEAD_BYTES
+        if BLOCKS_PER_SM * taken <= machine.smem_bytes_per_sm:
+            return slice_bytes, stages
+    return slices[-1]
 
 
 def _mma_layout(item: int, depth: int, across: int, *, along_k: bool) -> str:
@@ -208,24 +233,27 @@ def _copies_asynchronously(gemm: Gemm) -> bool:
     return all(s * gemm.element.item_bytes % ASYNC_COPY_BYTES == 0 for s in strides)
 
 
-def _blocks(gemm: Gemm, block_m: int, block_n: int, per_sm: int = 0) -> str:
+def _blocks(gemm: Gemm, block_m: int, block_n: int) -> str:
+    """The loops over blocks; conditions at edges take registers of a second block."""
     batch = ("batch,", "1,") if gemm.batch is not None else ("", "")
     if gemm.groups is not None:
         batch = ("group,", "1,")
-    held = f" per_sm={per_sm}" if per_sm else ""
-    return f"tile{{loops={batch[0]}m,n sizes={batch[1]}{block_m},{block_n} over=blocks{held}}}"
+    is_even = gemm.m % block_m == 0 and gemm.n % block_n == 0 and gemm.groups is None
+    sizes = f"{batch[1]}{block_m},{block_n} over=blocks per_sm={BLOCKS_PER_SM if is_even else 1}"
+    return f"tile{{loops={batch[0]}m,n sizes={sizes}}}"
 
 
-def _simt_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool, expand: bool) -> Iterator[str]:
+def _simt_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool) -> Iterator[str]:
     item = gemm.element.item_bytes
-    thread_m, thread_n = (min(THREAD_BYTES // item, _power_of_two(x)) for x in (gemm.m, gemm.n))
+    most = THREAD_BYTES // item
+    if gemm.m < LANES_M * most or gemm.n < LANES_N * most:
+        most //= 2
+    thread_m, thread_n = (min(most, _power_of_two(x)) for x in (gemm.m, gemm.n))
     lanes_m, lanes_n = _lanes(-(-gemm.m // thread_m), -(-gemm.n // thread_n))
     warp_m, warp_n = lanes_m * thread_m, lanes_n * thread_n
-    warps_m, warps_n = _warps(gemm, machine, warp_m, warp_n, WARPS)
+    warps_m, warps_n = _warps(gemm, machine, warp_m, warp_n)
     block_m, block_n = warps_m * warp_m, warps_n * warp_n
-    is_even = gemm.m % block_m == 0 and gemm.n % block_n == 0 and not expand
-    is_even &= gemm.groups is None
-    yield _blocks(gemm, block_m, block_n, BLOCKS_PER_SM if is_even else 1)
+    yield _blocks(gemm, block_m, block_n)
     is_full = gemm.m > warp_m - thread_m and gemm.n > warp_n - thread_n
     if is_full and lanes_m * lanes_n == machine.threads_per_warp:
         yield f"tile{{loops=m,n sizes={warp_m},{warp_n} over=warps}}"
@@ -234,14 +262,14 @@ def _simt_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool, expand: bool) -
     slice_ = SLICE_BYTES // item
     if gemm.k:
         is_async = machine.has_async_copies and _copies_asynchronously(gemm)
-        if is_async and not gemm.trans_b:
-            slice_ = _simt_slice(machine, block_m + block_n) // item
+        if is_async:
+            slice_ = _fitting(machine, block_m + block_n, SIMT_SLICES)[0] // item
         yield f"tile{{loops=k sizes={slice_}}}"
         yield f"promote{{operand=a to=shared layout=panel:{block_m + LOAD_BYTES // item}}}"
         yield f"promote{{operand=b to=shared layout=panel:{max(BANKS_BYTES // item, thread_n)}}}"
         slices = -(-gemm.k // slice_)
         if slices > 1 and is_async:
-            yield f"pipeline{{loop=k stages={min(SIMT_STAGES, slices)} with=cp.async}}"
+            yield f"pipeline{{loop=k stages={min(SIMT_SLICES[0][1], slices)} with=cp.async}}"
     if fuse:
         yield "fuse-epilogue"
     yield f"vectorize{{with=fma width={LOAD_BYTES // item}}}"
@@ -261,25 +289,10 @@ def _lanes(threads_m: int, threads_n: int) -> tuple[int, int]:
     return min(LANES_M * LANES_N // lanes_n, _power_of_two(threads_m)), lanes_n
 
 
-def _simt_slice(machine: GpuMachine, rows: int) -> int:
-    """Bytes of a slice of k of which all stages, of `rows` rows of A and columns of B, fit."""
-    for slice_bytes in SIMT_SLICES:
-        taken = SIMT_STAGES * rows * slice_bytes + BLOCK_OVERHEAD_BYTES
-        if BLOCKS_PER_SM * taken <= machine.smem_bytes_per_sm:
-            return slice_bytes
-    return SIMT_SLICES[-1]
-
-
-def _warps(
-    gemm: Gemm,
-    machine: GpuMachine,
-    warp_m: int,
-    warp_n: int,
-    shapes_of_blocks: tuple[tuple[int, int], ...],
-) -> tuple[int, int]:
-    """The first shape that gives every multiprocessor a block, no larger than C."""
+def _warps(gemm: Gemm, machine: GpuMachine, warp_m: int, warp_n: int) -> tuple[int, int]:
+    """The first of `WARPS` that gives every multiprocessor a block, no larger than C."""
     most_m, most_n = max(-(-gemm.m // warp_m), 1), max(-(-gemm.n // warp_n), 1)
-    shapes = [(min(m, most_m), min(n, most_n)) for m, n in shapes_of_blocks]
+    shapes = [(min(m, most_m), min(n, most_n)) for m, n in WARPS]
 
     def blocks(shape: tuple[int, int]) -> int:
         return (gemm.batch or 1) * -(-most_m // shape[0]) * -(-most_n // shape[1])
