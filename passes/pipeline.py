@@ -193,8 +193,8 @@ def _widened(buffer: Buffer) -> SSAValue:
     more = (buffer.stages - 1) * shape[buffer.slow]
     shape[buffer.slow] += more
     if isinstance(layout, PanelAttr):
-        dim, width, stride = (f.data for f in (layout.dim, layout.width, layout.stride))
-        layout = PanelAttr(dim, width, stride + more * width)
+        dim, width, pitch = (f.data for f in (layout.dim, layout.width, layout.pitch))
+        layout = PanelAttr(dim, width, layout.stride.data + more * pitch, pitch)
     elif isinstance(layout, SwizzleAttr):
         dim, width, chunk = (f.data for f in (layout.dim, layout.width, layout.chunk))
         layout = SwizzleAttr(dim, width, layout.stride.data * buffer.stages, chunk)

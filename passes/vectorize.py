@@ -701,7 +701,7 @@ def _async_lanes(pack: PackOp, fast: int, lanes: int) -> int:
     ]
     layout = target.layout
     if isinstance(layout, PanelAttr):
-        rows += [layout.width.data, layout.stride.data]
+        rows += [layout.pitch.data, layout.stride.data]
     elif not isinstance(layout, SwizzleAttr):
         rows += [s for s in static_strides(target) if s != 1]
     runs = _runs_along(pack.target, fast)

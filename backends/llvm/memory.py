@@ -89,10 +89,11 @@ def _offset_strides(t: MemRefType[Number]) -> tuple[int, ...]:
     layout = t.layout
     if not isinstance(layout, PanelAttr):
         return static_strides(t)
-    if layout.stride.data % layout.width.data:
+    if layout.stride.data % layout.width.data or layout.pitch != layout.width:
         raise BackendError(
             "GEM0450",
-            f"panels of {layout.width.data} elements that begin every {layout.stride.data}",
+            f"panels of {layout.width.data} elements that begin every {layout.stride.data}, with "
+            f"rows of {layout.pitch.data}",
             "a CPU's are a whole number of rows apart: promote to l1, l2 or l3",
         )
     along, across = layout.stride.data // layout.width.data, layout.width.data

@@ -53,7 +53,7 @@ def _panel_terms(e: Emitter, layout: PanelAttr, indices: Sequence[str]) -> list[
     panel = e.text.binary("udiv", base, str(width))
     within = e.text.binary("urem", base, str(width))
     ahead = str(constant // width)
-    return [(panel, stride), (ahead, stride), (within, 1), (indices[1 - dim], width)]
+    return [(panel, stride), (ahead, stride), (within, 1), (indices[1 - dim], layout.pitch.data)]
 
 
 def window(e: Emitter, op: memref.SubviewOp) -> None:

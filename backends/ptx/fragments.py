@@ -150,7 +150,7 @@ def _write(e: Emitter, op: vector.TransferWriteOp) -> None:
             line_stride=0,
             lines=1,
             lanes=max(shape),
-            lane_stride=1 if runs_along else layout.width.data,
+            lane_stride=1 if runs_along else layout.pitch.data,
             line_limit=None,
             lane_limit=None,
         )
@@ -254,7 +254,7 @@ def _tile_of(e: Emitter, op: LdMatrixOp) -> _Tile:
     steps = [1] * 2 if layout is not None else list(static_strides(source))
     steps[runs] = 1
     if panels is not None:
-        steps[1 - runs] = math.gcd(panels.width.data, panels.stride.data)
+        steps[1 - runs] = math.gcd(panels.pitch.data, panels.stride.data)
     if swizzle is not None:
         steps[1 - runs] = swizzle.width.data
     distances = [

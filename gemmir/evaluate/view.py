@@ -126,10 +126,28 @@ class StridedView(View):
 class PanelView(View):
     """A matrix in a buffer of panels (`PanelAttr`), from `offset` on; its last may be partial."""
 
-    dim: int
-    width: int
-    stride: int
+    layout: PanelAttr
     offset: int = 0
+
+    @property
+    def dim(self) -> int:
+        """The dimension that is cut."""
+        return self.layout.dim.data
+
+    @property
+    def width(self) -> int:
+        """Elements of a panel along that."""
+        return self.layout.width.data
+
+    @property
+    def stride(self) -> int:
+        """Elements from one panel to the next."""
+        return self.layout.stride.data
+
+    @property
+    def pitch(self) -> int:
+        """Elements from one row of a panel to the next."""
+        return self.layout.pitch.data
 
     def window(self, starts: Sequence[int], shape: tuple[int, ...]) -> StridedView:
         self.check(starts, shape)
@@ -142,11 +160,11 @@ class PanelView(View):
                 f"of {self.width}",
             )
         offset = start // self.width * self.stride + within + self._across(starts)
-        strides = (1, self.width) if self.dim == 0 else (self.width, 1)
+        strides = (1, self.pitch) if self.dim == 0 else (self.pitch, 1)
         return StridedView(self.buffer, shape, offset, strides)
 
     def _across(self, starts: Sequence[int]) -> int:
-        return self.offset + starts[1 - self.dim] * self.width
+        return self.offset + starts[1 - self.dim] * self.pitch
 
     def leading(self, starts: Sequence[int], shape: tuple[int, ...]) -> PanelView:
         """The window of `shape` at `starts`, in the same panels from the first on."""
@@ -156,17 +174,17 @@ class PanelView(View):
                 "GEM0906", f"a tile at {list(starts)} does not keep the panels of its source"
             )
         offset = self._across(starts)
-        return PanelView(self.buffer, shape, self.dim, self.width, self.stride, offset)
+        return PanelView(self.buffer, shape, self.layout, offset)
 
     def whole_panels(self, shape: tuple[int, ...]) -> PanelView:
         """The panels that the leading `shape` touches, to their full width, past the extents."""
         full = list(shape)
         full[self.dim] = -(-shape[self.dim] // self.width) * self.width
-        return PanelView(self.buffer, tuple(full), self.dim, self.width, self.stride, self.offset)
+        return PanelView(self.buffer, tuple(full), self.layout, self.offset)
 
     def _places(self, starts: Sequence[int], shape: tuple[int, ...]) -> Array:
         panel, within = np.divmod(starts[self.dim] + np.arange(shape[self.dim]), self.width)
-        across = (starts[1 - self.dim] + np.arange(shape[1 - self.dim])) * self.width
+        across = (starts[1 - self.dim] + np.arange(shape[1 - self.dim])) * self.pitch
         along = self.offset + panel * self.stride + within
         return along[:, None] + across if self.dim == 0 else across[:, None] + along
 
@@ -240,11 +258,11 @@ def strided_view(
 
 def panel_view(buffer: Buffer, sizes: tuple[int, ...], layout: PanelAttr) -> PanelView:
     """A view of `buffer`, which holds the panels; faults with GEM0904 where two of them overlap."""
-    dim, width, stride = layout.dim.data, layout.width.data, layout.stride.data
-    if sizes[1 - dim] * width > stride:
-        needed = f"{sizes[1 - dim]} times {width}"
+    pitch, stride = layout.pitch.data, layout.stride.data
+    if sizes[1 - layout.dim.data] * pitch > stride:
+        needed = f"{sizes[1 - layout.dim.data]} times {pitch}"
         raise FaultError("GEM0904", f"panels of {needed} elements start every {stride}")
-    return PanelView(buffer, sizes, dim, width, stride)
+    return PanelView(buffer, sizes, layout)
 
 
 def panel_elements(sizes: tuple[int, ...], layout: PanelAttr) -> int:
@@ -298,7 +316,7 @@ def require_type(view: View, of: MemRefType[Attribute]) -> None:
         if stated not in (size, DYNAMIC_INDEX):
             raise FaultError("GEM0907", f"the extents are {_times(view.sizes)}, not those of {of}")
     if isinstance(view, PanelView):
-        if of.layout != PanelAttr(view.dim, view.width, view.stride):
+        if of.layout != view.layout:
             raise FaultError("GEM0907", f"the layout is not that of {of}")
         return
     if isinstance(view, SwizzledView):

@@ -48,12 +48,13 @@ class SpaceAttr(EnumAttribute[Space]):
 
 @irdl_attr_definition
 class PanelAttr(MemRefLayoutAttr, ParametrizedAttribute):
-    """`#gemmir.panel<dim, width, stride>`: a matrix cut along `dim` into panels of `width`.
+    """`#gemmir.panel<dim, width, stride, pitch>`: a matrix cut along `dim` into panels of `width`.
 
     Within a panel the elements along `dim` are adjacent and those along the other dimension are
-    `width` apart; panels are `stride` elements apart, which may be more than they take, so that
-    they begin in different banks of a memory. This is the packed layout of Goto and van de Geijn,
-    Anatomy of High-Performance Matrix Multiplication, ACM TOMS 34(3), 2008.
+    `pitch` apart, which is left out where it is the width; panels are `stride` elements apart. This
+    is the packed layout of Goto and van de Geijn, Anatomy of High-Performance Matrix
+    Multiplication, ACM TOMS 34(3), 2008; gaps between rows and between panels let them begin in
+    different banks of a memory.
     """
 
     name = "gemmir.panel"
@@ -61,40 +62,51 @@ class PanelAttr(MemRefLayoutAttr, ParametrizedAttribute):
     dim: IntAttr
     width: IntAttr
     stride: IntAttr
+    pitch: IntAttr
 
-    def __init__(self, dim: int, width: int, stride: int) -> None:
-        super().__init__(IntAttr(dim), IntAttr(width), IntAttr(stride))
+    def __init__(self, dim: int, width: int, stride: int, pitch: int | None = None) -> None:
+        super().__init__(
+            IntAttr(dim),
+            IntAttr(width),
+            IntAttr(stride),
+            IntAttr(width if pitch is None else pitch),
+        )
 
     def verify(self) -> None:
         if self.dim.data not in (0, 1):
             raise VerifyException(f"panel dimension {self.dim.data} is not 0 or 1")
         if self.width.data < 1:
             raise VerifyException(f"panel width {self.width.data} is not positive")
-        if self.stride.data < self.width.data:
-            raise VerifyException(
-                f"panel stride {self.stride.data} is less than the width {self.width.data}"
-            )
+        for name, distance in (("pitch", self.pitch), ("stride", self.stride)):
+            if distance.data < self.width.data:
+                raise VerifyException(
+                    f"panel {name} {distance.data} is less than the width {self.width.data}"
+                )
 
     def get_affine_map(self) -> AffineMap:
         along = AffineExpr.dimension(self.dim.data)
         across = AffineExpr.dimension(1 - self.dim.data)
         width = AffineConstantExpr(self.width.data)
-        offset = along // width * self.stride.data + across * self.width.data
+        offset = along // width * self.stride.data + across * self.pitch.data
         return AffineMap(2, 0, (offset + along % width,))
 
     @classmethod
     def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
         with parser.in_angle_brackets():
-            dim = parser.parse_integer()
-            parser.parse_punctuation(",")
-            width = parser.parse_integer()
-            parser.parse_punctuation(",")
-            stride = parser.parse_integer()
-        return (IntAttr(dim), IntAttr(width), IntAttr(stride))
+            found = [parser.parse_integer()]
+            for _ in range(2):
+                parser.parse_punctuation(",")
+                found.append(parser.parse_integer())
+            if parser.parse_optional_punctuation(",") is not None:
+                found.append(parser.parse_integer())
+        return [IntAttr(number) for number in (*found, found[1])[:4]]
 
     def print_parameters(self, printer: Printer) -> None:
+        numbers = [self.dim.data, self.width.data, self.stride.data]
+        if self.pitch != self.width:
+            numbers.append(self.pitch.data)
         with printer.in_angle_brackets():
-            printer.print_string(f"{self.dim.data}, {self.width.data}, {self.stride.data}")
+            printer.print_string(", ".join(map(str, numbers)))
 
 
 SWIZZLE_CHUNK_BYTES = 16

@@ -119,7 +119,7 @@ def _strides_in_panel(layout: PanelAttr, sizes: Sequence[Extent]) -> tuple[int, 
             f"of {width}",
             f"tile {'mn'[dim]} by {width} after the promotion, or promote after tiling",
         )
-    return (1, width) if dim == 0 else (width, 1)
+    return (1, layout.pitch.data) if dim == 0 else (layout.pitch.data, 1)
 
 
 def chain(value: SSAValue) -> tuple[SSAValue, list[memref.SubviewOp]]:

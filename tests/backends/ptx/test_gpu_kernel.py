@@ -85,7 +85,7 @@ def test_numpy_arrays_are_copied_over_and_back(cuda: FakeCuda, name: str):
 
 
 def test_split_sums_go_through_a_workspace(cuda: FakeCuda):
-    gemm = gemmir.Gemm(m=32, n=32, k=64)
+    gemm = gemmir.Gemm(m=32, n=32, k=256)
     plain = gemmir.lower(gemm, TARGET).schedule
     lowered = gemmir.lower(gemm, TARGET, f"split-k{{factor=4}},{plain}")
     kernel = lowered.compile(ObjectCache(None))

@@ -194,7 +194,8 @@ WRONG: Final = (
         SIMT,
         sub(
             r"bar\.sync \t0;",
-            "setp.lt.u32 %p1, %r9, 32;\n\t@%p1 bra $SKIP;\n\tbar.sync 0;\n$SKIP:",
+            ".reg .b32 %q<1>;\n\tmov.u32 %q0, %tid.x;\n\tsetp.lt.u32 %p1, %q0, 32;\n"
+            "\t@%p1 bra $SKIP;\n\tbar.sync 0;\n$SKIP:",
         ),
         "GEM1005",
         "barrier",
