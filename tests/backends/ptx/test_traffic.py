@@ -44,9 +44,6 @@ SCATTERED_PASSES: Final = 4
 Each element is stored once and loaded by many: loads are what the layouts are chosen for.
 """
 
-F64_PASSES: Final = 2
-"""Passes of a copy of 16 bytes of f64 beside that of another panel, for the same reason."""
-
 
 def width_of(access: Access) -> int:
     """Bytes that one thread moves."""
@@ -83,8 +80,7 @@ def test_shared_memory_is_read_without_bank_conflicts(target: str, dtype: str, t
     assert any(a.text.startswith(("ld.shared", "ldmatrix")) for a in shared)
     copies = [a for a in shared if not a.text.startswith(("ld.shared", "ldmatrix"))]
     assert [a for a in shared if a.ratio > 1 and a not in copies] == []
-    wide = F64_PASSES if dtype == "f64" else 1
-    most = {a: wide if width_of(a) == WIDE_BYTES else SCATTERED_PASSES for a in copies}
+    most = {a: 1 if width_of(a) == WIDE_BYTES else SCATTERED_PASSES for a in copies}
     assert [a for a in copies if a.ratio > most[a]] == []
 
 
