@@ -40,7 +40,7 @@ from suites import SUITES, Case, Verdict, ratio, shape
 
 from gemmir.cache import source_fingerprint
 from gemmir.cli.output import note, put_table
-from gemmir.dtypes import ELEMENTS
+from gemmir.dtypes import PRODUCTS
 from gemmir.llvm import versions
 from gemmir.machine.host import host_cpu
 
@@ -52,7 +52,7 @@ GIVEN: Final = "given"
 BAR_MISSED: Final = 1
 WRONG_RESULT: Final = 3
 
-DTYPES: Final = tuple(e.name for e in ELEMENTS.values() if e.accumulator == e.name)
+DTYPES: Final = tuple(name for name, product in PRODUCTS.items() if not product.is_mixed)
 """The element types that a CPU multiplies and adds in: those of the problems of `--shape`."""
 
 

@@ -22,7 +22,7 @@ from xdsl.passes import ModulePass
 from gemmir.errors import ScheduleError
 from gemmir.ir.index import INDEX, as_index, at_end, before, constant_of, round_down
 from gemmir.ir.loops import DIMENSION, dimension_of
-from gemmir.ir.nvgpu import MmaSyncOp
+from gemmir.ir.nvgpu import MmaSyncOp, matrix_shape
 
 
 def plan(module: builtin.ModuleOp, loop: str, factor: int) -> list[scf.ForOp]:
@@ -59,9 +59,9 @@ def _is_innermost(op: scf.ForOp, loop: str) -> bool:
 
 
 def _step(loop: scf.ForOp) -> int:
-    """How much of k one copy of the body takes: that of a product on tensor cores, or 1."""
+    """How much of k one copy of the body takes: that of its product on tensor cores, or 1."""
     products = [op for op in loop.body.block.ops if isinstance(op, MmaSyncOp)]
-    return products[0].instruction[2] if products else 1
+    return matrix_shape(products[0].lhs)[1] if products else 1
 
 
 def unroll(loop: scf.ForOp, factor: int) -> None:

@@ -265,7 +265,8 @@ def _tensor_schedules(draw: st.DrawFn, gemm: Gemm) -> Schedule:
     if gemm.dtype == "f16" and draft.chance(3):
         shape, deep = " shape=16,8,8", 8
     draft.steps.append(f"vectorize{{with=mma width={draw(st.sampled_from(widths))}{shape}}}")
-    draft.unroll(-(-depth // deep))
+    step = 2 * deep if gemm.dtype == "f64" else deep  # of f64 two products are fed at once
+    draft.unroll(-(-depth // step))
     return draft.finish()
 
 

@@ -89,3 +89,15 @@ def test_errors(after: After, schedule: str, code: str, words: str) -> None:
     with pytest.raises(ScheduleError, match=words) as found:
         after(Gemm(m=3, n=4, k=8), schedule)
     assert found.value.code == code
+
+
+def test_steps_of_k_are_those_of_the_product(after: After) -> None:
+    """Of f64 two products of tensor cores are fed at once, and a step is as long as both."""
+    schedule = (
+        "tile{loops=m,n sizes=16,8 over=blocks},tile{loops=m,n sizes=16,8 over=warps},"
+        "promote{operand=c to=registers},promote{operand=a to=shared layout=swizzle:32},"
+        "promote{operand=b to=shared layout=swizzle:32},vectorize{with=mma width=1},"
+        "unroll{loop=k factor=2}"
+    )
+    for dtype in ("f64", "f16"):
+        after(Gemm(m=16, n=8, k=64, dtype=dtype), schedule)
