@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +14,9 @@ from gemmir.backends.ptx.emulator.parse import Instruction
 from gemmir.backends.ptx.emulator.scope import (
     Action,
     Decode,
+    Read,
     Scope,
+    Write,
     names_in,
     require_operands,
 )
@@ -87,6 +89,9 @@ def _load(scope: Scope, i: Instruction, place: int) -> Action:
         raise FaultError("GEM1001", f"{i.operands[0]} is not {form.count} values")
     writes = [scope.target(name, form.kind, wider=True) for name in names]
     dtype, constant = TYPES[form.kind], "nc" in i.name
+    used = [number for number, name in enumerate(names) if name not in scope.unread]
+    if 0 < len(used) < form.count and not constant and not form.is_strong:
+        return _load_used(form, address, [(number, writes[number]) for number in used], place)
 
     def run(block: Block, group: Group) -> None:
         addresses = address(block, group)
@@ -103,6 +108,31 @@ def _load(scope: Scope, i: Instruction, place: int) -> Action:
                 acquire(block, int(lane), int(at), at_once=form.order == "acquire")
         for column, write in enumerate(writes):
             write(block, group, np.ascontiguousarray(found[:, column]))
+
+    return run
+
+
+def _load_used(
+    form: Form, address: Read, writes: Sequence[tuple[int, Write]], place: int
+) -> Action:
+    """A load of more than the kernel reads, which is aligned as a whole.
+
+    LLVM fills the gaps between elements so, where they lie in the same aligned bytes: what nobody
+    reads is no access of the kernel, and need be neither inside an array nor written.
+    """
+    item = WIDTHS[form.kind]
+
+    def run(block: Block, group: Group) -> None:
+        addresses = address(block, group)
+        space = space_of(form, addresses)
+        memory, stamp = block.memory(space), block.stamp(group)
+        count_access(block, space, place, addresses, form.width, group)
+        if (addresses % form.width).any():
+            memory.rows(addresses, form.width)
+        for number, write in writes:
+            rows = memory.rows(addresses + number * item, item)
+            found = memory.load(rows, item, stamp).view(TYPES[form.kind])
+            write(block, group, np.ascontiguousarray(found[:, 0]))
 
     return run
 

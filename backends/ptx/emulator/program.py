@@ -17,7 +17,7 @@ from gemmir.backends.ptx.emulator.faults import FaultError, PtxFault
 from gemmir.backends.ptx.emulator.forms import require_form
 from gemmir.backends.ptx.emulator.matrix import MATRICES
 from gemmir.backends.ptx.emulator.parse import Instruction, PtxKernel
-from gemmir.backends.ptx.emulator.scope import Action, Decode, Read, Scope
+from gemmir.backends.ptx.emulator.scope import Action, Decode, Read, Scope, unread_registers
 from gemmir.backends.ptx.emulator.synchronize import FENCES
 from gemmir.backends.ptx.emulator.values import Array
 
@@ -69,6 +69,7 @@ def program_of(
         symbols={name: start for name, start, _ in shared},
         parameters=parameters,
         slots={name: number for number, name in enumerate(kernel.registers)},
+        unread=unread_registers(kernel),
     )
     steps = tuple(_step(scope, i, place) for place, i in enumerate(kernel.code))
     return Program(kernel, count, steps, shared)

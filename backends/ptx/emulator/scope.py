@@ -36,9 +36,21 @@ SPECIAL: Final = (
 )
 """The special registers that are known here: PTX ISA, section "Special Registers"."""
 
+_REGISTER: Final = re.compile(r"%[A-Za-z_$][\w$]*")
 _SYMBOL: Final = re.compile(r"([\w$]+)(?:\s*\+\s*(-?\w+))?")
 
 _ADDRESS: Final = re.compile(r"\[\s*([%\w$@]+)\s*(?:\+\s*(-?\w+)\s*)?\]")
+
+
+def unread_registers(kernel: PtxKernel) -> frozenset[str]:
+    """The registers that nothing but loads mentions, which only write them."""
+    loaded: set[str] = set()
+    read: set[str] = set()
+    for i in kernel.code:
+        first, *others = i.operands or ("",)
+        (loaded if i.name[0] == "ld" else read).update(_REGISTER.findall(first))
+        read.update(_REGISTER.findall(" ".join(others)), [i.guard or ""])
+    return frozenset(loaded - read)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +64,8 @@ class Scope:
     """The bytes of each parameter."""
     slots: Mapping[str, int]
     """The number of each register."""
+    unread: frozenset[str]
+    """The registers that only loads mention, which write them."""
 
     def source(self, operand: str, kind: str, *, wider: bool = False) -> Read:
         """Reads `operand` as `kind`; a register may have more bits where `wider` says so."""

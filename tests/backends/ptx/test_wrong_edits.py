@@ -252,3 +252,22 @@ def test_a_wrong_edit_is_caught(wrong: Wrong) -> None:
     found = outcome(wrong.of, edited)
     assert found.startswith(wrong.code)
     assert wrong.says in found
+
+
+def test_what_a_wide_load_brings_beside_is_no_access() -> None:
+    """LLVM fills gaps between loads, within aligned bytes; but it is one where it is read."""
+    gemm = Gemm(m=7, n=17, k=11, trans_a=True, lda=8)
+    of = (
+        gemm,
+        (
+            "tile{loops=m,n sizes=13,29 over=blocks},tile{loops=m,n sizes=8,4 over=threads},"
+            "promote{operand=c to=registers},vectorize{with=fma width=1}"
+        ),
+    )
+    text = kernel(*of).text
+    beside = re.search(r"ld\.global\.v4\.b32 \t\{%r\d+, %r\d+, %r\d+, (%r\d+)\}, .*\n", text)
+    if beside is None or text.count(f"{beside[1]},") + text.count(f"{beside[1]};") > 0:
+        pytest.skip("this LLVM fills no gap")
+    assert outcome(of, text) == "right"
+    read = text[: beside.end()] + f"mov.b32 {beside[1]}, {beside[1]};\n" + text[beside.end() :]
+    assert outcome(of, read).startswith("GEM1002: ")
