@@ -130,7 +130,7 @@ MMA: Final = "vectorize{with=mma width=8}"
 GPU_CASES: Final = (
     Case(
         gemm=Gemm(m=21, n=18, k=20, alpha=2, beta=3, ldc=19, epilogue="bias+relu"),
-        schedule="tile{loops=m,n sizes=16,16 over=blocks},tile{loops=m,n sizes=4,4 over=threads},"
+        schedule="tile{loops=m,n sizes=16,12 over=blocks},tile{loops=m,n sizes=4,4 over=threads},"
         f"{C},tile{{loops=k sizes=8}},promote{{operand=a to=shared layout=panel:20}},"
         f"promote{{operand=b to=shared layout=panel:8}},fuse-epilogue,{V},"
         "unroll{loop=k factor=2}",
