@@ -71,8 +71,7 @@ PAGE_BYTES = 4096
 """Packed buffers begin on a page, so that a panel touches as few pages as it can."""
 
 PANEL_GAP_BYTES = 16
-"""What lies between two panels in shared memory, and between two rows of one: as much as the widest
-load takes."""
+"""A gap in shared memory: as much as the widest load takes."""
 
 FRAGMENT_ROWS = 16
 FRAGMENT_BYTES = 32
@@ -219,7 +218,10 @@ def _whole_fragments(value: SSAValue, size: tuple[int, int]) -> tuple[int, int]:
 def _panels_plan(
     value: SSAValue, dim: int, loops: tuple[ForallOp, ...], size: tuple[int, int], width: int
 ) -> SharePlan:
-    """Several panels; 128 bits of gap behind each and each row let those begin in other banks."""
+    """Several panels; 128 bits of gap behind each let them begin in other banks.
+
+    So do gaps behind their rows, where neighbours in the source are copied to different rows.
+    """
     rows, depth = size
     tile = math.gcd(*[constant_of(loop.step) or 1 for loop in loops], rows)
     if width % tile:
@@ -232,13 +234,14 @@ def _panels_plan(
     element = memref_type(value).element_type
     assert isinstance(element, FixedBitwidthType)
     gap = PANEL_GAP_BYTES // element.size
-    stride = depth * (width + gap) + gap
+    is_transposed = static_strides(memref_type(value))[dim] != 1
+    pitch = width + (gap if is_transposed else 0)
     return SharePlan(
         dim=dim,
         loops=loops,
         rows=-(-rows // width) * width,
         depth=depth,
-        layout=PanelAttr(dim, width, stride, width + gap),
+        layout=PanelAttr(dim, width, depth * pitch + gap, pitch),
     )
 
 

@@ -48,8 +48,7 @@ def _panel_terms(e: Emitter, layout: PanelAttr, indices: Sequence[str]) -> list[
     """Panel, place in it and row; whole panels that an index is ahead by are a constant."""
     dim, width, stride = (f.data for f in (layout.dim, layout.width, layout.stride))
     base, constant = e.text.sums.get(indices[dim], (indices[dim], 0))
-    if constant % width:
-        base, constant = indices[dim], 0
+    base = e.text.binary("add", base, str(constant % width))
     panel = e.text.binary("udiv", base, str(width))
     within = e.text.binary("urem", base, str(width))
     ahead = str(constant // width)
