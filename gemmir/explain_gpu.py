@@ -1,7 +1,6 @@
 """What a lowering for a GPU decided: its launch, and the instructions of its PTX.
 
-The instructions are counted in the text. What ptxas makes of it, registers and spills, is known
-where ptxas is found.
+The instructions are counted in the text; what ptxas makes of it is in `explain_code`.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from xdsl.passes import ModulePass
 
 from gemmir.backend import Launch
+from gemmir.explain_code import MachineCode, code_lines, machine_code
 from gemmir.gemm import Gemm
 from gemmir.machine import GpuMachine
 from gemmir.passes.split_k import SplitK, slice_size
@@ -26,16 +26,17 @@ if TYPE_CHECKING:
     from gemmir.compiler import Lowered
 
 KINDS: Final = {
-    "multiply-adds": ("fma",),
-    "loads from shared memory": ("ld.shared",),
+    "multiply-adds": ("fma", "mma.sync"),
+    "loads from shared memory": ("ld.shared", "ldmatrix"),
     "loads from global memory": ("ld.global",),
+    "asynchronous copies": ("cp.async.ca", "cp.async.cg"),
     "stores to shared memory": ("st.shared",),
     "barriers": ("bar.sync", "barrier"),
 }
 """What is counted in the loop over k, by how its instructions begin."""
 
 _LABEL: Final = re.compile(r"^(\$\w+):")
-_INSTRUCTION: Final = re.compile(r"^\s+(?:@!?%\w+\s+)?([a-z][\w.:]*)\b(.*);")
+_INSTRUCTION: Final = re.compile(r"^\s+(?:@!?%\w+\s+)?([a-z][\w.:]*)\b([^;]*);?$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class Sum:
 
 @dataclass(frozen=True, kw_only=True)
 class GpuExplanation:
-    """What was decided; `loop` counts the instructions of the loop with most multiply-adds."""
+    """What was decided; `loop` counts the PTX of the loop with most multiply-adds."""
 
     target: str
     problem: Gemm | None
@@ -62,16 +63,21 @@ class GpuExplanation:
     sum: Sum | None
     launch: Launch
     loop: dict[str, int]
+    code: MachineCode
 
     def to_dict(self) -> dict[str, Any]:
         """This explanation as plain values, for JSON."""
-        return asdict(self)
+        found = asdict(self)
+        if loop := self.code.loop:
+            found["code"]["loop"]["share"] = loop.share
+            found["code"]["loop"]["others_per_product"] = loop.others_per_product
+        return found
 
 
 def gpu_explanation(lowered: Lowered) -> GpuExplanation:
-    """Read the launch and count the instructions of `lowered`."""
-    problem, artifact = lowered.problem, lowered.artifact
-    assert artifact.launch is not None
+    """Read the launch, and count the instructions of `lowered` in PTX and in machine code."""
+    problem, artifact, machine = lowered.problem, lowered.artifact, lowered.machine
+    assert artifact.launch is not None and isinstance(machine, GpuMachine)
     return GpuExplanation(
         target=lowered.target,
         problem=problem,
@@ -80,6 +86,7 @@ def gpu_explanation(lowered: Lowered) -> GpuExplanation:
         sum=problem and sum_of(problem, lowered.schedule.passes),
         launch=artifact.launch,
         loop=loop_counts(artifact.text),
+        code=machine_code(artifact, machine),
     )
 
 
@@ -107,8 +114,9 @@ def loop_counts(ptx: str) -> dict[str, int]:
 
 
 def _loops(ptx: str) -> Iterator[list[str]]:
-    """The instruction names of every piece of text between a label and a branch back to it."""
+    """The instruction names from every label to the last branch back to it, inner loops first."""
     places: dict[str, int] = {}
+    ends: dict[int, int] = {}
     names: list[str] = []
     for line in ptx.splitlines():
         if label := _LABEL.match(line):
@@ -117,7 +125,9 @@ def _loops(ptx: str) -> Iterator[list[str]]:
             names.append(found.group(1))
             target = found.group(2).strip()
             if found.group(1).startswith("bra") and target in places:
-                yield names[places[target] :]
+                ends[places[target]] = len(names)
+    for first, end in sorted(ends.items(), key=lambda loop: (loop[1], -loop[0])):
+        yield names[first:end]
 
 
 def sum_lines(found: Sum) -> Iterator[str]:
@@ -153,4 +163,5 @@ def gpu_lines(found: GpuExplanation, machine: GpuMachine, problem: str) -> Itera
     yield from launch_lines(found.launch)
     if found.loop:
         counts = ", ".join(f"{n} {kind}" for kind, n in found.loop.items())
-        yield f"loop       {counts}"
+        yield f"PTX loop   {counts}"
+    yield from code_lines(found.code)

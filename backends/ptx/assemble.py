@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -36,6 +37,8 @@ _RESOURCES: Final = {
 }
 """What `ptxas -v` says of a kernel; a number that it leaves out is 0."""
 
+_KERNEL: Final = re.compile(r"Compiling entry function '(\w+)'")
+
 REFUSED: Final = "GEM0444"
 """The code of text that ptxas does not take."""
 
@@ -60,9 +63,10 @@ class Resources:
 
 @dataclass(frozen=True, kw_only=True)
 class Cubin:
-    """Machine code for one GPU, and what it takes."""
+    """Machine code for one GPU, and what it takes: each kernel, and the most that any does."""
 
     data: bytes
+    kernels: Mapping[str, Resources]
     resources: Resources
 
 
@@ -123,7 +127,15 @@ def cubin(ptx: str, gpu: str) -> Cubin:
             raise BackendError("GEM0444", f"ptxas refuses the text: {said.strip()}")
         if found := _SERIALISED.search(said):
             raise BackendError("GEM0445", f"ptxas lost speed: {found.group().strip()}")
-        return Cubin(data=target.read_bytes(), resources=resources(said))
+        return Cubin(
+            data=target.read_bytes(), kernels=resources_by_kernel(said), resources=resources(said)
+        )
+
+
+def resources_by_kernel(said: str) -> dict[str, Resources]:
+    """What `ptxas -v` said of each kernel in its input."""
+    _, *parts = _KERNEL.split(said)
+    return {name: resources(text) for name, text in zip(parts[::2], parts[1::2], strict=True)}
 
 
 def resources(said: str) -> Resources:

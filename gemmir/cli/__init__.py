@@ -46,6 +46,7 @@ EXAMPLES: Final = {
         "gemmir compile mlp.mlir --emit llvm -o mlp.ll",
         "gemmir compile --m 64 --n 64 --k 64 --emit so,header -o out/mlp",
         "gemmir compile --m 64 --n 64 --k 64 --print-ir-after vectorize",
+        "gemmir compile --m 4096 --n 4096 --k 4096 --target cuda:sm_90a --emit sass",
     ),
     opt: (
         "gemmir opt mlp.mlir -p 'tile{loops=m,n sizes=64,64}'",
@@ -64,6 +65,7 @@ EXAMPLES: Final = {
     explain: (
         "gemmir explain --m 128 --n 3072 --k 768 --epilogue bias+gelu",
         "gemmir explain --m 512 --n 512 --k 512 --target cpu:x86-64-v4",
+        "gemmir explain --m 512 --n 512 --k 512 --dtype bf16 --target cuda:sm_90a",
     ),
     targets: ("gemmir targets", "gemmir targets --json"),
     passes: ("gemmir passes", "gemmir passes tile"),

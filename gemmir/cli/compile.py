@@ -47,6 +47,12 @@ def _cubin(lowered: Lowered) -> bytes:
     return cubin(lowered.artifact.text, lowered.artifact.cpu).data
 
 
+def _sass(lowered: Lowered) -> bytes:
+    from gemmir.backends.ptx.sass import disassemble
+
+    return disassemble(_cubin(lowered)).encode()
+
+
 def _so(lowered: Lowered) -> bytes:
     from gemmir.backends.cpu.assemble import shared_library
 
@@ -77,11 +83,12 @@ KINDS: Final[Mapping[str, Kind]] = {
     "header": Kind(suffix=".h", is_text=True, make=_header),
     "ptx": Kind(suffix=".ptx", is_text=True, make=_ptx),
     "cubin": Kind(suffix=".cubin", is_text=False, make=_cubin),
+    "sass": Kind(suffix=".sass", is_text=True, make=_sass),
 }
 
 OF_MACHINE: Final[Mapping[str, tuple[str, ...]]] = {
     "cpu": ("mlir", "llvm", "asm", "obj", "so", "header"),
-    "cuda": ("mlir", "llvm", "ptx", "cubin"),
+    "cuda": ("mlir", "llvm", "ptx", "cubin", "sass"),
 }
 """The kinds that there are for each kind of machine."""
 
@@ -106,7 +113,8 @@ def compile(
 ) -> None:
     """Lower a problem to machine code, and say what was built or write it.
 
-    For a GPU that is PTX, which needs neither CUDA nor a GPU; a cubin needs ptxas.
+    For a GPU that is PTX, which needs neither CUDA nor a GPU; a cubin needs ptxas, and SASS also
+    nvdisasm.
 
     Without --emit, prints a summary. One kind goes to standard output or to the file that -o names;
     several go to files that -o names the stem or the folder of.

@@ -10,7 +10,8 @@ from gemmir.cli.output import put, put_json
 def explain(*, problem: ProblemOptions, json: Json = False) -> None:
     """Say what the schedule does: tiles and caches, registers, order of sums, and limits.
 
-    Nothing is run: instructions are counted in the assembly.
+    Nothing is run: instructions are counted in the assembly. Of a GPU: its launch, and, where
+    ptxas and nvdisasm are found, registers, spills, occupancy and the main loop in machine code.
     """
     from gemmir.explain import explain as explain_text
     from gemmir.explain import facts

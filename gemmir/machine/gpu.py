@@ -49,6 +49,8 @@ class GpuMachine:
     registers_per_sm: int = 65536
     smem_bytes_per_block: int
     smem_bytes_per_sm: int
+    max_threads_per_sm: int = 2048
+    max_blocks_per_sm: int = 32
     l2_bytes: int
     fma_f32_per_cycle_per_sm: int
     fma_f64_per_cycle_per_sm: int
@@ -112,6 +114,8 @@ SM_75: Final = GpuMachine(
     sms=40,
     smem_bytes_per_block=64 * KIB,
     smem_bytes_per_sm=64 * KIB,
+    max_threads_per_sm=1024,
+    max_blocks_per_sm=16,
     l2_bytes=4 * MIB,
     fma_f32_per_cycle_per_sm=64,
     fma_f64_per_cycle_per_sm=2,
@@ -148,6 +152,8 @@ SM_86: Final = GpuMachine(
     sms=82,
     smem_bytes_per_block=99 * KIB,
     smem_bytes_per_sm=100 * KIB,
+    max_threads_per_sm=1536,
+    max_blocks_per_sm=16,
     l2_bytes=6 * MIB,
     fma_f32_per_cycle_per_sm=128,
     fma_f64_per_cycle_per_sm=2,
@@ -164,6 +170,8 @@ SM_89: Final = GpuMachine(
     sms=128,
     smem_bytes_per_block=99 * KIB,
     smem_bytes_per_sm=100 * KIB,
+    max_threads_per_sm=1536,
+    max_blocks_per_sm=24,
     l2_bytes=72 * MIB,
     fma_f32_per_cycle_per_sm=128,
     fma_f64_per_cycle_per_sm=2,
@@ -201,6 +209,8 @@ SM_120: Final = GpuMachine(
     sms=170,
     smem_bytes_per_block=99 * KIB,
     smem_bytes_per_sm=100 * KIB,
+    max_threads_per_sm=1536,
+    max_blocks_per_sm=24,
     l2_bytes=96 * MIB,
     fma_f32_per_cycle_per_sm=128,
     fma_f64_per_cycle_per_sm=2,

@@ -1,13 +1,15 @@
-"""Fake GPUs, shown by each of the libraries that gemmir can use."""
+"""Fake GPUs, shown by each of the libraries that gemmir can use, and fake tools of CUDA."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from gemmir.backends.ptx import assemble as assembling
 from gemmir.backends.ptx import driver
 from gemmir.backends.ptx.driver import pycuda
 from tests.backends.ptx.fakes import FakeCuda, bindings_module, libcuda, pycuda_module
@@ -76,3 +78,37 @@ def install(request: pytest.FixtureRequest) -> Install:
 def cuda(install: Install) -> FakeCuda:
     """A fake GPU of compute capability 9.0, shown by both libraries in turn."""
     return install(FakeCuda())
+
+
+SAYS = """#!/bin/sh
+echo "ptxas info    : Used 40 registers, 12 bytes spill stores, 8 bytes spill loads"
+EXTRA
+for last; do :; done
+printf code > "$last"
+"""
+
+
+def tool(folder: Path, name: str, extra: str = "") -> Path:
+    """A tool that says what ptxas says and writes its last argument."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / name
+    file.write_text(SAYS.replace("EXTRA", extra))
+    file.chmod(0o755)
+    return file
+
+
+@pytest.fixture
+def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No tool of CUDA is found."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(assembling, "WHEELS", ())
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def ptxas(nowhere: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ptxas under CUDA_HOME, which can run the shell."""
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    return tool(tmp_path / "bin", "ptxas")

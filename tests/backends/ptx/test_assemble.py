@@ -12,6 +12,7 @@ from gemmir.backends.ptx import assemble as assembling
 from gemmir.backends.ptx.assemble import assemble, cubin, find_tool
 from gemmir.backends.ptx.image import Image
 from gemmir.errors import BackendError, MissingError
+from tests.backends.ptx.conftest import tool
 
 ARTIFACT = Artifact(
     kind="ptx",
@@ -20,39 +21,6 @@ ARTIFACT = Artifact(
     cpu="sm_80",
     launch=Launch(kernels=(KernelLaunch(symbol="gemm", blocks=1, threads=32),)),
 )
-
-SAYS = """#!/bin/sh
-echo "ptxas info    : Used 40 registers, 12 bytes spill stores, 8 bytes spill loads"
-EXTRA
-for last; do :; done
-printf code > "$last"
-"""
-
-
-def tool(folder: Path, name: str, extra: str = "") -> Path:
-    """A tool that says what ptxas says and writes its last argument."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / name
-    file.write_text(SAYS.replace("EXTRA", extra))
-    file.chmod(0o755)
-    return file
-
-
-@pytest.fixture
-def nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No tool of CUDA is found."""
-    monkeypatch.setenv("PATH", "/nowhere")
-    monkeypatch.setattr(assembling, "WHEELS", ())
-    for name in ("CUDA_HOME", "CUDA_PATH"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def ptxas(nowhere: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A ptxas under CUDA_HOME, which can run the shell."""
-    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")
-    return tool(tmp_path / "bin", "ptxas")
 
 
 def test_a_tool_is_found_in_a_wheel(nowhere: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

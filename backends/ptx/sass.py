@@ -1,0 +1,130 @@
+"""Machine code of GPUs as text, by NVIDIA's nvdisasm, and what its main loop does.
+
+cuobjdump prints the same, but calls nvdisasm for it.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from gemmir.backends.ptx.assemble import find_tool
+from gemmir.errors import BackendError, MissingError
+
+PRODUCTS: Final = ("FFMA", "FFMA2", "DFMA", "HMMA", "IMMA", "DMMA", "QMMA")
+"""The instructions that a product is made of; the other multiply-adds make addresses."""
+
+_FUNCTION: Final = re.compile(r"^\s*\.section\s+\.text\.")
+_LABEL: Final = re.compile(r"^(\.L\w+):")
+_INSTRUCTION: Final = re.compile(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?\w+\s+)?([A-Z][A-Z0-9]*)([^;]*);")
+_PLACE: Final = re.compile(r"`\((\.L\w+)\)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SassLoop:
+    """A loop of machine code: how often each of its opcodes stands there, the most frequent first.
+
+    An opcode is named without its modifiers: LDS, not LDS.128.
+    """
+
+    opcodes: dict[str, int]
+
+    @property
+    def instructions(self) -> int:
+        """All instructions of one iteration."""
+        return sum(self.opcodes.values())
+
+    @property
+    def products(self) -> int:
+        """The instructions that multiply."""
+        return sum(self.opcodes.get(name, 0) for name in PRODUCTS)
+
+    @property
+    def share(self) -> float:
+        """The part of the instructions that multiplies."""
+        return self.products / self.instructions
+
+    @property
+    def others_per_product(self) -> float:
+        """Instructions that do not multiply, for each that does."""
+        return (self.instructions - self.products) / self.products
+
+
+def find_nvdisasm() -> str | None:
+    """The path of nvdisasm, None where there is none."""
+    return find_tool("nvdisasm")
+
+
+def disassemble(cubin: bytes) -> str:
+    """`cubin` as SASS.
+
+    Raises `MissingError` GEM0612 where there is no nvdisasm, `BackendError` GEM0451 where it does
+    not read the code, which may be for a GPU newer than it.
+    """
+    tool = find_nvdisasm()
+    if tool is None:
+        raise MissingError(
+            "GEM0612",
+            "nvdisasm is not on PATH, under CUDA_HOME or CUDA_PATH, or in a Python package",
+            "install the CUDA toolkit, or pip install gemmir[ptxas]",
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "kernel.cubin")
+        source.write_bytes(cubin)
+        command = [tool, "-c", str(source)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()
+        raise BackendError("GEM0451", f"nvdisasm does not read the code: {said}")
+    return done.stdout
+
+
+def main_loop(sass: str) -> SassLoop | None:
+    """The innermost loop with most instructions that multiply; None where there is none."""
+    found = [
+        SassLoop(opcodes=dict(Counter(names).most_common()))
+        for function in _functions(sass)
+        for names in function.innermost()
+    ]
+    best = max(found, key=lambda loop: loop.products, default=None)
+    return best if best is not None and best.products else None
+
+
+@dataclass
+class _Function:
+    """One function: its opcodes, where its labels are, and the labels that it branches to."""
+
+    opcodes: list[str] = field(default_factory=list[str])
+    labels: dict[str, int] = field(default_factory=dict[str, int])
+    branches: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+
+    def innermost(self) -> Iterator[Sequence[str]]:
+        """The opcodes from a label to the last branch back to it, where no other is between."""
+        places = [(self.labels.get(label, last + 1), last) for last, label in self.branches]
+        loops = {first: last for first, last in places if first <= last}
+        for first, last in loops.items():
+            if not any(first < f and g <= last for f, g in loops.items()):
+                yield self.opcodes[first : last + 1]
+
+
+def _functions(sass: str) -> list[_Function]:
+    functions = [_Function()]
+    for line in sass.splitlines():
+        current = functions[-1]
+        if _FUNCTION.match(line):
+            functions.append(_Function())
+        elif label := _LABEL.match(line):
+            current.labels[label[1]] = len(current.opcodes)
+        elif found := _INSTRUCTION.match(line):
+            opcode, operands = found.groups()
+            place = _PLACE.search(operands)
+            if opcode == "BRA" and place:
+                current.branches.append((len(current.opcodes), place[1]))
+            current.opcodes.append(opcode)
+    return functions
