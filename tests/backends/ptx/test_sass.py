@@ -91,19 +91,8 @@ def test_tensor_cores_wait_for_few_others(
     assert found.others_per_product <= 2, found
 
 
-EMIT = (
-    "compile",
-    "--m",
-    "64",
-    "--n",
-    "64",
-    "--k",
-    "64",
-    "--target",
-    "cuda:sm_80",
-    "--emit",
-    "sass",
-)
+SIZES = ("--m", "64", "--n", "64", "--k", "64")
+EMIT = ("compile", *SIZES, "--target", "cuda:sm_80", "--emit", "sass")
 
 
 @needs_tools
@@ -135,12 +124,12 @@ def test_emit_sass_of_a_fake_tool(ptxas: Path, capsys: pytest.CaptureFixture[str
 
 def test_code_that_nvdisasm_does_not_read(ptxas: Path) -> None:
     disassembler(ptxas.parent, "echo 'fatal: not an ELF file' >&2; exit 1")
-    with pytest.raises(BackendError, match="GEM0451.*not an ELF file"):
+    with pytest.raises(BackendError, match=r"GEM0451.*not an ELF file"):
         disassemble(b"code")
 
 
 def test_a_cpu_has_no_sass(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compile", "--m", "4", "--n", "4", "--k", "4", "--emit", "sass"]) == 2
+    assert main(["compile", *SIZES, "--emit", "sass"]) == 2
     assert "the kinds are mlir, llvm, asm" in capsys.readouterr().err
 
 
