@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-demo: $(VENV)/.installed  ## compile and run BERT-base's MLP layer, beside NumPy
+demo: $(VENV)/.installed  ## compile and run BERT-base's MLP layer, beside NumPy, and its PTX
 	$(BIN)/gemmir demo
 
 test: $(VENV)/.installed  ## run all tests

@@ -46,7 +46,7 @@ SHARED: Final = {
     "GEM0504": {"gemmir/arrays.py", "gemmir/kernel.py"},
     "GEM0506": {"gemmir/arrays.py", "gemmir/kernel.py"},
     "GEM0514": {"gemmir/arrays.py", "gemmir/cli/__init__.py"},
-    "GEM0802": {"gemmir/cli/run.py", "gemmir/demo.py"},
+    "GEM0802": {"gemmir/cli/run.py", "gemmir/demo_gpu.py"},
 }
 """Codes that several files raise, each with the one meaning that the page gives it.
 

@@ -1,10 +1,13 @@
-"""gemmir demo: one layer of BERT from problem to GFLOP/s, beside NumPy."""
+"""gemmir demo: one layer of BERT from problem to GFLOP/s, beside NumPy, and on a GPU."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,7 +16,11 @@ from gemmir.cli.options import Json
 from gemmir.cli.output import put, put_json, put_table
 
 if TYPE_CHECKING:
+    from gemmir.compiler import Lowered
     from gemmir.demo import Demo
+    from gemmir.demo_gpu import GpuDemo
+    from gemmir.measure import Timing
+    from gemmir.reference import Element
 
 
 def demo(*, json: Json = False) -> None:
@@ -21,6 +28,9 @@ def demo(*, json: Json = False) -> None:
 
     M=128 N=3072 K=768 in f32 with bias and gelu. NumPy does the same work in place; calls of the
     two are interleaved.
+
+    Then the same layer for a GPU, in bf16, by the same passes: its PTX runs in the emulator on a
+    smaller problem, and all of it on a GPU where there is one.
     """
     from gemmir.demo import ONE_THREAD, run_demo
 
@@ -53,6 +63,16 @@ def _values(found: Demo) -> dict[str, Any]:
         "core": found.core,
         "blas": found.blas,
         "blas_threads": 1 if found.has_one_thread else None,
+        **_lowering(lowered),
+        "timings": {name: _timing(timing, problem.flops) for name, timing in found.timings.items()},
+        "max_error": found.largest.error,
+        "bound": found.largest.bound,
+        "gpu": _gpu_values(found.gpu, problem.flops),
+    }
+
+
+def _lowering(lowered: Lowered) -> dict[str, Any]:
+    return {
         "schedule": list(lowered.schedule.steps),
         "stages": [
             {
@@ -63,17 +83,44 @@ def _values(found: Demo) -> dict[str, Any]:
             }
             for stage in lowered.stages.values()
         ],
-        "timings": {
-            name: {
-                "seconds": timing.seconds,
-                "quartiles": [timing.lower, timing.upper],
-                "calls": timing.count,
-                "gflops": timing.gflops(problem.flops),
-            }
-            for name, timing in found.timings.items()
+    }
+
+
+def _timing(timing: Timing, flops: int) -> dict[str, Any]:
+    return {
+        "seconds": timing.seconds,
+        "quartiles": [timing.lower, timing.upper],
+        "calls": timing.count,
+        "gflops": timing.gflops(flops),
+    }
+
+
+def _gpu_values(found: GpuDemo, flops: int) -> dict[str, Any]:
+    emulated, on_gpu = found.emulated, found.on_gpu
+    assert found.lowered.artifact.launch is not None and found.lowered.problem is not None
+    return {
+        "target": found.lowered.target,
+        "dtype": found.lowered.problem.dtype,
+        **_lowering(found.lowered),
+        "launch": asdict(found.lowered.artifact.launch),
+        "code": asdict(found.code),
+        "emulated": {
+            "problem": {name: getattr(emulated.problem, name) for name in "mnk"},
+            "seconds": emulated.seconds,
+            "max_error": emulated.largest.error,
+            "bound": emulated.largest.bound,
+            "races": 0,
+            "worst_bank_conflict": emulated.report.worst_bank_conflict,
         },
-        "max_error": found.largest.error,
-        "bound": found.largest.bound,
+        "on_gpu": on_gpu
+        and {
+            "name": on_gpu.name,
+            "target": on_gpu.target,
+            **_timing(on_gpu.timing, flops),
+            "max_error": on_gpu.largest.error,
+            "bound": on_gpu.largest.bound,
+        },
+        "not_on_gpu": found.reason,
     }
 
 
@@ -82,12 +129,7 @@ def _print(found: Demo) -> None:
     problem = values["problem"]
     sizes = " ".join(f"{name}={problem[name]}" for name in "mnk")
     put(f"BERT-base MLP up-projection: {sizes} f32, {problem['epilogue']}\n")
-    steps = ["", *values["schedule"]]
-    rows = [
-        [s["name"], s["level"], str(s["lines"]), f"{s['milliseconds']:.1f}", step]
-        for s, step in zip(values["stages"], steps, strict=True)
-    ]
-    put_table("", ["stage", "level", " lines", " ms", "pass"], rows)
+    _put_stages(values)
     timings = [
         [name, f"{t['seconds'] * 1e3:.2f}", f"{t['gflops']:.1f}", f"{t['calls']}"]
         for name, t in values["timings"].items()
@@ -97,6 +139,64 @@ def _print(found: Demo) -> None:
     put(
         f"{found.cpu}{'' if found.core is None else f', core {found.core}'}; "
         f"NumPy with {found.blas}, {threads}; medians of interleaved calls\n"
-        f"max |error| against float64 {found.largest.error:.2e}, bound there "
-        f"{found.largest.bound:.2e}\n"
+        f"{_error(found.largest)}\n"
     )
+    _print_gpu(found.gpu, values)
+
+
+def _put_stages(values: dict[str, Any]) -> None:
+    steps = ["", *values["schedule"]]
+    rows = [
+        [s["name"], s["level"], str(s["lines"]), f"{s['milliseconds']:.1f}", step]
+        for s, step in zip(values["stages"], steps, strict=True)
+    ]
+    put_table("", ["stage", "level", " lines", " ms", "pass"], rows)
+
+
+def _print_gpu(found: GpuDemo, values: dict[str, Any]) -> None:
+    from gemmir.explain_code import code_lines
+    from gemmir.explain_gpu import launch_lines
+
+    gpu = values["gpu"]
+    put(f"\nThe same layer for {gpu['target']}, {gpu['dtype']} inputs\n")
+    _put_stages(gpu)
+    on_cpu, on_gpu = (Counter(map(_pass_name, v["schedule"])) for v in (values, gpu))
+    rows = [
+        [name, *(str(uses[name] or "-") for uses in (on_cpu, on_gpu))] for name in on_cpu | on_gpu
+    ]
+    put_table("", ["pass", " on the CPU", " on the GPU"], rows)
+    assert found.lowered.artifact.launch is not None
+    for line in (*launch_lines(found.lowered.artifact.launch), *code_lines(found.code)):
+        put(line + "\n")
+    for line in _ran_lines(found):
+        put(line + "\n")
+
+
+def _pass_name(step: str) -> str:
+    return step.split("{")[0]
+
+
+def _ran_lines(found: GpuDemo) -> Iterator[str]:
+    """What ran, in the emulator and on a GPU."""
+    emulated, on_gpu, problem = found.emulated, found.on_gpu, found.lowered.problem
+    sizes = " ".join(f"{name}={getattr(emulated.problem, name)}" for name in "mnk")
+    passes = emulated.report.worst_bank_conflict
+    conflicts = "no bank conflicts" if passes <= 1 else f"bank conflicts of up to {passes:g} passes"
+    yield (
+        f"emulator   {sizes} by the same schedule, {emulated.seconds:.1f} s: no races, no access "
+        f"out of bounds, {conflicts}"
+    )
+    yield f"           {_error(emulated.largest)}"
+    if on_gpu is None:
+        yield f"GPU        not run: {found.reason}"
+        return
+    assert problem is not None
+    yield (
+        f"GPU        {on_gpu.name}, {on_gpu.target}: {on_gpu.timing.seconds * 1e6:.1f} us, "
+        f"{on_gpu.timing.gflops(problem.flops):.0f} GFLOP/s, the kernel alone"
+    )
+    yield f"           {_error(on_gpu.largest)}"
+
+
+def _error(largest: Element) -> str:
+    return f"max |error| against float64 {largest.error:.2e}, bound there {largest.bound:.2e}"

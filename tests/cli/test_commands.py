@@ -339,6 +339,12 @@ def test_demo(cli: Cli) -> None:
     assert found["blas_threads"] == 1
     assert found["max_error"] < found["bound"]
     assert set(found["timings"]) == {"gemmir", "NumPy", "NumPy, product only"}
+    gpu = found["gpu"]
+    assert (gpu["target"], gpu["dtype"]) == ("cuda:sm_90a", "bf16")
+    assert gpu["launch"]["kernels"][0]["blocks"] > 1
+    assert gpu["emulated"]["max_error"] < gpu["emulated"]["bound"]
+    assert (gpu["emulated"]["races"], gpu["emulated"]["worst_bank_conflict"]) == (0, 1)
+    assert (gpu["on_gpu"] is None) == bool(gpu["not_on_gpu"])
     for timing in found["timings"].values():
         assert timing["gflops"] == pytest.approx(2 * 128 * 3072 * 768 / timing["seconds"] / 1e9)
 
@@ -352,6 +358,8 @@ def test_demo_for_people(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     result = cli("demo")
     assert result.status == 0, result.err
     for words in ("fuse-epilogue", "GFLOP/s", "NumPy, product only", "max |error| against float64"):
+        assert words in result.out
+    for words in ("cuda:sm_90a, bf16", "on the GPU", "launch ", "no races", "no bank conflicts"):
         assert words in result.out
 
 

@@ -7,7 +7,9 @@ import json
 import pytest
 
 from gemmir.cli import main
-from gemmir.errors import MissingError
+from gemmir.demo_gpu import run_gpu_demo
+from gemmir.errors import MismatchError, MissingError
+from gemmir.gemm import Gemm
 from tests.backends.ptx.conftest import Install, hide
 from tests.backends.ptx.fakes import FakeCuda
 
@@ -80,3 +82,28 @@ def test_targets_says_which_gpus_are_here(install: Install, capsys: pytest.Captu
     found = {entry["target"]: entry for entry in json.loads(capsys.readouterr().out)}
     assert found["cuda:sm_80"]["missing_here"] == []
     assert "Fake A100 (sm_80)" in found["cuda:sm_90a"]["missing_here"][0]
+
+
+LAYER = Gemm(m=16, n=16, k=32, epilogue="bias+gelu")
+
+
+def test_demo_runs_on_a_gpu(install: Install):
+    install(FakeCuda())
+    found = run_gpu_demo(LAYER, seconds=0)
+    assert found.on_gpu is not None and not found.reason
+    assert (found.on_gpu.name, found.on_gpu.target) == ("Fake H200", "cuda:sm_90a")
+    assert found.on_gpu.timing.seconds == pytest.approx(2e-3)
+    assert found.on_gpu.largest.error <= found.on_gpu.largest.bound
+
+
+def test_demo_finds_what_a_gpu_gets_wrong(by_bindings: Install):
+    by_bindings(FakeCuda(runs=False))
+    with pytest.raises(MismatchError, match="GEM0802"):
+        run_gpu_demo(LAYER, seconds=0)
+
+
+def test_demo_says_why_nothing_runs_on_a_gpu(no_driver_kept: None, monkeypatch: pytest.MonkeyPatch):
+    hide(monkeypatch, "pycuda", "pycuda.driver", "cuda", "cuda.bindings", "cuda.bindings.driver")
+    found = run_gpu_demo(LAYER)
+    assert found.on_gpu is None
+    assert "no package is installed" in found.reason
