@@ -83,15 +83,7 @@ def _index_min(e: Emitter, op: arith.MinSIOp) -> None:
 
 def _index_divide(e: Emitter, op: arith.DivUIOp | arith.RemUIOp) -> None:
     word = "udiv" if isinstance(op, arith.DivUIOp) else "urem"
-    x, y = e.scalar(op.lhs), e.scalar(op.rhs)
-    if is_literal(x) and is_literal(y):
-        found = divmod(int(x), int(y))
-        e.values[op.result] = str(found[0] if word == "udiv" else found[1])
-        return
-    if y == "1":
-        e.values[op.result] = x if word == "udiv" else "0"
-        return
-    e.values[op.result] = e.text.value(f"{word} i64 {x}, {y}")
+    e.values[op.result] = e.text.binary(word, e.scalar(op.lhs), e.scalar(op.rhs))
 
 
 _PREDICATES = ("eq", "ne", "slt", "sle", "sgt", "sge", "ult", "ule", "ugt", "uge")

@@ -196,7 +196,9 @@ class FunctionText:
         if y == "0":
             return x
         base, constant = self.sums.get(x, (x, 0))
-        made = self.value(f"add nsw i64 {x}, {y}")
+        if {x, y} <= self.early_names:
+            x, y = sorted((x, y))
+        made = self._written("add", x, y)
         self.multiples[made] = math.gcd(self.divisor(x), self.divisor(y))
         if is_literal(y):
             self.sums[made] = (base, constant + int(y))
@@ -210,9 +212,14 @@ class FunctionText:
             return str(int(x) * int(y))
         if y in ("0", "1"):
             return x if y == "1" else "0"
-        made = self.value(f"mul nsw i64 {x}, {y}")
+        made = self._written("mul", x, y)
         self.multiples[made] = self.divisor(x) * self.divisor(y)
         return made
+
+    def _written(self, word: str, x: str, y: str) -> str:
+        """`word` of i64 that do not overflow: at the start of the function if x and y are known."""
+        known = x in self.early_names and (is_literal(y) or y in self.early_names)
+        return (self.early if known else self.value)(f"{word} nsw i64 {x}, {y}")
 
     def divisor(self, x: str) -> int:
         """A number that divides the index `x`; 0 for 0, which every number divides."""

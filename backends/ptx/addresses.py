@@ -12,7 +12,7 @@ from xdsl.ir import SSAValue
 
 from gemmir.backends.llvm.emitter import Emitter, Pointer
 from gemmir.backends.llvm.memory import subview
-from gemmir.backends.llvm.text import is_literal, scalar_type
+from gemmir.backends.llvm.text import FunctionText, is_literal, scalar_type
 from gemmir.ir.attributes import SWIZZLE_ROWS, PanelAttr, SwizzleAttr
 from gemmir.ir.dialect import memref_type, static_strides
 from gemmir.ir.views import offsets_of, sizes_of
@@ -52,7 +52,22 @@ def _panel_terms(e: Emitter, layout: PanelAttr, indices: Sequence[str]) -> list[
     panel = e.text.binary("udiv", base, str(width))
     within = e.text.binary("urem", base, str(width))
     ahead = str(constant // width)
-    return [(panel, stride), (ahead, stride), (within, 1), (indices[1 - dim], layout.pitch.data)]
+    terms = [(panel, stride), (ahead, stride), (within, 1), (indices[1 - dim], layout.pitch.data)]
+    return _early_summed(e.text, terms)
+
+
+def _early_summed(text: FunctionText, terms: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """`terms` with those that are known early as one, so that a loop adds it and not each."""
+    total = "0"
+    rest: list[tuple[str, int]] = []
+    for index, stride in terms:
+        base, constant = text.sums.get(index, (index, 0))
+        if base not in text.early_names:
+            rest.append((index, stride))
+            continue
+        total = text.add(total, text.mul(base, str(stride)))
+        rest.append((str(constant), stride))
+    return [*rest, (total, 1)]
 
 
 def window(e: Emitter, op: memref.SubviewOp) -> None:

@@ -25,10 +25,6 @@ layouts = pytest.mark.parametrize(
 )
 gpus = pytest.mark.parametrize("gpu", ["sm_80", "sm_90a"])
 
-BOTH_ACROSS = 0.895
-"""Where A and B both lie across their panels each element is a copy of its own, of 32 bits: twice
-as many as with one of them, and as many addresses."""
-
 SASS = """
 	.section	.text.first,"ax",@progbits
 first:
@@ -80,7 +76,7 @@ def loop_of(gpu: str, dtype: str, trans_a: bool, trans_b: bool) -> SassLoop:
 def test_nine_in_ten_instructions_of_f32_multiply(gpu: str, trans_a: bool, trans_b: bool) -> None:
     found = loop_of(gpu, "f32", trans_a, trans_b)
     assert found.opcodes["FFMA"] == found.products
-    assert found.share >= (0.9 if trans_a or not trans_b else BOTH_ACROSS), found
+    assert found.share >= 0.9, found
 
 
 @needs_tools

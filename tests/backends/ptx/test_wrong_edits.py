@@ -166,7 +166,7 @@ WRONG: Final = (
         MMA,
         sub(r"(mad\.lo\.s64 .*), 160,", r"\1, 156,", -1),
         "GEM1003",
-        "of another block writes",
+        "it writes what thread",
     ),
     Wrong(
         "an edge that is one too far",
