@@ -162,11 +162,10 @@ def refused_code(said: str, log: str) -> DeviceError:
 
 def failed(call: str, said: str) -> DeviceError:
     """The error of any other call that failed, which may be due to a kernel before it."""
-    return DeviceError(
-        "GEM0526",
-        f"{call} failed: {said}",
-        "after a fault in a kernel the GPU does nothing more for this process: start it again",
-    )
+    hint = "after a fault in a kernel the GPU does nothing more for this process: start it again"
+    if "out of memory" in said:
+        hint = "other programs may hold the memory of the GPU"
+    return DeviceError("GEM0526", f"{call} failed: {said}", hint)
 
 
 def as_bytes(array: npt.NDArray[Any]) -> Bytes:

@@ -224,7 +224,11 @@ def test_arrays_of_cupy_are_used_where_they_lie(target: str):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_arrays_of_jax_are_used_where_they_lie(target: str, dtype: str):
+def test_arrays_of_jax_are_used_where_they_lie(
+    target: str, dtype: str, monkeypatch: pytest.MonkeyPatch
+):
+    """JAX would take three quarters of the memory, which other tests need at the same time."""
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     jax: Any = pytest.importorskip("jax")
     if jax.default_backend() != "gpu":
         pytest.skip("JAX sees no GPU")
