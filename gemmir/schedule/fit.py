@@ -43,13 +43,15 @@ class _Walk:
     block: dict[str, int] = field(default_factory=dict[str, int])
     accumulator: tuple[int, int] | None = None
     held_bytes: dict[str, int] = field(default_factory=dict[str, int])
+    stages: int = 1
+    blocks_per_sm: int = 1
 
 
 def check_fits(schedule: Schedule, gemm: Gemm, machine: Machine) -> None:
     """Raise `ScheduleError` where `schedule` asks more of `machine` than it has.
 
     GEM0311 for a vector of a width that the unit does not have, GEM0312 for an accumulator tile
-    that does not fit the registers, GEM0313 for a packed tile larger than its memory, GEM0318 for
+    that does not fit the registers, GEM0313 for packed tiles larger than their memory, GEM0318 for
     a unit that the machine does not have, GEM0379 for products that its tensor cores do not have.
     """
     walk = _Walk(
@@ -60,6 +62,8 @@ def check_fits(schedule: Schedule, gemm: Gemm, machine: Machine) -> None:
     )
     for p in schedule.passes:
         _follow(walk, p)
+    if isinstance(machine, GpuMachine):
+        _check_blocks_per_sm(walk, machine)
 
 
 def _follow(walk: _Walk, p: ModulePass) -> None:
@@ -68,6 +72,7 @@ def _follow(walk: _Walk, p: ModulePass) -> None:
             walk.tile[name] = min(walk.tile.get(name, size), size)
         if p.over == BLOCKS:
             walk.block = dict(walk.tile)
+            walk.blocks_per_sm = p.per_sm or 1
         _check_unit(walk, "tile", p.over)
     elif isinstance(p, Promote) and p.operand == "c":
         walk.accumulator = (walk.tile["m"], walk.tile["n"])
@@ -115,6 +120,18 @@ def _check_capacity(walk: _Walk, p: Promote) -> None:
         )
 
 
+def _check_blocks_per_sm(walk: _Walk, machine: GpuMachine) -> None:
+    """So many blocks as a multiprocessor shall hold must find room in its shared memory."""
+    taken = walk.held_bytes.get("shared", 0) * walk.stages
+    if walk.blocks_per_sm * taken > machine.smem_bytes_per_sm:
+        raise ScheduleError(
+            "GEM0313",
+            f"tile: per_sm={walk.blocks_per_sm} blocks with {taken} bytes of shared memory each, "
+            f"and a multiprocessor of {machine.name} holds {machine.smem_bytes_per_sm}",
+            f"use per_sm={machine.smem_bytes_per_sm // taken}, or smaller tiles or fewer stages",
+        )
+
+
 def _check_stages(walk: _Walk, p: Pipeline) -> None:
     if isinstance(walk.machine, GpuMachine) and not walk.machine.has_async_copies:
         raise ScheduleError(
@@ -122,7 +139,7 @@ def _check_stages(walk: _Walk, p: Pipeline) -> None:
             f"pipeline: with={p.with_}, and {walk.machine.target} has no asynchronous copies",
             "leave pipeline out",
         )
-    held = walk.held_bytes.get("shared", 0)
+    held, walk.stages = walk.held_bytes.get("shared", 0), p.stages
     capacity = _capacities(walk.machine).get("shared", 0)
     if held * p.stages > capacity:
         raise ScheduleError(

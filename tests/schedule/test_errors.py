@@ -97,6 +97,17 @@ WRONG = (
         "b tile of 8 x 16777216",
         "tile k smaller",
     ),
+    Wrong(
+        "GEM0313",
+        LARGE,
+        "tile{loops=m,n sizes=128,128 over=blocks per_sm=4},tile{loops=m,n sizes=8,8 over=threads},"
+        "promote{operand=c to=registers},tile{loops=k sizes=32},"
+        "promote{operand=a to=shared layout=panel:128},"
+        "promote{operand=b to=shared layout=panel:128},pipeline{loop=k stages=2}",
+        "per_sm=4 blocks with 65536 bytes of shared memory each",
+        "use per_sm=",
+        GPU,
+    ),
     Wrong("GEM0320", MATRIX, "tile{loops=m,n sizes=4}", "2 loops and 1 sizes", "one size a loop"),
     Wrong("GEM0321", MATRIX, "tile{loops=m,m sizes=4,2}", "cannot name 'm'", "m, n, k"),
     Wrong("GEM0321", MATRIX, "tile{loops=batch sizes=1}", "cannot name 'batch'", "m, n, k"),
