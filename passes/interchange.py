@@ -191,6 +191,12 @@ class Interchange(ModulePass):
         for gemm in require_gemms("interchange", op):
             loops = plan(gemm, self.order)
             groups = None if self.group is None else plan_group(loops, self.order, self.group)
+            if groups is None and [dimension_of(loop) for loop in loops] == list(self.order):
+                raise ScheduleError(
+                    "GEM0344",
+                    f"interchange: the loops are in the order {','.join(self.order)} already",
+                    "leave interchange out",
+                )
             interchange(loops, self.order)
             if groups is not None:
                 rasterize(groups)

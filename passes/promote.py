@@ -46,7 +46,7 @@ from gemmir.ir.attributes import (
     SpaceAttr,
     SwizzleAttr,
 )
-from gemmir.ir.build import added, multiplied, narrowed, number_attr, widened
+from gemmir.ir.build import added, narrowed, scaled, widened
 from gemmir.ir.dialect import (
     BLOCKS,
     WARPS,
@@ -405,17 +405,9 @@ def _write_back(acc: SSAValue, c: SSAValue, alpha: float, beta: float) -> Epilog
     block = Block(arg_types=[element, stored])
     summed, old = block.args
 
-    def scaled(value: SSAValue, factor: float) -> SSAValue:
-        if factor == 1:
-            return value
-        constant = arith.ConstantOp(number_attr(factor, element))
-        product = multiplied(value, constant.result)
-        block.add_ops([constant, product])
-        return product.result
-
-    value = scaled(summed, alpha)
+    value = scaled(block, summed, alpha, element)
     if beta != 0:
-        total = added(value, scaled(widened(block, old, element), beta))
+        total = added(value, scaled(block, widened(block, old, element), beta, element))
         block.add_op(total)
         value = total.result
     block.add_op(YieldOp(narrowed(block, value, stored)))

@@ -30,7 +30,7 @@ from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import Space, SpaceAttr
-from gemmir.ir.build import added, multiplied, narrowed, number_attr, widened
+from gemmir.ir.build import added, narrowed, scaled, widened
 from gemmir.ir.dialect import (
     BLOCKS,
     THREADS,
@@ -220,14 +220,6 @@ def _sum(gemm: GemmOp, parts: Sequence[SSAValue], c: SSAValue) -> EpilogueOp:
     block = Block(arg_types=[*(element for _ in parts), stored])
     *arguments, old = block.args
 
-    def scaled(value: SSAValue, factor: float) -> SSAValue:
-        if factor == 1:
-            return value
-        constant = arith.ConstantOp(number_attr(factor, element))
-        product = multiplied(value, constant.result)
-        block.add_ops([constant, product])
-        return product.result
-
     def plus(x: SSAValue, y: SSAValue) -> SSAValue:
         total = added(x, y)
         block.add_op(total)
@@ -236,10 +228,10 @@ def _sum(gemm: GemmOp, parts: Sequence[SSAValue], c: SSAValue) -> EpilogueOp:
     value: SSAValue = arguments[0]
     for argument in arguments[1:]:
         value = plus(value, argument)
-    value = scaled(value, gemm.alpha.value.data)
+    value = scaled(block, value, gemm.alpha.value.data, element)
     beta = gemm.beta.value.data
     if beta != 0:
-        value = plus(value, scaled(widened(block, old, element), beta))
+        value = plus(value, scaled(block, widened(block, old, element), beta, element))
     block.add_op(YieldOp(narrowed(block, value, stored)))
     return EpilogueOp(parts, c, Region(block))
 

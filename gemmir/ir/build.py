@@ -258,6 +258,16 @@ def multiplied(x: SSAValue, y: SSAValue) -> arith.MulfOp | arith.MuliOp:
     return arith.MuliOp(x, y) if isinstance(x.type, IntegerType) else arith.MulfOp(x, y)
 
 
+def scaled(block: Block, value: SSAValue, factor: float, element: Number) -> SSAValue:
+    """Append what multiplies `value`, of type `element`, by `factor`, if that is not 1."""
+    if factor == 1:
+        return value
+    constant = arith.ConstantOp(number_attr(factor, element))
+    product = multiplied(value, constant.result)
+    block.add_ops([constant, product])
+    return product.result
+
+
 def narrowed(block: Block, value: SSAValue, element: Number) -> SSAValue:
     """Append what rounds `value` to the type `element`, if it is another."""
     if value.type == element:

@@ -115,6 +115,12 @@ def default_text(
     fuse = bool(gemm.steps) if fuse is None else fuse
     expand = bool(EXPONENTIAL & set(gemm.steps)) if expand is None else expand
     if isinstance(machine, GpuMachine):
+        if threads != 1:
+            raise ScheduleError(
+                "GEM0317",
+                f"threads={threads} are cores of a CPU, and {machine.target} has none",
+                "leave threads out: a kernel has all of the GPU",
+            )
         return "\n".join(gpu_passes(gemm, machine, fuse=fuse, expand=expand))
     threads = 1 if 0 in (gemm.m, gemm.n, gemm.k) else threads
     passes = list(_outer(gemm, machine, threads))

@@ -241,6 +241,9 @@ WRONG = (
         "use 2 or more",
         GPU,
     ),
+    Wrong(
+        "GEM0344", MATRIX, f"{TILES}interchange{{order=m,n}}", "already", "leave interchange out"
+    ),
     Wrong("GEM0345", MATRIX, f"{TILES}split-k{{factor=2}}", "one tile", "the first pass", GPU),
     Wrong("GEM0346", DEEP, "split-k{factor=2 order=atomic}", "'atomic'", "order=fixed", GPU),
     Wrong("GEM0347", DEEP, "split-k{factor=1}", "splits nothing", "use 2", GPU),
@@ -398,6 +401,10 @@ def test_tensor_cores_multiply_no_f32() -> None:
 
 def test_no_default_for_products_that_a_machine_cannot_sum() -> None:
     assert code_of(lambda: gemmir.lower(HALF, target="cpu:x86-64-v3")) == "GEM0316"
+
+
+def test_a_gpu_has_no_threads_to_choose() -> None:
+    assert code_of(lambda: gemmir.lower(MATRIX, target=GPU, threads=2)) == "GEM0317"
 
 
 def test_no_vector_has_no_lanes() -> None:
