@@ -267,7 +267,8 @@ class _Draft:
 
     def _interchange(self, loops: list[str]) -> None:
         count = self.draw(st.integers(2, len(loops)))
-        order = self.draw(st.permutations(loops[-count:]))
+        inner = loops[-count:]
+        order = self.draw(st.permutations(inner).filter(lambda drawn: drawn != inner))
         self.steps.append(f"interchange{{order={','.join(order)}}}")
 
     def outer_level(self) -> None:

@@ -242,7 +242,7 @@ WRONG = (
         GPU,
     ),
     Wrong(
-        "GEM0344", MATRIX, f"{TILES}interchange{{order=m,n}}", "already", "leave interchange out"
+        "GEM0344", MATRIX, f"{TILES}interchange{{order=n,m}}", "already", "leave interchange out"
     ),
     Wrong("GEM0345", MATRIX, f"{TILES}split-k{{factor=2}}", "one tile", "the first pass", GPU),
     Wrong("GEM0346", DEEP, "split-k{factor=2 order=atomic}", "'atomic'", "order=fixed", GPU),
