@@ -100,7 +100,7 @@ def test_every_pass_is_in_the_text_of_some_schedule() -> None:
     seen: set[str] = set()
 
     @given(scheduled(), gpu_cases(SM_80))
-    @examples(2)
+    @examples(6)
     def draw(case: tuple[Gemm, Schedule], other: tuple[Gemm, Schedule]) -> None:
         steps = (*case[1].steps, *other[1].steps)
         seen.update(step.split("{")[0] for step in steps)
