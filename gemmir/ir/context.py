@@ -33,6 +33,7 @@ DIALECTS: Final[Mapping[str, tuple[str, str]]] = {
     "vector": ("xdsl.dialects.vector", "Vector"),
     "gemmir": ("gemmir.ir.dialect", "GEMMIR"),
     "nvgpu": ("gemmir.ir.nvgpu", "NVGPU"),
+    "pallas": ("gemmir.ir.pallas", "PALLAS"),
 }
 """Every dialect of gemmir's IR: its name, and the module and variable that hold it."""
 

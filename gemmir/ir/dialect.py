@@ -86,8 +86,12 @@ threads inside the loops over warps are the lanes of one warp.
 BLOCKS_PER_SM = "gemmir.blocks_per_sm"
 """Attribute of a function: how many blocks one multiprocessor of a GPU shall hold at least."""
 
+GRID = "grid"
+"""The mapping of `gemmir.forall` onto the grid of a TPU kernel, whose steps a core walks in order.
+"""
+
 INSIDE_BLOCK = (WARPS, THREADS)
-MAPPINGS = (CORES, BLOCKS, *INSIDE_BLOCK)
+MAPPINGS = (CORES, BLOCKS, *INSIDE_BLOCK, GRID)
 
 _MemRef = base(MemRefType)
 
@@ -520,6 +524,7 @@ __all__ = [
     "BLOCKS_PER_SM",
     "CORES",
     "GEMMIR",
+    "GRID",
     "INSIDE_BLOCK",
     "MAPPINGS",
     "THREADS",
