@@ -33,6 +33,7 @@ from gemmir.lowering import Stage
 from gemmir.machine import machine_for
 from gemmir.machine.cpu import SHIPPED
 from gemmir.machine.gpu import SHIPPED_GPUS
+from gemmir.machine.tpu import SHIPPED_TPUS
 from gemmir.schedule.default import default_text
 
 DOCS: Final = Path(__file__).parent
@@ -333,6 +334,36 @@ def _gpus(page: Page, argument: str) -> str:
     )
 
 
+def _tpus(page: Page, argument: str) -> str:
+    """The TPUs that can be named."""
+    columns = [
+        "target",
+        "JAX calls it",
+        "cores",
+        "matrix units of a core",
+        "VMEM of a core",
+        "HBM",
+        "TFLOP/s of bf16",
+        "multiplies",
+    ]
+    return table(
+        columns,
+        [
+            [
+                f"`{m.target}`",
+                m.device_kind,
+                str(m.cores_per_device),
+                f"{m.mxus_per_core} of {m.mxu_size} x {m.mxu_size}",
+                f"{m.vmem_bytes_per_core >> 20} MiB",
+                f"{m.hbm_bytes_per_second // 10**9} GB/s",
+                f"{m.mxu_flops_per_second('bf16') / 1e12:.0f}",
+                ", ".join(m.mxu_dtypes),
+            ]
+            for m in SHIPPED_TPUS
+        ],
+    )
+
+
 def _machines(page: Page, argument: str) -> str:
     """The machines that can be named."""
     columns = ["target", "vector bytes", "vector registers", "L1", "L2", "L3", "FMA a cycle"]
@@ -363,6 +394,7 @@ KINDS: Final[Mapping[str, Callable[[Page, str], str]]] = {
     "output": _output,
     "schedule": _schedule,
     "stage": _stage,
+    "tpus": _tpus,
 }
 
 

@@ -253,9 +253,10 @@ class _Run:
     def _last(self, module: ModuleOp, only: str | None) -> Iterator[Row]:
         """What the backend makes; on a GPU only what the emulator has found nothing wrong with."""
         machine = self.job.machine
-        if not isinstance(machine, GpuMachine):
+        if isinstance(machine, CpuMachine):
             yield self._machine_code(module, machine)
             return
+        assert isinstance(machine, GpuMachine)
         if only != ON_GPU:
             row = self._emulated(module, machine)
             yield row

@@ -24,7 +24,7 @@ from gemmir.ir.dialect import EpilogueOp
 from gemmir.ir.problem import problem_of
 from gemmir.kernel import Kernel
 from gemmir.lowering import LEVELS, Stages, level_of, run_passes, run_stages, take_remaining
-from gemmir.machine import HOST, GpuMachine, Machine, machine_for
+from gemmir.machine import HOST, CpuMachine, GpuMachine, Machine, machine_for
 from gemmir.machine.host import require_runnable
 from gemmir.schedule import Schedule, check_fits
 from gemmir.schedule.default import default_text
@@ -225,6 +225,7 @@ def _load(
         require_gpu(machine.llvm_cpu)
         object_bytes, signature = _object(machine, key, cache, artifact)
         return GpuKernel(backend.load(object_bytes, signature), signature)
+    assert isinstance(machine, CpuMachine)
     require_runnable(machine)
     object_bytes, signature = _object(machine, key, cache, artifact)
     return Kernel(backend.load(object_bytes, signature), signature)

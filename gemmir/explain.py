@@ -142,7 +142,7 @@ class Explanation:
 
 def explanation(lowered: Lowered) -> Explanation:
     """Follow the schedule of `lowered`, for a CPU, and count the instructions of its code."""
-    problem, machine = lowered.problem, lowered.machine
+    problem, machine = lowered.problem, _cpu_of(lowered)
     steps, walk = _follow(lowered)
     loop = inner_loop(_assembly(lowered))
     return Explanation(

@@ -23,6 +23,7 @@ from gemmir.ir.dialect import GEMMIR
 from gemmir.ir.nvgpu import NVGPU
 from gemmir.machine.cpu import CpuMachine
 from gemmir.machine.gpu import GpuMachine
+from gemmir.machine.tpu import TpuMachine
 from gemmir.passes import pass_class, pass_names
 from gemmir.schedule import Schedule
 from gemmir.schedule.schedule import parameters_of
@@ -250,7 +251,7 @@ def test_fields_of_a_problem_are_documented() -> None:
 
 def test_fields_of_a_machine_are_documented() -> None:
     text = section("machines.md", "What a machine record holds")
-    for machine in (CpuMachine, GpuMachine):
+    for machine in (CpuMachine, GpuMachine, TpuMachine):
         rows = " ".join(table(text.partition(f"`{machine.__name__}` is")[2]))
         names = re.findall(r"\w+", rows)
         assert sorted(names) == sorted(f.name for f in dataclasses.fields(machine))

@@ -21,6 +21,7 @@ from gemmir.machine.host import (
     require_runnable,
     triple_for,
 )
+from gemmir.machine.tpu import TPU7X, V4, V5E, V5P, V6E, TpuMachine
 
 LINUX = "x86_64-unknown-linux-gnu"
 
@@ -53,6 +54,8 @@ def test_every_target_names_its_machine():
         ("cpu:znver4", "cpu:znver3"),
         ("cpu:neoverse", "cpu:neoverse-n1"),
         ("cuda:sm_90", "cuda:sm_90a"),
+        ("tpu:v6", "tpu:v6e"),
+        ("tpu:7x", "tpu:tpu7x"),
     ],
 )
 def test_an_unknown_target_lists_all_and_names_the_nearest(target: str, nearest: str):
@@ -74,6 +77,42 @@ def test_lanes_and_flops_follow_from_the_vector_unit():
 def test_a_machine_checks_its_numbers(wrong: dict[str, Any]):
     with pytest.raises(ProblemError, match="GEM0121"):
         dataclasses.replace(ZNVER3, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("code", "wrong"),
+    [
+        ("GEM0124: machine v5e: mxu_size=0;", {"mxu_size": 0}),
+        ("GEM0124.*i8_flops_per_cycle_per_core=-1", {"i8_flops_per_cycle_per_core": -1}),
+        ("GEM0125.*262144 flops a cycle of i8", {"mxu_dtypes": ("bf16", "e4m3", "e5m2")}),
+        ("GEM0125.*0 flops a cycle of e4m3", {"f8_flops_per_cycle_per_core": 0}),
+    ],
+)
+def test_a_tpu_checks_its_numbers(code: str, wrong: dict[str, Any]):
+    with pytest.raises(ProblemError, match=code):
+        dataclasses.replace(V5E, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("machine", "published"), [(V4, 275 / 2), (V5E, 197), (V5P, 459), (V6E, 918), (TPU7X, 2307 / 2)]
+)
+def test_units_and_clock_of_a_tpu_give_its_published_peak(machine: TpuMachine, published: float):
+    assert machine.mxu_flops_per_second("bf16") / 1e12 == pytest.approx(published, rel=0.002)
+    rows = 2 if machine.mxu_size == 256 else 1
+    units = machine.mxus_per_core * machine.mxu_size**2 * rows
+    assert machine.mxu_flops_per_cycle("bf16") == 2 * units
+
+
+def test_precise_products_take_more_passes_of_the_units():
+    assert V6E.mxu_flops_per_cycle("f32") * 6 == V6E.mxu_flops_per_cycle("bf16")
+    assert V6E.mxu_flops_per_cycle("bf16x3") * 3 == V6E.mxu_flops_per_cycle("bf16x1")
+    assert V6E.mxu_flops_per_cycle("i8") == 2 * V6E.mxu_flops_per_cycle("e5m2")
+    assert TPU7X.mxu_flops_per_cycle("e4m3") == 2 * TPU7X.mxu_flops_per_cycle("bf16")
+
+
+def test_cores_share_the_memory_of_a_tpu():
+    assert V5P.hbm_bytes_per_cycle_per_core == pytest.approx(790)
+    assert V5E.hbm_bytes_per_cycle_per_core == pytest.approx(546)
 
 
 def test_the_host_has_the_caches_that_linux_describes(tmp_path: Path):

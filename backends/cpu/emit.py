@@ -6,11 +6,12 @@ from xdsl.dialects.builtin import ModuleOp
 
 from gemmir.backend import Artifact, signature_of
 from gemmir.backends.llvm.emit import emit_module
-from gemmir.machine import Machine
+from gemmir.machine import CpuMachine, Machine
 
 
 def emit(module: ModuleOp, machine: Machine) -> Artifact:
     """`module` as LLVM text for `machine`; `BackendError` where an op has no instruction."""
+    assert isinstance(machine, CpuMachine)
     signature = signature_of(module)
     return Artifact(
         kind="llvm", text=emit_module(module), signature=signature, cpu=machine.llvm_cpu

@@ -9,7 +9,7 @@ from gemmir.cli.options import Json
 from gemmir.cli.output import put_json, put_table
 
 if TYPE_CHECKING:
-    from gemmir.machine import Machine
+    from gemmir.machine import CpuMachine, GpuMachine, Machine
 
 
 def targets(*, json: Json = False) -> None:
@@ -21,29 +21,36 @@ def targets(*, json: Json = False) -> None:
         put_json(found)
         return
     columns = ["target", "LLVM CPU", " vector", " registers", " L1", " L2", " L3", " f32/cycle"]
-    cpus = [_cells(entry) for entry in found if "product" not in entry]
+    cpus = [_cells(entry) for entry in found if entry["kind"] == "cpu"]
     put_table("", [*columns, "runs here"], cpus)
-    gpus = [_gpu_cells(entry) for entry in found if "product" in entry]
+    gpus = [_gpu_cells(entry) for entry in found if entry["kind"] == "cuda"]
     columns = ["target", "product", " SMs", " shared/block", " L2", " f32/cycle/SM"]
     put_table("", [*columns, "runs here"], gpus)
+    tpus = [_tpu_cells(entry) for entry in found if entry["kind"] == "tpu"]
+    columns = ["target", "product", " cores", " MXUs/core", " VMEM/core", " bf16/cycle/core"]
+    put_table("", [*columns, "multiplies"], tpus)
 
 
 def _described(target: str, machine: Machine) -> dict[str, Any]:
+    from gemmir.machine import TpuMachine
+
+    described = {"target": target, "kind": machine.kind, **asdict(machine)}
+    if isinstance(machine, TpuMachine):
+        return described
     return {
-        "target": target,
-        **asdict(machine),
+        **described,
         "f32_flops_per_cycle": machine.flops_per_cycle(4),
         "missing_here": _missing(machine),
     }
 
 
-def _missing(machine: Machine) -> list[str]:
+def _missing(machine: CpuMachine | GpuMachine) -> list[str]:
     """What this computer lacks to run code for `machine`: features of its CPU, or a GPU."""
     from gemmir.errors import MissingError
-    from gemmir.machine import GpuMachine
+    from gemmir.machine import CpuMachine
     from gemmir.machine.host import missing_features
 
-    if not isinstance(machine, GpuMachine):
+    if isinstance(machine, CpuMachine):
         return list(missing_features(machine))
     from gemmir.backends.ptx.driver import require_gpu
 
@@ -52,6 +59,18 @@ def _missing(machine: Machine) -> list[str]:
     except MissingError as error:
         return [error.message]
     return []
+
+
+def _tpu_cells(entry: dict[str, Any]) -> list[str]:
+    return [
+        entry["target"],
+        entry["product"],
+        str(entry["cores_per_device"]),
+        f"{entry['mxus_per_core']} of {entry['mxu_size']} x {entry['mxu_size']}",
+        f"{entry['vmem_bytes_per_core'] // 2**20} MiB",
+        str(entry["bf16_flops_per_cycle_per_core"]),
+        ", ".join(entry["mxu_dtypes"]),
+    ]
 
 
 def _gpu_cells(entry: dict[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """The machines that gemmir compiles for, and the target strings that name them.
 
 `cpu` is the CPU of this computer; `cpu:NAME` is a named one, `cuda:NAME` a GPU of that compute
-capability.
+capability, `tpu:NAME` a TPU of that generation.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from gemmir.errors import MissingError
 from gemmir.machine.cpu import SHIPPED, CpuMachine
 from gemmir.machine.gpu import SHIPPED_GPUS, GpuMachine
+from gemmir.machine.tpu import SHIPPED_TPUS, TpuMachine
 
-__all__ = ["HOST", "CpuMachine", "GpuMachine", "Machine", "machine_for", "targets"]
+__all__ = ["HOST", "CpuMachine", "GpuMachine", "Machine", "TpuMachine", "machine_for", "targets"]
 
-Machine = CpuMachine | GpuMachine
+Machine = CpuMachine | GpuMachine | TpuMachine
 """Any machine."""
 
 HOST = "cpu"
@@ -24,7 +25,7 @@ HOST = "cpu"
 
 
 def _named() -> dict[str, Machine]:
-    return {machine.target: machine for machine in (*SHIPPED, *SHIPPED_GPUS)}
+    return {machine.target: machine for machine in (*SHIPPED, *SHIPPED_GPUS, *SHIPPED_TPUS)}
 
 
 def _host() -> CpuMachine:

@@ -122,6 +122,7 @@ def default_text(
                 "leave threads out: a kernel has all of the GPU",
             )
         return "\n".join(gpu_passes(gemm, machine, fuse=fuse, expand=expand))
+    assert isinstance(machine, CpuMachine)
     threads = 1 if 0 in (gemm.m, gemm.n, gemm.k) else threads
     passes = list(_outer(gemm, machine, threads))
     share, even = _share(gemm, machine, threads)

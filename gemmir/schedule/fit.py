@@ -13,7 +13,7 @@ from xdsl.passes import ModulePass
 from gemmir.errors import ScheduleError
 from gemmir.gemm import Gemm
 from gemmir.ir.dialect import BLOCKS, CORES, INSIDE_BLOCK, MAPPINGS
-from gemmir.machine import GpuMachine, Machine
+from gemmir.machine import GpuMachine, Machine, TpuMachine
 from gemmir.passes.parallelize import Parallelize
 from gemmir.passes.pipeline import Pipeline
 from gemmir.passes.promote import Promote
@@ -92,6 +92,8 @@ def _capacities(machine: Machine) -> dict[str, int]:
     """The bytes of each memory space that packed tiles may take."""
     if isinstance(machine, GpuMachine):
         return {"shared": machine.smem_bytes_per_block}
+    if isinstance(machine, TpuMachine):
+        return {"vmem": machine.vmem_bytes_per_core}
     return {"l1": machine.l1_bytes, "l2": machine.l2_bytes, "l3": machine.l3_bytes}
 
 
@@ -202,6 +204,8 @@ def _check_shape(
 def _check_vectors(walk: _Walk, p: Vectorize) -> None:
     if p.with_ == "mma":
         _check_tensor_cores(walk, p)
+    if isinstance(walk.machine, TpuMachine):
+        return
     vector_bytes = LOAD_BYTES if isinstance(walk.machine, GpuMachine) else walk.machine.vector_bytes
     lanes = vector_bytes // walk.item_bytes
     if p.with_ == "fma" and (p.width < 1 or p.width > lanes or p.width & (p.width - 1)):
