@@ -7,13 +7,15 @@ libraries share.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
+from xdsl.utils.str_enum import StrEnum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,6 +99,25 @@ TF32_UNIT: Final = 2.0**-11
 """The unit roundoff of tf32, which has 10 bits behind the point: PTX ISA 9.0, section "Alternate
 Floating-Point Data Formats"."""
 
+BF16_UNIT: Final = ELEMENTS["bf16"].unit
+"""The unit roundoff of bf16, which has 7 bits behind the point: 2**-8."""
+
+BF16X3_UNIT: Final = BF16_UNIT**2
+"""What each factor of a product by bf16x3 may be off by, relative to itself.
+
+Let u be the unit of bf16 and |x| in [1, 2). hi = bf16(x) leaves at most u, which f32 holds exactly;
+lo, what bf16 has of that, is at most u too, for u is a number of bf16, and leaves at most u/2 of
+its own unit: u**2 / 2. So lo lo, which is dropped, is at most u**2 of the product, and what two
+factors lack of hi + lo is together as much: 2 u**2 and less than u**4, two factors of 1 + u**2.
+This is the compensated product of Markidis et al., NVIDIA Tensor Core Programmability, Performance
+& Precision, IPDPSW 2018, in bf16, as of Henry, Tang, Heinecke, Leveraging the bfloat16 Artificial
+Intelligence Datatype, ARITH 2019, section III."""
+
+BF16X3_WEIGHT: Final = 3 * (1 + BF16_UNIT) * (1 + 3 * BF16_UNIT)
+"""How a rounding of the sum counts for more where three products are summed for each: there are
+three times as many, and the absolute values of hi hi, hi lo and lo hi are together at most
+(1 + u)**2 + 2 u (1 + u) of the product's."""
+
 FP8_SUM_UNIT: Final = 2.0**-13 * 9 / 8
 """What one addend may lose where the tensor cores of sm_89 and sm_90 sum products of 8-bit floats:
 all are shifted to the largest exponent and keep 14 bits. DeepSeek-V3 Technical Report,
@@ -104,31 +125,62 @@ arXiv:2412.19437, section 3.3.2. With every 16 products the old sum is shifted a
 off: 18 losses."""
 
 
+class Precision(StrEnum):
+    """How factors that are stored as f32 are rounded where they are multiplied.
+
+    To tf32 and to bf16 they are rounded to nearest, of tf32 halves away from zero, of bf16 to even.
+    By `bf16x3` each is split into hi = bf16(x) and lo = bf16(x - hi), and a product is hi hi +
+    hi lo + lo hi. Each product of two such parts is exact in f32, in which they are summed.
+    """
+
+    TF32 = "tf32"
+    BF16X1 = "bf16x1"
+    BF16X3 = "bf16x3"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProductType:
     """What `Gemm.dtype` names: how A and B are stored, and how their products are made and summed.
 
-    `results` are the element types that C may have, that of the sum first. `operand_unit` is the
-    unit roundoff to which each operand is rounded before it is multiplied, 0 where it is taken as
-    it is. A rounding of the sum costs at most `sum_unit` on any machine, and `ieee_unit` where the
-    evaluator and the emulator run it.
+    `results` are the element types that C may have, that of the sum first. By `precision` operands
+    are rounded before they are multiplied, which costs each at most `operand_unit` of itself; None
+    takes them as they are. A rounding of the sum costs at most `sum_unit` on any machine, and
+    `ieee_unit` where the evaluator and the emulator run it, `sum_weight` times where a product is
+    itself a sum.
     """
 
     element: ElementType
     results: tuple[str, ...]
+    precision: Precision | None = None
     operand_unit: float = 0.0
     sum_unit: float
     ieee_unit: float
+    sum_weight: float = 1.0
 
     @property
     def is_mixed(self) -> bool:
         """Whether a unit is needed that multiplies other numbers than it adds."""
-        return self.element.accumulator != self.element.name or self.operand_unit > 0
+        return self.element.accumulator != self.element.name or self.precision is not None
 
-    @property
-    def rounds_operands(self) -> bool:
-        """Whether operands are rounded before they are multiplied."""
-        return self.operand_unit > 0
+    def gamma(self, roundings: int, *, emulated: bool) -> float:
+        """How far a sum may be off, relative to that of the absolute values of its products.
+
+        Each product goes through at most `roundings` roundings of the sum; `emulated` says that
+        the evaluator or the emulator makes it. Higham, Accuracy and Stability of Numerical
+        Algorithms, 2nd ed., section 3.5.
+        """
+        unit = self.ieee_unit if emulated else self.sum_unit
+        return math.expm1(roundings * self.sum_weight * unit + 2 * math.log1p(self.operand_unit))
+
+    def underflow(self, a: npt.NDArray[Any], b: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """How far `a @ b` may be off because factors that are rounded may underflow.
+
+        Each may lose the least normal number of f32, which is that of tf32 and bf16 too: a machine
+        may take less for 0.
+        """
+        least = self.element.least_normal if self.precision is not None else 0.0
+        lost = np.abs(a).sum(axis=-1, keepdims=True) + np.abs(b).sum(axis=-2, keepdims=True)
+        return least * lost
 
 
 def _plain(name: str) -> ProductType:
@@ -138,15 +190,19 @@ def _plain(name: str) -> ProductType:
     )
 
 
-def _mixed(name: str, *, operand_unit: float = 0.0, sum_unit: float | None = None) -> ProductType:
-    ieee = TRUNCATION * ELEMENTS["f32"].unit
+MIXED_RESULTS: Final = ("f32", "f16", "bf16")
+MIXED_UNIT: Final = TRUNCATION * ELEMENTS["f32"].unit
+
+
+def _mixed(name: str, *, sum_unit: float = MIXED_UNIT) -> ProductType:
     return ProductType(
-        element=ELEMENTS[name],
-        results=("f32", "f16", "bf16"),
-        operand_unit=operand_unit,
-        sum_unit=ieee if sum_unit is None else sum_unit,
-        ieee_unit=ieee,
+        element=ELEMENTS[name], results=MIXED_RESULTS, sum_unit=sum_unit, ieee_unit=MIXED_UNIT
     )
+
+
+def _rounded(precision: Precision, unit: float, weight: float = 1.0) -> ProductType:
+    """f32 that is rounded where it is multiplied."""
+    return replace(_mixed("f32"), precision=precision, operand_unit=unit, sum_weight=weight)
 
 
 def _exact(name: str) -> ProductType:
@@ -156,7 +212,9 @@ def _exact(name: str) -> ProductType:
 PRODUCTS: Final[Mapping[str, ProductType]] = {
     "f32": _plain("f32"),
     "f64": _plain("f64"),
-    "tf32": _mixed("f32", operand_unit=TF32_UNIT),
+    "tf32": _rounded(Precision.TF32, TF32_UNIT),
+    "bf16x1": _rounded(Precision.BF16X1, BF16_UNIT),
+    "bf16x3": _rounded(Precision.BF16X3, BF16X3_UNIT, BF16X3_WEIGHT),
     "f16": _mixed("f16"),
     "bf16": _mixed("bf16"),
     "e4m3": _mixed("e4m3", sum_unit=FP8_SUM_UNIT),

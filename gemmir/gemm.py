@@ -85,9 +85,10 @@ class Gemm:
     `epilogue` joins steps by `+`: `bias` (length n), `relu`, `gelu` (tanh form), `silu`,
     `residual` (shape of C). `dtype` is the element type of A and B, `out` that of all other arrays.
     f16, bf16, e4m3 and e5m2 are summed in f32, which is also what C is unless `out` says f16 or
-    bf16. So is tf32, whose A and B are f32 and are rounded to tf32 where they are multiplied. i8
-    and u8 are summed in i32, modulo 2**32; then alpha and beta are whole numbers and the epilogue
-    has none of `gelu` and `silu`.
+    bf16. So are tf32, bf16x1 and bf16x3, whose A and B are f32 and are rounded where they are
+    multiplied: to tf32, to bf16, or each to the sum of two bf16 (`gemmir.dtypes.Precision`). i8 and
+    u8 are summed in i32, modulo 2**32; then alpha and beta are whole numbers and the epilogue has
+    none of `gelu` and `silu`.
 
     Raises `ProblemError` (GEM01xx) where the fields contradict each other.
     """
@@ -362,9 +363,9 @@ class Gemm:
         For the product it is gamma(depth) * |alpha| |op(A)| |op(B)|, Higham, Accuracy and Stability
         of Numerical Algorithms, 2nd ed., section 3.5; `depth` is the number of roundings on the
         longest path of the reduction, by default k plus one for each operation around it. Operands
-        that are rounded first add two roundings of theirs. Each epilogue step magnifies the error
-        by its largest slope and adds its own roundings. Where C is narrower than the sum, it may be
-        rounded before the epilogue and again after it. Of integers it is 0.
+        that are rounded first add two roundings of theirs, and may underflow. Each epilogue step
+        magnifies the error by its largest slope and adds its own roundings. Where C is narrower
+        than the sum, it may be rounded before the epilogue and again after it. Of integers it is 0.
 
         Tensor cores sum products of 8-bit floats in fewer bits than f32 has; `emulated` is the
         bound of the evaluator and of the emulator, which do not.
@@ -377,10 +378,8 @@ class Gemm:
                 np.zeros(self.operands[-1].shape, self._wide),
                 lambda gemm, part: gemm.error_bound(part, depth, emulated=emulated),
             )
-        unit = self.product.ieee_unit if emulated else self.product.sum_unit
         roundings = (self.k if depth is None else depth) + 4
-        rounded = 2 * math.log1p(self.product.operand_unit)
-        gamma = math.expm1(roundings * unit + rounded)
+        gamma = self.product.gamma(roundings, emulated=emulated)
         wide = {name: array.astype(self._wide) for name, array in arrays.items()}
         op_a, op_b = self._op(wide["a"], self.trans_a), self._op(wide["b"], self.trans_b)
         magnitude = abs(self.alpha) * (np.abs(op_a) @ np.abs(op_b))
@@ -388,7 +387,8 @@ class Gemm:
         if self.beta:
             magnitude = magnitude + abs(self.beta) * np.abs(wide["c"])
             x = x + self.beta * wide["c"]
-        bound = self._stored(gamma * magnitude, x)
+        underflow = abs(self.alpha) * self.product.underflow(op_a, op_b)
+        bound = self._stored(gamma * magnitude + underflow, x)
         unit = self.product.ieee_unit
         for step in self.steps:
             y = _apply_step(step, x, wide)

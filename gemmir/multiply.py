@@ -22,12 +22,8 @@ Array = npt.NDArray[Any]
 DTYPES: Final = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
 """What a CPU multiplies."""
 
-GPU_DTYPES: Final = {
-    element.numpy: name
-    for name, element in ELEMENTS.items()
-    if name in OUT_TYPES and name != "tf32"
-}
-"""What GPUs multiply; an array of float32 is taken as such, and not as tf32."""
+GPU_DTYPES: Final = {element.numpy: name for name, element in ELEMENTS.items() if name in OUT_TYPES}
+"""What GPUs multiply; an array of float32 is taken as it is, and not rounded first."""
 
 
 @dataclass(frozen=True, kw_only=True)

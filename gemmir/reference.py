@@ -8,7 +8,6 @@ ed., section 3.3).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -233,14 +232,13 @@ class _Wide:
         alpha, beta = op.alpha.value.data, op.beta.value.data
         self.depth = a.shape[-1]
         element = memref_type(op.a).element_type
-        product = PRODUCTS[product_name(element, tf32=op.tf32 is not None)]
-        rounded = 2 * math.log1p(product.operand_unit)
-        unit = product.ieee_unit if self.emulated else product.sum_unit
-        gamma = math.expm1((self.depth + 4) * unit + rounded)
+        product = PRODUCTS[product_name(element, op.precision)]
+        gamma = product.gamma(self.depth + 4, emulated=self.emulated)
         value, magnitude = alpha * (a @ b), abs(alpha) * (np.abs(a) @ np.abs(b))
         if beta:
             value, magnitude = value + beta * c, magnitude + abs(beta) * np.abs(c)
-        self.result = self._stored(op.c, Bounded(value=value, error=gamma * magnitude))
+        error = gamma * magnitude + abs(alpha) * product.underflow(a, b)
+        self.result = self._stored(op.c, Bounded(value=value, error=error))
         self.written = op.c
 
     def _stored(self, target: SSAValue, x: Bounded) -> Bounded:

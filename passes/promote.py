@@ -384,7 +384,7 @@ def accumulate(gemm: GemmOp, plan: AccumulatePlan) -> None:
     if plan.prefetch:
         builder.insert(PrefetchOp(c))
     alpha, beta = gemm.alpha.value.data, gemm.beta.value.data
-    builder.insert(GemmOp(gemm.a, gemm.b, tile, tf32=gemm.tf32 is not None))
+    builder.insert(GemmOp(gemm.a, gemm.b, tile, precision=gemm.precision))
     if gemm.first is None or beta == 1:
         builder.insert(_write_back(tile, c, alpha, beta))
     else:

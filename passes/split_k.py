@@ -157,7 +157,7 @@ def _sum_slices(builder: Builder, gemm: GemmOp, plan: SplitPlan, parts: SSAValue
         _window(inner, value, {along: (start, size)})
         for value, along in ((gemm.a, -1), (gemm.b, -2))
     )
-    inner.insert(GemmOp(a, b, _part(inner, parts, number), tf32=gemm.tf32 is not None))
+    inner.insert(GemmOp(a, b, _part(inner, parts, number), precision=gemm.precision))
 
 
 def _window(builder: Builder, value: SSAValue, cuts: dict[int, tuple[Extent, Extent]]) -> SSAValue:

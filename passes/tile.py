@@ -374,9 +374,10 @@ def _write_product(
         for operand, dimensions in ((gemm.a, "mk"), (gemm.b, "kn"), (gemm.c, "mn"))
     )
     alpha, beta = gemm.alpha.value.data, gemm.beta.value.data
-    tf32 = gemm.tf32 is not None
-    is_first = both(builder, first)
-    return builder.insert(GemmOp(a, b, c, alpha=alpha, beta=beta, first=is_first, tf32=tf32))
+    is_first, precision = both(builder, first), gemm.precision
+    return builder.insert(
+        GemmOp(a, b, c, alpha=alpha, beta=beta, first=is_first, precision=precision)
+    )
 
 
 def _cut(

@@ -42,8 +42,9 @@ from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.utils.arg_spec import ArgSpec
 
+from gemmir.dtypes import Precision
 from gemmir.errors import ScheduleError
-from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr
+from gemmir.ir.attributes import PanelAttr, PrecisionAttr, Space, SpaceAttr
 from gemmir.ir.dialect import (
     THREADS,
     WARPS,
@@ -117,7 +118,7 @@ class GemmPlan:
     width: int
     k: Extent
     mma: tuple[int, int, int] | None = None
-    tf32: bool = False
+    precision: PrecisionAttr | None = None
 
     @property
     def starts(self) -> range:
@@ -158,18 +159,20 @@ def plan_gemm(
             width=whole[1],
             k=extents(gemm.a)[1],
             mma=(m, n, k),
-            tf32=gemm.tf32 is not None,
+            precision=gemm.precision,
         )
     if shape is not None:
         raise ScheduleError(
             "GEM0378", f"vectorize: shape={_listed(shape)} and with={with_}", "leave shape out"
         )
-    if element != summed or gemm.tf32 is not None:
-        of = product_name(element, tf32=gemm.tf32 is not None)
+    if element != summed or gemm.precision is not None:
+        of = product_name(element, gemm.precision)
         raise ScheduleError(
             "GEM0374",
             f"vectorize: with=fma multiplies and adds in one type, not {of} in {summed}",
-            "use with=mma on a GPU with tensor cores",
+            "use with=mma on a GPU with tensor cores"
+            if of in MMA_SHAPES
+            else "use with=mxu on a TPU",
         )
     return GemmPlan(
         accumulator=accumulator, rows=rows, columns=columns, width=width, k=extents(gemm.a)[1]
@@ -182,7 +185,7 @@ def _listed(shape: Sequence[int]) -> str:
 
 def _mma_shape(gemm: GemmOp, wanted: tuple[int, ...] | None) -> tuple[int, int, int]:
     """The shape of the instruction, `wanted` where that is given."""
-    element = product_name(memref_type(gemm.a).element_type, tf32=gemm.tf32 is not None)
+    element = product_name(memref_type(gemm.a).element_type, gemm.precision)
     if element not in MMA_SHAPES:
         raise ScheduleError(
             "GEM0375",
@@ -333,7 +336,8 @@ def _multiply(
     zero = as_index(gemm, 0)
     lhs = inner.insert(LdMatrixOp("a", a, (zero, k), VectorType(element, (plan.rows, step))))
     rhs = inner.insert(LdMatrixOp("b", b, (k, zero), VectorType(element, (step, plan.columns))))
-    updated = inner.insert(MmaSyncOp(lhs.result, rhs.result, total, mma, tf32=plan.tf32))
+    is_tf32 = plan.precision == PrecisionAttr(Precision.TF32)
+    updated = inner.insert(MmaSyncOp(lhs.result, rhs.result, total, mma, tf32=is_tf32))
     inner.insert(scf.YieldOp(updated.result))
     bounds = [as_index(gemm, e) for e in (0, depth, step)]
     loop = scf.ForOp(*bounds, begin, Region(body))

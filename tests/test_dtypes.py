@@ -21,7 +21,8 @@ from gemmir.check import check
 from gemmir.dtypes import BY_MLIR, ELEMENTS, PRODUCTS, TF32_UNIT, restrided
 from gemmir.errors import BackendError, ProblemError, ScheduleError
 from gemmir.evaluate import evaluate
-from gemmir.evaluate.values import never_written, rounded_to_tf32
+from gemmir.evaluate.products import rounded_to_tf32
+from gemmir.evaluate.values import never_written
 from gemmir.explain import explain
 from gemmir.ir.build import build
 from gemmir.ir.context import parse_module
@@ -32,7 +33,8 @@ from gemmir.reference import reference_of, reference_of_gemm
 
 MIXED = tuple(name for name, product in PRODUCTS.items() if product.is_mixed)
 FLOATS = tuple(name for name in MIXED if not PRODUCTS[name].element.is_integer)
-TENSOR = (*MIXED, "f64")
+TENSOR = tuple(name for name in PRODUCTS if name in MMA_SHAPES)
+"""What tensor cores multiply."""
 LAYOUTS = ((False, False), (False, True), (True, False), (True, True))
 ODD = Gemm(m=50, n=40, k=70)
 """No extent is a multiple of a tile, and rows of 8 bits are not of 16 bytes."""
@@ -50,7 +52,8 @@ def test_names_and_spellings() -> None:
     assert ELEMENTS["e5m2"].numpy.name == "float8_e5m2"
     for name, product in PRODUCTS.items():
         assert product.results[0] == product.element.accumulator
-        assert product.element.name == ("f32" if name == "tf32" else name)
+        assert product.element.name == (name if product.precision is None else "f32")
+        assert product.precision in (None, name)
 
 
 @pytest.mark.parametrize("name", ELEMENTS)
@@ -201,7 +204,7 @@ def test_batches_strides_and_epilogues(name: str) -> None:
 
 
 @pytest.mark.parametrize("out", ["f32", "f16", "bf16"])
-@pytest.mark.parametrize("name", FLOATS)
+@pytest.mark.parametrize("name", [name for name in FLOATS if name in TENSOR])
 def test_narrow_results(name: str, out: str) -> None:
     stages_are_right(Gemm(m=20, n=24, k=48, dtype=name, out=out, beta=0.5), "cuda:sm_90a")
 
@@ -259,11 +262,12 @@ def test_machines_without_such_products(name: str) -> None:
     gemm = replace(ODD, dtype=name)
     targets = ["cpu:x86-64-v3", *(["cuda:sm_75"] if name != "f16" else [])]
     targets += ["cuda:sm_80"] if name in ("e4m3", "e5m2") else []
+    targets += ["cuda:sm_90a"] if name not in TENSOR else []
     for target in targets:
         with pytest.raises(ScheduleError) as raised:
             gemmir.lower(gemm, target=target)
         assert raised.value.code == "GEM0316"
-        assert "cuda:sm_90a" in raised.value.hint
+        assert ("cuda:sm_90a" in raised.value.hint) == (name in TENSOR)
 
 
 def emitted(text: str, target: str) -> str:

@@ -99,7 +99,7 @@ INSTRUCTIONS: Final[Mapping[tuple[str, int], Instruction]] = {
 def product_of(op: MmaSyncOp) -> str:
     """What `op` multiplies, as `Gemm.dtype` says it."""
     of = cast("VectorType[Attribute]", op.lhs.type)
-    return product_name(of.element_type, tf32=op.tf32 is not None)
+    return product_name(of.element_type, op.precision)
 
 
 def instruction_of(op: MmaSyncOp) -> Instruction:

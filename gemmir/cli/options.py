@@ -52,7 +52,9 @@ class ProblemOptions:
     k: Annotated[int | None, _option("Length of the sums.", PROBLEM, "--k")] = None
     dtype: Annotated[
         str | None,
-        _option("Element type of A and B: f32 f64 tf32 f16 bf16 e4m3 e5m2 i8 u8.", PROBLEM),
+        _option(
+            "Element type of A and B: f32 f64 tf32 bf16x1 bf16x3 f16 bf16 e4m3 e5m2 i8 u8.", PROBLEM
+        ),
     ] = None
     out: Annotated[
         str | None,

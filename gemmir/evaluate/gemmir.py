@@ -15,9 +15,10 @@ from gemmir.evaluate.fault import FaultError
 from gemmir.evaluate.frame import Frame, Meanings, Step
 from gemmir.evaluate.math import fused_multiply_add
 from gemmir.evaluate.nvgpu import begin_copy
+from gemmir.evaluate.products import multiply
 from gemmir.evaluate.scf import iterations
 from gemmir.evaluate.team import is_team, run_team
-from gemmir.evaluate.values import Array, dtype_of, element_type, rounded_to_tf32
+from gemmir.evaluate.values import Array, dtype_of, element_type
 from gemmir.evaluate.view import PanelView, View
 from gemmir.ir.dialect import (
     BarrierOp,
@@ -35,16 +36,11 @@ def _gemm(frame: Frame, op: GemmOp) -> Step:
     summed = dtype_of(accumulator_type(element_type(op.a.type)))
     element = summed.type
     alpha, beta_attribute = element(op.alpha.value.data), element(op.beta.value.data)
-    is_tf32 = op.tf32 is not None
-
-    def factor(view: View) -> Array:
-        found = view.array().astype(summed)
-        return rounded_to_tf32(found) if is_tf32 else found
 
     def step(a: View, b: View, c: View, first: bool = True) -> tuple[()]:
         _require_product(a.sizes, b.sizes, c.sizes)
         beta = beta_attribute if first else element(1)
-        found = alpha * np.matmul(factor(a), factor(b))
+        found = alpha * multiply(a.array(), b.array(), summed, op.precision)
         c.fill_from(found if beta == 0 else found + beta * c.array().astype(summed))
         return ()
 

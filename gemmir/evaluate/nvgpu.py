@@ -13,7 +13,8 @@ from xdsl.dialects.builtin import IntegerAttr, VectorType
 
 from gemmir.evaluate.fault import FaultError
 from gemmir.evaluate.frame import Frame, Meanings, Step
-from gemmir.evaluate.values import Array, dtype_of, never_written, rounded_to_tf32
+from gemmir.evaluate.products import multiply
+from gemmir.evaluate.values import Array, dtype_of, never_written
 from gemmir.evaluate.view import View
 from gemmir.ir.nvgpu import (
     AsyncCopyOp,
@@ -42,14 +43,8 @@ def _ldmatrix(frame: Frame, op: LdMatrixOp) -> Step:
 def _mma_sync(frame: Frame, op: MmaSyncOp) -> Step:
     summed = dtype_of(op.acc.type)
 
-    is_tf32 = op.tf32 is not None
-
-    def factor(operand: Array) -> Array:
-        found = operand.astype(summed)
-        return rounded_to_tf32(found) if is_tf32 else found
-
     def step(lhs: Array, rhs: Array, acc: Array) -> tuple[Array]:
-        return (acc + factor(lhs) @ factor(rhs),)
+        return (acc + multiply(lhs, rhs, summed, op.precision),)
 
     return step
 

@@ -79,13 +79,6 @@ def never_written(dtype: np.dtype[Any]) -> Any:
     return limits.min or limits.max
 
 
-def rounded_to_tf32(x: Array) -> Array:
-    """f32 numbers with 10 bits behind the point, rounded to nearest, halves away from zero."""
-    half, dropped = np.uint32(1 << 12), np.uint32((1 << 13) - 1)
-    rounded = ((x.view(np.uint32) + half) & ~dropped).view(np.float32)
-    return np.where(np.isnan(x), x, rounded)
-
-
 def bits(of: Attribute) -> int:
     """The width of an integer or index type."""
     element = element_type(of)

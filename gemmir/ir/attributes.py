@@ -1,4 +1,4 @@
-"""Where data is and how it lies: memory spaces and layouts, carried by memref types."""
+"""Where data is and how it lies, carried by memref types, and how precisely it is multiplied."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from xdsl.parser import AttrParser
 from xdsl.printer import Printer
 from xdsl.utils.exceptions import VerifyException
 from xdsl.utils.str_enum import StrEnum
+
+from gemmir.dtypes import Precision
 
 
 class Space(StrEnum):
@@ -41,6 +43,22 @@ class SpaceAttr(EnumAttribute[Space]):
     def parse_parameter(cls, parser: AttrParser) -> Space:
         with parser.in_angle_brackets():
             return parser.parse_str_enum(Space)
+
+    def print_parameter(self, printer: Printer) -> None:
+        with printer.in_angle_brackets():
+            printer.print_string(self.data.value)
+
+
+@irdl_attr_definition
+class PrecisionAttr(EnumAttribute[Precision]):
+    """`#gemmir.precision<bf16x3>`: how factors of f32 are rounded where they are multiplied."""
+
+    name = "gemmir.precision"
+
+    @classmethod
+    def parse_parameter(cls, parser: AttrParser) -> Precision:
+        with parser.in_angle_brackets():
+            return parser.parse_str_enum(Precision)
 
     def print_parameter(self, printer: Printer) -> None:
         with printer.in_angle_brackets():

@@ -41,6 +41,7 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Block, Operation, Region, SSAValue
 
 from gemmir.gemm import GELU_CUBIC, GELU_SQRT_2_OVER_PI, OFFSETS, Gemm, Operand
+from gemmir.ir.attributes import PrecisionAttr
 from gemmir.ir.dialect import (
     EpilogueOp,
     GemmOp,
@@ -142,8 +143,8 @@ def build(gemm: Gemm, symbol: str = "gemm") -> ModuleOp:
     if gemm.groups is not None:
         _add_groups(block, {**values, "b": b}, gemm)
         return module
-    tf32 = gemm.product.rounds_operands
-    block.add_op(GemmOp(a, b, values["c"], alpha=gemm.alpha, beta=gemm.beta, tf32=tf32))
+    precision = _precision(gemm)
+    block.add_op(GemmOp(a, b, values["c"], alpha=gemm.alpha, beta=gemm.beta, precision=precision))
     if gemm.steps:
         inputs = [_epilogue_input(block, values, gemm, step) for step in gemm.steps]
         add_epilogue(block, gemm.steps, [v for v in inputs if v is not None], values["c"])
@@ -169,10 +170,15 @@ def _add_groups(block: Block, values: Mapping[str, SSAValue], gemm: Gemm) -> Non
         group.matrix_of(value, group.rows) if step == "bias" else group.rows_of(value)
         for step, value in inputs.items()
     ]
-    tf32 = gemm.product.rounds_operands
-    group.builder.insert(GemmOp(a, b, c, alpha=gemm.alpha, beta=gemm.beta, tf32=tf32))
+    precision = _precision(gemm)
+    group.builder.insert(GemmOp(a, b, c, alpha=gemm.alpha, beta=gemm.beta, precision=precision))
     if gemm.steps:
         group.builder.insert(_epilogue(gemm.steps, parts, c))
+
+
+def _precision(gemm: Gemm) -> PrecisionAttr | None:
+    found = gemm.product.precision
+    return None if found is None else PrecisionAttr(found)
 
 
 def _argument(operand: Operand) -> Argument:

@@ -69,7 +69,7 @@ from xdsl.traits import (
 from xdsl.utils.exceptions import VerifyException
 
 from gemmir.dtypes import BY_MLIR
-from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr, SwizzleAttr
+from gemmir.ir.attributes import PanelAttr, PrecisionAttr, Space, SpaceAttr, SwizzleAttr
 
 CORES = "cores"
 """The mapping of `gemmir.forall` onto the cores of a CPU."""
@@ -122,28 +122,30 @@ def accumulator_type(element: Attribute) -> Number:
     return f32 if isinstance(element, NARROW_FLOATS) else cast("AnyFloat", element)
 
 
-def summed_types(element: Attribute, *, tf32: bool) -> tuple[Number, ...]:
+def summed_types(element: Attribute, precision: PrecisionAttr | None = None) -> tuple[Number, ...]:
     """The types that a sum of products of `element` may be rounded to, its own first."""
     summed = accumulator_type(element)
-    is_mixed = tf32 or isinstance(element, NARROW_FLOATS)
+    is_mixed = precision is not None or isinstance(element, NARROW_FLOATS)
     return (summed, f16, bf16) if is_mixed else (summed,)
 
 
-def product_name(element: Attribute, *, tf32: bool) -> str:
+def product_name(element: Attribute, precision: PrecisionAttr | None = None) -> str:
     """What is multiplied, as `Gemm.dtype` says it; the spelling of a type that it has no name for.
 
-    `tf32` says that f32 is rounded first.
+    `precision` says how f32 is rounded first.
     """
+    if precision is not None:
+        return precision.data.value
     spelled = str(element)
-    return "tf32" if tf32 else BY_MLIR[spelled].name if spelled in BY_MLIR else spelled
+    return BY_MLIR[spelled].name if spelled in BY_MLIR else spelled
 
 
-def require_product(name: str, element: Attribute, *, tf32: bool) -> None:
+def require_product(name: str, element: Attribute, precision: PrecisionAttr | None) -> None:
     """Raise `VerifyException` unless elements of this type can be multiplied."""
     if isinstance(element, IntegerType) and element.bitwidth != 8:
         raise VerifyException(f"{name}: no products of {element}; use i8 or ui8")
-    if tf32 and element != f32:
-        raise VerifyException(f"{name}: tf32Enabled is for f32, not for {element}")
+    if precision is not None and element != f32:
+        raise VerifyException(f"{name}: precision {precision.data} is for f32, not for {element}")
 
 
 def _require_same_elements(name: str, types: Sequence[MemRefType[Attribute]]) -> None:
@@ -165,10 +167,9 @@ class GemmOp(IRDLOperation):
 
     A and B have the same element type, and C that of the accumulator or, where that is wider than
     theirs, a type of 16 bits; the sum is made in the type of the accumulator and rounded once to
-    that of C. With `tf32Enabled` A and B are f32 and each element is rounded to tf32, to nearest,
-    halves away from zero, before it is multiplied. Where `first` is given and false,
-    beta is taken as 1: the op then continues a sum that an earlier slice of k has begun. With
-    beta = 0 the old C is not read.
+    that of C. With a `precision` A and B are f32, and each element is rounded as that says before
+    it is multiplied. Where `first` is given and false, beta is taken as 1: the op then continues a
+    sum that an earlier slice of k has begun. With beta = 0 the old C is not read.
     """
 
     name = "gemmir.gemm"
@@ -179,11 +180,11 @@ class GemmOp(IRDLOperation):
     first = opt_operand_def(i1)
     alpha = prop_def(FloatAttr)
     beta = prop_def(FloatAttr)
-    tf32 = opt_prop_def(UnitAttr, prop_name="tf32Enabled")
+    precision = opt_prop_def(PrecisionAttr)
 
     assembly_format: ClassVar[str | None] = (
         "$a `,` $b `,` $c (`first` $first^)? `alpha` $alpha `beta` $beta"
-        " (`tf32Enabled` $tf32Enabled^)? attr-dict"
+        " (`precision` $precision^)? attr-dict"
         " `:` type($a) `,` type($b) `,` type($c)"
     )
     traits = traits_def(MemoryReadEffect(), MemoryWriteEffect())
@@ -197,14 +198,14 @@ class GemmOp(IRDLOperation):
         alpha: float = 1.0,
         beta: float = 0.0,
         first: SSAValue | None = None,
-        tf32: bool = False,
+        precision: PrecisionAttr | None = None,
     ) -> None:
         super().__init__(
             operands=[a, b, c, first],
             properties={
                 "alpha": FloatAttr(alpha, f64),
                 "beta": FloatAttr(beta, f64),
-                "tf32Enabled": UnitAttr() if tf32 else None,
+                "precision": precision,
             },
         )
 
@@ -212,8 +213,8 @@ class GemmOp(IRDLOperation):
         types = [memref_type(v) for v in (self.a, self.b, self.c)]
         _require_same_elements(self.name, types[:2])
         element = types[0].element_type
-        require_product(self.name, element, tf32=self.tf32 is not None)
-        results = summed_types(element, tf32=self.tf32 is not None)
+        require_product(self.name, element, self.precision)
+        results = summed_types(element, self.precision)
         if types[2].element_type not in results:
             raise VerifyException(
                 f"{self.name}: C is {types[2].element_type}, and products of {element} are summed "
@@ -488,7 +489,7 @@ class OuterProductOp(IRDLOperation):
 GEMMIR = Dialect(
     "gemmir",
     [BarrierOp, EpilogueOp, ForallOp, GemmOp, OuterProductOp, PackOp, PrefetchOp, YieldOp],
-    [PanelAttr, SpaceAttr, SwizzleAttr],
+    [PanelAttr, PrecisionAttr, SpaceAttr, SwizzleAttr],
 )
 
 

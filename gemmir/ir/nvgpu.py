@@ -45,6 +45,8 @@ from xdsl.irdl import (
 from xdsl.traits import MemoryReadEffect, MemoryWriteEffect, NoMemoryEffect
 from xdsl.utils.exceptions import VerifyException
 
+from gemmir.dtypes import Precision
+from gemmir.ir.attributes import PrecisionAttr
 from gemmir.ir.dialect import (
     Number,
     accumulator_type,
@@ -157,6 +159,11 @@ class MmaSyncOp(IRDLOperation):
         )
 
     @property
+    def precision(self) -> PrecisionAttr | None:
+        """How operands are rounded before they are multiplied, as `gemmir.gemm` says it."""
+        return None if self.tf32 is None else PrecisionAttr(Precision.TF32)
+
+    @property
     def instruction(self) -> tuple[int, int, int]:
         """m, n and k of one instruction."""
         m, n, k = (n.value.data for n in self.shape.data)
@@ -177,7 +184,7 @@ class MmaSyncOp(IRDLOperation):
             cast("VectorType[Attribute]", v.type).element_type
             for v in (self.lhs, self.rhs, self.acc)
         )
-        require_product(self.name, lhs, tf32=self.tf32 is not None)
+        require_product(self.name, lhs, self.precision)
         if lhs != rhs or total != accumulator_type(lhs):
             raise VerifyException(f"{self.name}: {lhs} by {rhs} is not summed in {total}")
 

@@ -152,7 +152,7 @@ def _require_unit(gemm: Gemm, machine: Machine) -> None:
     raise ScheduleError(
         "GEM0316",
         f"{machine.target} has no schedule for products of {gemm.dtype}",
-        f"use dtype f32, or a target of {', '.join(known)}",
+        "use dtype f32" + (f", or a target of {', '.join(known)}" if known else ""),
     )
 
 

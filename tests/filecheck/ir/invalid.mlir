@@ -87,7 +87,7 @@ func.func @wide(%a: memref<4x8xi32>, %b: memref<8x6xi32>, %c: memref<4x6xi32>) {
 // -----
 
 func.func @half(%a: memref<4x8xf16>, %b: memref<8x6xf16>, %c: memref<4x6xf32>) {
-  gemmir.gemm %a, %b, %c alpha 1.0 : f64 beta 0.0 : f64 tf32Enabled : memref<4x8xf16>, memref<8x6xf16>, memref<4x6xf32>
+  gemmir.gemm %a, %b, %c alpha 1.0 : f64 beta 0.0 : f64 precision <bf16x1> : memref<4x8xf16>, memref<8x6xf16>, memref<4x6xf32>
   func.return
 }
-// CHECK: gemmir.gemm: tf32Enabled is for f32, not for f16
+// CHECK: gemmir.gemm: precision bf16x1 is for f32, not for f16

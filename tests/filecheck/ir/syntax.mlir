@@ -46,8 +46,10 @@ func.func @ops(%a: memref<6x8xf32>, %b: memref<8x16xf32>, %c: memref<6x16xf32>) 
 func.func @types(%a: memref<16x32xf8E4M3FN>, %b: memref<32x8xf8E4M3FN>, %h: memref<16x8xbf16>, %x: memref<16x8xf32>, %y: memref<8x8xf32>, %u: memref<16x32xui8>, %v: memref<32x8xui8>, %s: memref<16x8xi32>) {
   // CHECK: gemmir.gemm %a, %b, %h alpha 1.000000e+00 : f64 beta 0.000000e+00 : f64 : memref<16x32xf8E4M3FN>, memref<32x8xf8E4M3FN>, memref<16x8xbf16>
   gemmir.gemm %a, %b, %h alpha 1.0 : f64 beta 0.0 : f64 : memref<16x32xf8E4M3FN>, memref<32x8xf8E4M3FN>, memref<16x8xbf16>
-  // CHECK: gemmir.gemm %x, %y, %h alpha 1.000000e+00 : f64 beta 0.000000e+00 : f64 tf32Enabled : memref<16x8xf32>, memref<8x8xf32>, memref<16x8xbf16>
-  gemmir.gemm %x, %y, %h alpha 1.0 : f64 beta 0.0 : f64 tf32Enabled : memref<16x8xf32>, memref<8x8xf32>, memref<16x8xbf16>
+  // CHECK: gemmir.gemm %x, %y, %h alpha 1.000000e+00 : f64 beta 0.000000e+00 : f64 precision <tf32> : memref<16x8xf32>, memref<8x8xf32>, memref<16x8xbf16>
+  gemmir.gemm %x, %y, %h alpha 1.0 : f64 beta 0.0 : f64 precision <tf32> : memref<16x8xf32>, memref<8x8xf32>, memref<16x8xbf16>
+  // CHECK: gemmir.gemm %x, %y, %h alpha 1.000000e+00 : f64 beta 0.000000e+00 : f64 precision <bf16x3> : memref<16x8xf32>, memref<8x8xf32>, memref<16x8xbf16>
+  gemmir.gemm %x, %y, %h alpha 1.0 : f64 beta 0.0 : f64 precision <bf16x3> : memref<16x8xf32>, memref<8x8xf32>, memref<16x8xbf16>
   // CHECK: gemmir.gemm %u, %v, %s alpha 1.000000e+00 : f64 beta 0.000000e+00 : f64 : memref<16x32xui8>, memref<32x8xui8>, memref<16x8xi32>
   gemmir.gemm %u, %v, %s alpha 1.0 : f64 beta 0.0 : f64 : memref<16x32xui8>, memref<32x8xui8>, memref<16x8xi32>
   // CHECK: [[ZERO:%\w+]] = arith.constant 0 : i8

@@ -18,7 +18,7 @@ func.func @unsigned(%a: memref<32x64xui8>, %b: memref<64x16xui8>, %c: memref<32x
 // -----
 
 func.func @rounded(%a: memref<32x64xf32>, %b: memref<64x16xf32>, %c: memref<32x16xf32>) {
-  gemmir.gemm %a, %b, %c alpha 1.0 : f64 beta 0.0 : f64 tf32Enabled
+  gemmir.gemm %a, %b, %c alpha 1.0 : f64 beta 0.0 : f64 precision <tf32>
     : memref<32x64xf32>, memref<64x16xf32>, memref<32x16xf32>
   func.return
 }
