@@ -35,6 +35,7 @@ from xdsl.irdl import (
     irdl_attr_definition,
     irdl_op_definition,
     operand_def,
+    opt_prop_def,
     prop_def,
     region_def,
     result_def,
@@ -52,7 +53,7 @@ from xdsl.traits import (
 )
 from xdsl.utils.exceptions import VerifyException
 
-from gemmir.ir.attributes import Space, SpaceAttr
+from gemmir.ir.attributes import PrecisionAttr, Space, SpaceAttr
 from gemmir.ir.dialect import (
     Number,
     YieldOp,
@@ -136,7 +137,8 @@ def map_int(numbers: Sequence[int]) -> list[IntAttr]:
 class DotOp(IRDLOperation):
     """lhs @ rhs for m x k and k x n, summed in the type of the accumulator.
 
-    In which order, and with how many roundings, is not said.
+    In which order, and with how many roundings, is not said. With a `precision` factors of f32 are
+    rounded as that says before they are multiplied.
     """
 
     name = "pallas.dot"
@@ -144,17 +146,23 @@ class DotOp(IRDLOperation):
     lhs = operand_def(_Vector)
     rhs = operand_def(_Vector)
     result = result_def(_Vector)
+    precision = opt_prop_def(PrecisionAttr)
 
     assembly_format: ClassVar[str | None] = (
-        "$lhs `,` $rhs attr-dict `:` type($lhs) `,` type($rhs) `->` type($result)"
+        "$lhs `,` $rhs (`precision` $precision^)? attr-dict"
+        " `:` type($lhs) `,` type($rhs) `->` type($result)"
     )
     traits = traits_def(NoMemoryEffect())
 
-    def __init__(self, lhs: SSAValue, rhs: SSAValue) -> None:
+    def __init__(
+        self, lhs: SSAValue, rhs: SSAValue, *, precision: PrecisionAttr | None = None
+    ) -> None:
         left, right = (cast("VectorType[Number]", v.type) for v in (lhs, rhs))
         shape = left.get_shape()[0], right.get_shape()[1]
         result = VectorType(accumulator_type(left.element_type), shape)
-        super().__init__(operands=[lhs, rhs], result_types=[result])
+        super().__init__(
+            operands=[lhs, rhs], result_types=[result], properties={"precision": precision}
+        )
 
     def verify_(self) -> None:
         values = (self.lhs, self.rhs, self.result)
@@ -166,7 +174,7 @@ class DotOp(IRDLOperation):
         if left[1] != right[0] or result != (left[0], right[1]):
             raise VerifyException(f"{self.name}: {left} by {right} is not {result}")
         element = types[0].element_type
-        require_product(self.name, element, tf32=False)
+        require_product(self.name, element, self.precision)
         if types[1].element_type != element or types[2].element_type != accumulator_type(element):
             raise VerifyException(
                 f"{self.name}: products of {element} and {types[1].element_type} in "
