@@ -23,6 +23,7 @@ from gemmir.ir.attributes import Space, SpaceAttr
 from gemmir.ir.context import make_context
 from gemmir.ir.dialect import EpilogueOp, ForallOp, GemmOp, PackOp, memref_type
 from gemmir.ir.loops import GROUP, dimension_of
+from gemmir.ir.pallas import CallOp
 from gemmir.schedule.schedule import Schedule, pass_text
 
 REMAINING: Final = "gemmir.schedule"
@@ -69,7 +70,8 @@ def level_of(module: ModuleOp) -> str:
             abstract = True
         if _is_tiling(op) and level == "gemm":
             level = "tiled"
-        if isinstance(op, memref.AllocOp | memref.AllocaOp) and not _is_workspace(op):
+        is_buffer = isinstance(op, memref.AllocOp | memref.AllocaOp) and not _is_workspace(op)
+        if is_buffer or isinstance(op, CallOp):
             level = "promoted"
     return level if abstract else "vectorized"
 

@@ -4,7 +4,9 @@
         scf.for %j (n)            ->           scf.for %i (m)
             gemmir.gemm                            gemmir.gemm
 
-Only a perfect nest can be reordered: a copy or a size computed between two loops ends it.
+Only a perfect nest can be reordered: a copy or a size computed between two loops ends it. The
+loops over the grid of a TPU kernel are walked with the innermost fastest, and a block that does not
+change from one step to the next is not copied again.
 
 Loops over the blocks of a GPU are numbered with the innermost fastest, so that their order says
 which blocks run at the same time and share what is in the L2 cache. With `group` the blocks go
@@ -28,7 +30,7 @@ from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
-from gemmir.ir.dialect import BLOCKS, ForallOp, GemmOp, enclosing_ops
+from gemmir.ir.dialect import BLOCKS, GRID, ForallOp, GemmOp, enclosing_ops
 from gemmir.ir.index import Extent, as_index, before, constant_of
 from gemmir.ir.loops import (
     DIMENSION,
@@ -53,7 +55,7 @@ def plan(gemm: GemmOp, order: Sequence[str]) -> list[Loop]:
         )
     loops = nest[: len(order)][::-1]
     units = {loop.over.data for loop in loops if isinstance(loop, ForallOp)}
-    if units and not _are_blocks(loops):
+    if units and not any(_are_over(unit, loops) for unit in (BLOCKS, GRID)):
         raise ScheduleError(
             "GEM0341", f"interchange: a loop over {' and '.join(units)} stays where it is"
         )
@@ -78,8 +80,8 @@ def _perfect_nest(gemm: GemmOp) -> list[Loop]:
     return nest
 
 
-def _are_blocks(loops: Sequence[Loop]) -> bool:
-    return all(isinstance(loop, ForallOp) and loop.over.data == BLOCKS for loop in loops)
+def _are_over(unit: str, loops: Sequence[Loop]) -> bool:
+    return all(isinstance(loop, ForallOp) and loop.over.data == unit for loop in loops)
 
 
 def interchange(loops: Sequence[Loop], order: Sequence[str]) -> None:
@@ -108,7 +110,7 @@ class GroupPlan:
 
 def plan_group(loops: Sequence[Loop], order: Sequence[str], group: int) -> GroupPlan:
     """Decide the grouping in `order`; `ScheduleError` (GEM0343, GEM0344) if there is none."""
-    if len(loops) != 2 or not _are_blocks(loops):
+    if len(loops) != 2 or not _are_over(BLOCKS, loops):
         raise ScheduleError(
             "GEM0343",
             f"interchange: group={group} numbers the tiles of two loops over blocks",

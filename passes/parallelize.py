@@ -1,4 +1,4 @@
-"""Run the iterations of a loop on several cores, or on blocks of a GPU.
+"""Run the iterations of a loop on several cores, on blocks of a GPU, or on a grid of a TPU.
 
     scf.for %i = 0 to m step tm { … }     ->     gemmir.forall %i = 0 to m step tm over cores { … }
 
@@ -15,10 +15,10 @@ from xdsl.dialects import builtin, memref, scf
 from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
-from gemmir.ir.dialect import BLOCKS, CORES, ForallOp, YieldOp, enclosing_ops
+from gemmir.ir.dialect import BLOCKS, CORES, GRID, ForallOp, YieldOp, enclosing_ops
 from gemmir.ir.loops import DIMENSION, Loop, dimension_of, tiles_overlap
 
-UNITS = (CORES, BLOCKS)
+UNITS = (CORES, BLOCKS, GRID)
 
 
 def plan(module: builtin.ModuleOp, loop: str, over: str) -> scf.ForOp:
@@ -27,7 +27,7 @@ def plan(module: builtin.ModuleOp, loop: str, over: str) -> scf.ForOp:
         raise ScheduleError(
             "GEM0360",
             f"parallelize: over={over!r} runs no whole loops",
-            f"use {' or '.join(UNITS)}",
+            f"use {', '.join(UNITS)}",
         )
     if loop == "k":
         raise ScheduleError(
@@ -53,15 +53,15 @@ def plan(module: builtin.ModuleOp, loop: str, over: str) -> scf.ForOp:
 
 
 def _require_place(loop: scf.ForOp, over: str) -> None:
-    """Cores are dealt one loop; blocks the outermost ones, with all else inside them."""
+    """Cores are dealt one loop; blocks and a grid the outermost ones, with all else inside them."""
     around = [o for o in enclosing_ops(loop) if isinstance(o, Loop)]
     if over == CORES and any(isinstance(o, ForallOp) for o in (*around, *loop.walk())):
         raise ScheduleError("GEM0363", "parallelize: there is a loop over cores already")
-    if over == BLOCKS and any(not isinstance(o, ForallOp) or o.over.data != BLOCKS for o in around):
+    if over != CORES and any(not isinstance(o, ForallOp) or o.over.data != over for o in around):
         raise ScheduleError(
             "GEM0363",
-            "parallelize: over=blocks inside another loop",
-            "run the outermost loops over blocks",
+            f"parallelize: over={over} inside another loop",
+            f"run the outermost loops over {over}",
         )
 
 
@@ -102,7 +102,7 @@ def _privatize(forall: ForallOp) -> None:
 
 @dataclass(frozen=True)
 class Parallelize(ModulePass):
-    """Run the outermost loop over dimension `loop` on the cores, or on blocks of a GPU."""
+    """Run the outermost loop over dimension `loop` on cores, on blocks of a GPU or on a grid."""
 
     name = "gemmir-parallelize"
 

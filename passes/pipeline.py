@@ -12,6 +12,9 @@ A buffer becomes `stages` of them, one behind the other, used in turn: the loop 
 numbers and passes them on by one. One barrier an iteration is
 enough: behind it all threads see what each has copied, and all are done with the stage that was
 multiplied in the iteration before, which is the one that is copied into next.
+
+On a TPU, `with=dma`, the loops over a grid and a loop over k inside them become the steps of one
+`pallas.call` (`gemmir.ir.grid`), whose blocks are copied into two buffers in turn.
 """
 
 from __future__ import annotations
@@ -30,12 +33,16 @@ from xdsl.utils.arg_spec import ArgSpec
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import SWIZZLE_ROWS, PanelAttr, SwizzleAttr
 from gemmir.ir.dialect import BarrierOp, PackOp, is_shared, memref_type, static_strides
+from gemmir.ir.grid import make_call, plan_grid
 from gemmir.ir.index import Extent, as_index, before, constant_of
 from gemmir.ir.loops import carry, conditional, dimension_of, require_gemms
 from gemmir.ir.nvgpu import AsyncCreateGroupOp, AsyncWaitOp
 from gemmir.ir.views import offsets_of, sizes_of, subview
 
-COPIES = ("cp.async",)
+DMA = "dma"
+COPIES = ("cp.async", DMA)
+GRID_STAGES = 2
+"""Buffers of a block of a grid: one is used while the other is copied."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +72,8 @@ class PipelinePlan:
     step: int
 
 
-def plan(module: builtin.ModuleOp, loop: str, stages: int, with_: str) -> list[PipelinePlan]:
-    """The loops to pipeline; `ScheduleError` (GEM0392 to GEM0395) where there is nothing to do."""
-    if with_ not in COPIES:
-        raise ScheduleError(
-            "GEM0392", f"pipeline: with={with_!r} copies nothing", f"use {', '.join(COPIES)}"
-        )
+def plan(module: builtin.ModuleOp, loop: str, stages: int) -> list[PipelinePlan]:
+    """The loops to pipeline; `ScheduleError` (GEM0393 to GEM0395) where there is nothing to do."""
     if stages < 2:
         raise ScheduleError(
             "GEM0393", f"pipeline: stages={stages} leaves nothing to overlap", "use 2 or more"
@@ -252,7 +255,10 @@ def _erase_unused(body: Block) -> None:
 
 @dataclass(frozen=True)
 class Pipeline(ModulePass):
-    """Overlap the copies of `loop` with its products, `stages` slices deep, by copies `with`."""
+    """Overlap the copies of `loop` with its products, `stages` slices deep, by copies `with`.
+
+    With `dma` the loop is the innermost one around the product, and all loops over the grid join.
+    """
 
     name = "gemmir-pipeline"
 
@@ -273,6 +279,26 @@ class Pipeline(ModulePass):
         return ArgSpec(made.name, renamed)
 
     def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
-        require_gemms("pipeline", op)
-        for found in plan(op, self.loop, self.stages, self.with_):
+        products = require_gemms("pipeline", op)
+        if self.with_ not in COPIES:
+            raise ScheduleError(
+                "GEM0392",
+                f"pipeline: with={self.with_!r} copies nothing",
+                f"use {', '.join(COPIES)}",
+            )
+        if self.with_ == DMA:
+            _require_two(self.stages)
+            for gemm in products:
+                make_call(plan_grid(gemm, self.loop, self.stages))
+            return
+        for found in plan(op, self.loop, self.stages):
             pipeline(found)
+
+
+def _require_two(stages: int) -> None:
+    if stages != GRID_STAGES:
+        raise ScheduleError(
+            "GEM0359",
+            f"pipeline: stages={stages} of a grid, whose blocks have {GRID_STAGES} buffers",
+            f"use stages={GRID_STAGES}",
+        )

@@ -19,6 +19,9 @@ exchanged so that a column of chunks touches all banks.
     (8 x 16 of a thread)            gemmir.pack %a_block into %shared     (128 x 16)
                                     gemmir.barrier
                                     gemmir.gemm %shared[tile of the thread], %b, %acc
+
+The vector memory of a TPU, `to=vmem`, takes the blocks of A and B, each lying as its source does,
+and the accumulator of C. What of a block is past the edge is not filled.
 """
 
 from __future__ import annotations
@@ -65,6 +68,7 @@ from gemmir.ir.dialect import (
 )
 from gemmir.ir.index import Extent, before, constant_of, enclosing_function, upper_bound
 from gemmir.ir.loops import Loop, conditional, dimension_of, require_gemms
+from gemmir.ir.pallas import block_type
 from gemmir.ir.views import chain, extents, subview, total_offsets
 
 PAGE_BYTES = 4096
@@ -96,7 +100,8 @@ def plan_pack(gemm: GemmOp, operand: str, to: str, layout: str | None) -> PackPl
         raise ScheduleError(
             "GEM0330",
             f"promote: operand={operand} to={to!r}",
-            f"use one of {', '.join((*CACHES, Space.SHARED))} for a and b, registers for c",
+            f"use one of {', '.join((*CACHES, Space.SHARED, Space.VMEM))} for a and b, "
+            "registers or vmem for c",
         )
     value, dim = (gemm.a, 0) if operand == "a" else (gemm.b, 1)
     width = _panel_width(operand, layout)
@@ -347,29 +352,66 @@ def _is_of_a_thread(view: memref.SubviewOp) -> bool:
     return bool(around) and around[0].over.data != BLOCKS
 
 
+def plan_block(gemm: GemmOp, operand: str, layout: str | None) -> MemRefType[Number]:
+    """The buffer in VMEM for a block of `operand`, in the order in which its source lies.
+
+    `ScheduleError` (GEM0353, GEM0332, GEM0333) if there cannot be one.
+    """
+    value = gemm.a if operand == "a" else gemm.b
+    if layout is not None:
+        raise ScheduleError(
+            "GEM0353",
+            f"promote: layout={layout} of {operand} in vmem, where a block lies as its source does",
+            "leave layout out",
+        )
+    if isinstance(memref_type(value).memory_space, SpaceAttr):
+        raise ScheduleError("GEM0332", f"promote: operand {operand} is packed already")
+    if len(extents(value)) != 2:
+        raise ScheduleError("GEM0333", "promote: a batch cannot be packed", "tile batch by 1 first")
+    rows, columns = (max(upper_bound(e) or 1, 1) for e in extents(value))
+    return block_type(memref_type(value), (rows, columns))
+
+
+def copy_block(gemm: GemmOp, operand: str, made: MemRefType[Number]) -> None:
+    """Copy the block of `operand` into a buffer of type `made` right before `gemm`."""
+    position = 0 if operand == "a" else 1
+    source = gemm.operands[position]
+    builder = before(gemm)
+    alloca = builder.insert(memref.AllocaOp(operands=[[], []], result_types=[made]))
+    alloca.memref.name_hint = f"{operand}_block"
+    view = subview(builder, alloca.memref, (0, 0), extents(source))
+    builder.insert(PackOp(source, view))
+    gemm.operands[position] = view
+
+
 @dataclass(frozen=True, kw_only=True)
 class AccumulatePlan:
-    """An accumulator tile for C in registers."""
+    """An accumulator tile for C in the memory `space`."""
 
     shape: tuple[int, int]
+    space: Space
     prefetch: bool
 
 
 def plan_accumulate(gemm: GemmOp, to: str, layout: str | None, prefetch: bool) -> AccumulatePlan:
     """Decide the accumulator tile; `ScheduleError` (GEM0334, GEM0335) if it cannot be."""
-    if to != Space.REGISTERS or layout is not None:
+    if to not in (Space.REGISTERS, Space.VMEM) or layout is not None:
         raise ScheduleError(
             "GEM0334",
             f"promote: operand=c to={to} layout={layout}",
-            "C goes to=registers, with no layout",
+            "C goes to=registers or to=vmem, with no layout",
         )
+    if prefetch and to == Space.VMEM:
+        raise ScheduleError("GEM0337", "promote: prefetch is for registers", "leave it out")
     if len(extents(gemm.c)) != 2:
         raise ScheduleError("GEM0333", "promote: a batch cannot be kept", "tile batch by 1 first")
-    if memref_type(gemm.c).memory_space == SpaceAttr(Space.REGISTERS):
-        raise ScheduleError("GEM0335", "promote: operand c is in registers already")
+    space = memref_type(gemm.c).memory_space
+    if isinstance(space, SpaceAttr):
+        raise ScheduleError("GEM0335", f"promote: operand c is in {space.data} already")
     rows, columns = (upper_bound(e) for e in extents(gemm.c))
     assert rows is not None and columns is not None
-    return AccumulatePlan(shape=(max(rows, 1), max(columns, 1)), prefetch=prefetch)
+    shape = max(rows, 1), max(columns, 1)
+    return AccumulatePlan(shape=shape, space=Space(to), prefetch=prefetch)
 
 
 def accumulate(gemm: GemmOp, plan: AccumulatePlan) -> None:
@@ -377,7 +419,7 @@ def accumulate(gemm: GemmOp, plan: AccumulatePlan) -> None:
     builder = before(gemm)
     c = gemm.c
     element = accumulator_type(memref_type(gemm.a).element_type)
-    made = MemRefType(element, plan.shape, memory_space=SpaceAttr(Space.REGISTERS))
+    made = MemRefType(element, plan.shape, memory_space=SpaceAttr(plan.space))
     alloca = builder.insert(memref.AllocaOp(operands=[[], []], result_types=[made]))
     alloca.memref.name_hint = "acc"
     tile = subview(builder, alloca.memref, (0, 0), extents(c))
@@ -419,8 +461,8 @@ class Promote(ModulePass):
     """Promote `operand` (a, b or c) `to` a memory space.
 
     a and b go to a cache level or to the shared memory of a block with `layout=panel:WIDTH`, to
-    shared memory also with `layout=swizzle:BYTES`; c goes to registers, and `prefetch=true` asks
-    for its tile before the sum begins.
+    shared memory also with `layout=swizzle:BYTES`, and to vmem with no layout; c goes to registers
+    or to vmem, and `prefetch=true` asks for its tile in registers before the sum begins.
     """
 
     name = "gemmir-promote"
@@ -436,7 +478,9 @@ class Promote(ModulePass):
         if self.prefetch and self.operand != "c":
             raise ScheduleError("GEM0337", "promote: prefetch is for operand=c", "leave it out")
         for gemm in require_gemms("promote", op):
-            if self.to == Space.SHARED and self.operand != "c":
+            if self.to == Space.VMEM and self.operand != "c":
+                copy_block(gemm, self.operand, plan_block(gemm, self.operand, self.layout))
+            elif self.to == Space.SHARED and self.operand != "c":
                 share(gemm, self.operand, plan_share(gemm, self.operand, self.layout))
             elif self.operand == "c":
                 accumulate(gemm, plan_accumulate(gemm, self.to, self.layout, self.prefetch))

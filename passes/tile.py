@@ -10,11 +10,12 @@ the last tile: `clip` makes it smaller within the loop, so that all tiles have a
 run time; `peel` gives it a loop of its own with its static size; `overlap` moves it back inside, so
 that every tile is full and some elements are computed twice. Moves no data, changes no layout.
 
-`over` gives every tile a unit of its own: the cores of a CPU, the blocks of a GPU, or the warps and
-threads of a block. A block has the same threads everywhere, so that at an edge some have an empty
-tile. Where an extent is known only at run time there are as many units as its bound may need, and
-a block whose tile is empty does nothing. `per_sm` is how many blocks a multiprocessor shall hold at
-least: it limits the registers of a thread.
+`over` gives every tile a unit of its own: the cores of a CPU, the blocks of a GPU, the warps and
+threads of a block, or the steps of the grid of a TPU kernel. A block has the same threads
+everywhere, so that at an edge some have an empty tile. Where an extent is known only at run time
+there are as many units as its bound may need, and a block whose tile is empty does nothing.
+`per_sm` is how many blocks a multiprocessor shall hold at least: it limits the registers of a
+thread.
 
 With `loops=group,m` the rows of all products of a grouped GEMM are cut one after another, so that
 hardly any block has none; each looks for the product that its tile is in.
@@ -38,6 +39,7 @@ from gemmir.ir.dialect import (
     BLOCKS,
     BLOCKS_PER_SM,
     CORES,
+    GRID,
     INSIDE_BLOCK,
     MAPPINGS,
     THREADS,
@@ -52,8 +54,14 @@ from gemmir.ir.index import Extent, as_index, before, both, enclosing_function, 
 from gemmir.ir.loops import DIMENSIONS, GROUP, Loop, conditional, open_loop, require_gemms
 from gemmir.ir.views import extents, subview
 
-ON_GPU = (BLOCKS, *INSIDE_BLOCK)
+OUTERMOST = (BLOCKS, GRID)
+"""Units that the outermost loops run over, with all else inside them."""
+
+COUNTED = (*OUTERMOST, *INSIDE_BLOCK)
 """Units of which there are as many as the largest extent needs."""
+
+ACCUMULATORS = (SpaceAttr(Space.REGISTERS), SpaceAttr(Space.VMEM))
+"""Where C is summed; it is not cut there."""
 
 EDGES = ("clip", "overlap", "peel")
 VARIABLES = {"batch": "s", "m": "i", "n": "j", "k": "p"}
@@ -97,11 +105,13 @@ def plan(
 
     Raises `ScheduleError` (GEM0320 to GEM0329) naming the numbers and the nearest legal choice.
     """
-    if memref_type(gemm.c).memory_space == SpaceAttr(Space.REGISTERS) and tuple(loops) != ("k",):
+    space = memref_type(gemm.c).memory_space
+    if space in ACCUMULATORS and tuple(loops) != ("k",):
+        assert isinstance(space, SpaceAttr)
         raise ScheduleError(
             "GEM0328",
-            f"tile: loops={','.join(loops)} of a gemmir.gemm whose C is in registers",
-            "put tile before promote{operand=c to=registers}",
+            f"tile: loops={','.join(loops)} of a gemmir.gemm whose C is in {space.data}",
+            f"put tile before promote{{operand=c to={space.data}}}",
         )
     found = _extents_by_dimension(gemm)
     _check_names(found, loops, sizes, edges, over)
@@ -175,10 +185,10 @@ def _check_unit(gemm: GemmOp, names: Sequence[str], over: str, edges: str) -> No
     cut = group_loop(gemm) if GROUP in names else None
     loops = [o for o in enclosing_ops(gemm) if isinstance(o, Loop) and o is not cut]
     around = [o.over.data if isinstance(o, ForallOp) else "" for o in loops]
-    if over == BLOCKS and set(around) - {BLOCKS}:
+    if over in OUTERMOST and set(around) - {over}:
         raise ScheduleError(
             "GEM0319",
-            "tile: over=blocks inside another loop",
+            f"tile: over={over} inside another loop",
             "make it the first tile" if group_loop(gemm) is None else "use loops=group,m,n",
         )
     if over in INSIDE_BLOCK and (BLOCKS not in around or "" in around or THREADS in around):
@@ -318,7 +328,7 @@ def _open(
         return
     loop = plan.loops[len(variables)]
     for segment in _segments(loop):
-        end = upper_bound(segment.end) if plan.over in ON_GPU else segment.end
+        end = upper_bound(segment.end) if plan.over in COUNTED else segment.end
         assert end is not None
         bounds = [as_index(gemm, e) for e in (segment.begin, end, loop.size)]
         made = (bounds[0], bounds[1], bounds[2])
@@ -441,7 +451,7 @@ def _panel_width(gemm: GemmOp, dimension: str) -> int | None:
 
 @dataclass(frozen=True)
 class Tile(ModulePass):
-    """Tile `loops` by `sizes`; `over` maps the loops onto cores, blocks, warps or threads."""
+    """Tile `loops` by `sizes`; `over` maps them onto cores, blocks, warps, threads or a grid."""
 
     name = "gemmir-tile"
 

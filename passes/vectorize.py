@@ -13,32 +13,31 @@ a warp has its tile as a whole, and reads A and B from shared memory:
                                         %bk = nvgpu.ldmatrix "b" %b[%k, 0]   : vector<16x32xbf16>
                                         %y  = nvgpu.mma.sync %ak, %bk, %x    : vector<64x32xf32>
 
+The matrix unit of a TPU multiplies whole blocks in VMEM:
+
+    gemmir.gemm %a, %b, %acc   ->   %x = vector.transfer_read %a_block   : vector<512x4096xbf16>
+      (512 x 4096, 4096 x 512)      %y = vector.transfer_read %b_block   : vector<4096x512xbf16>
+                                    %z = pallas.dot %x, %y               : vector<512x512xf32>
+
 Copies (`gemmir.pack`) become loops over panels, those into shared memory the work of all threads of
 a block (`gemmir.ir.team_copies`), and epilogues become vector arithmetic: one version for full
-tiles, one clipped at the edge of C. Needs C in registers; does not unroll.
+tiles, one clipped at the edge of C. Needs C in registers, or in VMEM; does not unroll.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, builtin, memref, scf
 from xdsl.dialects.builtin import (
-    AnyFloat,
-    DenseIntOrFPElementsAttr,
-    FloatAttr,
-    IndexType,
-    IntegerAttr,
-    IntegerType,
     StringAttr,
     VectorType,
     f64,
 )
-from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.utils.arg_spec import ArgSpec
 
@@ -51,10 +50,8 @@ from gemmir.ir.dialect import (
     EpilogueOp,
     ForallOp,
     GemmOp,
-    Number,
     OuterProductOp,
     PackOp,
-    YieldOp,
     enclosing_ops,
     is_shared,
     memref_type,
@@ -69,17 +66,18 @@ from gemmir.ir.index import (
     before,
     both,
     constant_of,
-    entry_constant,
     equals,
     round_down,
 )
 from gemmir.ir.loops import DIMENSION, carry, conditional, open_loop, require_gemms
 from gemmir.ir.nvgpu import LdMatrixOp, MmaSyncOp
 from gemmir.ir.team_copies import plan_share, vectorize_share
-from gemmir.ir.transfers import read, write
+from gemmir.ir.transfers import Tile, read, splat, store_tile, write
 from gemmir.ir.views import chain, extents, offsets_of, subview, total_offsets
+from gemmir.ir.whole_blocks import plan_blocks, vectorize_blocks
 
-UNITS = ("fma", "mma")
+MXU = "mxu"
+UNITS = ("fma", "mma", MXU)
 
 MMA_SHAPES: Mapping[str, tuple[tuple[int, int, int], ...]] = {
     "f16": ((16, 8, 16), (16, 8, 8)),
@@ -131,14 +129,8 @@ def plan_gemm(
 ) -> GemmPlan:
     """Check that `gemm` can go to the unit.
 
-    `ScheduleError` (GEM0370 to GEM0376, GEM0378) if not.
+    `ScheduleError` (GEM0372 to GEM0376, GEM0378) if not.
     """
-    if with_ not in UNITS:
-        raise ScheduleError(
-            "GEM0370", f"vectorize: with={with_!r} is no unit", f"use {', '.join(UNITS)}"
-        )
-    if width < 1:
-        raise ScheduleError("GEM0371", f"vectorize: width={width}", "use the lanes of a vector")
     accumulator = chain(gemm.c)[0]
     space = memref_type(accumulator).memory_space
     if not isinstance(space, SpaceAttr) or space.data != Space.REGISTERS:
@@ -217,14 +209,6 @@ def _mma_shape(gemm: GemmOp, wanted: tuple[int, ...] | None) -> tuple[int, int, 
     return next(shape for shape in known if wanted in (None, shape))
 
 
-def _splat(anchor: Operation, value: float, made: VectorType[Number]) -> SSAValue:
-    if isinstance(made.element_type, IntegerType):
-        whole = cast("VectorType[IntegerType]", made)
-        return entry_constant(anchor, DenseIntOrFPElementsAttr.from_list(whole, [int(value)]))
-    floats = cast("VectorType[AnyFloat]", made)
-    return entry_constant(anchor, DenseIntOrFPElementsAttr.from_list(floats, [value]))
-
-
 def _panel_of(value: SSAValue, dim: int) -> PanelAttr | None:
     """The panel layout along `dim` of the buffer that `value` is a window into."""
     layout = memref_type(chain(value)[0]).layout
@@ -267,7 +251,7 @@ def _operand(builder: Builder, value: SSAValue, dim: int, extent: int) -> tuple[
 def vectorize_gemm(gemm: GemmOp, plan: GemmPlan) -> list[SSAValue]:
     """Sum into vectors over k; returns one finished accumulator for each of `plan.starts`."""
     summed = memref_type(plan.accumulator).element_type
-    zero = _splat(gemm, 0, VectorType(summed, (plan.rows, plan.width)))
+    zero = splat(gemm, 0, VectorType(summed, (plan.rows, plan.width)))
     outer = _loops_between(gemm, plan.accumulator)
     begin, finish = carry(outer, [zero] * len(plan.starts))
     if plan.mma is None:
@@ -361,13 +345,13 @@ def vectorize_write_back(epilogue: EpilogueOp, plan: GemmPlan, sums: Sequence[SS
     def store(inner: Builder, full: bool) -> None:
         for start, total in zip(plan.starts, sums, strict=True):
             in_bounds = (full, full and start + plan.width <= plan.columns)
-            tile = _Tile((0, start), (plan.rows, plan.width), in_bounds)
+            tile = Tile((0, start), (plan.rows, plan.width), in_bounds)
             known = {
                 argument: total
                 for argument, value in zip(epilogue.body.block.args, epilogue.inputs, strict=False)
                 if chain(value)[0] is plan.accumulator
             }
-            _store_tile(inner, epilogue, tile, known)
+            store_tile(inner, epilogue, tile, known)
 
     if is_full is None or is_cut:
         store(builder, not is_cut)
@@ -375,50 +359,6 @@ def vectorize_write_back(epilogue: EpilogueOp, plan: GemmPlan, sums: Sequence[SS
         builder.insert(conditional(is_full, lambda i: store(i, True), lambda i: store(i, False)))
     epilogue.detach()
     epilogue.erase()
-
-
-@dataclass(frozen=True)
-class _Tile:
-    """Where a vector lies in the operands of an epilogue, and along what it may be clipped."""
-
-    at: tuple[Extent, Extent]
-    shape: tuple[int, int]
-    in_bounds: tuple[bool, bool]
-
-
-def _store_tile(
-    builder: Builder, epilogue: EpilogueOp, tile: _Tile, known: dict[SSAValue, SSAValue]
-) -> None:
-    """Run the body of `epilogue` on vectors; arguments that are not `known` are read if used."""
-    values = dict(known)
-    block = epilogue.body.block
-    for argument, operand in zip(block.args, epilogue.operands, strict=True):
-        if argument not in values and argument.uses:
-            values[argument] = read(builder, epilogue, operand, tile.at, tile.shape, tile.in_bounds)
-    for op in block.ops:
-        if isinstance(op, YieldOp):
-            assert op.value is not None
-            write(builder, epilogue, values[op.value], epilogue.output, tile.at, tile.in_bounds)
-        elif isinstance(op, arith.ConstantOp):
-            assert isinstance(op.value, FloatAttr | IntegerAttr)
-            element = op.value.type
-            assert not isinstance(element, IndexType)
-            made = VectorType(element, tile.shape)
-            values[op.result] = _splat(epilogue, op.value.value.data, made)
-        else:
-            widened = _widen(op, values, tile.shape)
-            builder.insert(widened)
-            values[op.results[0]] = widened.results[0]
-
-
-def _widen(op: Operation, values: dict[SSAValue, SSAValue], shape: Sequence[int]) -> Operation:
-    """The elementwise `op` on vectors of `shape`."""
-    result: Attribute = VectorType(op.results[0].type, shape)
-    return type(op).create(
-        operands=[values[v] for v in op.operands],
-        result_types=[result],
-        properties=dict(op.properties),
-    )
 
 
 def vectorize_epilogue(epilogue: EpilogueOp, width: int) -> None:
@@ -447,7 +387,7 @@ def vectorize_epilogue(epilogue: EpilogueOp, width: int) -> None:
     builder.insert(matrix)
     columns = output[-1]
     full = isinstance(columns, int) and columns % width == 0
-    _store_tile(before(matrix), matrix, _Tile((at[-2], at[-1]), (1, width), (True, full)), {})
+    store_tile(before(matrix), matrix, Tile((at[-2], at[-1]), (1, width), (True, full)), {})
     for op in (matrix, epilogue):
         op.detach()
         op.erase()
@@ -539,13 +479,14 @@ def _copy_block(builder: Builder, pack: PackOp, plan: PackPlan, panel: Strip, bl
 class Vectorize(ModulePass):
     """Lower the GEMM, its copies and its epilogues to the unit `with`, `width` lanes wide.
 
-    `shape` is m, n and k of the instruction of the tensor cores, where there are several.
+    `shape` is m, n and k of the instruction of the tensor cores, where there are several. The
+    matrix unit of a TPU, mxu, takes whole blocks and has neither.
     """
 
     name = "gemmir-vectorize"
 
     with_: str
-    width: int
+    width: int | None = None
     shape: tuple[int, ...] | None = None
 
     @classmethod
@@ -561,8 +502,32 @@ class Vectorize(ModulePass):
         return ArgSpec(made.name, renamed)
 
     def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
-        for gemm in require_gemms("vectorize", op):
-            plan = plan_gemm(gemm, self.with_, self.width, self.shape)
+        products = require_gemms("vectorize", op)
+        if self.with_ not in UNITS:
+            raise ScheduleError(
+                "GEM0370", f"vectorize: with={self.with_!r} is no unit", f"use {', '.join(UNITS)}"
+            )
+        if self.with_ == MXU:
+            self._refuse_lanes()
+            vectorize_blocks([plan_blocks(gemm) for gemm in products])
+            return
+        if self.width is None or self.width < 1:
+            width = "no width" if self.width is None else f"width={self.width}"
+            raise ScheduleError("GEM0371", f"vectorize: {width}", "use the lanes of a vector")
+        self._vectorize(op, products, self.width)
+
+    def _refuse_lanes(self) -> None:
+        for name, value in (("width", self.width), ("shape", self.shape)):
+            if value is not None:
+                raise ScheduleError(
+                    "GEM0365",
+                    f"vectorize: {name} of with=mxu, which takes whole blocks",
+                    f"leave {name} out",
+                )
+
+    def _vectorize(self, op: builtin.ModuleOp, products: Sequence[GemmOp], width: int) -> None:
+        for gemm in products:
+            plan = plan_gemm(gemm, self.with_, width, self.shape)
             sums = vectorize_gemm(gemm, plan)
             first = gemm.first
             gemm.detach()
@@ -573,11 +538,11 @@ class Vectorize(ModulePass):
             _erase_accumulator(plan.accumulator)
         for inner in [o for o in op.walk() if isinstance(o, EpilogueOp | PackOp)]:
             if isinstance(inner, PackOp) and is_shared(inner.target):
-                vectorize_share(inner, plan_share(inner, self.width))
+                vectorize_share(inner, plan_share(inner, width))
             elif isinstance(inner, PackOp):
                 vectorize_pack(inner, plan_pack(inner))
             else:
-                vectorize_epilogue(inner, self.width)
+                vectorize_epilogue(inner, width)
 
 
 def _write_backs(module: builtin.ModuleOp, plan: GemmPlan) -> list[EpilogueOp]:

@@ -11,7 +11,7 @@ from xdsl.dialects.builtin import MemRefType, ModuleOp, StringAttr
 from xdsl.ir import Attribute
 
 from gemmir.dtypes import restrided
-from gemmir.evaluate import arith, gemmir, math, memref, nvgpu, scf, vector
+from gemmir.evaluate import arith, gemmir, math, memref, nvgpu, pallas, scf, vector
 from gemmir.evaluate.fault import EvaluationError, FaultError, error_in
 from gemmir.evaluate.frame import Frame, Meanings
 from gemmir.evaluate.memref import memref_of
@@ -34,6 +34,7 @@ MEANINGS: Final[Meanings] = {
     **scf.MEANINGS,
     **gemmir.MEANINGS,
     **nvgpu.MEANINGS,
+    **pallas.MEANINGS,
 }
 """What every op inside a function means."""
 

@@ -137,7 +137,7 @@ def _subview(frame: Frame, op: memref.SubviewOp) -> Step:
         if any(s != 1 for s in strides):
             raise FaultError("GEM0903", f"strides {list(strides)} are not all 1")
         view = _panels(source, offsets, sizes) if keeps_panels else source.window(offsets, sizes)
-        view = _drop_leading(view, len(sizes) - rank)
+        view = drop_leading(view, len(sizes) - rank)
         require_type(view, of)
         return (view,)
 
@@ -150,7 +150,7 @@ def _panels(source: View, offsets: tuple[int, ...], sizes: tuple[int, ...]) -> V
     return source.leading(offsets, sizes)
 
 
-def _drop_leading(view: View, count: int) -> View:
+def drop_leading(view: View, count: int) -> View:
     """`view` without its first `count` dimensions, each of one element."""
     if not count:
         return view

@@ -110,6 +110,10 @@ def memref_type(value: SSAValue) -> MemRefType[Number]:
     return found
 
 
+STAGED = (SpaceAttr(Space.SHARED), SpaceAttr(Space.VMEM))
+"""Memories into which tiles are copied in any layout."""
+
+
 def is_shared(value: SSAValue) -> bool:
     """Whether a memref lies in the shared memory of a block."""
     return memref_type(value).memory_space == SpaceAttr(Space.SHARED)
@@ -376,7 +380,8 @@ class PackOp(IRDLOperation):
     Of panels, the last one that is touched is filled up with zeros to its full width, and nothing
     beyond it is written. A buffer in shared memory is filled up with zeros altogether, and the copy
     is made by all threads of the block together; where it is `asynchronous` it only begins here,
-    and nobody may touch the buffer before a wait.
+    and nobody may touch the buffer before a wait. A block in the vector memory of a TPU is not
+    filled up: what is past the source stays as it was.
     """
 
     name = "gemmir.pack"
@@ -402,7 +407,7 @@ class PackOp(IRDLOperation):
         _require_same_elements(self.name, (source, target))
         if self.asynchronous is not None and not is_shared(self.target):
             raise VerifyException(f"{self.name}: only copies to shared memory are asynchronous")
-        if not isinstance(target.layout, PanelAttr) and not is_shared(self.target):
+        if not isinstance(target.layout, PanelAttr) and target.memory_space not in STAGED:
             raise VerifyException(f"{self.name}: the target {target} has no panel layout")
         if len(source.get_shape()) != 2 or len(target.get_shape()) != 2:
             raise VerifyException(f"{self.name}: source and target must be matrices")

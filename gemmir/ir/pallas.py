@@ -22,6 +22,8 @@ from xdsl.dialects.builtin import (
     IntAttr,
     IntegerAttr,
     MemRefType,
+    NoneAttr,
+    StridedLayoutAttr,
     StringAttr,
     VectorType,
     i64,
@@ -60,6 +62,7 @@ from gemmir.ir.dialect import (
     accumulator_type,
     memref_type,
     require_product,
+    static_strides,
 )
 
 _MemRef = base(MemRefType)
@@ -77,6 +80,19 @@ BUFFERS = (1, 2)
 def in_vmem(value: SSAValue) -> bool:
     """Whether a memref lies in the vector memory of a TPU."""
     return memref_type(value).memory_space == SpaceAttr(Space.VMEM)
+
+
+def block_type(source: MemRefType[Number], shape: tuple[int, int]) -> MemRefType[Number]:
+    """The buffer in VMEM for a block of the matrix `source`, dense and in the order of its strides.
+
+    A stride of 0 stays: the buffer then has the elements of one row or column.
+    """
+    down, across = static_strides(source)
+    rows, columns = shape
+    strides = (columns, 1) if down == 0 or down >= across > 0 else (1, rows)
+    dense = tuple(own if old else 0 for own, old in zip(strides, (down, across), strict=True))
+    layout = NoneAttr() if dense == (columns, 1) else StridedLayoutAttr(dense, 0)
+    return MemRefType(source.element_type, shape, layout, SpaceAttr(Space.VMEM))
 
 
 @irdl_attr_definition

@@ -1,20 +1,30 @@
-"""Reading and writing the elements of memrefs as vectors."""
+"""Reading and writing the elements of memrefs as vectors, and epilogues on them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
 from xdsl.builder import Builder
-from xdsl.dialects import vector
+from xdsl.dialects import arith, vector
 from xdsl.dialects.builtin import (
     AffineMapAttr,
+    AnyFloat,
     ArrayAttr,
     BoolAttr,
+    DenseIntOrFPElementsAttr,
+    FloatAttr,
+    IndexType,
+    IntegerAttr,
+    IntegerType,
     VectorType,
 )
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.ir.affine import AffineMap
 
-from gemmir.ir.dialect import memref_type
-from gemmir.ir.index import Extent, as_index, entry_zero
+from gemmir.ir.dialect import EpilogueOp, Number, YieldOp, memref_type
+from gemmir.ir.index import Extent, as_index, entry_constant, entry_zero
 
 _IDENTITY = AffineMapAttr(AffineMap.identity(2))
 _FLAGS = {
@@ -57,3 +67,56 @@ def write(
     indices = [as_index(anchor, i) for i in at]
     flags = _FLAGS[in_bounds]
     builder.insert(vector.TransferWriteOp(value, target, indices, flags, permutation_map=_IDENTITY))
+
+
+def splat(anchor: Operation, value: float, made: VectorType[Number]) -> SSAValue:
+    """A vector of type `made` with `value` everywhere, made once at the entry of the function."""
+    if isinstance(made.element_type, IntegerType):
+        whole = cast("VectorType[IntegerType]", made)
+        return entry_constant(anchor, DenseIntOrFPElementsAttr.from_list(whole, [int(value)]))
+    floats = cast("VectorType[AnyFloat]", made)
+    return entry_constant(anchor, DenseIntOrFPElementsAttr.from_list(floats, [value]))
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Where a vector lies in the operands of an epilogue, and along what it may be clipped."""
+
+    at: tuple[Extent, Extent]
+    shape: tuple[int, int]
+    in_bounds: tuple[bool, bool]
+
+
+def store_tile(
+    builder: Builder, epilogue: EpilogueOp, tile: Tile, known: dict[SSAValue, SSAValue]
+) -> None:
+    """Run the body of `epilogue` on vectors; arguments that are not `known` are read if used."""
+    values = dict(known)
+    block = epilogue.body.block
+    for argument, operand in zip(block.args, epilogue.operands, strict=True):
+        if argument not in values and argument.uses:
+            values[argument] = read(builder, epilogue, operand, tile.at, tile.shape, tile.in_bounds)
+    for op in block.ops:
+        if isinstance(op, YieldOp):
+            assert op.value is not None
+            write(builder, epilogue, values[op.value], epilogue.output, tile.at, tile.in_bounds)
+        elif isinstance(op, arith.ConstantOp):
+            assert isinstance(op.value, FloatAttr | IntegerAttr)
+            element = op.value.type
+            assert not isinstance(element, IndexType)
+            made = VectorType(element, tile.shape)
+            values[op.result] = splat(epilogue, op.value.value.data, made)
+        else:
+            widened = _widen(op, values, tile.shape)
+            builder.insert(widened)
+            values[op.results[0]] = widened.results[0]
+
+
+def _widen(op: Operation, values: dict[SSAValue, SSAValue], shape: Sequence[int]) -> Operation:
+    """The elementwise `op` on vectors of `shape`."""
+    result: Attribute = VectorType(op.results[0].type, shape)
+    return type(op).create(
+        operands=[values[v] for v in op.operands],
+        result_types=[result],
+        properties=dict(op.properties),
+    )

@@ -1,0 +1,334 @@
+"""The grid of a TPU kernel: loops over blocks become the steps of one `pallas.call`.
+
+    gemmir.forall %i … over grid          pallas.call grid [4, 2, 6] ins(%a, %b) outs(%c) {
+      gemmir.forall %j … over grid        ^bb0(%i, %j, %p, %a_block, %b_block, %c_block, %acc):
+        %acc = alloca in vmem
+        scf.for %p …                ->
+          pack %a[…] into %a_block
+          pack %b[…] into %b_block
+          gemmir.gemm on the blocks         gemmir.gemm on the blocks
+        gemmir.epilogue outs(%c[…])         if last %p: gemmir.epilogue outs(%c_block)
+                                          }
+
+What was copied into VMEM, and what an epilogue touches of its arrays, becomes a block of the call,
+so that the next one is copied while this one is used. A loop over k is the last dimension of the
+grid; buffers that it shares with the ops around it are scratch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import cast
+
+from xdsl.builder import Builder
+from xdsl.dialects import arith, memref, scf
+from xdsl.dialects.builtin import MemRefType, StridedLayoutAttr
+from xdsl.ir import Block, BlockArgument, Operation, Region, SSAValue
+from xdsl.ir.affine import AffineExpr, AffineMap
+
+from gemmir.errors import ScheduleError
+from gemmir.ir.dialect import (
+    GRID,
+    EpilogueOp,
+    ForallOp,
+    GemmOp,
+    Number,
+    PackOp,
+    YieldOp,
+    enclosing_ops,
+    memref_type,
+    static_strides,
+)
+from gemmir.ir.index import (
+    INDEX,
+    as_index,
+    before,
+    constant_of,
+    equals,
+    upper_bound,
+)
+from gemmir.ir.loops import Loop, conditional, dimension_of
+from gemmir.ir.pallas import ARBITRARY, PARALLEL, BlockAttr, CallOp, block_type, in_vmem
+from gemmir.ir.views import chain, extents, offsets_of, sizes_of, subview
+
+PURE = (
+    arith.AddiOp,
+    arith.CmpiOp,
+    arith.MinSIOp,
+    arith.MuliOp,
+    arith.SubiOp,
+    memref.AllocaOp,
+    memref.SubviewOp,
+)
+"""Ops that find a tile; where nobody uses what they find they are left out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridPlan:
+    """The loops that become the grid, outermost first, and how many buffers a block has."""
+
+    loops: tuple[Loop, ...]
+    buffers: int
+
+    @property
+    def sequential(self) -> scf.ForOp | None:
+        """The loop over k, whose steps come one after the other."""
+        last = self.loops[-1]
+        return last if isinstance(last, scf.ForOp) else None
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """How far each loop goes in one iteration."""
+        return tuple(constant_of(loop.step) or 1 for loop in self.loops)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """How many iterations each loop has."""
+        found: list[int] = []
+        for loop, step in zip(self.loops, self.steps, strict=True):
+            ub = constant_of(loop.ub)
+            assert ub is not None
+            found.append(-(-ub // step))
+        return tuple(found)
+
+
+def plan_grid(gemm: GemmOp, loop: str, buffers: int) -> GridPlan:
+    """Find the grid around `gemm`, whose innermost loop is over the dimension `loop`.
+
+    `ScheduleError` (GEM0354 to GEM0357) where there is none.
+    """
+    loops = [o for o in enclosing_ops(gemm) if isinstance(o, Loop)][::-1]
+    if not loops or not _is_over_grid(loops[0]):
+        raise ScheduleError(
+            "GEM0354",
+            "pipeline: with=dma copies the blocks of a grid, and no loop runs over one",
+            "use tile{loops=m,n … over=grid} first",
+        )
+    inside = [o for o in loops if not _is_over_grid(o)]
+    if any(dimension_of(o) != "k" for o in inside) or len(inside) > 1:
+        names = ",".join(dimension_of(o) or "" for o in inside)
+        raise ScheduleError(
+            "GEM0355",
+            f"pipeline: the loops over {names} inside the grid are not one over k",
+            "tile m and n over=grid, and k once",
+        )
+    if dimension_of(loops[-1]) != loop:
+        raise ScheduleError(
+            "GEM0356",
+            f"pipeline: loop={loop}, and the innermost loop around the product is over "
+            f"{dimension_of(loops[-1])}",
+            f"use loop={dimension_of(loops[-1])}",
+        )
+    for name, value in (("a", gemm.a), ("b", gemm.b), ("c", gemm.c)):
+        if not in_vmem(chain(value)[0]):
+            raise ScheduleError(
+                "GEM0357",
+                f"pipeline: with=dma, and {name} is not in vmem",
+                f"put promote{{operand={name} to=vmem}} before pipeline",
+            )
+    return GridPlan(loops=tuple(loops), buffers=buffers)
+
+
+def _is_over_grid(loop: Loop) -> bool:
+    return isinstance(loop, ForallOp) and loop.over.data == GRID
+
+
+def make_call(plan: GridPlan) -> CallOp:
+    """Replace the loops of `plan` by one call.
+
+    `ScheduleError` GEM0358 where a tile is not a whole block.
+    """
+    outer = plan.loops[0]
+    body = Block([YieldOp()], arg_types=[INDEX] * len(plan.loops))
+    indices: dict[SSAValue, tuple[SSAValue, int]] = {}
+    for loop, index, step in zip(plan.loops, body.args, plan.steps, strict=True):
+        index.name_hint = loop.body.block.args[0].name_hint
+        indices[_count_steps(loop, index, step)] = (index, step)
+    _flatten(plan, body)
+    _read_old_elements(body)
+    arrays = _arrays(body, plan, indices)
+    for number, array in enumerate(arrays):
+        block = body.insert_arg(array.type, len(plan.loops) + number)
+        block.name_hint = f"{array.root.name_hint}_block"
+        array.replace(block)
+    if plan.sequential is not None:
+        _keep_through_steps(body)
+    inputs, outputs = ([a for a in arrays if a.is_output is wanted] for wanted in (False, True))
+    call = CallOp(
+        [a.root for a in inputs],
+        [a.root for a in outputs],
+        grid=plan.grid,
+        semantics=[PARALLEL if _is_over_grid(loop) else ARBITRARY for loop in plan.loops],
+        blocks=[a.block for a in (*inputs, *outputs)],
+        body=Region(body),
+    )
+    before(outer).insert(call)
+    outer.detach()
+    outer.erase()
+    erase_unused(body)
+    return call
+
+
+def _count_steps(loop: Loop, index: SSAValue, step: int) -> SSAValue:
+    """Let the body of `loop` find its induction variable from the number of the iteration."""
+    variable, first = loop.body.block.args[0], loop.body.block.first_op
+    assert first is not None
+    for use in list(variable.uses):
+        if isinstance(use.operation, arith.CmpiOp) and constant_of(use.operation.rhs) == 0:
+            use.operation.operands[use.index] = index
+    if step == 1 or not variable.uses:
+        variable.replace_all_uses_with(index)
+        return index
+    product = before(first).insert(arith.MuliOp(index, as_index(loop, step))).result
+    product.name_hint = f"{index.name_hint}_start"
+    variable.replace_all_uses_with(product)
+    return product
+
+
+def _flatten(plan: GridPlan, body: Block) -> None:
+    """Move the ops of all loops to `body`, in order; what follows the loop over k, to its end."""
+    assert body.last_op is not None
+    builder, after = before(body.last_op), list[Operation]()
+    for loop, inner in zip(plan.loops, (*plan.loops[1:], None), strict=True):
+        found = list(loop.body.block.ops)[:-1]
+        at = len(found) if inner is None else found.index(inner)
+        _move(found[:at], builder)
+        after = found[at + 1 :] + after
+    last = plan.grid[-1] - 1
+    if not after or plan.sequential is None or last < 1:
+        _move(after, builder)
+        return
+    is_last = equals(builder, plan.loops[0], body.args[len(plan.loops) - 1], last)
+    builder.insert(conditional(is_last, lambda then: _move(after, then), lambda otherwise: None))
+
+
+def _move(ops: Sequence[Operation], builder: Builder) -> None:
+    for op in ops:
+        op.detach()
+        builder.insert(op)
+
+
+def _read_old_elements(body: Block) -> None:
+    """Make the old elements of C that an epilogue reads an input of it."""
+    for op in [o for o in body.walk() if isinstance(o, EpilogueOp)]:
+        old = op.body.block.args[-1]
+        if not old.uses:
+            continue
+        region = op.detach_region(op.body)
+        given = region.block.insert_arg(old.type, len(region.block.args) - 1)
+        given.name_hint = old.name_hint
+        old.replace_all_uses_with(given)
+        before(op).insert(EpilogueOp([*op.inputs, op.output], op.output, region))
+        op.detach()
+        op.erase()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Array:
+    """An array of the call: how it is cut into blocks, and what uses a block of it."""
+
+    root: SSAValue
+    block: BlockAttr
+    type: MemRefType[Number]
+    is_output: bool
+    packs: list[PackOp] = field(default_factory=list[PackOp])
+    operands: list[tuple[EpilogueOp, int]] = field(default_factory=list[tuple[EpilogueOp, int]])
+
+    def replace(self, block: SSAValue) -> None:
+        """Let all that uses the tile use `block`."""
+        for pack in self.packs:
+            alloca = chain(pack.target)[0].owner
+            assert isinstance(alloca, memref.AllocaOp)
+            alloca.memref.replace_all_uses_with(block)
+            for op in (pack, alloca):
+                op.detach()
+                op.erase()
+        for epilogue, number in self.operands:
+            sizes = extents(epilogue.operands[number])
+            epilogue.operands[number] = subview(before(epilogue), block, (0, 0), sizes)
+
+
+def _arrays(
+    body: Block, plan: GridPlan, indices: Mapping[SSAValue, tuple[SSAValue, int]]
+) -> list[_Array]:
+    """The arrays of the call, inputs first, each as often as it is cut differently."""
+    found: dict[tuple[SSAValue, BlockAttr, bool], _Array] = {}
+
+    def array_of(tile: SSAValue, *, is_output: bool) -> _Array:
+        root, block = _block_of(tile, plan, body, indices)
+        rows, columns = block.extents[-2:]
+        source = memref_type(root)
+        layout = StridedLayoutAttr(static_strides(source)[-2:], None)
+        matrix = MemRefType(source.element_type, source.get_shape()[-2:], layout)
+        array = _Array(
+            root=root,
+            block=block,
+            type=block_type(matrix, (rows, columns)),
+            is_output=is_output,
+        )
+        return found.setdefault((root, block, is_output), array)
+
+    for op in list(body.walk()):
+        if isinstance(op, PackOp) and 0 in extents(op.source):
+            op.detach()
+            op.erase()
+        elif isinstance(op, PackOp):
+            array_of(op.source, is_output=False).packs.append(op)
+        elif isinstance(op, EpilogueOp):
+            for number, value in enumerate(op.operands):
+                if not in_vmem(value):
+                    is_output = number == len(op.inputs)
+                    array_of(value, is_output=is_output).operands.append((op, number))
+    return sorted(found.values(), key=lambda array: array.is_output)
+
+
+def _block_of(
+    tile: SSAValue,
+    plan: GridPlan,
+    body: Block,
+    indices: Mapping[SSAValue, tuple[SSAValue, int]],
+) -> tuple[SSAValue, BlockAttr]:
+    """The array that `tile` is cut from, and how the grid cuts it into such tiles."""
+    root, views = chain(tile)
+    whole = memref_type(root).get_shape()
+    shape, starts = list(whole), [AffineExpr.constant(0)] * len(whole)
+    for view in views:
+        sizes = sizes_of(view)
+        dropped = len(whole) - len(sizes)
+        for dim, (offset, size) in enumerate(zip(offsets_of(view), sizes, strict=True), dropped):
+            bound = upper_bound(size)
+            assert bound is not None
+            shape[dim] = max(bound, 1)
+            if constant_of(offset) == 0:
+                continue
+            index, step = indices.get(cast("SSAValue", offset), (None, 0))
+            if not isinstance(index, BlockArgument) or step != shape[dim]:
+                raise ScheduleError(
+                    "GEM0358",
+                    f"pipeline: a tile of {shape[dim]} along dimension {dim} of "
+                    f"{root.name_hint} does not begin at a multiple of that",
+                    "tile each of m and n once over=grid",
+                )
+            starts[dim] = AffineExpr.dimension(index.index)
+    found = AffineMap(len(plan.loops), 0, tuple(starts))
+    return root, BlockAttr(shape, found, plan.buffers)
+
+
+def _keep_through_steps(body: Block) -> None:
+    """Make the accumulator a buffer of the whole call."""
+    for op in [o for o in body.ops if isinstance(o, memref.AllocaOp)]:
+        if any(isinstance(use.operation, memref.SubviewOp | GemmOp) for use in op.memref.uses):
+            kept = body.insert_arg(op.memref.type, len(body.args))
+            kept.name_hint = op.memref.name_hint
+            op.memref.replace_all_uses_with(kept)
+            op.detach()
+            op.erase()
+
+
+def erase_unused(body: Block) -> None:
+    """Erase the ops that only find tiles, where nobody uses those."""
+    for op in reversed(list(body.walk())):
+        if isinstance(op, PURE) and not any(result.uses for result in op.results):
+            op.detach()
+            op.erase()
