@@ -60,8 +60,6 @@ OUTERMOST = (BLOCKS, GRID)
 COUNTED = (*OUTERMOST, *INSIDE_BLOCK)
 """Units of which there are as many as the largest extent needs."""
 
-ACCUMULATORS = (SpaceAttr(Space.REGISTERS), SpaceAttr(Space.VMEM))
-"""Where C is summed; it is not cut there."""
 
 EDGES = ("clip", "overlap", "peel")
 VARIABLES = {"batch": "s", "m": "i", "n": "j", "k": "p"}
@@ -105,13 +103,11 @@ def plan(
 
     Raises `ScheduleError` (GEM0320 to GEM0329) naming the numbers and the nearest legal choice.
     """
-    space = memref_type(gemm.c).memory_space
-    if space in ACCUMULATORS and tuple(loops) != ("k",):
-        assert isinstance(space, SpaceAttr)
+    if memref_type(gemm.c).memory_space == SpaceAttr(Space.REGISTERS) and tuple(loops) != ("k",):
         raise ScheduleError(
             "GEM0328",
-            f"tile: loops={','.join(loops)} of a gemmir.gemm whose C is in {space.data}",
-            f"put tile before promote{{operand=c to={space.data}}}",
+            f"tile: loops={','.join(loops)} of a gemmir.gemm whose C is in registers",
+            "put tile before promote{operand=c to=registers}",
         )
     found = _extents_by_dimension(gemm)
     _check_names(found, loops, sizes, edges, over)

@@ -12,22 +12,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 from xdsl.dialects.builtin import MemRefType
 from xdsl.ir import Attribute
 
 from gemmir.evaluate.frame import Frame, Meanings, Step
 from gemmir.evaluate.memref import drop_leading, memref_of, new_view
+from gemmir.evaluate.products import multiply
 from gemmir.evaluate.values import Array, dtype_of
 from gemmir.evaluate.view import View
 from gemmir.ir.pallas import PARALLEL, BlockAttr, CallOp, DotOp
 
 
 def _dot(frame: Frame, op: DotOp) -> Step:
-    summed = dtype_of(op.result.type)
+    summed, precision = dtype_of(op.result.type), op.precision
 
     def step(lhs: Array, rhs: Array) -> tuple[Array]:
-        return (np.matmul(lhs.astype(summed), rhs.astype(summed)),)
+        return (multiply(lhs, rhs, summed, precision),)
 
     return step
 

@@ -12,7 +12,8 @@
 
 What was copied into VMEM, and what an epilogue touches of its arrays, becomes a block of the call,
 so that the next one is copied while this one is used. A loop over k is the last dimension of the
-grid; buffers that it shares with the ops around it are scratch.
+grid. The accumulator is scratch, which one step leaves to the next. All ops take whole blocks, for
+what of them is past the edge of C is not copied back; only along k the last one may be shorter.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from gemmir.ir.dialect import (
 )
 from gemmir.ir.index import (
     INDEX,
+    Extent,
     as_index,
     before,
     constant_of,
@@ -152,8 +154,7 @@ def make_call(plan: GridPlan) -> CallOp:
         block = body.insert_arg(array.type, len(plan.loops) + number)
         block.name_hint = f"{array.root.name_hint}_block"
         array.replace(block)
-    if plan.sequential is not None:
-        _keep_through_steps(body)
+    _keep_accumulators(body)
     inputs, outputs = ([a for a in arrays if a.is_output is wanted] for wanted in (False, True))
     call = CallOp(
         [a.root for a in inputs],
@@ -240,13 +241,23 @@ class _Array:
         for pack in self.packs:
             alloca = chain(pack.target)[0].owner
             assert isinstance(alloca, memref.AllocaOp)
-            alloca.memref.replace_all_uses_with(block)
-            for op in (pack, alloca):
+            for use in list(pack.target.uses):
+                if isinstance(use.operation, GemmOp):
+                    use.operation.operands[use.index] = _up_to_k(use.operation, use.index, block)
+            for op in (pack, *(u.operation for u in alloca.memref.uses), alloca):
                 op.detach()
                 op.erase()
         for epilogue, number in self.operands:
-            sizes = extents(epilogue.operands[number])
-            epilogue.operands[number] = subview(before(epilogue), block, (0, 0), sizes)
+            epilogue.operands[number] = block
+
+
+def _up_to_k(gemm: GemmOp, position: int, block: SSAValue) -> SSAValue:
+    """`block` as an operand of `gemm`, whose extent along k is that of the operand before."""
+    sizes = list[Extent](memref_type(block).get_shape())
+    k = 1 - position
+    sizes[k] = extents(gemm.operands[position])[k]
+    is_whole = sizes[k] == memref_type(block).get_shape()[k]
+    return block if is_whole else subview(before(gemm), block, (0, 0), sizes)
 
 
 def _arrays(
@@ -315,15 +326,18 @@ def _block_of(
     return root, BlockAttr(shape, found, plan.buffers)
 
 
-def _keep_through_steps(body: Block) -> None:
-    """Make the accumulator a buffer of the whole call."""
-    for op in [o for o in body.ops if isinstance(o, memref.AllocaOp)]:
-        if any(isinstance(use.operation, memref.SubviewOp | GemmOp) for use in op.memref.uses):
-            kept = body.insert_arg(op.memref.type, len(body.args))
-            kept.name_hint = op.memref.name_hint
-            op.memref.replace_all_uses_with(kept)
-            op.detach()
-            op.erase()
+def _keep_accumulators(body: Block) -> None:
+    """Make each accumulator a buffer of the call, and let all ops take it whole."""
+    sums = {chain(o.c)[0] for o in body.walk() if isinstance(o, GemmOp)}
+    for op in [o for o in body.ops if isinstance(o, memref.AllocaOp) and o.memref in sums]:
+        kept = body.insert_arg(op.memref.type, len(body.args))
+        kept.name_hint = op.memref.name_hint
+        op.memref.replace_all_uses_with(kept)
+        for view in [use.operation for use in kept.uses]:
+            if isinstance(view, memref.SubviewOp):
+                view.result.replace_all_uses_with(kept)
+        op.detach()
+        op.erase()
 
 
 def erase_unused(body: Block) -> None:

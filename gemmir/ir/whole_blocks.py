@@ -5,47 +5,42 @@
                                                 %z = pallas.dot %x, %y
                                                 %s = select(%f, 0, %acc) + %z, stored into %acc
 
-Blocks are read to their full size. Only along k zeros are put in the place of what is past the
-edge: rows and columns past it end in rows and columns of C that are not copied back. An accumulator
-that no step before has written to is not stored: the epilogue takes the product as it is.
+Of the last block along k only what is inside the array is read, with zeros past it. A loop inside a
+step multiplies a part of the blocks at a time. An accumulator that is written once and whole is not
+stored: the epilogue takes the product as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import IntegerType, VectorType
-from xdsl.ir import Block, SSAValue
+from xdsl.ir import BlockArgument, SSAValue
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.dialect import EpilogueOp, GemmOp, Number, enclosing_ops, memref_type
 from gemmir.ir.grid import erase_unused
-from gemmir.ir.index import before
+from gemmir.ir.index import before, upper_bound
 from gemmir.ir.pallas import CallOp, DotOp, in_vmem
 from gemmir.ir.transfers import Tile, read, splat, store_tile, write
-from gemmir.ir.views import chain, extents, subview
+from gemmir.ir.views import chain, extents, subview, total_offsets
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockPlan:
-    """One product on blocks in VMEM, and the epilogues that take its sum."""
+    """One product on blocks in VMEM, and the buffer it is summed in, if it is stored at all."""
 
     gemm: GemmOp
     call: CallOp
     accumulator: SSAValue
-    epilogues: tuple[EpilogueOp, ...]
-
-    @property
-    def is_scratch(self) -> bool:
-        """Whether the sum goes on from one step to the next."""
-        return isinstance(self.accumulator.owner, Block)
+    is_stored: bool
 
 
 def plan_blocks(gemm: GemmOp) -> BlockPlan:
-    """Find the step that `gemm` is part of; `ScheduleError` (GEM0366, GEM0367) if it is in none."""
+    """Find the step that `gemm` is part of; `ScheduleError` (GEM0366 to GEM0368) if not."""
     calls = [o for o in enclosing_ops(gemm) if isinstance(o, CallOp)]
     if not calls:
         raise ScheduleError(
@@ -62,77 +57,96 @@ def plan_blocks(gemm: GemmOp) -> BlockPlan:
             f"vectorize: with=mxu, and {len(outside)} epilogue stands outside the grid",
             "put fuse-epilogue before pipeline",
         )
+    rows, columns = extents(gemm.c)
+    if not isinstance(rows, int) or not isinstance(columns, int):
+        raise ScheduleError(
+            "GEM0368",
+            "vectorize: with=mxu, and the parts of a block that a loop goes through differ in size",
+            "use sizes that divide the block, or edges=peel",
+        )
     accumulator = chain(gemm.c)[0]
+    is_alone = gemm.parent_op() is calls[0] and gemm.first is None and gemm.beta.value.data == 0
     return BlockPlan(
         gemm=gemm,
         call=calls[0],
         accumulator=accumulator,
-        epilogues=tuple(o for o in epilogues if chain(o.inputs[0])[0] is accumulator),
+        is_stored=not (is_alone and gemm.c is accumulator),
     )
 
 
 def vectorize_blocks(plans: Sequence[BlockPlan]) -> None:
     """Multiply, sum and store whole blocks."""
+    totals: dict[SSAValue, SSAValue] = {}
     for plan in plans:
         total = _multiply(plan.gemm)
-        if plan.is_scratch:
-            _accumulate(plan, total)
-        for epilogue in plan.epilogues:
-            _store(epilogue, plan, total)
+        if plan.is_stored:
+            _accumulate(plan.gemm, total)
+        else:
+            totals[plan.accumulator] = total
         plan.gemm.detach()
         plan.gemm.erase()
-        erase_unused(plan.call.body.block)
+    for call in {plan.call: None for plan in plans}:
+        body = call.body.block
+        for epilogue in [o for o in body.walk() if isinstance(o, EpilogueOp)]:
+            _store(epilogue, totals)
+        erase_unused(body)
+        for buffer in call.scratch:
+            if isinstance(buffer, BlockArgument) and not buffer.uses:
+                body.erase_arg(buffer)
 
 
 def _multiply(gemm: GemmOp) -> SSAValue:
-    """The product of the blocks of A and B."""
+    """The product of what `gemm` has of the blocks of A and B."""
     if extents(gemm.a)[1] == 0:
-        accumulator = memref_type(chain(gemm.c)[0])
+        accumulator = memref_type(gemm.c)
         return splat(gemm, 0, VectorType(accumulator.element_type, accumulator.get_shape()))
-    x, y = (_whole(gemm, value, dim) for value, dim in ((gemm.a, 1), (gemm.b, 0)))
-    return before(gemm).insert(DotOp(x, y)).result
+    x, y = (_read(gemm, value, dim) for value, dim in ((gemm.a, 1), (gemm.b, 0)))
+    return before(gemm).insert(DotOp(x, y, precision=gemm.precision)).result
 
 
-def _whole(gemm: GemmOp, value: SSAValue, k: int) -> SSAValue:
-    """All of the block that `value` is a view of, with zeros past its extent along `k`."""
+def _read(gemm: GemmOp, value: SSAValue, k: int) -> SSAValue:
+    """The part of a block that `value` is, filled up with zeros along `k` where it is shorter."""
     builder = before(gemm)
-    block = chain(value)[0]
-    rows, columns = memref_type(block).get_shape()
-    extent = extents(value)[k]
-    is_full = extent == (rows, columns)[k]
-    if not is_full:
-        window = (extent, columns) if k == 0 else (rows, extent)
-        block = subview(builder, block, (0, 0), window)
-    in_bounds = (is_full or k != 0, is_full or k != 1)
-    return read(builder, gemm, block, (0, 0), (rows, columns), in_bounds)
+    block, views = chain(value)
+    sizes = list(extents(value))
+    at = total_offsets(builder, views)
+    if isinstance(sizes[k], int):
+        rows, columns = memref_type(value).get_shape()
+        return read(builder, gemm, block, at, (rows, columns), (True, True))
+    bound = upper_bound(sizes[k])
+    assert bound is not None
+    window = subview(builder, block, at, sizes)
+    rows, columns = (bound if dim == k else size for dim, size in enumerate(sizes))
+    assert isinstance(rows, int) and isinstance(columns, int)
+    return read(builder, gemm, window, (0, 0), (rows, columns), (k != 0, k != 1))
 
 
-def _accumulate(plan: BlockPlan, product: SSAValue) -> None:
-    """Add to what the steps before have left in the accumulator."""
-    gemm, builder = plan.gemm, before(plan.gemm)
+def _accumulate(gemm: GemmOp, product: SSAValue) -> None:
+    """Add to what is in the accumulator from before."""
+    builder = before(gemm)
+    buffer, views = chain(gemm.c)
+    at = total_offsets(builder, views)
     made = cast("VectorType[Number]", product.type)
     rows, columns = made.get_shape()
     full = (True, True)
     if gemm.first is not None or gemm.beta.value.data:
-        old = read(builder, gemm, plan.accumulator, (0, 0), (rows, columns), full)
+        old = read(builder, gemm, buffer, at, (rows, columns), full)
         if gemm.first is not None:
             zero = splat(gemm, 0, made)
             old = builder.insert(arith.SelectOp(gemm.first, zero, old)).result
         is_integer = isinstance(made.element_type, IntegerType)
         add = arith.AddiOp if is_integer else arith.AddfOp
         product = builder.insert(add(old, product)).result
-    write(builder, gemm, product, plan.accumulator, (0, 0), full)
+    write(builder, gemm, product, buffer, at, full)
 
 
-def _store(epilogue: EpilogueOp, plan: BlockPlan, total: SSAValue) -> None:
-    """Run an epilogue on whole blocks."""
-    for number, operand in enumerate(epilogue.operands):
-        epilogue.operands[number] = chain(operand)[0]
-    rows, columns = memref_type(plan.accumulator).get_shape()
-    known: dict[SSAValue, SSAValue] = {}
-    if not plan.is_scratch:
-        pairs = zip(epilogue.body.block.args, epilogue.operands, strict=True)
-        known = {argument: total for argument, value in pairs if value is plan.accumulator}
+def _store(epilogue: EpilogueOp, totals: Mapping[SSAValue, SSAValue]) -> None:
+    """Run an epilogue on whole blocks; `totals` are buffers whose elements are known."""
+    rows, columns = memref_type(epilogue.output).get_shape()
+    pairs = zip(epilogue.body.block.args, epilogue.operands, strict=True)
+    known: dict[SSAValue, SSAValue] = {
+        argument: totals[value] for argument, value in pairs if value in totals
+    }
     tile = Tile((0, 0), (rows, columns), (True, True))
     store_tile(before(epilogue), epilogue, tile, known)
     epilogue.detach()
