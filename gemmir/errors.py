@@ -66,3 +66,7 @@ class MismatchError(GemmirError):
 
 class EmulationError(GemmirError):
     """A kernel did what no kernel may do while it was emulated (GEM10xx)."""
+
+
+class ProfileError(GemmirError):
+    """A compiler refused a program or did not come to an end with it (GEM11xx)."""
