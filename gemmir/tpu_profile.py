@@ -49,8 +49,10 @@ class Comparison:
     @property
     def method(self) -> Method:
         """The best method that both profiles have a figure by."""
-        common = [m for m in METHODS if m in self.ours.cycles_by and m in self.xla.cycles_by]
-        return common[0] if common else self.ours.method
+        for method in METHODS:
+            if method in self.ours.cycles_by and method in self.xla.cycles_by:
+                return method
+        return self.ours.method
 
     @property
     def mxu_utilisation(self) -> float:

@@ -42,9 +42,7 @@ def _lines(gemm: Gemm) -> Iterator[str]:
     precision = PRECISIONS.get(gemm.dtype)
     said = "" if precision is None else f"precision=jax.lax.Precision.{precision}, "
     yield f"dimensions = {_dimensions(gemm)}"
-    yield (
-        f"x = jax.lax.dot_general(a, b, dimensions, {said}preferred_element_type={accumulator})"
-    )
+    yield (f"x = jax.lax.dot_general(a, b, dimensions, {said}preferred_element_type={accumulator})")
     if _is_batched(gemm, "b") and not _is_batched(gemm, "a"):
         yield "x = x.transpose(1, 0, 2)"
     if gemm.alpha != 1:

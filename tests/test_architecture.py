@@ -31,6 +31,7 @@ CLASSES: Final = {
     "GEM08": {"MismatchError"},
     "GEM09": {"EvaluationError", "FaultError"},
     "GEM10": {"FaultError", "PtxFault"},
+    "GEM11": {"ProfileError"},
 }
 """What is raised with the codes of each hundred: a class, or the function that makes one."""
 

@@ -5,9 +5,10 @@ schedule of its bundles; its static profiler executes that code with a model of 
 """
 
 from gemmir.backends.pallas.profile.ahead_of_time import Compiled, compile_for, require_libtpu
-from gemmir.backends.pallas.profile.static_profile import METHODS, Method, Profile, profile
+from gemmir.backends.pallas.profile.figures import METHODS, Method
 from gemmir.backends.pallas.profile.program import Array, Program
 from gemmir.backends.pallas.profile.schedule import Loop
+from gemmir.backends.pallas.profile.static_profile import Profile, profile
 
 __all__ = [
     "METHODS",

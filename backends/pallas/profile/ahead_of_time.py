@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gemmir.backends.pallas.profile import worker
-from gemmir.backends.pallas.profile.hlo import vmem_bytes
+from gemmir.backends.pallas.profile.hlo import ops, vmem_bytes
 from gemmir.backends.pallas.profile.program import Program
 from gemmir.errors import MissingError, ProfileError
 
@@ -85,7 +85,7 @@ def compile_for(
     """
     with compiled(machine, program, (), limit_seconds=limit_seconds) as (_, result):
         hlo = result["hlo"]
-        return Compiled(hlo=hlo, vmem_bytes=vmem_bytes(hlo), code_bytes=result["code_bytes"])
+        return Compiled(hlo=hlo, vmem_bytes=vmem_bytes(ops(hlo)), code_bytes=result["code_bytes"])
 
 
 @contextmanager

@@ -21,10 +21,15 @@ _SPACE: Final = re.compile(r"S\((\d+)\)")
 _SIMULATED: Final = re.compile(r'"bundle_analysis_data":\{"estimated_cycles":"(\d+)"')
 _ESTIMATED: Final = re.compile(r'"window_config":\{[^}]*?"estimated_cycles":"(\d+)"')
 _BOUNDS: Final = re.compile(r'"(\w+)_bounds":\[([^\]]*)\]')
-_SCOPED: Final = re.compile(r'"used_scoped_memory_configs":\[\{"memory_space":"1"[^}]*"size":"(\d+)"')
+_SCOPED: Final = re.compile(
+    r'"used_scoped_memory_configs":\[\{"memory_space":"1"[^}]*"size":"(\d+)"'
+)
 
 TILE_ELEMENTS: Final = 8 * 128
 """Elements of the tiles that the windows of a convolution are counted in."""
+
+CUSTOM_CALL: Final = "custom-call"
+"""The op that a Pallas kernel is."""
 
 HBM: Final = 0
 VMEM: Final = 1
@@ -191,9 +196,8 @@ def hbm_bytes(found: Sequence[Op]) -> int:
     return sum(op.hbm_bytes for op in found)
 
 
-def vmem_bytes(hlo: str) -> int:
+def vmem_bytes(found: Sequence[Op]) -> int:
     """Most bytes of VMEM that an op uses, and the arrays that are kept there beside."""
-    found = ops(hlo)
     scoped = max((op.scoped_vmem_bytes for op in found), default=0)
     kept = (op.results[:1] for op in found if op.is_copy or op.is_work)
     return scoped + sum(v.size_bytes for values in kept for v in values if v.space == VMEM)

@@ -118,7 +118,7 @@ def listing(bundles: str, utilisation: str) -> Listing:
     units = next((line for line in lines if line.startswith(MATMUL)), "")
     numbers = [tuple(map(int, line.split())) for line in lines if _NUMBERS.match(line)]
     names = tuple(name.strip() for name in units.split(","))
-    if not numbers or any(len(row) != len(names) for row in numbers):
+    if not units or not numbers or any(len(row) != len(names) for row in numbers):
         raise ValueError("no table of units")
     loops, branches = _structure(bundles)
     rows = tuple(numbers[1:])

@@ -4,9 +4,9 @@ Nothing here is measured. Cycles are known in up to three ways, the best first:
 
     simulated      libtpu's profiler executes the code of each op, with a model of the memories; it
                    knows neither TPU v4 nor all programs
-    schedule       iterations of the main loop times its bundles, or the bytes that an iteration
-                   moves where those take longer, the bundles of the first and last along k, and
-                   what is fetched before and written behind them
+    schedule       iterations of the main loop times its bundles, or what HBM takes where that is
+                   longer, and the bundles of the first and last along k, and what is fetched
+                   before and written behind all
     hlo-estimate   what XLA expects of its own products; it expects nothing of a Pallas kernel
 
 No way sees the asynchronous copies that XLA puts between ops, nor that fewer cycles than HBM takes
@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final
 
 from gemmir.backends.pallas.profile import hlo
 from gemmir.backends.pallas.profile.ahead_of_time import (
@@ -30,15 +30,11 @@ from gemmir.backends.pallas.profile.ahead_of_time import (
     compiled,
     versions,
 )
+from gemmir.backends.pallas.profile.figures import METHODS, Figures, Kernel, Method
 from gemmir.backends.pallas.profile.program import Program
-from gemmir.backends.pallas.profile.schedule import MATMUL, PASSES, Loop, listings, main_loop
+from gemmir.backends.pallas.profile.schedule import PASSES, Loop, listings, main_loop
 from gemmir.errors import ProfileError
 from gemmir.machine.tpu import TpuMachine
-
-Method = Literal["simulated", "schedule", "hlo-estimate"]
-
-METHODS: Final[tuple[Method, ...]] = get_args(Method)
-"""How cycles can be known, the best first."""
 
 DUMP: Final = (
     "--xla_jf_dump_to={folder}",
@@ -49,11 +45,6 @@ SIMULATE: Final = ("--xla_jf_dump_static_llo_profile_to={folder}",)
 """Flags of libtpu: dump the schedule; run the static profiler, which ends the process where it does
 not know a program."""
 
-STEPS: Final = "overhead of steps"
-WAITS: Final = "prologue and waits"
-MXU: Final = "MXU"
-HBM: Final = "HBM"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
@@ -61,7 +52,7 @@ class Profile:
 
     `cycles` are those of `method`, and at least `hbm_cycles`; `cycles_by` has every figure that
     there is. `copy_bytes` are moved by copies outside of the kernels, in `copy_cycles` that are not
-    in `cycles`. `hbm_bytes` counts every block that is fetched where `hbm_bytes_by_block`, and
+    in `cycles`. `hbm_bytes` counts every block that is moved where `hbm_bytes_by_block`, and
     otherwise each array once, which is the least. `shares` says what part of the cycles each unit
     is busy or each cause takes; `bound` is the largest. `loop` is None where libtpu dumped no
     code. `refused` is why libtpu did not simulate, where it was asked to.
@@ -156,20 +147,6 @@ def profile(
         return _read(machine, program, *found, flops=flops, dtype=dtype, refused=refused)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Work:
-    """What a core does: iterations of its main loop, and those that are the last along k."""
-
-    loop: Loop
-    iterations: float
-    tiles: float
-
-    @property
-    def cycles(self) -> float:
-        """Cycles in the bundles of the main loop."""
-        return self.iterations * self.loop.bundles
-
-
 def _read(
     machine: TpuMachine,
     program: Program,
@@ -180,53 +157,39 @@ def _read(
     dtype: str,
     refused: str,
 ) -> Profile:
-    text: str = result["hlo"]
-    ops = hlo.ops(text)
-    ideal = flops / machine.mxu_flops_per_cycle(dtype) / machine.cores_per_device
-    call = _only(result["calls"])
-    blocks: Sequence[Mapping[str, int]] | None = call and call["blocks"]
-    moved = hlo.hbm_bytes(ops)
-    if blocks is not None:
-        moved = sum(b["bytes"] for b in blocks) + _beside(ops)
-    per_cycle = machine.hbm_bytes_per_cycle_per_core * machine.cores_per_device
-    hbm_cycles = moved / per_cycle
-    loops = [main_loop(found) for found in listings(folder).values()]
-    loop = max(loops, key=lambda found: found.mxu_busy_cycles, default=None)
-    work = None
-    if loop is not None and loop.mxu_busy_cycles:
-        windows = max((op.windows for op in ops), key=len, default=())
-        grid = tuple(call["grid"]) if call else windows
-        work = _work(machine, loop, grid, blocks, ideal)
-    ends = max((op.window_bytes for op in ops), default=0) if call is None else _ends(call)
-    cycles_by = _cycles_by(ops, work, hbm_cycles, ends / per_cycle)
-    if not cycles_by:
-        raise ProfileError(
-            "GEM1106",
-            f"libtpu {versions()['libtpu']} tells nothing of the cycles of {program.function} for "
-            f"{machine.target}",
-            "use a version of libtpu that writes schedules",
-        )
-    method = next(method for method in METHODS if method in cycles_by)
-    cycles = max(cycles_by[method], math.ceil(hbm_cycles))
-    shares = _shares(work, cycles, ideal, hbm_cycles)
+    """The profile from what libtpu dumped into `folder` and what the worker found."""
+    kernels = [Kernel.read(call) for call in result["calls"]]
+    loops = {name: main_loop(found) for name, found in listings(folder).items()}
+    main = max(loops, key=lambda name: loops[name].mxu_busy_cycles, default="")
+    figures = Figures(
+        machine=machine,
+        ops=hlo.ops(result["hlo"]),
+        kernel=kernels[0] if len(kernels) == 1 else None,
+        main=main,
+        loop=loops.get(main),
+        ideal=flops / machine.mxu_flops_per_cycle(dtype) / machine.cores_per_device,
+    )
+    method = _method(figures, machine, program)
+    cycles = max(figures.cycles_by[method], math.ceil(figures.hbm_cycles))
+    shares = figures.shares(cycles)
     return Profile(
         target=machine.target,
         function=program.function,
         flops=flops,
-        ideal_cycles=math.ceil(ideal),
+        ideal_cycles=math.ceil(figures.ideal),
         method=method,
         cycles=cycles,
-        cycles_by=cycles_by,
+        cycles_by=figures.cycles_by,
         seconds=cycles / machine.clock_hz,
-        copy_bytes=hlo.copy_bytes(ops),
-        copy_cycles=math.ceil(hlo.copy_bytes(ops) / per_cycle),
-        hbm_bytes=moved,
-        hbm_bytes_by_block=blocks is not None,
-        hbm_cycles=math.ceil(hbm_cycles),
-        vmem_bytes=hlo.vmem_bytes(text),
+        copy_bytes=hlo.copy_bytes(figures.ops),
+        copy_cycles=math.ceil(figures.copy_cycles),
+        hbm_bytes=figures.hbm_bytes,
+        hbm_bytes_by_block=figures.blocks is not None,
+        hbm_cycles=math.ceil(figures.hbm_cycles),
+        vmem_bytes=hlo.vmem_bytes(figures.ops),
         code_bytes=result["code_bytes"],
-        grid=tuple(call["grid"]) if call else (),
-        loop=loop,
+        grid=figures.grid,
+        loop=figures.loop,
         shares=shares,
         bound=max(shares, key=lambda name: shares[name]),
         refused=refused,
@@ -234,61 +197,14 @@ def _read(
     )
 
 
-def _only(calls: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The one Pallas kernel of a program; None where there is none, or several."""
-    return calls[0] if len(calls) == 1 else None
-
-
-def _beside(ops: Sequence[hlo.Op]) -> int:
-    """Bytes of HBM that ops beside Pallas kernels move."""
-    return hlo.hbm_bytes([op for op in ops if op.opcode != "custom-call"])
-
-
-def _ends(call: Mapping[str, Any]) -> int:
-    """Bytes of the blocks that a kernel needs before it can begin, and of one that it writes."""
-    return sum(block["first_bytes"] for block in call["blocks"] or ())
-
-
-def _work(
-    machine: TpuMachine,
-    loop: Loop,
-    grid: tuple[int, ...],
-    blocks: Sequence[Mapping[str, int]] | None,
-    ideal: float,
-) -> _Work:
-    """How often the main loop runs on each core.
-
-    Each step of the grid is an iteration; where the kernel has a loop in it, the iterations follow
-    from the products that each does.
-    """
-    cores = machine.cores_per_device
-    iterations = ideal / loop.mxu_busy_cycles
-    if grid and loop.depth == 1:
-        iterations = math.prod(grid) / cores
-    tiles = blocks[-1]["copies"] / cores if blocks else iterations / max(grid[-1:], default=1)
-    return _Work(loop=loop, iterations=iterations, tiles=tiles)
-
-
-def _cycles_by(
-    ops: Sequence[hlo.Op], work: _Work | None, hbm_cycles: float, ends: float
-) -> dict[Method, int]:
-    found: dict[Method, float | None] = {
-        "simulated": hlo.simulated_cycles(ops),
-        "schedule": None,
-        "hlo-estimate": hlo.estimated_cycles(ops),
-    }
-    if work is not None:
-        edges = work.tiles * work.loop.edge_bundles
-        found["schedule"] = max(work.cycles, hbm_cycles) + edges + ends
-    return {method: math.ceil(n) for method, n in found.items() if n is not None}
-
-
-def _shares(work: _Work | None, cycles: int, ideal: float, hbm_cycles: float) -> dict[str, float]:
-    """The part of `cycles` that each unit is busy, and that is lost to each cause."""
-    found = {MXU: ideal / cycles, HBM: hbm_cycles / cycles}
-    if work is not None:
-        part = work.cycles / cycles
-        found |= {unit: n * part for unit, n in work.loop.slots.items() if unit != MATMUL}
-        found[STEPS] = part * (1 - work.loop.mxu_occupancy)
-        found[WAITS] = 1 - part
-    return {name: round(max(share, 0.0), 4) for name, share in found.items()}
+def _method(figures: Figures, machine: TpuMachine, program: Program) -> Method:
+    """The best method that says something of the cycles."""
+    for method in METHODS:
+        if method in figures.cycles_by:
+            return method
+    raise ProfileError(
+        "GEM1106",
+        f"libtpu {versions()['libtpu']} tells nothing of the cycles of {program.function} for "
+        f"{machine.target}",
+        "use a version of libtpu that writes schedules",
+    )

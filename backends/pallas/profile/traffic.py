@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any, Final
 
 import numpy as np
@@ -48,26 +49,23 @@ def _call(mapping: Any) -> dict[str, Any]:
         moved = [_moved(block, steps) for block in mapping.block_mappings]
         blocks = [entry for entry in moved if entry is not None]
         blocks = blocks if len(blocks) == len(moved) else None
-    return {"grid": grid, "inputs": int(mapping.num_inputs), "blocks": blocks}
+    return {"grid": grid, "blocks": blocks}
 
 
 def _moved(block: Any, steps: list[npt.NDArray[np.int32]]) -> dict[str, Any] | None:
     """How often the block of one array changes, the bytes of all and of the first."""
-    import jax
-    from jax.extend.core import jaxpr_as_fun
-
+    jax: Any = import_module("jax")
+    core: Any = import_module("jax.extend.core")
     if "any" in str(block.block_aval) or "hbm" in str(block.block_aval).lower():
         return None
-    index_map: Any = jaxpr_as_fun(block.index_map_jaxpr)
+    index_map: Any = core.jaxpr_as_fun(block.index_map_jaxpr)
     constant = [np.zeros(1, np.int32)]
     found: Any = jax.vmap(index_map)(*(steps or constant))
     indices = np.stack([np.asarray(index) for index in found], axis=1)
     changed = np.r_[True, (indices[1:] != indices[:-1]).any(axis=1)]
     array: Any = block.array_aval
     elements = np.ones(int(changed.sum()), np.int64)
-    for size, extent, index in zip(
-        block.block_shape, array.shape, indices[changed].T, strict=True
-    ):
+    for size, extent, index in zip(block.block_shape, array.shape, indices[changed].T, strict=True):
         elements *= _inside(size, int(extent), index)
     total = elements * int(array.dtype.itemsize)
     return {"copies": len(total), "bytes": int(total.sum()), "first_bytes": int(total[0])}

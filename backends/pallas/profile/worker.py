@@ -4,7 +4,7 @@ FOLDER has `program.json` and `topology`; what comes of it is written there as `
 where it fails: then it has `failed`, the step that did, and `message`. libtpu may end this process
 at any time, and writes to both of its outputs; so nothing is told through them.
 
-The environment is that of `ahead_of_time.environment`: JAX on the CPU, libtpu for its compiler only.
+The environment is that of `ahead_of_time.environment`: JAX on the CPU, and of libtpu its compiler.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from __future__ import annotations
 import json
 import resource
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from gemmir.backends.pallas.profile.program import Program
+from gemmir.backends.pallas.profile.traffic import calls
 
 PROGRAM = "program.json"
 TOPOLOGY = "topology"
@@ -25,12 +27,8 @@ SOURCE = "kernel.py"
 
 def run(folder: Path) -> dict[str, Any]:
     """Compile the program in `folder`; the result as plain values."""
-    import jax
-    from jax.experimental import topologies
-    from jax.sharding import SingleDeviceSharding
-
-    from gemmir.backends.pallas.profile.traffic import calls
-
+    jax: Any = import_module("jax")
+    topologies: Any = import_module("jax.experimental.topologies")
     program = Program.from_json((folder / PROGRAM).read_text())
     step = "topology"
     try:
@@ -41,16 +39,16 @@ def run(folder: Path) -> dict[str, Any]:
         exec(compile(program.text, str(folder / SOURCE), "exec"), names)
         function = jax.jit(names[program.function])
         step = "lower"
-        placed = SingleDeviceSharding(topology.devices[0])
+        placed = jax.sharding.SingleDeviceSharding(topology.devices[0])
         arrays = [
             jax.ShapeDtypeStruct(a.shape, jax.numpy.dtype(a.dtype), sharding=placed)
             for a in program.arguments
         ]
-        traced: Any = function.trace(*arrays)
+        traced = function.trace(*arrays)
         found = calls(traced.jaxpr)
-        lowered: Any = traced.lower()
+        lowered = traced.lower()
         step = "compile"
-        compiled: Any = lowered.compile()
+        compiled = lowered.compile()
     except Exception as error:
         return {"failed": step, "message": _said(error)}
     return {
