@@ -406,7 +406,7 @@ def plan_accumulate(gemm: GemmOp, to: str, layout: str | None, prefetch: bool) -
     if len(extents(gemm.c)) != 2:
         raise ScheduleError("GEM0333", "promote: a batch cannot be kept", "tile batch by 1 first")
     space = memref_type(gemm.c).memory_space
-    if isinstance(space, SpaceAttr):
+    if isinstance(space, SpaceAttr) and space.data in (Space.REGISTERS, Space.VMEM):
         raise ScheduleError("GEM0335", f"promote: operand c is in {space.data} already")
     rows, columns = (upper_bound(e) for e in extents(gemm.c))
     assert rows is not None and columns is not None

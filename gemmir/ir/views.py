@@ -142,7 +142,7 @@ def cut_from(value: SSAValue, root: SSAValue) -> list[memref.SubviewOp] | None:
     return views[::-1]
 
 
-def total_offsets(builder: Builder, views: Sequence[memref.SubviewOp]) -> tuple[Extent, ...]:
+def total_offsets(builder: Builder, views: Sequence[memref.SubviewOp]) -> tuple[Extent, Extent]:
     """Where in its root the matrix begins that a chain of subviews cuts out."""
     total: list[Extent] = [0, 0]
     for view in views:
@@ -153,7 +153,7 @@ def total_offsets(builder: Builder, views: Sequence[memref.SubviewOp]) -> tuple[
             else:
                 at = [as_index(view, e) for e in (before, offset)]
                 total[dim] = builder.insert(arith.AddiOp(at[0], at[1])).result
-    return tuple(total)
+    return total[0], total[1]
 
 
 def follow(builder: Builder, source: SSAValue, views: Sequence[memref.SubviewOp]) -> SSAValue:

@@ -13,7 +13,7 @@ from xdsl.passes import ModulePass
 from gemmir.errors import ScheduleError
 from gemmir.gemm import Gemm
 from gemmir.ir.dialect import BLOCKS, CORES, INSIDE_BLOCK, MAPPINGS
-from gemmir.machine import GpuMachine, Machine, TpuMachine
+from gemmir.machine import CpuMachine, GpuMachine, Machine, TpuMachine
 from gemmir.passes.parallelize import Parallelize
 from gemmir.passes.pipeline import Pipeline
 from gemmir.passes.promote import Promote
@@ -21,6 +21,7 @@ from gemmir.passes.split_k import SplitK, slice_size
 from gemmir.passes.tile import Tile
 from gemmir.passes.vectorize import MMA_SHAPES, Vectorize
 from gemmir.schedule.default_gpu import LOAD_BYTES
+from gemmir.schedule.fit_tpu import check_fits_tpu
 from gemmir.schedule.schedule import Schedule
 
 ADDRESS_REGISTERS = 40
@@ -36,7 +37,7 @@ FRAGMENT_BYTES = 32
 class _Walk:
     """The problem as the passes so far have cut it."""
 
-    machine: Machine
+    machine: CpuMachine | GpuMachine
     dtype: str
     item_bytes: int
     tile: dict[str, int]
@@ -52,8 +53,12 @@ def check_fits(schedule: Schedule, gemm: Gemm, machine: Machine) -> None:
 
     GEM0311 for a vector of a width that the unit does not have, GEM0312 for an accumulator tile
     that does not fit the registers, GEM0313 for packed tiles larger than their memory, GEM0318 for
-    a unit that the machine does not have, GEM0379 for products that its tensor cores do not have.
+    a unit that the machine does not have, GEM0379 for products that its tensor cores do not have;
+    for a TPU those of `check_fits_tpu`.
     """
+    if isinstance(machine, TpuMachine):
+        check_fits_tpu(schedule, gemm, machine)
+        return
     walk = _Walk(
         machine=machine,
         dtype=gemm.dtype,
@@ -88,12 +93,10 @@ def _follow(walk: _Walk, p: ModulePass) -> None:
         _check_vectors(walk, p)
 
 
-def _capacities(machine: Machine) -> dict[str, int]:
+def _capacities(machine: CpuMachine | GpuMachine) -> dict[str, int]:
     """The bytes of each memory space that packed tiles may take."""
     if isinstance(machine, GpuMachine):
         return {"shared": machine.smem_bytes_per_block}
-    if isinstance(machine, TpuMachine):
-        return {"vmem": machine.vmem_bytes_per_core}
     return {"l1": machine.l1_bytes, "l2": machine.l2_bytes, "l3": machine.l3_bytes}
 
 
@@ -164,7 +167,7 @@ def _check_unit(walk: _Walk, name: str, over: str | None) -> None:
         _require_unit(walk.machine, f"{name}: over={over}", over)
 
 
-def _require_unit(machine: Machine, what: str, unit: str, hint: str = "") -> None:
+def _require_unit(machine: CpuMachine | GpuMachine, what: str, unit: str, hint: str = "") -> None:
     units = (BLOCKS, *INSIDE_BLOCK) if isinstance(machine, GpuMachine) else (CORES,)
     if unit not in units:
         raise ScheduleError(
@@ -204,7 +207,7 @@ def _check_shape(
 def _check_vectors(walk: _Walk, p: Vectorize) -> None:
     if p.with_ == "mma":
         _check_tensor_cores(walk, p)
-    if isinstance(walk.machine, TpuMachine):
+    if p.width is None:
         return
     vector_bytes = LOAD_BYTES if isinstance(walk.machine, GpuMachine) else walk.machine.vector_bytes
     lanes = vector_bytes // walk.item_bytes
