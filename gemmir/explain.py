@@ -223,7 +223,7 @@ def _follow(lowered: Lowered) -> tuple[tuple[Step, ...], _Walk | None]:
         steps = tuple(Step(text=pass_text(p), meaning="") for p in lowered.schedule.passes)
         return steps, None
     lanes = _cpu_of(lowered).lanes(problem.element.item_bytes)
-    widths = [p.width for p in lowered.schedule.passes if isinstance(p, Vectorize)]
+    widths = [p.width for p in lowered.schedule.passes if isinstance(p, Vectorize) and p.width]
     walk = _Walk(
         problem=problem,
         machine=_cpu_of(lowered),
@@ -401,7 +401,7 @@ def _limit(loop: InnerLoop, lowered: Lowered) -> Limit:
     item_bytes = lowered.problem.element.item_bytes
     passes = lowered.schedule.passes
     steps = math.prod(p.factor for p in passes if isinstance(p, Unroll) and p.loop == "k")
-    widths = [p.width for p in passes if isinstance(p, Vectorize)]
+    widths = [p.width for p in passes if isinstance(p, Vectorize) and p.width]
     lanes = widths[0] if widths else _cpu_of(lowered).lanes(item_bytes)
     return Limit(
         cycles_by={

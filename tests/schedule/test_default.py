@@ -11,7 +11,7 @@ from hypothesis import given
 
 import gemmir
 from gemmir import Gemm, Schedule
-from gemmir.machine import CpuMachine, TpuMachine, machine_for, targets
+from gemmir.machine import CpuMachine, GpuMachine, TpuMachine, machine_for, targets
 from gemmir.machine.cpu import SHIPPED
 from gemmir.schedule import check_fits
 from gemmir.schedule.default import default_schedule
@@ -31,6 +31,7 @@ def check(gemm: Gemm, target: str, threads: int) -> None:
     check_fits(schedule, gemm, machine)
     lowered = gemmir.lower(gemm, target=target, threads=threads)
     assert lowered.schedule == schedule
+    assert isinstance(machine, CpuMachine | GpuMachine)
     assert lowered.artifact.cpu == machine.llvm_cpu
 
 

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pytest
 
 from gemmir.backend import Access, Argument, Artifact, Signature
-from gemmir.machine import machine_for
+from gemmir.machine.host import host_machine
 
 BODY = """
 entry:
@@ -82,13 +82,13 @@ def signature() -> Signature:
 
 @pytest.fixture
 def serial(signature: Signature) -> Artifact:
-    cpu = machine_for("cpu").llvm_cpu
+    cpu = host_machine().llvm_cpu
     return Artifact(kind="llvm", text=SERIAL, signature=signature, cpu=cpu)
 
 
 @pytest.fixture
 def threaded(signature: Signature) -> Artifact:
-    cpu = machine_for("cpu").llvm_cpu
+    cpu = host_machine().llvm_cpu
     return Artifact(kind="llvm", text=THREADED, signature=signature, cpu=cpu)
 
 

@@ -113,9 +113,9 @@ def test_another_architecture_is_refused(serial: Artifact):
 
 
 def _own_triple() -> str:
-    from gemmir.machine import machine_for
+    from gemmir.machine.host import host_machine
 
-    return machine_for("cpu").llvm_triple
+    return host_machine().llvm_triple
 
 
 def test_threaded_code_runs_with_the_runtime_that_is_found(threaded: Artifact, arrays: Arrays):

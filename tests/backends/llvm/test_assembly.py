@@ -69,7 +69,7 @@ def products_per_iteration(lowered: gemmir.Lowered) -> int:
     for p in lowered.schedule.passes:
         if isinstance(p, Tile):
             sizes.update(zip(p.loops, p.sizes, strict=True))
-        width = p.width if isinstance(p, Vectorize) else width
+        width = p.width or width if isinstance(p, Vectorize) else width
         factor = p.factor if isinstance(p, Unroll) else factor
     return sizes["m"] * (sizes["n"] // width) * factor
 
