@@ -13,7 +13,8 @@
 What was copied into VMEM, and what an epilogue touches of its arrays, becomes a block of the call,
 so that the next one is copied while this one is used. A loop over k is the last dimension of the
 grid. The accumulator is scratch, which one step leaves to the next. All ops take whole blocks, for
-what of them is past the edge of C is not copied back; only along k the last one may be shorter.
+what of them is past the edge of C is not copied back; only along k the last one may be shorter. An
+operand that is copied before the loops is a single block that all steps have parts of.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class GridPlan:
 def plan_grid(gemm: GemmOp, loop: str, buffers: int) -> GridPlan:
     """Find the grid around `gemm`, whose innermost loop is over the dimension `loop`.
 
-    `ScheduleError` (GEM0354 to GEM0357) where there is none.
+    `ScheduleError` (GEM0354 to GEM0358) where there is none, or a block is not whole.
     """
     loops = [o for o in enclosing_ops(gemm) if isinstance(o, Loop)][::-1]
     if not loops or not _is_over_grid(loops[0]):
@@ -129,7 +130,19 @@ def plan_grid(gemm: GemmOp, loop: str, buffers: int) -> GridPlan:
                 f"pipeline: with=dma, and {name} is not in vmem",
                 f"put promote{{operand={name} to=vmem}} before pipeline",
             )
+    for name, value, dim in (("a", gemm.a, 0), ("b", gemm.b, 1)):
+        is_whole = not any(o in loops for o in _around(chain(value)[0]))
+        if is_whole and not isinstance(extents(value)[dim], int):
+            raise ScheduleError(
+                "GEM0358",
+                f"pipeline: {name} is in vmem as a whole, and the last of its tiles is smaller",
+                f"tile {'mn'[dim]} by a divisor, or promote {name} after tile",
+            )
     return GridPlan(loops=tuple(loops), buffers=buffers)
+
+
+def _around(value: SSAValue) -> list[Operation]:
+    return enclosing_ops(value.owner) if isinstance(value.owner, Operation) else []
 
 
 def _is_over_grid(loop: Loop) -> bool:
@@ -137,19 +150,17 @@ def _is_over_grid(loop: Loop) -> bool:
 
 
 def make_call(plan: GridPlan) -> CallOp:
-    """Replace the loops of `plan` by one call.
-
-    `ScheduleError` GEM0358 where a tile is not a whole block.
-    """
+    """Replace the loops of `plan` by one call; `ScheduleError` GEM0369 where a tile is no block."""
     outer = plan.loops[0]
     body = Block([YieldOp()], arg_types=[INDEX] * len(plan.loops))
     indices: dict[SSAValue, tuple[SSAValue, int]] = {}
     for loop, index, step in zip(plan.loops, body.args, plan.steps, strict=True):
         index.name_hint = loop.body.block.args[0].name_hint
         indices[_count_steps(loop, index, step)] = (index, step)
+    whole = _copied_before(outer)
     _flatten(plan, body)
     _read_old_elements(body)
-    arrays = _arrays(body, plan, indices)
+    arrays = [*(_whole_array(pack, plan) for pack in whole), *_arrays(body, plan, indices)]
     for number, array in enumerate(arrays):
         block = body.insert_arg(array.type, len(plan.loops) + number)
         block.name_hint = f"{array.root.name_hint}_block"
@@ -169,6 +180,21 @@ def make_call(plan: GridPlan) -> CallOp:
     outer.erase()
     erase_unused(body)
     return call
+
+
+def _copied_before(outer: Loop) -> list[PackOp]:
+    """The copies into VMEM that stand before the loops, and so bring a whole operand."""
+    block = outer.parent_block()
+    assert block is not None
+    return [o for o in block.ops if isinstance(o, PackOp) and in_vmem(o.target)]
+
+
+def _whole_array(pack: PackOp, plan: GridPlan) -> _Array:
+    """An array whose only block is all of it."""
+    made = memref_type(chain(pack.target)[0])
+    starts = AffineMap(len(plan.loops), 0, (AffineExpr.constant(0),) * 2)
+    block = BlockAttr(made.get_shape(), starts, 1)
+    return _Array(root=pack.source, block=block, type=made, is_output=False, whole=pack)
 
 
 def _count_steps(loop: Loop, index: SSAValue, step: int) -> SSAValue:
@@ -233,22 +259,43 @@ class _Array:
     block: BlockAttr
     type: MemRefType[Number]
     is_output: bool
+    whole: PackOp | None = None
     packs: list[PackOp] = field(default_factory=list[PackOp])
     operands: list[tuple[EpilogueOp, int]] = field(default_factory=list[tuple[EpilogueOp, int]])
 
     def replace(self, block: SSAValue) -> None:
         """Let all that uses the tile use `block`."""
+        if self.whole is not None:
+            self._replace_whole(self.whole, block)
         for pack in self.packs:
             alloca = chain(pack.target)[0].owner
             assert isinstance(alloca, memref.AllocaOp)
-            for use in list(pack.target.uses):
-                if isinstance(use.operation, GemmOp):
-                    use.operation.operands[use.index] = _up_to_k(use.operation, use.index, block)
+            _give_products(pack, block)
             for op in (pack, *(u.operation for u in alloca.memref.uses), alloca):
                 op.detach()
                 op.erase()
         for epilogue, number in self.operands:
             epilogue.operands[number] = block
+
+    def _replace_whole(self, pack: PackOp, block: SSAValue) -> None:
+        """Let the parts of the copy that the steps use be parts of `block`."""
+        alloca = chain(pack.target)[0].owner
+        assert isinstance(alloca, memref.AllocaOp)
+        pack.detach()
+        pack.erase()
+        for view in [use.operation for use in alloca.memref.uses]:
+            view.results[0].replace_all_uses_with(block)
+            view.detach()
+            view.erase()
+        alloca.detach()
+        alloca.erase()
+
+
+def _give_products(pack: PackOp, block: SSAValue) -> None:
+    """Let the products that read what `pack` copies read `block`."""
+    for use in list(pack.target.uses):
+        if isinstance(use.operation, GemmOp):
+            use.operation.operands[use.index] = _up_to_k(use.operation, use.index, block)
 
 
 def _up_to_k(gemm: GemmOp, position: int, block: SSAValue) -> SSAValue:
@@ -282,6 +329,7 @@ def _arrays(
 
     for op in list(body.walk()):
         if isinstance(op, PackOp) and 0 in extents(op.source):
+            _give_products(op, chain(op.target)[0])
             op.detach()
             op.erase()
         elif isinstance(op, PackOp):
@@ -316,7 +364,7 @@ def _block_of(
             index, step = indices.get(cast("SSAValue", offset), (None, 0))
             if not isinstance(index, BlockArgument) or step != shape[dim]:
                 raise ScheduleError(
-                    "GEM0358",
+                    "GEM0369",
                     f"pipeline: a tile of {shape[dim]} along dimension {dim} of "
                     f"{root.name_hint} does not begin at a multiple of that",
                     "tile each of m and n once over=grid",
