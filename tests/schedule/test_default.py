@@ -25,6 +25,7 @@ Lowers = Callable[[Gemm, str, int], None]
 def check(gemm: Gemm, target: str, threads: int) -> None:
     """The default schedule of `gemm` is the same text again, fits, and can be emitted."""
     machine = machine_for(target)
+    assert not isinstance(machine, TpuMachine)
     threads = threads if isinstance(machine, CpuMachine) else 1
     schedule = default_schedule(gemm, machine, threads)
     assert Schedule.parse(str(schedule)) == schedule
