@@ -1,11 +1,12 @@
 """The schedule that is used when none is given, chosen by rules from the problem and the machine.
 
-For a GPU see `default_gpu`. There are five classes of schedule for a CPU. *Direct*: A and B are
-read where they lie. *Half packed*: a B that fits the second cache level is packed into it. *Deep*:
-a small C and a long k; slices of k are summed into C. *Streamed*: few rows of A; B is read once, a
-few rows at a time. *Packed*: the blocking of Goto and van de Geijn, Anatomy of High-Performance
-Matrix Multiplication (ACM TOMS 34(3), 2008), with the roles of A and B exchanged: panels of A are
-packed into L3 and blocks of B into L2, and a sliver of B as large as L1 streams through it.
+For a GPU see `default_gpu`, for a TPU `default_tpu`. There are five classes of schedule for a CPU.
+*Direct*: A and B are read where they lie. *Half packed*: a B that fits the second cache level is
+packed into it. *Deep*: a small C and a long k; slices of k are summed into C. *Streamed*: few rows
+of A; B is read once, a few rows at a time. *Packed*: the blocking of Goto and van de Geijn, Anatomy
+of High-Performance Matrix Multiplication (ACM TOMS 34(3), 2008), with the roles of A and B
+exchanged: panels of A are packed into L3 and blocks of B into L2, and a sliver of B as large as L1
+streams through it.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from dataclasses import dataclass, replace
 
 from gemmir.errors import ScheduleError
 from gemmir.gemm import Gemm
-from gemmir.machine import CpuMachine, GpuMachine, Machine, targets
+from gemmir.machine import CpuMachine, Machine, TpuMachine, targets
 from gemmir.schedule.default_gpu import gpu_passes
+from gemmir.schedule.default_tpu import tpu_passes
 from gemmir.schedule.schedule import Schedule
 
 FMA_LATENCY_CYCLES = 4
@@ -114,15 +116,16 @@ def default_text(
     _require_unit(gemm, machine)
     fuse = bool(gemm.steps) if fuse is None else fuse
     expand = bool(EXPONENTIAL & set(gemm.steps)) if expand is None else expand
-    if isinstance(machine, GpuMachine):
+    if not isinstance(machine, CpuMachine):
         if threads != 1:
             raise ScheduleError(
                 "GEM0317",
                 f"threads={threads} are cores of a CPU, and {machine.target} has none",
-                "leave threads out: a kernel has all of the GPU",
+                "leave threads out: a kernel has all of the machine",
             )
+        if isinstance(machine, TpuMachine):
+            return "\n".join(tpu_passes(gemm, machine, fuse=fuse))
         return "\n".join(gpu_passes(gemm, machine, fuse=fuse, expand=expand))
-    assert isinstance(machine, CpuMachine)
     threads = 1 if 0 in (gemm.m, gemm.n, gemm.k) else threads
     passes = list(_outer(gemm, machine, threads))
     share, even = _share(gemm, machine, threads)
@@ -143,17 +146,23 @@ def default_text(
 
 def _require_unit(gemm: Gemm, machine: Machine) -> None:
     """`ScheduleError` GEM0316 where `machine` has no unit that sums products of the type."""
-    own = machine.mma_dtypes if isinstance(machine, GpuMachine) else ()
-    if not gemm.product.is_mixed or gemm.dtype in own:
+    if gemm.dtype in _unit_dtypes(machine):
         return
-    known = [
-        name for name, m in targets() if isinstance(m, GpuMachine) and gemm.dtype in m.mma_dtypes
-    ]
+    if not gemm.product.is_mixed and not isinstance(machine, TpuMachine):
+        return
+    known = [name for name, m in targets() if gemm.dtype in _unit_dtypes(m)]
     raise ScheduleError(
         "GEM0316",
         f"{machine.target} has no schedule for products of {gemm.dtype}",
         "use dtype f32" + (f", or a target of {', '.join(known)}" if known else ""),
     )
+
+
+def _unit_dtypes(machine: Machine) -> tuple[str, ...]:
+    """What the matrix units of a machine multiply; none where it has no such units."""
+    if isinstance(machine, CpuMachine):
+        return ()
+    return machine.mxu_dtypes if isinstance(machine, TpuMachine) else machine.mma_dtypes
 
 
 def _outer(gemm: Gemm, machine: CpuMachine, threads: int) -> Iterator[str]:

@@ -1,0 +1,198 @@
+"""Default schedules for a TPU: one kernel whose grid walks the blocks of C.
+
+    tile{loops=m,n … over=grid}  promote{operand=c to=vmem}  [tile{loops=k …}]
+    promote{operand=a to=vmem}  promote{operand=b to=vmem}  [fuse-epilogue]
+    pipeline{loop=… with=dma}  vectorize{with=mxu}
+
+Blocks are those that `found` has for the problem, or else the cheapest by a model: every step of
+the grid takes its matrix units, or the copies that are made meanwhile, whichever is longer, and a
+fixed time; the blocks of the first step are copied before it and those of the last one after it. A
+block is copied only where it is another one than in the step before. It has no idea of what libtpu
+makes of the body of a step, beyond that units are filled in whole multiples of their size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Final
+
+from gemmir.gemm import Gemm
+from gemmir.machine.tpu import TpuMachine
+from gemmir.schedule.found import found_blocks
+
+VMEM_SHARE: Final = 3 / 4
+"""How much of VMEM blocks may take; the rest is for what libtpu spills and for its own buffers.
+That of tokamax's and vLLM's kernels for TPUs (openxla/tokamax, vllm-project/tpu-inference)."""
+
+MOST_STEP_CYCLES: Final = 1 << 15
+"""Most cycles of the matrix units in a step. Mosaic unrolls the product of two blocks, and libtpu
+0.0.52 takes a minute for four times as much; one per cent of it is gained."""
+
+CYCLES_PER_REGISTER: Final = 1.5
+"""What it costs to begin and to end the sum of a tile, each register of 1024 elements of it: 760
+cycles for 512 x 1024, by libtpu's schedules with a loop over k."""
+
+MOST_PARTS: Final = 24
+"""Into so many parts every dimension is tried to be cut, and above it powers of two."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TpuBlocks:
+    """Sizes of the blocks, and the order of the loops over the grid, outermost first."""
+
+    order: str
+    m: int
+    n: int
+    k: int
+
+    def size(self, loop: str) -> int:
+        """The size of the blocks along `loop`."""
+        return {"m": self.m, "n": self.n, "k": self.k}[loop]
+
+
+def tpu_passes(gemm: Gemm, machine: TpuMachine, *, fuse: bool) -> Iterator[str]:
+    """The passes for `gemm` on `machine`, one at a time.
+
+    Of several products each is taken to have the same number of rows.
+    """
+    share = gemm if gemm.groups is None else _share(gemm, gemm.groups)
+    blocks = _found(gemm, machine) or tpu_blocks(share, machine)
+    outer = "group" if gemm.groups is not None else "batch" if gemm.batch is not None else None
+    loops = [*([outer] if outer else []), *blocks.order]
+    sizes = [*([1] if outer else []), *(blocks.size(loop) for loop in blocks.order)]
+    yield f"tile{{loops={','.join(loops)} sizes={','.join(map(str, sizes))} over=grid}}"
+    yield "promote{operand=c to=vmem}"
+    is_cut = blocks.k < gemm.k
+    if is_cut:
+        yield f"tile{{loops=k sizes={blocks.k}}}"
+    yield "promote{operand=a to=vmem}"
+    yield "promote{operand=b to=vmem}"
+    if fuse:
+        yield "fuse-epilogue"
+    yield f"pipeline{{loop={'k' if is_cut else loops[-1]} stages=2 with=dma}}"
+    yield "vectorize{with=mxu}"
+
+
+def _found(gemm: Gemm, machine: TpuMachine) -> TpuBlocks | None:
+    """The blocks that were found for a problem by profiling many, where there are some.
+
+    They are those of one product of dense matrices as they lie; an epilogue changes nothing, but
+    one with an operand as large as C takes memory that they may not leave.
+    """
+    if gemm.batch is not None or gemm.groups is not None or gemm.trans_a or gemm.trans_b:
+        return None
+    entry = found_blocks(machine.target, gemm.dtype, (gemm.m, gemm.n, gemm.k))
+    if entry is None:
+        return None
+    blocks = TpuBlocks(order=entry.order, m=entry.m, n=entry.n, k=entry.k)
+    fits = vmem_bytes(gemm, blocks) <= machine.vmem_bytes_per_core * VMEM_SHARE
+    return blocks if fits else None
+
+
+def _share(gemm: Gemm, groups: int) -> Gemm:
+    """One of `groups` products."""
+    return replace(gemm, m=max(-(-gemm.m // groups), 1), groups=None)
+
+
+def tpu_blocks(gemm: Gemm, machine: TpuMachine) -> TpuBlocks:
+    """The blocks with which the model says that `gemm` takes least time.
+
+    Where none fits, as on a machine with little VMEM, those that take least of it.
+    """
+    fitting = [
+        blocks
+        for blocks in _candidates(gemm, machine)
+        if vmem_bytes(gemm, blocks) <= machine.vmem_bytes_per_core * VMEM_SHARE
+        and step_cycles(gemm, machine, blocks) <= MOST_STEP_CYCLES
+    ]
+    if not fitting:
+        return min(_candidates(gemm, machine), key=lambda blocks: vmem_bytes(gemm, blocks))
+    return min(fitting, key=lambda blocks: (cycles(gemm, machine, blocks), blocks.order))
+
+
+def _candidates(gemm: Gemm, machine: TpuMachine) -> Iterator[TpuBlocks]:
+    item = min(gemm.element.item_bytes, gemm.result.item_bytes)
+    rows = machine.lanes if gemm.trans_a else machine.sublanes * 4 // min(item, 4)
+    sizes_k = _sizes(gemm.k, machine.lanes)
+    even = [k for k in sizes_k if gemm.k % k == 0]
+    for m, n, k, order in product(
+        _sizes(gemm.m, rows),
+        _sizes(gemm.n, machine.lanes),
+        even if len(even) > 1 else sizes_k,
+        ("mn", "nm"),
+    ):
+        yield TpuBlocks(order=order, m=m, n=n, k=k)
+
+
+def _sizes(extent: int, step: int) -> Sequence[int]:
+    """Block sizes along a dimension: all of it, or equal parts that are multiples of `step`."""
+    counts = [*range(2, MOST_PARTS + 1), *(1 << e for e in range(5, extent.bit_length()))]
+    parts = (_round_up(-(-extent // count), step) for count in counts)
+    return [max(extent, 1), *dict.fromkeys(size for size in parts if size < extent)]
+
+
+def _round_up(value: int, step: int) -> int:
+    return -(-value // step) * step
+
+
+def step_cycles(gemm: Gemm, machine: TpuMachine, blocks: TpuBlocks) -> float:
+    """Cycles of the matrix units for the product of two blocks.
+
+    A unit holds a square of one operand, whose loading hides behind as many rows of the other.
+    """
+    unit = machine.mxu_size
+    volume = max(blocks.m, unit) * _round_up(blocks.n, unit) * _round_up(blocks.k, unit)
+    return 2 * volume / machine.mxu_flops_per_cycle(gemm.dtype)
+
+
+def vmem_bytes(gemm: Gemm, blocks: TpuBlocks) -> int:
+    """VMEM that the kernel takes: two buffers of every block, the sum, and what f32 is split into.
+
+    Rows are padded to whole registers. Of a bias there is one row in each buffer.
+    """
+    item, out = gemm.element.item_bytes, gemm.result.item_bytes
+    a, b = _padded(blocks.m, blocks.k, item), _padded(blocks.k, blocks.n, item)
+    c = _padded(blocks.m, blocks.n, out)
+    like_c = 1 + (gemm.beta != 0) + ("residual" in gemm.steps)
+    bias = _padded(1, blocks.n, out) if "bias" in gemm.steps else 0
+    total = _padded(blocks.m, blocks.n, gemm.accumulator.item_bytes)
+    parts = a + b if gemm.element.name == "f32" else 0
+    return 2 * (a + b + like_c * c + bias) + total + parts
+
+
+def _padded(rows: int, columns: int, item_bytes: int) -> int:
+    """Bytes of an array in VMEM, which lies in registers of 8 x 128 times 32 bits."""
+    return _round_up(max(rows, 1), 32 // item_bytes) * _round_up(max(columns, 1), 128) * item_bytes
+
+
+def cycles(gemm: Gemm, machine: TpuMachine, blocks: TpuBlocks) -> float:
+    """Cycles of one core for the whole product, its share of it where several cores work."""
+    item, out = gemm.element.item_bytes, gemm.result.item_bytes
+    rate = machine.hbm_bytes_per_cycle_per_core
+    counts = {
+        loop: max(-(-extent // blocks.size(loop)), 1)
+        for loop, extent in (("m", gemm.m), ("n", gemm.n), ("k", gemm.k))
+    }
+    tiles = max((gemm.batch or 1) * counts["m"] * counts["n"] / machine.cores_per_device, 1)
+    steps = tiles * counts["k"]
+    like_c = 1 + (gemm.beta != 0) + ("residual" in gemm.steps)
+    tile_copy = like_c * blocks.m * blocks.n * out / rate
+    copy = {"m": blocks.m * blocks.k * item / rate, "n": blocks.k * blocks.n * item / rate}
+
+    work = step_cycles(gemm, machine, blocks) + machine.grid_step_overhead_cycles
+    registers = blocks.m * blocks.n / (machine.sublanes * machine.lanes)
+    ends = registers * CYCLES_PER_REGISTER if counts["k"] > 1 else 0.0
+    outer, inner = blocks.order
+    turns = tiles / counts[inner]
+    both = copy["m"] + copy["n"]
+    if counts["k"] > 1:
+        moving = steps * max(work, both + tile_copy / counts["k"])
+    else:
+        moved = copy[inner] if counts[inner] > 1 else 0.0
+        turned = copy[outer] + moved
+        moving = (tiles - turns) * max(work, moved + tile_copy) + turns * max(
+            work, turned + tile_copy
+        )
+    return both + moving + tiles * ends + tile_copy

@@ -1,0 +1,141 @@
+"""Default schedules of a TPU: they fit VMEM, are made of whole registers, and go by the model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from gemmir import Gemm
+from gemmir.errors import ScheduleError
+from gemmir.machine.tpu import SHIPPED_TPUS, TPU7X, V4, V5E, V5P, V6E, TpuMachine
+from gemmir.schedule.default import default_schedule, default_text
+from gemmir.schedule.default_tpu import (
+    MOST_STEP_CYCLES,
+    VMEM_SHARE,
+    TpuBlocks,
+    cycles,
+    step_cycles,
+    tpu_blocks,
+    vmem_bytes,
+)
+from tests.strategies import examples
+
+SIZES = st.one_of(st.integers(1, 40), st.integers(1, 20000), st.sampled_from([4096, 8192, 14336]))
+RESULTS = {"i8": None, "f32": None, "bf16x3": None, "bf16x1": None}
+
+
+@st.composite
+def problems(draw: st.DrawFn, machine: TpuMachine) -> Gemm:
+    """Dense problems of any size, of the types that `machine` multiplies."""
+    dtype = draw(st.sampled_from(machine.mxu_dtypes))
+    return Gemm(
+        m=draw(SIZES),
+        n=draw(SIZES),
+        k=draw(SIZES),
+        dtype=dtype,
+        out=RESULTS.get(dtype, draw(st.sampled_from(["bf16", "f32"]))),
+        beta=draw(st.sampled_from([0.0, 1.0])),
+        trans_a=draw(st.booleans()),
+        trans_b=draw(st.booleans()),
+        batch=draw(st.sampled_from([None, None, 3])),
+        epilogue="" if dtype == "i8" else draw(st.sampled_from(["", "bias+gelu", "residual"])),
+    )
+
+
+@pytest.mark.parametrize("machine", SHIPPED_TPUS, ids=lambda m: m.name)
+def test_blocks_fit_and_are_whole_registers_or_all_of_a_dimension(machine: TpuMachine) -> None:
+    @given(problems(machine))
+    @examples(0.3)
+    def each(gemm: Gemm) -> None:
+        blocks = tpu_blocks(gemm, machine)
+        assert vmem_bytes(gemm, blocks) <= machine.vmem_bytes_per_core * VMEM_SHARE
+        assert step_cycles(gemm, machine, blocks) <= MOST_STEP_CYCLES
+        rows = 128 if gemm.trans_a else 8
+        assert blocks.m == gemm.m or blocks.m % rows == 0
+        assert blocks.n == gemm.n or blocks.n % 128 == 0
+        assert blocks.k == gemm.k or blocks.k % 128 == 0
+
+    each()
+
+
+def test_the_text_of_a_schedule() -> None:
+    gemm = Gemm(m=4096, n=4096, k=4096, dtype="bf16", out="bf16", batch=4, epilogue="bias")
+    assert default_text(gemm, V5E).splitlines() == [
+        "tile{loops=batch,m,n sizes=1,1024,512 over=grid}",
+        "promote{operand=c to=vmem}",
+        "promote{operand=a to=vmem}",
+        "promote{operand=b to=vmem}",
+        "fuse-epilogue",
+        "pipeline{loop=n stages=2 with=dma}",
+        "vectorize{with=mxu}",
+    ]
+
+
+def test_a_long_k_is_cut_where_it_does_not_fit() -> None:
+    gemm = Gemm(m=2048, n=2048, k=2**17, dtype="bf16", out="bf16")
+    blocks = tpu_blocks(gemm, V5P)
+    assert blocks.k < gemm.k and gemm.k % blocks.k == 0
+    lines = default_text(gemm, V5P).splitlines()
+    assert f"tile{{loops=k sizes={blocks.k}}}" in lines
+    assert "pipeline{loop=k stages=2 with=dma}" in lines
+
+
+def test_groups_have_a_loop_of_their_own() -> None:
+    gemm = Gemm(m=4096, n=1024, k=1024, dtype="bf16", groups=8)
+    blocks = tpu_blocks(replace(gemm, m=512, groups=None), V6E)
+    sizes = ",".join(str(blocks.size(loop)) for loop in blocks.order)
+    first = default_text(gemm, V6E).splitlines()[0]
+    assert first == f"tile{{loops=group,{','.join(blocks.order)} sizes=1,{sizes} over=grid}}"
+
+
+def test_the_model_ranks_as_libtpu_does() -> None:
+    """Cycles of libtpu 0.0.52 for 4096 cubed, from good blocks to bad ones."""
+    gemm = Gemm(m=4096, n=4096, k=4096, dtype="bf16", out="bf16")
+    ranked = {
+        V5E: [(512, 512, 4096), (512, 1024, 1024), (256, 512, 4096)],
+        V6E: [(1024, 1024, 4096), (1024, 1024, 512), (512, 1024, 4096), (512, 1024, 1024)],
+        TPU7X: [(1024, 1024, 4096), (2048, 2048, 512), (1024, 1024, 1024)],
+    }
+    for machine, sizes in ranked.items():
+        blocks = [TpuBlocks(order="mn", m=m, n=n, k=k) for m, n, k in sizes]
+        found = [cycles(gemm, machine, b) for b in blocks]
+        assert found == sorted(found), machine.name
+
+
+def test_more_passes_of_the_units_take_longer() -> None:
+    blocks = TpuBlocks(order="mn", m=512, n=512, k=4096)
+    single, triple, full = (
+        step_cycles(Gemm(m=8192, n=8192, k=4096, dtype=dtype), V6E, blocks)
+        for dtype in ("bf16x1", "bf16x3", "f32")
+    )
+    assert (triple, full) == (3 * single, 6 * single)
+
+
+def test_units_are_filled_whole() -> None:
+    gemm = Gemm(m=512, n=512, k=512, dtype="bf16")
+    few, many = (TpuBlocks(order="mn", m=m, n=512, k=512) for m in (8, 256))
+    assert step_cycles(gemm, V6E, few) == step_cycles(gemm, V6E, many)
+    narrow, wide = (TpuBlocks(order="mn", m=512, n=n, k=512) for n in (128, 256))
+    assert step_cycles(gemm, V6E, narrow) == step_cycles(gemm, V6E, wide)
+    assert 2 * step_cycles(gemm, V5E, narrow) == step_cycles(gemm, V5E, wide)
+
+
+def test_two_cores_share_a_grid() -> None:
+    gemm = Gemm(m=4096, n=4096, k=4096, dtype="bf16")
+    blocks = TpuBlocks(order="mn", m=512, n=512, k=4096)
+    one = cycles(gemm, replace(V5P, cores_per_device=1), blocks)
+    assert cycles(gemm, V5P, blocks) == pytest.approx(one / 2, rel=0.02)
+
+
+@pytest.mark.parametrize("dtype", ["f64", "f16", "tf32", "u8", "i8", "e4m3"])
+def test_what_is_not_multiplied_is_refused(dtype: str) -> None:
+    with pytest.raises(ScheduleError, match=f"GEM0316: tpu:v4 has no schedule .* {dtype}"):
+        default_schedule(Gemm(m=64, n=64, k=64, dtype=dtype), V4)
+
+
+def test_threads_are_refused() -> None:
+    with pytest.raises(ScheduleError, match="GEM0317"):
+        default_schedule(Gemm(m=64, n=64, k=64, dtype="bf16"), V4, threads=2)
