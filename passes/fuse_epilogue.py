@@ -11,6 +11,7 @@ otherwise the epilogue follows the innermost `gemmir.gemm` on its tile.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,7 +49,7 @@ def plan(module: builtin.ModuleOp) -> FusePlan:
     Raises `ScheduleError` (GEM0350, GEM0351) where there is no epilogue or nothing to fuse into.
     """
     epilogues = [op for op in module.walk() if isinstance(op, EpilogueOp)]
-    whole = [op for op in epilogues if not any(map(_is_tile_loop, enclosing_ops(op)))]
+    whole = [op for op in epilogues if not _is_of_a_tile(op)]
     loose = [op for op in whole if not _reads_registers(op)]
     if len(loose) != 1:
         raise ScheduleError(
@@ -69,9 +70,10 @@ def plan(module: builtin.ModuleOp) -> FusePlan:
     return FusePlan(epilogue=loose[0], sites=sites)
 
 
-def _is_tile_loop(op: Operation) -> bool:
-    """Whether `op` cuts a problem into tiles; a loop over groups has a whole problem in it."""
-    return isinstance(op, Loop) and dimension_of(op) != GROUP
+def _is_of_a_tile(op: Operation) -> bool:
+    """Whether `op` is inside loops over tiles; a loop over groups has a whole problem in it."""
+    inside = itertools.takewhile(lambda o: dimension_of(o) != GROUP, enclosing_ops(op))
+    return any(isinstance(o, Loop) for o in inside)
 
 
 def _reads_registers(op: EpilogueOp) -> bool:

@@ -70,6 +70,7 @@ from gemmir.ir.index import Extent, before, constant_of, enclosing_function, upp
 from gemmir.ir.loops import Loop, conditional, dimension_of, require_gemms
 from gemmir.ir.pallas import block_type
 from gemmir.ir.views import chain, extents, subview, total_offsets
+from gemmir.ir.visits import place_in_tile
 
 PAGE_BYTES = 4096
 """Packed buffers begin on a page, so that a panel touches as few pages as it can."""
@@ -379,7 +380,7 @@ def copy_block(gemm: GemmOp, operand: str, made: MemRefType[Number]) -> None:
     builder = before(gemm)
     alloca = builder.insert(memref.AllocaOp(operands=[[], []], result_types=[made]))
     alloca.memref.name_hint = f"{operand}_block"
-    view = subview(builder, alloca.memref, (0, 0), extents(source))
+    view = subview(builder, alloca.memref, (place_in_tile(source), 0), extents(source))
     builder.insert(PackOp(source, view))
     gemm.operands[position] = view
 
@@ -422,7 +423,7 @@ def accumulate(gemm: GemmOp, plan: AccumulatePlan) -> None:
     made = MemRefType(element, plan.shape, memory_space=SpaceAttr(plan.space))
     alloca = builder.insert(memref.AllocaOp(operands=[[], []], result_types=[made]))
     alloca.memref.name_hint = "acc"
-    tile = subview(builder, alloca.memref, (0, 0), extents(c))
+    tile = subview(builder, alloca.memref, (place_in_tile(c), 0), extents(c))
     if plan.prefetch:
         builder.insert(PrefetchOp(c))
     alpha, beta = gemm.alpha.value.data, gemm.beta.value.data

@@ -18,7 +18,9 @@ there are as many units as its bound may need, and a block whose tile is empty d
 thread.
 
 With `loops=group,m` the rows of all products of a grouped GEMM are cut one after another, so that
-hardly any block has none; each looks for the product that its tile is in.
+hardly any block has none; each looks for the product that its tile is in. Over a grid, with
+`loops=n,group,m`, tiles of rows begin at multiples of their size, and one that belongs to several
+products is visited once for each (`gemmir.ir.visits`).
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ from gemmir.ir.groups import group_loop, products_of, spread_rows
 from gemmir.ir.index import Extent, as_index, before, both, enclosing_function, equals, upper_bound
 from gemmir.ir.loops import DIMENSIONS, GROUP, Loop, conditional, open_loop, require_gemms
 from gemmir.ir.views import extents, subview
+from gemmir.ir.visits import insert_visits, open_visits
 
 OUTERMOST = (BLOCKS, GRID)
 """Units that the outermost loops run over, with all else inside them."""
@@ -164,15 +167,28 @@ def _check_names(
             f"tile: loops={','.join(loops)} cannot run over {over}",
             ("give one of" if over == CORES else "use") + " m, n or batch; k carries the sum",
         )
-    if GROUP in loops and (tuple(loops[:2]) != (GROUP, "m") or over != BLOCKS):
+    if GROUP in loops and over == GRID:
+        _check_visits(loops)
+    elif GROUP in loops and (tuple(loops[:2]) != (GROUP, "m") or over != BLOCKS):
         raise ScheduleError(
             "GEM0396",
             f"tile: loops={','.join(loops)} over {over} cannot number the rows of all products",
-            "use loops=group,m or group,m,n over=blocks",
+            "use loops=group,m or group,m,n over=blocks, or loops=n,group,m over=grid",
         )
     if "batch" in found and loops[0] != "batch":
         raise ScheduleError(
             "GEM0325", f"tile: loops={','.join(loops)} of a batch", "open batch first, by 1"
+        )
+
+
+def _check_visits(loops: Sequence[str]) -> None:
+    """A block of C that is visited for several products stays in VMEM from one to the next."""
+    if tuple(loops) not in ((GROUP, "m"), ("n", GROUP, "m")):
+        raise ScheduleError(
+            "GEM0386",
+            f"tile: loops={','.join(loops)} over grid, and visits of one tile of rows must follow "
+            "one another",
+            "use loops=n,group,m or group,m",
         )
 
 
@@ -265,8 +281,9 @@ def _segments(loop: LoopPlan) -> tuple[Segment, ...]:
 
 def tile(gemm: GemmOp, plan: TilePlan) -> None:
     """Open the loops of `plan` around `gemm` and let it work on the tiles."""
-    if plan.loops[0].dimension == GROUP:
-        _tile_groups(gemm, plan)
+    if any(loop.dimension == GROUP for loop in plan.loops):
+        cut = _tile_visits if plan.over == GRID else _tile_groups
+        cut(gemm, plan)
         return
     _open(before(gemm), gemm, plan, (), ())
     gemm.detach()
@@ -299,6 +316,36 @@ def _tile_groups(gemm: GemmOp, plan: TilePlan) -> None:
     gemm.erase()
     if plan.loops[2:]:
         tile(inner, TilePlan(loops=plan.loops[2:], over=plan.over))
+
+
+def _tile_visits(gemm: GemmOp, plan: TilePlan) -> None:
+    """A loop over columns where `plan` has one, and in it one over the visits of tiles of rows."""
+    products = group_loop(gemm)
+    assert products is not None
+    builder, cuts = before(products), dict[str, tuple[Extent, Extent]]()
+    *outer, _, rows = plan.loops
+    visits = insert_visits(builder, gemm, products, rows.size)
+    for loop in outer:
+        bounds = [as_index(gemm, e) for e in (0, loop.extent, loop.size)]
+        variable, builder = open_loop(
+            builder, loop.dimension, (bounds[0], bounds[1], bounds[2]), plan.over
+        )
+        variable.name_hint = VARIABLES[loop.dimension]
+        cuts[loop.dimension] = _cut(builder, gemm, loop, variable, _segments(loop)[0])
+    visit = open_visits(builder, products, visits)
+
+    def part(operand: SSAValue, dimensions: str) -> SSAValue:
+        return _window(visit.builder, visit.part_of(operand), dimensions, cuts)
+
+    a, b, c = (part(v, dims) for v, dims in ((gemm.a, "mk"), (gemm.b, "kn"), (gemm.c, "mn")))
+    epilogues = [u.operation for u in gemm.c.uses if isinstance(u.operation, EpilogueOp)]
+    inputs = [[part(v, "mn") for v in op.inputs] for op in epilogues]
+    alpha, beta = gemm.alpha.value.data, gemm.beta.value.data
+    visit.builder.insert(GemmOp(a, b, c, alpha=alpha, beta=beta, precision=gemm.precision))
+    for op, own in zip(epilogues, inputs, strict=True):
+        visit.builder.insert(EpilogueOp(own, c, op.detach_region(op.body)))
+    products.detach()
+    products.erase()
 
 
 def _cut_epilogue(

@@ -6,6 +6,8 @@ and one that needs what an earlier one wrote shows. Those over the threads of a 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -14,6 +16,7 @@ from gemmir.evaluate.arith import elementwise
 from gemmir.evaluate.fault import FaultError
 from gemmir.evaluate.frame import Frame, Meanings, Step
 from gemmir.evaluate.math import fused_multiply_add
+from gemmir.evaluate.memref import memref_of, new_view
 from gemmir.evaluate.nvgpu import begin_copy
 from gemmir.evaluate.products import multiply
 from gemmir.evaluate.scf import iterations
@@ -28,6 +31,7 @@ from gemmir.ir.dialect import (
     OuterProductOp,
     PackOp,
     PrefetchOp,
+    VisitsOp,
     accumulator_type,
 )
 
@@ -112,6 +116,33 @@ def _prefetch(frame: Frame, op: PrefetchOp) -> Step:
     return step
 
 
+def _visits(frame: Frame, op: VisitsOp) -> Step:
+    made, size = memref_of(op.result), op.tile
+
+    def step(offsets: View) -> tuple[View]:
+        view = new_view(made, made.get_shape(), on_heap=False)
+        columns = list(_visit_columns(offsets.array().tolist(), size))
+        count = made.get_shape()[1]
+        if len(columns) > count:
+            raise FaultError("GEM0907", f"{len(columns)} visits are not {count}")
+        last = columns[-1][:2] if columns else (offsets.sizes[0] - 2, 0)
+        columns += [(*last, 0, 0, int(not columns and v == 0)) for v in range(len(columns), count)]
+        if count:
+            view.fill_from(np.array(columns, np.int32).T)
+        return (view,)
+
+    return step
+
+
+def _visit_columns(offsets: Sequence[int], size: int) -> Iterator[tuple[int, int, int, int, int]]:
+    seen = -1
+    for product, (begin, end) in enumerate(pairwise(offsets)):
+        for tile in range(begin // size, -(-end // size) if begin < end else 0):
+            start = tile * size
+            yield product, tile, max(begin - start, 0), min(end - start, size), int(tile > seen)
+            seen = tile
+
+
 MEANINGS: Final[Meanings] = {
     BarrierOp: _barrier,
     GemmOp: _gemm,
@@ -119,5 +150,6 @@ MEANINGS: Final[Meanings] = {
     ForallOp: _forall,
     PackOp: _pack,
     PrefetchOp: _prefetch,
+    VisitsOp: _visits,
     OuterProductOp: elementwise(fused_multiply_add),
 }

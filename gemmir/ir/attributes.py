@@ -21,12 +21,13 @@ class Space(StrEnum):
     """Memory spaces, nearest first; a cache is where a buffer of a CPU is meant to stay.
 
     `shared` is the memory that the threads of one block of a GPU have in common, `global` that of
-    all its blocks; `vmem` is the vector memory of a TPU core.
+    all its blocks; `vmem` is the vector memory of a TPU core, `smem` its scalar memory.
     """
 
     REGISTERS = "registers"
     SHARED = "shared"
     VMEM = "vmem"
+    SMEM = "smem"
     L1 = "l1"
     L2 = "l2"
     L3 = "l3"
