@@ -300,6 +300,7 @@ MEANINGS: Final[Meanings] = {
     arith.MinSIOp: elementwise(_least),
     arith.AndIOp: elementwise(_and),
     arith.OrIOp: elementwise(_or),
+    arith.XOrIOp: elementwise(operator.xor),
     arith.ShLIOp: elementwise(_shift_left),
     arith.CmpiOp: _cmpi,
     arith.CmpfOp: _cmpf,

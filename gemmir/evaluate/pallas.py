@@ -42,9 +42,13 @@ class _Block:
     number: tuple[int, ...] | None = None
     buffer: View | None = None
 
-    def go_to(self, indices: Sequence[int], *, is_output: bool) -> View:
-        """The buffer for the step `indices`, with the block that this uses."""
-        number = self.attribute.map.data.eval(indices, ())
+    def go_to(self, indices: Sequence[int], numbers: Sequence[int], *, is_output: bool) -> View:
+        """The buffer for the step `indices`, with the block that this uses.
+
+        `numbers` are what symbols of its map stand for.
+        """
+        of = self.attribute.map.data
+        number = of.eval(indices, numbers[: of.num_symbols])
         if number == self.number and self.buffer is not None:
             return self.buffer
         if is_output:
@@ -85,7 +89,10 @@ def _call(frame: Frame, op: CallOp) -> Step:
     scratch = [memref_of(value) for value in op.scratch]
     types = [memref_of(value) for value in op.references]
 
-    def step(*arrays: View) -> tuple[()]:
+    def step(*operands: View) -> tuple[()]:
+        table, arrays = None, operands
+        if op.prefetched is not None:
+            table, *arrays = operands
         blocks = [
             _Block(array=array, attribute=attribute, type=of)
             for array, attribute, of in zip(arrays, op.blocks, types, strict=True)
@@ -93,13 +100,20 @@ def _call(frame: Frame, op: CallOp) -> Step:
         kept = [new_view(of, of.get_shape(), on_heap=False) for of in scratch]
         outputs = blocks[len(op.inputs) :]
         for indices in _steps(op):
-            views = [b.go_to(indices, is_output=b in outputs) for b in blocks]
+            numbers = [] if table is None else _column(op, table, indices)
+            views = [b.go_to(indices, numbers, is_output=b in outputs) for b in blocks]
             frame.run(body, (*indices, *views, *kept))
         for block in outputs:
             block.copy_back()
         return ()
 
     return step
+
+
+def _column(op: CallOp, table: View, indices: Sequence[int]) -> list[int]:
+    """The numbers that are prefetched for a step."""
+    assert op.along is not None
+    return table.array()[:, indices[op.along.value.data]].tolist()
 
 
 def _steps(op: CallOp) -> Iterator[tuple[int, ...]]:

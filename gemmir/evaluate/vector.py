@@ -1,7 +1,7 @@
 """The vector dialect: transfers between a memref and a vector of the same rank.
 
 Where a dimension is not in_bounds, elements past the extent of the memref read as the padding and
-are not written. A negative start is an error in any case.
+are not written; nor are those that a mask leaves out. A negative start is an error in any case.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from gemmir.evaluate.view import View
 
 def _shape(op: vector.TransferReadOp | vector.TransferWriteOp, of: SSAValue) -> tuple[int, ...]:
     shape = cast("VectorType[Attribute]", of.type).get_shape()
-    if op.permutation_map.data != AffineMap.identity(len(op.indices)) or op.mask is not None:
-        raise FaultError("GEM0903", "a transfer has the identity map and no mask")
+    if op.permutation_map.data != AffineMap.identity(len(op.indices)):
+        raise FaultError("GEM0903", "a transfer has the identity map")
+    if op.mask is not None and (isinstance(op, vector.TransferReadOp) or any(_may_end_early(op))):
+        raise FaultError("GEM0903", "only writes that are in bounds have a mask")
     return shape
 
 
@@ -66,15 +68,33 @@ def _transfer_read(frame: Frame, op: vector.TransferReadOp) -> Step:
 def _transfer_write(frame: Frame, op: vector.TransferWriteOp) -> Step:
     shape, clips = _shape(op, op.vector), _may_end_early(op)
 
+    def write_some(elements: Array, view: View, *rest: Element) -> tuple[()]:
+        *starts, mask = rest
+        old = view.read(tuple(starts), shape)
+        view.write(tuple(starts), np.where(mask, elements, old))
+        return ()
+
     def step(elements: Array, view: View, *starts: int) -> tuple[()]:
         origin, inside = _inside(view, starts, shape, clips)
         view.write(origin, elements if inside == shape else elements[_leading(inside)])
         return ()
 
+    return step if op.mask is None else write_some
+
+
+def _create_mask(frame: Frame, op: vector.CreateMaskOp) -> Step:
+    shape = cast("VectorType[Attribute]", op.mask_vector.type).get_shape()
+
+    def step(*ends: int) -> tuple[Array]:
+        mask = np.zeros(shape, np.bool_)
+        mask[tuple([slice(max(end, 0)) for end in ends])] = True
+        return (mask,)
+
     return step
 
 
 MEANINGS: Final[Meanings] = {
+    vector.CreateMaskOp: _create_mask,
     vector.TransferReadOp: _transfer_read,
     vector.TransferWriteOp: _transfer_write,
 }

@@ -10,6 +10,10 @@
         gemmir.epilogue outs(%c[…])         if last %p: gemmir.epilogue outs(%c_block)
                                           }
 
+A loop over visits (`gemmir.ir.visits`) is a dimension of the grid too. Which product and which tile
+of rows a step visits is prefetched, and blocks are found by it; a step without rows does nothing.
+The block of C, of which a visit writes some rows, has the old elements at the first visit.
+
 What was copied into VMEM, and what an epilogue touches of its arrays, becomes a block of the call,
 so that the next one is copied while this one is used. A loop over k is the last dimension of the
 grid. The accumulator is scratch, which one step leaves to the next. All ops take whole blocks, for
@@ -20,8 +24,8 @@ operand that is copied before the loops is a single block that all steps have pa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import cast
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias, cast
 
 from xdsl.builder import Builder
 from xdsl.dialects import arith, memref, scf
@@ -37,6 +41,8 @@ from gemmir.ir.dialect import (
     GemmOp,
     Number,
     PackOp,
+    Visit,
+    VisitsOp,
     YieldOp,
     enclosing_ops,
     memref_type,
@@ -47,24 +53,33 @@ from gemmir.ir.index import (
     Extent,
     as_index,
     before,
+    both,
     constant_of,
     equals,
     upper_bound,
 )
-from gemmir.ir.loops import Loop, conditional, dimension_of
+from gemmir.ir.loops import GROUP, Loop, conditional, dimension_of
 from gemmir.ir.pallas import ARBITRARY, PARALLEL, BlockAttr, CallOp, block_type, in_vmem
+from gemmir.ir.transfers import read, write
 from gemmir.ir.views import chain, extents, offsets_of, sizes_of, subview
+from gemmir.ir.visits import load_number, place_in_tile, visit_number, visit_start
 
 PURE = (
     arith.AddiOp,
     arith.CmpiOp,
+    arith.IndexCastOp,
     arith.MinSIOp,
     arith.MuliOp,
     arith.SubiOp,
     memref.AllocaOp,
+    memref.LoadOp,
     memref.SubviewOp,
 )
 """Ops that find a tile; where nobody uses what they find they are left out."""
+
+
+_Pair: TypeAlias = tuple[SSAValue, SSAValue]
+"""The blocks with the old and the new elements of an array."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +88,17 @@ class GridPlan:
 
     loops: tuple[Loop, ...]
     buffers: int
+    visits: VisitsOp | None
 
     @property
     def sequential(self) -> scf.ForOp | None:
         """The loop over k, whose steps come one after the other."""
         last = self.loops[-1]
         return last if isinstance(last, scf.ForOp) else None
+
+    def dimension(self, name: str) -> int:
+        """The dimension of the grid that is the loop over `name`."""
+        return [dimension_of(loop) for loop in self.loops].index(name)
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -138,7 +158,9 @@ def plan_grid(gemm: GemmOp, loop: str, buffers: int) -> GridPlan:
                 f"pipeline: {name} is in vmem as a whole, and the last of its tiles is smaller",
                 f"tile {'mn'[dim]} by a divisor, or promote {name} after tile",
             )
-    return GridPlan(loops=tuple(loops), buffers=buffers)
+    numbers = (visit_number(result) for op in loops[0].walk() for result in op.results)
+    visits = next((found[0] for found in numbers if found is not None), None)
+    return GridPlan(loops=tuple(loops), buffers=buffers, visits=visits)
 
 
 def _around(value: SSAValue) -> list[Operation]:
@@ -160,20 +182,30 @@ def make_call(plan: GridPlan) -> CallOp:
     whole = _copied_before(outer)
     _flatten(plan, body)
     _read_old_elements(body)
+    windows = {o: _rows_of_tile(o.output) for o in body.walk() if isinstance(o, EpilogueOp)}
     arrays = [*(_whole_array(pack, plan) for pack in whole), *_arrays(body, plan, indices)]
+    blocks: dict[tuple[SSAValue, bool], SSAValue] = {}
     for number, array in enumerate(arrays):
         block = body.insert_arg(array.type, len(plan.loops) + number)
         block.name_hint = f"{array.root.name_hint}_block"
         array.replace(block)
+        blocks[array.root, array.is_output] = block
     _keep_accumulators(body)
+    if plan.visits is not None:
+        for epilogue, (begin, rows) in windows.items():
+            _work_on_rows(epilogue, begin, rows)
+        roots = [array.root for array in arrays if array.is_output]
+        _visit(plan, body, plan.visits, [(blocks[r, False], blocks[r, True]) for r in roots])
     inputs, outputs = ([a for a in arrays if a.is_output is wanted] for wanted in (False, True))
     call = CallOp(
         [a.root for a in inputs],
         [a.root for a in outputs],
         grid=plan.grid,
-        semantics=[PARALLEL if _is_over_grid(loop) else ARBITRARY for loop in plan.loops],
+        semantics=[_semantics(loop) for loop in plan.loops],
         blocks=[a.block for a in (*inputs, *outputs)],
         body=Region(body),
+        prefetched=None if plan.visits is None else plan.visits.result,
+        along=None if plan.visits is None else plan.dimension(GROUP),
     )
     before(outer).insert(call)
     outer.detach()
@@ -195,6 +227,52 @@ def _whole_array(pack: PackOp, plan: GridPlan) -> _Array:
     starts = AffineMap(len(plan.loops), 0, (AffineExpr.constant(0),) * 2)
     block = BlockAttr(made.get_shape(), starts, 1)
     return _Array(root=pack.source, block=block, type=made, is_output=False, whole=pack)
+
+
+def _semantics(loop: Loop) -> str:
+    """Visits of one tile are one after the other, and so are steps along k."""
+    return PARALLEL if _is_over_grid(loop) and dimension_of(loop) != GROUP else ARBITRARY
+
+
+def _rows_of_tile(value: SSAValue) -> tuple[Extent, Extent]:
+    """Where in its tile the rows of `value` begin, and how many there are."""
+    return place_in_tile(value), extents(value)[-2]
+
+
+def _work_on_rows(epilogue: EpilogueOp, begin: Extent, rows: Extent) -> None:
+    """Let `epilogue`, which takes whole blocks, work on some rows of them."""
+    builder = before(epilogue)
+    for number, block in enumerate(epilogue.operands):
+        columns = memref_type(block).get_shape()[1]
+        epilogue.operands[number] = subview(builder, block, (begin, 0), (rows, columns))
+
+
+def _visit(plan: GridPlan, body: Block, visits: VisitsOp, outputs: Sequence[_Pair]) -> None:
+    """Begin with the old elements at the first visit of a tile, and do nothing without rows."""
+    work = next(op for op in body.ops if any(isinstance(o, GemmOp) for o in op.walk()))
+    builder, anchor = before(work), plan.loops[0]
+    number = body.args[plan.dimension(GROUP)]
+    is_first = load_number(builder, visits, Visit.IS_FIRST, number)
+    conditions = [equals(builder, anchor, is_first, 1)]
+    if plan.sequential is not None:
+        conditions.append(equals(builder, anchor, body.args[len(plan.loops) - 1], 0))
+    condition = both(builder, conditions)
+    assert condition is not None
+    keep = conditional(condition, lambda then: _copy(then, anchor, outputs), lambda _: None)
+    builder.insert(keep)
+    begin, end = (load_number(builder, visits, row, number) for row in (Visit.BEGIN, Visit.END))
+    has_rows = builder.insert(arith.CmpiOp(begin, end, "slt")).result
+    *ops, last = body.ops
+    rest = ops[ops.index(work) :]
+    before(last).insert(conditional(has_rows, lambda then: _move(rest, then), lambda _: None))
+
+
+def _copy(builder: Builder, anchor: Operation, pairs: Sequence[_Pair]) -> None:
+    """Copy whole blocks."""
+    for source, target in pairs:
+        rows, columns = memref_type(source).get_shape()
+        elements = read(builder, anchor, source, (0, 0), (rows, columns), (True, True))
+        write(builder, anchor, elements, target, (0, 0), (True, True))
 
 
 def _count_steps(loop: Loop, index: SSAValue, step: int) -> SSAValue:
@@ -339,6 +417,10 @@ def _arrays(
                 if not in_vmem(value):
                     is_output = number == len(op.inputs)
                     array_of(value, is_output=is_output).operands.append((op, number))
+    for array in list(found.values()):
+        if array.is_output and plan.visits is not None:  # visits leave rows as they were
+            old = replace(array, is_output=False, packs=[], operands=[])
+            found.setdefault((array.root, array.block, False), old)
     return sorted(found.values(), key=lambda array: array.is_output)
 
 
@@ -359,7 +441,14 @@ def _block_of(
             bound = upper_bound(size)
             assert bound is not None
             shape[dim] = max(bound, 1)
-            if constant_of(offset) == 0:
+            number, start = visit_number(offset), visit_start(offset)
+            if constant_of(offset) == 0 or (number is not None and number[1] == Visit.BEGIN):
+                continue
+            if number is not None and number[1] == Visit.PRODUCT and shape[dim] == 1:
+                starts[dim] = AffineExpr.symbol(Visit.PRODUCT)
+                continue
+            if start is not None and start.tile == shape[dim]:
+                starts[dim] = AffineExpr.symbol(Visit.TILE)
                 continue
             index, step = indices.get(cast("SSAValue", offset), (None, 0))
             if not isinstance(index, BlockArgument) or step != shape[dim]:
@@ -370,7 +459,8 @@ def _block_of(
                     "tile each of m and n once over=grid",
                 )
             starts[dim] = AffineExpr.dimension(index.index)
-    found = AffineMap(len(plan.loops), 0, tuple(starts))
+    symbols = 0 if plan.visits is None else Visit.TILE + 1
+    found = AffineMap(len(plan.loops), symbols, tuple(starts))
     return root, BlockAttr(shape, found, plan.buffers)
 
 

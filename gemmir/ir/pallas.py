@@ -26,6 +26,7 @@ from xdsl.dialects.builtin import (
     StridedLayoutAttr,
     StringAttr,
     VectorType,
+    i32,
     i64,
 )
 from xdsl.ir import Attribute, Dialect, ParametrizedAttribute, Region, SSAValue
@@ -37,6 +38,7 @@ from xdsl.irdl import (
     irdl_attr_definition,
     irdl_op_definition,
     operand_def,
+    opt_operand_def,
     opt_prop_def,
     prop_def,
     region_def,
@@ -207,14 +209,20 @@ class CallOp(IRDLOperation):
     without leading dimensions of 1 that its type does not have. What of it is past the edge of its
     array is undefined, and is not copied back. An array that is both an input and an output is
     changed in place: a block of it that no step uses stays as it is.
+
+    What is `prefetched`, rows of i32 in SMEM, is there before the first step. Row r has in the
+    column that is the index of the step `along` a dimension of the grid what symbol r of the map of
+    a block stands for; the body may read it too.
     """
 
     name = "pallas.call"
 
+    prefetched = opt_operand_def(_MemRef)
     inputs = var_operand_def(_MemRef)
     outputs = var_operand_def(_MemRef)
     grid = prop_def(ArrayAttr[IntegerAttr])
     semantics = prop_def(ArrayAttr[StringAttr])
+    along = opt_prop_def(IntegerAttr)
     blocks = prop_def(ArrayAttr[BlockAttr])
     body = region_def("single_block")
 
@@ -226,7 +234,9 @@ class CallOp(IRDLOperation):
         MemoryWriteEffect(),
     )
     assembly_format: ClassVar[str | None] = (
-        "`grid` $grid `semantics` $semantics (`ins` `(` $inputs^ `:` type($inputs) `)`)?"
+        "`grid` $grid `semantics` $semantics"
+        " (`prefetched` `(` $prefetched^ `:` type($prefetched) `)` `along` $along)?"
+        " (`ins` `(` $inputs^ `:` type($inputs) `)`)?"
         " `outs` `(` $outputs `:` type($outputs) `)` `blocks` $blocks $body attr-dict"
     )
 
@@ -239,10 +249,13 @@ class CallOp(IRDLOperation):
         semantics: Sequence[str],
         blocks: Sequence[BlockAttr],
         body: Region,
+        prefetched: SSAValue | None = None,
+        along: int | None = None,
     ) -> None:
         super().__init__(
-            operands=[inputs, outputs],
+            operands=[prefetched, inputs, outputs],
             properties={
+                "along": None if along is None else IntegerAttr(along, i64),
                 "grid": ArrayAttr([IntegerAttr(extent, i64) for extent in grid]),
                 "semantics": ArrayAttr(map(StringAttr, semantics)),
                 "blocks": ArrayAttr(blocks),
@@ -281,10 +294,30 @@ class CallOp(IRDLOperation):
             raise VerifyException(f"{self.name}: the body begins with {len(self.extents)} indices")
         if len(self.references) != len(arrays):
             raise VerifyException(f"{self.name}: the body takes one block an array")
+        symbols = self._verify_prefetched()
         for array, block, reference in zip(arrays, self.blocks, self.references, strict=True):
+            if block.map.data.num_symbols > symbols:
+                raise VerifyException(f"{self.name}: {block} needs more than {symbols} rows")
             self._verify_block(array, block, reference)
         for buffer in self.scratch:
             _require_vmem(self.name, buffer)
+
+    def _verify_prefetched(self) -> int:
+        """Check what is prefetched; returns how many rows it has."""
+        if self.prefetched is None or self.along is None:
+            if self.prefetched is not None or self.along is not None:
+                raise VerifyException(f"{self.name}: numbers are prefetched along a dimension")
+            return 0
+        found, along = memref_type(self.prefetched), self.along.value.data
+        shape = found.get_shape()
+        is_scalar = found.memory_space == SpaceAttr(Space.SMEM) and found.element_type == i32
+        if not is_scalar or len(shape) != 2:
+            raise VerifyException(f"{self.name}: {found} is not rows of i32 in SMEM")
+        if not 0 <= along < len(self.extents) or shape[1] != self.extents[along]:
+            raise VerifyException(
+                f"{self.name}: {found} has no column for each step along dimension {along}"
+            )
+        return shape[0]
 
     def _verify_block(self, array: SSAValue, block: BlockAttr, reference: SSAValue) -> None:
         _require_vmem(self.name, reference)

@@ -19,6 +19,7 @@ from xdsl.dialects.builtin import (
     IntegerAttr,
     IntegerType,
     VectorType,
+    i1,
 )
 from xdsl.ir import Attribute, Operation, SSAValue
 from xdsl.ir.affine import AffineMap
@@ -62,11 +63,28 @@ def write(
     target: SSAValue,
     at: tuple[Extent, Extent],
     in_bounds: tuple[bool, bool],
+    mask: SSAValue | None = None,
 ) -> None:
-    """Store `value` at `at` of `target`; what is not `in_bounds` is left out."""
+    """Store `value` at `at` of `target`; what is not `in_bounds` or not in `mask` is left out."""
     indices = [as_index(anchor, i) for i in at]
     flags = _FLAGS[in_bounds]
-    builder.insert(vector.TransferWriteOp(value, target, indices, flags, permutation_map=_IDENTITY))
+    builder.insert(
+        vector.TransferWriteOp(value, target, indices, flags, mask, permutation_map=_IDENTITY)
+    )
+
+
+def mask_of_rows(
+    builder: Builder, anchor: Operation, begin: Extent, rows: Extent, shape: tuple[int, int]
+) -> SSAValue:
+    """A mask of `shape` that has `rows` rows from `begin` on."""
+    made = VectorType(i1, shape)
+    first, count, columns = (as_index(anchor, e) for e in (begin, rows, shape[1]))
+    end = builder.insert(arith.AddiOp(first, count)).result
+    before, until = (
+        builder.insert(vector.CreateMaskOp([limit, columns], made)).mask_vector
+        for limit in (first, end)
+    )
+    return builder.insert(arith.XOrIOp(before, until)).result
 
 
 def splat(anchor: Operation, value: float, made: VectorType[Number]) -> SSAValue:
@@ -80,11 +98,15 @@ def splat(anchor: Operation, value: float, made: VectorType[Number]) -> SSAValue
 
 @dataclass(frozen=True)
 class Tile:
-    """Where a vector lies in the operands of an epilogue, and along what it may be clipped."""
+    """Where a vector lies in the operands of an epilogue, and along what it may be clipped.
+
+    Where there is a `mask`, only its elements are stored.
+    """
 
     at: tuple[Extent, Extent]
     shape: tuple[int, int]
     in_bounds: tuple[bool, bool]
+    mask: SSAValue | None = None
 
 
 def store_tile(
@@ -99,7 +121,8 @@ def store_tile(
     for op in block.ops:
         if isinstance(op, YieldOp):
             assert op.value is not None
-            write(builder, epilogue, values[op.value], epilogue.output, tile.at, tile.in_bounds)
+            value, target = values[op.value], epilogue.output
+            write(builder, epilogue, value, target, tile.at, tile.in_bounds, tile.mask)
         elif isinstance(op, arith.ConstantOp):
             assert isinstance(op.value, FloatAttr | IntegerAttr)
             element = op.value.type

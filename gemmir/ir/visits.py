@@ -92,13 +92,10 @@ def open_visits(builder: Builder, loop: scf.ForOp, visits: VisitsOp) -> OpenVisi
     number, inner = open_loop(builder, GROUP, (bounds[0], bounds[1], bounds[2]), GRID)
     number.name_hint = "v"
 
-    def load(row: Visit) -> SSAValue:
-        found = inner.insert(memref.LoadOp.get(visits.result, [as_index(loop, row), number])).res
-        index = inner.insert(arith.IndexCastOp(found, INDEX)).result
-        index.name_hint = row.name.lower()
-        return index
-
-    product, tile, begin, end = map(load, (Visit.PRODUCT, Visit.TILE, Visit.BEGIN, Visit.END))
+    product, tile, begin, end = (
+        load_number(inner, visits, row, number)
+        for row in (Visit.PRODUCT, Visit.TILE, Visit.BEGIN, Visit.END)
+    )
     size = as_index(loop, visits.tile)
     start = inner.insert(arith.MuliOp(tile, size)).result
     length = inner.insert(arith.SubiOp(end, begin)).result
@@ -113,6 +110,15 @@ def open_visits(builder: Builder, loop: scf.ForOp, visits: VisitsOp) -> OpenVisi
         begin=begin,
         rows=rows,
     )
+
+
+def load_number(builder: Builder, visits: VisitsOp, row: Visit, number: SSAValue) -> SSAValue:
+    """The number `row` of a visit."""
+    at = [as_index(visits, row), number]
+    found = builder.insert(memref.LoadOp.get(visits.result, at)).res
+    index = builder.insert(arith.IndexCastOp(found, INDEX)).result
+    index.name_hint = row.name.lower()
+    return index
 
 
 def _height(builder: Builder, visits: VisitsOp, start: SSAValue) -> Extent:

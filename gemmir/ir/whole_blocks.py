@@ -25,8 +25,8 @@ from gemmir.ir.dialect import EpilogueOp, GemmOp, Number, enclosing_ops, memref_
 from gemmir.ir.grid import erase_unused
 from gemmir.ir.index import before, upper_bound
 from gemmir.ir.pallas import CallOp, DotOp, in_vmem
-from gemmir.ir.transfers import Tile, read, splat, store_tile, write
-from gemmir.ir.views import chain, extents, subview, total_offsets
+from gemmir.ir.transfers import Tile, mask_of_rows, read, splat, store_tile, write
+from gemmir.ir.views import chain, extents, offsets_of, sizes_of, subview, total_offsets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,9 @@ def plan_blocks(gemm: GemmOp) -> BlockPlan:
             "use sizes that divide the block, or edges=peel",
         )
     accumulator = chain(gemm.c)[0]
-    is_alone = gemm.parent_op() is calls[0] and gemm.first is None and gemm.beta.value.data == 0
+    readers = [o for o in epilogues if any(chain(v)[0] is accumulator for v in o.inputs)]
+    is_next = all(o.parent is gemm.parent for o in readers)
+    is_alone = is_next and gemm.first is None and gemm.beta.value.data == 0
     return BlockPlan(
         gemm=gemm,
         call=calls[0],
@@ -141,13 +143,23 @@ def _accumulate(gemm: GemmOp, product: SSAValue) -> None:
 
 
 def _store(epilogue: EpilogueOp, totals: Mapping[SSAValue, SSAValue]) -> None:
-    """Run an epilogue on whole blocks; `totals` are buffers whose elements are known."""
-    rows, columns = memref_type(epilogue.output).get_shape()
+    """Run an epilogue on whole blocks; `totals` are buffers whose elements are known.
+
+    Where it works on some rows of the blocks only, a mask leaves out the others.
+    """
+    builder, mask = before(epilogue), None
+    block, views = chain(epilogue.output)
+    rows, columns = memref_type(block).get_shape()
+    if views:
+        (begin, _), (count, _) = offsets_of(views[0]), sizes_of(views[0])
+        mask = mask_of_rows(builder, epilogue, begin, count, (rows, columns))
+        for number, operand in enumerate(epilogue.operands):
+            epilogue.operands[number] = chain(operand)[0]
     pairs = zip(epilogue.body.block.args, epilogue.operands, strict=True)
     known: dict[SSAValue, SSAValue] = {
         argument: totals[value] for argument, value in pairs if value in totals
     }
-    tile = Tile((0, 0), (rows, columns), (True, True))
-    store_tile(before(epilogue), epilogue, tile, known)
+    tile = Tile((0, 0), (rows, columns), (True, True), mask)
+    store_tile(builder, epilogue, tile, known)
     epilogue.detach()
     epilogue.erase()
