@@ -80,7 +80,7 @@ def insert_visits(builder: Builder, gemm: GemmOp, loop: scf.ForOp, size: int) ->
     """The visits of tiles of `size` rows, in place of the products of the loop around `gemm`."""
     offsets = next(op.memref for op in loop.body.block.ops if isinstance(op, memref.LoadOp))
     (rows, _) = memref_type(chain(gemm.c)[0]).get_shape()
-    visits = builder.insert(VisitsOp(offsets, rows=rows, size=size))
+    visits = builder.insert(VisitsOp(offsets, rows=rows, size=min(size, max(rows, 1))))
     visits.result.name_hint = "visits"
     return visits
 

@@ -23,6 +23,7 @@ MATRIX = Gemm(m=12, n=16, k=8)
 DEEP = Gemm(m=12, n=16, k=64)
 STACK = Gemm(m=12, n=16, k=8, batch=2)
 NARROW = Gemm(m=1, n=8, k=1)
+PRODUCTS = Gemm(m=12, n=16, k=8, groups=2)
 BIASED = Gemm(m=12, n=16, k=8, epilogue="bias")
 ADDED = Gemm(m=12, n=16, k=8, beta=1.0)
 LARGE = Gemm(m=4096, n=4096, k=4096)
@@ -45,6 +46,7 @@ class Wrong:
 
 
 GPU = "cuda:sm_80"
+TPU = "tpu:v5e"
 BLOCKED = "tile{loops=m,n sizes=8,8 over=blocks},tile{loops=m,n sizes=4,4 over=threads},"
 HALF = Gemm(m=32, n=16, k=64, dtype="f16")
 BRAIN = Gemm(m=32, n=16, k=64, dtype="bf16")
@@ -250,11 +252,27 @@ WRONG = (
     Wrong("GEM0348", DEEP, "split-k{factor=5}", "leaves 1 of them empty", "factor=4", GPU),
     Wrong(
         "GEM0396",
-        Gemm(m=12, n=16, k=8, groups=2),
+        PRODUCTS,
         "tile{loops=group,n sizes=1,8 over=blocks}",
         "the rows of all products",
         "use loops=group,m",
         GPU,
+    ),
+    Wrong(
+        "GEM0386",
+        PRODUCTS,
+        "tile{loops=group,m,n sizes=1,8,128 over=grid}",
+        "visits of one tile of rows must follow one another",
+        "use loops=n,group,m",
+        TPU,
+    ),
+    Wrong(
+        "GEM0387",
+        PRODUCTS,
+        "promote{operand=b to=vmem},tile{loops=n,group,m sizes=128,1,8 over=grid}",
+        "not all that a product has of an array",
+        "make it the first pass",
+        TPU,
     ),
     Wrong("GEM0350", MATRIX, "fuse-epilogue", "0 epilogues", "leave fuse-epilogue out"),
     Wrong("GEM0350", BIASED, f"{TILES}fuse-epilogue,fuse-epilogue", "0 epilogues", "leave fuse"),
