@@ -1,0 +1,126 @@
+"""What a kernel needs and does: VMEM, operations, bytes between HBM and VMEM."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from xdsl.dialects import scf
+from xdsl.dialects.builtin import VectorType
+from xdsl.ir import Operation
+
+from gemmir.backends.pallas.arrays import Operand, item_bytes
+from gemmir.errors import BackendError
+from gemmir.ir.dialect import enclosing_ops, memref_type
+from gemmir.ir.pallas import PARALLEL, CallOp, DotOp
+from gemmir.machine import TpuMachine
+
+MIB: Final = 1024 * 1024
+
+REGISTER_BITS: Final = 32
+"""Bits of one element of a vector register; narrower types are packed into them by rows."""
+
+LEAST_LIMIT: Final = 16 * MIB
+"""What a kernel may use of VMEM where it does not say how much, on the smallest TPU."""
+
+TRANSCENDENTAL: Final = ("math.exp", "math.tanh")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What XLA is told of a kernel, to order it among other work."""
+
+    flops: int
+    bytes_accessed: int
+    transcendentals: int
+
+
+def padded_bytes(shape: Sequence[int], item: int, machine: TpuMachine) -> int:
+    """Bytes of a matrix in VMEM, where it is cut into tiles of whole registers."""
+    rows, columns = shape
+    tile = machine.sublanes * (REGISTER_BITS // 8 // item)
+    return _rounded(rows, tile) * _rounded(columns, machine.lanes) * item
+
+
+def _rounded(extent: int, multiple: int) -> int:
+    return -(-extent // multiple) * multiple
+
+
+def vmem_limit(call: CallOp, operands: Sequence[Operand], machine: TpuMachine) -> int:
+    """VMEM that the kernel may use: its blocks and scratch, and room for what it computes.
+
+    That room is for each product and each vector it is made of, and for three matrices as large as
+    the largest: the compiler keeps in registers what it can. Raises `BackendError` GEM0470 where
+    the blocks and scratch alone are more than the machine has.
+    """
+    held = sum(
+        block.buffers.data * padded_bytes(operand.block, operand.item_bytes, machine)
+        for operand, block in zip(operands, call.blocks, strict=True)
+    )
+    for buffer in call.scratch:
+        held += padded_bytes(memref_type(buffer).get_shape(), item_bytes(buffer), machine)
+    room = machine.vmem_bytes_per_core
+    if held > room:
+        raise BackendError(
+            "GEM0470",
+            f"blocks and scratch buffers take {held} bytes of VMEM, and {machine.name} has {room}",
+            "tile m, n or k smaller",
+        )
+    wanted = _rounded(held + _temporaries(call, machine), MIB)
+    return min(max(wanted, LEAST_LIMIT), room)
+
+
+def _temporaries(call: CallOp, machine: TpuMachine) -> int:
+    """Room for operands and results of products, and for three matrices of 32 bits."""
+    values = [v for op in call.body.walk() if isinstance(op, DotOp) for v in (*op.operands, op.result)]
+    sizes = [_vector_bytes(cast("VectorType[Any]", v.type), machine) for v in dict.fromkeys(values)]
+    vectors = [r.type for op in call.body.walk() for r in op.results if isinstance(r.type, VectorType)]
+    largest = max((padded_bytes(v.get_shape(), 4, machine) for v in vectors), default=0)
+    return sum(sizes) + 3 * largest
+
+
+def _vector_bytes(kind: VectorType[Any], machine: TpuMachine) -> int:
+    return padded_bytes(kind.get_shape(), kind.element_type.size, machine)
+
+
+def cost_of(call: CallOp, operands: Sequence[Operand]) -> Cost:
+    """Operations of all steps on whole blocks, and the bytes that are copied."""
+    return Cost(
+        flops=sum(2 * _product_size(op) * _times(call, op) for op in _ops(call, DotOp)),
+        bytes_accessed=sum(copies(call, o) * o.item_bytes for o in operands),
+        transcendentals=sum(
+            math.prod(cast("VectorType[Any]", op.results[0].type).get_shape()) * _times(call, op)
+            for op in call.body.walk()
+            if op.name in TRANSCENDENTAL
+        ),
+    )
+
+
+def _ops(call: CallOp, kind: type[DotOp]) -> Iterator[DotOp]:
+    return (op for op in call.body.walk() if isinstance(op, kind))
+
+
+def _product_size(op: DotOp) -> int:
+    left, right = (cast("VectorType[Any]", v.type).get_shape() for v in op.operands)
+    return left[0] * left[1] * right[1]
+
+
+def _times(call: CallOp, op: Operation) -> int:
+    """How often an op is run; one under a condition once for all steps that depend on each other."""
+    is_conditional = any(isinstance(o, scf.IfOp) for o in enclosing_ops(op))
+    return math.prod(
+        steps
+        for steps, word in zip(call.extents, call.semantics, strict=True)
+        if not is_conditional or word.data == PARALLEL
+    )
+
+
+def copies(call: CallOp, operand: Operand) -> int:
+    """Elements that are copied: a block that two steps in a row use is copied once."""
+    used = set[int]().union(*(axis.index.used_dims() for axis in operand.axes))
+    moving = {dim for dim in used if call.extents[dim] > 1}
+    last = max(moving, default=-1)
+    again = [steps for dim, steps in enumerate(call.extents[: last + 1]) if dim not in moving]
+    return math.prod(operand.shape) * math.prod(again)

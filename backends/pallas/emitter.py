@@ -1,0 +1,219 @@
+"""What every op emitter works with: the lines of a kernel and what each SSA value has become.
+
+A memref in VMEM is a `Ref`; a vector, an index or a flag is an `Expr`, a piece of Python. An
+expression that is used once stands where it is used, unless the line gets too long or something is
+written before; every other one gets a name.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeAlias
+
+from xdsl.dialects.builtin import VectorType
+from xdsl.ir import Attribute, Operation, SSAValue
+
+from gemmir.errors import BackendError
+from gemmir.ir.index import Extent
+
+INDENT: Final = "    "
+
+INLINE: Final = 64
+"""An expression of more characters gets a line of its own."""
+
+RESERVED: Final = frozenset({"jax", "jnp", "lax", "pl", "pltpu", "interpret", "_"})
+"""Names that the file uses itself."""
+
+CONDITION, SUM, PRODUCT, SIGN, ATOM = range(5)
+"""How tightly the outermost operator of an expression binds."""
+
+_ADVICE: Final = {
+    "gemmir.gemm": "add vectorize{with=mxu} and pipeline",
+    "gemmir.epilogue": "add fuse-epilogue and vectorize{with=mxu}",
+    "gemmir.forall": "add pipeline, which makes the grid of a kernel of it",
+    "gemmir.pack": "add pipeline, which makes blocks of buffers that are copied to",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expr:
+    """A piece of Python.
+
+    `shape` is that of the array it makes, in the order in which its axes lie, with 1 along which it
+    is the same everywhere; () of a scalar, which stands for a whole vector too. `transposed` says
+    that they lie the other way round than in the IR. `reads` says that it depends on what is in
+    VMEM, `is_literal` that it is a number.
+    """
+
+    text: str
+    level: int = ATOM
+    shape: tuple[int, ...] = ()
+    transposed: bool = False
+    reads: bool = False
+    is_literal: bool = False
+
+    def within(self, level: int) -> str:
+        """The text as an operand of an operator of this level."""
+        return self.text if self.level >= level else f"({self.text})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ref:
+    """A matrix in VMEM: its name, its shape as it lies there, and its extents in the IR.
+
+    `shape` has 1 along an axis along which the matrix is the same everywhere.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    extents: tuple[Extent, Extent]
+    transposed: bool = False
+
+
+Table: TypeAlias = "Mapping[str, Callable[[Emitter, Any], None]]"
+"""The emitter of each op, by the name of the op, so that a dialect need not be imported for it."""
+
+
+class Names:
+    """Python names, each given once."""
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self._taken = {*RESERVED, *taken}
+
+    def new(self, wanted: str | None, otherwise: str) -> str:
+        """A name like `wanted` that nothing has yet."""
+        stem = python_name(wanted or otherwise)
+        name, number = stem, 2
+        while name in self._taken:
+            name, number = f"{stem}_{number}", number + 1
+        self._taken.add(name)
+        return name
+
+
+def python_name(word: str) -> str:
+    """`word` as a name of Python: itself where that is one."""
+    name = re.sub(r"\W", "_", word, flags=re.ASCII)
+    if not name or name[0].isdigit():
+        name = f"_{name}"
+    return f"{name}_" if keyword.iskeyword(name) else name
+
+
+@dataclass
+class Emitter:
+    """The body of one kernel: the lines so far, and what each SSA value has become."""
+
+    table: Table
+    names: Names
+    values: dict[SSAValue, Expr | Ref] = field(default_factory=dict[SSAValue, Expr | Ref])
+    lines: list[str] = field(default_factory=list[str])
+    depth: int = 1
+    _unnamed: dict[SSAValue, Expr] = field(default_factory=dict[SSAValue, Expr])
+
+    def ref(self, value: SSAValue) -> Ref:
+        """The matrix in VMEM that a memref is."""
+        found = self.values.get(value)
+        if not isinstance(found, Ref):
+            raise BackendError(
+                "GEM0460",
+                f"{value.type} is no block of a kernel and no scratch buffer of it",
+                "promote it to vmem before pipeline",
+            )
+        return found
+
+    def expr(self, value: SSAValue) -> Expr:
+        """The expression of a value, which is used here."""
+        found = self.values[value]
+        assert isinstance(found, Expr)
+        self._unnamed.pop(value, None)
+        return found
+
+    def define(
+        self, op: Operation, inputs: Sequence[SSAValue], make: Callable[[Sequence[Expr]], Expr]
+    ) -> None:
+        """The result of `op` is what `make` makes of its inputs, the longest of which are named."""
+        exprs = [self.expr(value) for value in inputs]
+        made = make(exprs)
+        while len(made.text) > INLINE and any(len(e.text) > INLINE // 2 for e in exprs):
+            longest = max(range(len(exprs)), key=lambda n: len(exprs[n].text))
+            exprs[longest] = self._name(inputs[longest], exprs[longest])
+            made = make(exprs)
+        result = op.results[0]
+        made = replace(made, reads=made.reads or any(e.reads for e in exprs))
+        self._set(result, made, default_name(op))
+
+    def _set(self, result: SSAValue, made: Expr, otherwise: str) -> None:
+        """Keep an expression for the place where it is used, or name it now."""
+        if result.name_hint is None:
+            result.name_hint = otherwise
+        uses = len(list(result.uses))
+        self.values[result] = made
+        if made.is_literal or uses == 0:
+            return
+        if uses > 1 or len(made.text) > INLINE:
+            self._name(result, made)
+        elif made.reads:
+            self._unnamed[result] = made
+
+    def _name(self, value: SSAValue, made: Expr) -> Expr:
+        """Give an expression a name, by a line of its own."""
+        name = self.names.new(value.name_hint, "x")
+        self.line(f"{name} = {made.text}")
+        named = replace(made, text=name, level=ATOM, reads=False)
+        self.values[value] = named
+        self._unnamed.pop(value, None)
+        return named
+
+    def line(self, text: str) -> None:
+        """Append a line."""
+        self.lines.append(INDENT * self.depth + text)
+
+    def statement(self, text: str) -> None:
+        """Append a line that writes; what was read before is named before it."""
+        self.settle()
+        self.line(text)
+
+    def settle(self) -> None:
+        """Name every expression that reads what may now be written."""
+        for value, made in list(self._unnamed.items()):
+            self._name(value, made)
+
+    @contextmanager
+    def inner(self):
+        """Lines one level deeper."""
+        self.depth += 1
+        yield
+        self.settle()
+        self.depth -= 1
+
+    def ops(self, ops: Iterable[Operation]) -> None:
+        """Emit ops in order."""
+        for op in ops:
+            self.op(op)
+
+    def op(self, op: Operation) -> None:
+        """Emit one op."""
+        emit = self.table.get(op.name)
+        if emit is None:
+            raise BackendError(
+                "GEM0461",
+                f"{op.name} has no spelling in a Pallas kernel",
+                _ADVICE.get(op.name, "lower it with a pass first"),
+            )
+        emit(self, op)
+
+
+_NAMES: Final = {"pallas.dot": "product", "vector.transfer_read": "block"}
+
+
+def default_name(op: Operation) -> str:
+    """What a value is called that has no name in the IR."""
+    return _NAMES.get(op.name, "x" if isinstance(op.results[0].type, VectorType) else "i")
+
+
+def element_of(t: Attribute) -> Attribute:
+    """The type of an element of a vector, or of a scalar."""
+    return t.element_type if isinstance(t, VectorType) else t

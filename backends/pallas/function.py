@@ -1,0 +1,272 @@
+"""The text of the file: what the arrays are, the kernels, and the function that calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from xdsl.dialects import func, memref
+from xdsl.ir import Operation, SSAValue
+from xdsl.ir.affine import (
+    AffineBinaryOpExpr,
+    AffineBinaryOpKind,
+    AffineConstantExpr,
+    AffineDimExpr,
+    AffineExpr,
+)
+
+from gemmir.backend import Argument, Signature
+from gemmir.backends.pallas.arithmetic import ARITHMETIC
+from gemmir.backends.pallas.arrays import Operand, operand_of, require_dense
+from gemmir.backends.pallas.cost import Cost, cost_of, vmem_limit
+from gemmir.backends.pallas.emitter import Emitter, Names, Ref, Table, python_name
+from gemmir.backends.pallas.layout import broken
+from gemmir.backends.pallas.memory import MEMORY
+from gemmir.backends.pallas.summary import summary
+from gemmir.backends.pallas.structure import STRUCTURE
+from gemmir.backends.pallas.types import jax_type
+from gemmir.errors import BackendError
+from gemmir.ir.dialect import memref_type
+from gemmir.ir.pallas import BlockAttr, CallOp
+from gemmir.machine import TpuMachine
+
+TABLE: Final[Table] = {**ARITHMETIC, **MEMORY, **STRUCTURE}
+
+IMPORTS: Final = """\
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+"""
+
+
+class FunctionText:
+    """A function of the IR as a Python file."""
+
+    def __init__(self, signature: Signature, function: func.FuncOp, machine: TpuMachine) -> None:
+        self.machine = machine
+        self.symbol = python_name(signature.symbol)
+        self.arguments = signature.arguments
+        self.values = function.body.block.args
+        self.ops = list(function.body.block.ops)
+        names = Names({self.symbol})
+        self.names = [names.new(argument.name, "x") for argument in signature.arguments]
+        self.arrays = dict(zip(self.values, self.names, strict=True))
+        self.constants = Emitter(TABLE, Names())
+        self.kernels: list[str] = []
+        self.lines: list[str] = []
+
+    @property
+    def result(self) -> Argument:
+        """The array that is written, which is the last."""
+        return self.arguments[-1]
+
+    def file(self) -> str:
+        """The whole file."""
+        for argument, value in zip(self.arguments, self.values, strict=True):
+            require_dense(argument.name, value)
+            jax_type(memref_type(value).element_type)
+        is_empty = 0 in self.result.shape
+        for op in self.ops:
+            if isinstance(op, CallOp) and not is_empty and 0 not in op.extents:
+                self._call(op)
+            elif not isinstance(op, CallOp | memref.ReinterpretCastOp | func.ReturnOp):
+                self.constants.op(op)
+        parts = [summary(self), IMPORTS, "", *self.kernels, self._function()]
+        return "\n".join(parts)
+
+    def _function(self) -> str:
+        *inputs, last = self.names
+        parameters = [*inputs, last] if self.result.access == "readwrite" else inputs
+        head = broken(f"def {self.symbol}(", [*parameters, "*", "interpret=False"], "):", 0)
+        lines = self.lines
+        if not lines:
+            lines = [] if last in parameters else [f"    {last} = {self._zeros()}"]
+        doc = f'    """{last}, of whole arrays; `interpret` is that of pl.pallas_call."""'
+        return "\n".join([*head, doc, *lines, f"    return {last}", ""])
+
+    def _zeros(self) -> str:
+        return f"jnp.zeros({self.result.shape}, {jax_type(self._type(self.values[-1]))})"
+
+    @staticmethod
+    def _type(value: SSAValue):
+        return memref_type(value).element_type
+
+    def _call(self, call: CallOp) -> None:
+        """Append a kernel, and the lines that call it."""
+        arrays = (*call.inputs, *call.outputs)
+        operands = [
+            operand_of(self._name_of(array), array, block, reference)
+            for array, block, reference in zip(arrays, call.blocks, call.references, strict=True)
+        ]
+        kernel = f"_{self.symbol}_kernel" + (f"_{len(self.kernels) + 1}" if self.kernels else "")
+        names = Names({self.symbol, kernel})
+        self.kernels.append(self._kernel(kernel, call, operands, names))
+        count = len(call.inputs)
+        self._pallas_call(kernel, call, operands[:count], operands[count:])
+
+    def _name_of(self, array: SSAValue) -> str:
+        while isinstance(array.owner, memref.ReinterpretCastOp):
+            array = array.owner.source
+        return self.arrays[array]
+
+    def _kernel(
+        self, kernel: str, call: CallOp, operands: Sequence[Operand], names: Names
+    ) -> str:
+        e = Emitter(TABLE, names, dict(self.constants.values))
+        changed = {operand.base for operand in operands[len(call.inputs) :]}
+        parameters: list[str] = []
+        for number, (operand, value) in enumerate(zip(operands, call.references, strict=True)):
+            is_old = number < len(call.inputs) and operand.base in changed
+            stem = self.arrays[operand.base] + ("_old" if is_old else "")
+            rows, columns = memref_type(value).get_shape()
+            ref = Ref(
+                name=names.new(f"{stem}_ref", "x"),
+                shape=operand.block,
+                extents=(rows, columns),
+                transposed=operand.transposed,
+            )
+            e.values[value] = ref
+            parameters.append(ref.name)
+        for value in call.scratch:
+            rows, columns = memref_type(value).get_shape()
+            name = names.new(f"{value.name_hint or 'scratch'}_ref", "x")
+            e.values[value] = Ref(name=name, shape=(rows, columns), extents=(rows, columns))
+            parameters.append(name)
+        for dim, value in enumerate(call.indices):
+            e.index(value, f"pl.program_id({dim})")
+        e.ops(call.body.block.ops)
+        head = broken(f"def {kernel}(", parameters, "):", 0)
+        doc = f'    """One step of the grid, on blocks in VMEM."""'
+        return "\n".join([*head, doc, *e.lines, "", ""])
+
+    def _pallas_call(
+        self,
+        kernel: str,
+        call: CallOp,
+        inputs: Sequence[Operand],
+        outputs: Sequence[Operand],
+    ) -> None:
+        specs = [_spec(call, o, b) for o, b in zip((*inputs, *outputs), call.blocks, strict=True)]
+        shapes = [f"jax.ShapeDtypeStruct({o.shape}, {_jax_type(o)})" for o in outputs]
+        scratch = [_scratch(value) for value in call.scratch]
+        aliases = self._aliases(inputs, outputs)
+        semantics = _tuple([f'"{word.data}"' for word in call.semantics])
+        limit = vmem_limit(call, (*inputs, *outputs), self.machine)
+        params = broken(
+            "compiler_params=pltpu.CompilerParams(",
+            [f"dimension_semantics={semantics}", f"vmem_limit_bytes={limit}"],
+            "),",
+            2,
+        )
+        lines = [
+            f"        {kernel},",
+            f"        grid={_tuple(map(str, call.extents))},",
+            *broken("in_specs=[", specs[: len(inputs)], "],", 2),
+            *broken("out_specs=[", specs[len(inputs) :], "],", 2),
+            *broken("out_shape=[", shapes, "],", 2),
+            *(broken("scratch_shapes=[", scratch, "],", 2) if scratch else ()),
+            *([f"        input_output_aliases={aliases},"] if aliases else ()),
+            *params,
+            *_estimate(cost_of(call, (*inputs, *outputs))),
+            "        interpret=interpret,",
+            f'        name="{self.symbol}",',
+        ]
+        given = [self._shaped(o) for o in inputs]
+        results = ", ".join(self.arrays[o.base] for o in outputs)
+        self.lines += [f"    {results}{',' if len(outputs) == 1 else ''} = pl.pallas_call("]
+        self.lines += [*lines, *broken(")(", given, ")", 1)]
+        for output in outputs:
+            shape, name = memref_type(output.base).get_shape(), self.arrays[output.base]
+            if output.shape != shape:
+                self.lines.append(f"    {name} = {name}.reshape{shape}")
+
+    def _shaped(self, operand: Operand) -> str:
+        """An operand in the shape that its blocks cut."""
+        name = self.arrays[operand.base]
+        is_same = operand.shape == memref_type(operand.base).get_shape()
+        return name if is_same else f"{name}.reshape{_tuple(map(str, operand.shape))}"
+
+    def _aliases(self, inputs: Sequence[Operand], outputs: Sequence[Operand]) -> dict[int, int]:
+        """The inputs that are outputs too, which are changed in place."""
+        found: dict[int, int] = {}
+        for position, output in enumerate(outputs):
+            for number, operand in enumerate(inputs):
+                if operand.base is not output.base:
+                    continue
+                if operand != output or position in found.values():
+                    name = self.arrays[output.base]
+                    raise BackendError(
+                        "GEM0471",
+                        f"{name} is read in other blocks than those that are written",
+                        f"read {name} once, in the blocks of the output",
+                    )
+                found[number] = position
+        return found
+
+
+def _spec(call: CallOp, operand: Operand, block: BlockAttr) -> str:
+    """The block spec of an operand."""
+    names = index_names(call)
+    shape = _tuple([str(axis.block) for axis in operand.axes])
+    index = _tuple([python_of(axis.index, names) for axis in operand.axes])
+    parameters = f" {', '.join(names)}" if names else ""
+    mode = ", pipeline_mode=pl.Buffered(1)" if block.buffers.data == 1 else ""
+    return f"pl.BlockSpec({shape}, lambda{parameters}: {index}{mode})"
+
+
+def index_names(call: CallOp) -> list[str]:
+    """A name for each dimension of the grid."""
+    names = Names()
+    return [names.new(value.name_hint, "ijpq"[dim % 4]) for dim, value in enumerate(call.indices)]
+
+
+_WORDS: Final = {
+    AffineBinaryOpKind.Add: "+",
+    AffineBinaryOpKind.Mul: "*",
+    AffineBinaryOpKind.FloorDiv: "//",
+    AffineBinaryOpKind.Mod: "%",
+}
+
+
+def python_of(expr: AffineExpr, names: Sequence[str]) -> str:
+    """An affine expression in Python."""
+    if isinstance(expr, AffineConstantExpr):
+        return str(expr.value)
+    if isinstance(expr, AffineDimExpr):
+        return names[expr.position]
+    if isinstance(expr, AffineBinaryOpExpr) and expr.kind in _WORDS:
+        left, right = (_inner(side, names) for side in (expr.lhs, expr.rhs))
+        return f"{left} {_WORDS[expr.kind]} {right}"
+    raise BackendError(
+        "GEM0472", f"{expr} has no spelling in an index map", "use sums, products, floordiv and mod"
+    )
+
+
+def _inner(expr: AffineExpr, names: Sequence[str]) -> str:
+    text = python_of(expr, names)
+    return f"({text})" if isinstance(expr, AffineBinaryOpExpr) else text
+
+
+def _tuple(items: Sequence[str] | Iterator[str]) -> str:
+    found = list(items)
+    return f"({', '.join(found)}{',' if len(found) == 1 else ''})"
+
+
+def _scratch(value: SSAValue) -> str:
+    kind = memref_type(value)
+    return f"pltpu.VMEM({kind.get_shape()}, {jax_type(kind.element_type)})"
+
+
+def _jax_type(operand: Operand) -> str:
+    return jax_type(memref_type(operand.base).element_type)
+
+
+def _estimate(cost: Cost) -> list[str]:
+    items = [
+        f"flops={cost.flops}",
+        f"bytes_accessed={cost.bytes_accessed}",
+        f"transcendentals={cost.transcendentals}",
+    ]
+    return broken("cost_estimate=pl.CostEstimate(", items, "),", 2)
