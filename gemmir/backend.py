@@ -171,7 +171,7 @@ class Artifact:
     PTX has a `launch`, and the LLVM text that it was made from in `llvm`.
     """
 
-    kind: Literal["llvm", "ptx"]
+    kind: Literal["llvm", "ptx", "pallas"]
     text: str
     signature: Signature
     cpu: str

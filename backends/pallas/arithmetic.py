@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, FloatAttr, IntegerAttr, VectorType
@@ -64,10 +64,12 @@ def _constant(e: Emitter, op: arith.ConstantOp) -> None:
                 f"a constant {op.result.type} with different elements",
                 "use one number for all of them, or an operand of the kernel",
             )
-        text = jax_number(numbers[0], value.get_element_type())
+        number = numbers[0]
+        assert isinstance(number, int | float)
+        text = jax_number(number, value.get_element_type())
     else:
         assert isinstance(value, IntegerAttr | FloatAttr)
-        text = jax_number(value.value.data, element_of(op.result.type))
+        text = jax_number(value.value.data, element_of(op.result))
     level = SIGN if text.startswith("-") else ATOM
     e.values[op.result] = Expr(text=text, level=level, is_literal=True)
 
@@ -79,7 +81,7 @@ def typed(op: Operation, exprs: Sequence[Expr]) -> list[Expr]:
     """
     first = op.operands[-1]
     if isinstance(first.type, VectorType) and all(x.is_literal for x in exprs):
-        text = f"{jax_type(element_of(first.type))}({exprs[0].text})"
+        text = f"{jax_type(element_of(first))}({exprs[0].text})"
         return [Expr(text=text), *exprs[1:]]
     arrays = [x for x in exprs if x.shape]
     whole = next((x for x in arrays if 1 not in x.shape), arrays[0] if arrays else None)
@@ -105,9 +107,7 @@ def _made(text: str, level: int, operands: Sequence[Expr]) -> Expr:
     if not arrays:
         return Expr(text=text, level=level)
     rows, columns = (max(x.shape[axis] for x in arrays) for axis in (0, 1))
-    return Expr(
-        text=text, level=level, shape=(rows, columns), transposed=arrays[0].transposed
-    )
+    return Expr(text=text, level=level, shape=(rows, columns), transposed=arrays[0].transposed)
 
 
 def _elementwise(make: Callable[[Sequence[Expr]], tuple[str, int]]):
@@ -147,7 +147,7 @@ def _compare(e: Emitter, op: arith.CmpiOp) -> None:
 
 
 def _convert(e: Emitter, op: Operation) -> None:
-    name = jax_type(element_of(op.results[0].type))
+    name = jax_type(element_of(op.results[0]))
 
     def make(x: Sequence[Expr]) -> tuple[str, int]:
         if x[0].is_literal:

@@ -17,6 +17,7 @@ from xdsl.dialects.builtin import IntAttr, NoneAttr, StridedLayoutAttr
 from xdsl.ir import SSAValue
 from xdsl.ir.affine import AffineConstantExpr, AffineExpr
 
+from gemmir.backends.pallas.types import item_bytes
 from gemmir.errors import BackendError
 from gemmir.ir.dialect import memref_type, static_strides
 from gemmir.ir.pallas import BlockAttr
@@ -61,12 +62,7 @@ class Operand:
     @property
     def item_bytes(self) -> int:
         """Bytes of an element."""
-        return item_bytes(self.base)
-
-
-def item_bytes(value: SSAValue) -> int:
-    """Bytes of an element of a memref."""
-    return memref_type(value).element_type.size
+        return item_bytes(memref_type(self.base).element_type)
 
 
 def operand_of(name: str, value: SSAValue, block: BlockAttr, reference: SSAValue) -> Operand:

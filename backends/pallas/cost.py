@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Final
 
 from xdsl.dialects import scf
-from xdsl.dialects.builtin import VectorType
 from xdsl.ir import Operation
 
-from gemmir.backends.pallas.arrays import Operand, item_bytes
+from gemmir.backends.pallas.arrays import Operand
+from gemmir.backends.pallas.emitter import element_of, shape_of
+from gemmir.backends.pallas.types import item_bytes
 from gemmir.errors import BackendError
 from gemmir.ir.dialect import enclosing_ops, memref_type
 from gemmir.ir.pallas import PARALLEL, CallOp, DotOp
@@ -60,7 +61,9 @@ def vmem_limit(call: CallOp, operands: Sequence[Operand], machine: TpuMachine) -
         for operand, block in zip(operands, call.blocks, strict=True)
     )
     for buffer in call.scratch:
-        held += padded_bytes(memref_type(buffer).get_shape(), item_bytes(buffer), machine)
+        held += padded_bytes(
+            memref_type(buffer).get_shape(), item_bytes(memref_type(buffer).element_type), machine
+        )
     room = machine.vmem_bytes_per_core
     if held > room:
         raise BackendError(
@@ -74,41 +77,39 @@ def vmem_limit(call: CallOp, operands: Sequence[Operand], machine: TpuMachine) -
 
 def _temporaries(call: CallOp, machine: TpuMachine) -> int:
     """Room for operands and results of products, and for three matrices of 32 bits."""
-    values = [v for op in call.body.walk() if isinstance(op, DotOp) for v in (*op.operands, op.result)]
-    sizes = [_vector_bytes(cast("VectorType[Any]", v.type), machine) for v in dict.fromkeys(values)]
-    vectors = [r.type for op in call.body.walk() for r in op.results if isinstance(r.type, VectorType)]
-    largest = max((padded_bytes(v.get_shape(), 4, machine) for v in vectors), default=0)
-    return sum(sizes) + 3 * largest
-
-
-def _vector_bytes(kind: VectorType[Any], machine: TpuMachine) -> int:
-    return padded_bytes(kind.get_shape(), kind.element_type.size, machine)
+    values = [value for op in _dots(call) for value in (*op.operands, op.result)]
+    sizes = [
+        padded_bytes(shape_of(value), item_bytes(element_of(value)), machine)
+        for value in dict.fromkeys(values)
+    ]
+    results = [result for op in call.body.walk() for result in op.results if shape_of(result)]
+    wide = [padded_bytes(shape_of(result), REGISTER_BITS // 8, machine) for result in results]
+    return sum(sizes) + 3 * max(wide, default=0)
 
 
 def cost_of(call: CallOp, operands: Sequence[Operand]) -> Cost:
     """Operations of all steps on whole blocks, and the bytes that are copied."""
     return Cost(
-        flops=sum(2 * _product_size(op) * _times(call, op) for op in _ops(call, DotOp)),
-        bytes_accessed=sum(copies(call, o) * o.item_bytes for o in operands),
+        flops=sum(2 * _product_size(op) * _times(call, op) for op in _dots(call)),
+        bytes_accessed=sum(copies(call, operand) * operand.item_bytes for operand in operands),
         transcendentals=sum(
-            math.prod(cast("VectorType[Any]", op.results[0].type).get_shape()) * _times(call, op)
+            math.prod(shape_of(op.results[0])) * _times(call, op)
             for op in call.body.walk()
             if op.name in TRANSCENDENTAL
         ),
     )
 
 
-def _ops(call: CallOp, kind: type[DotOp]) -> Iterator[DotOp]:
-    return (op for op in call.body.walk() if isinstance(op, kind))
+def _dots(call: CallOp) -> list[DotOp]:
+    return [op for op in call.body.walk() if isinstance(op, DotOp)]
 
 
 def _product_size(op: DotOp) -> int:
-    left, right = (cast("VectorType[Any]", v.type).get_shape() for v in op.operands)
-    return left[0] * left[1] * right[1]
+    return math.prod(shape_of(op.lhs)) * shape_of(op.result)[1]
 
 
 def _times(call: CallOp, op: Operation) -> int:
-    """How often an op is run; one under a condition once for all steps that depend on each other."""
+    """How often an op is run; under a condition once for all steps that are made in order."""
     is_conditional = any(isinstance(o, scf.IfOp) for o in enclosing_ops(op))
     return math.prod(
         steps

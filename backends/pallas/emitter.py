@@ -7,26 +7,21 @@ written before; every other one gets a name.
 
 from __future__ import annotations
 
-import keyword
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeGuard
 
 from xdsl.dialects.builtin import VectorType
 from xdsl.ir import Attribute, Operation, SSAValue
 
+from gemmir.backends.pallas.layout import wrapped
+from gemmir.backends.pallas.names import Names
 from gemmir.errors import BackendError
 from gemmir.ir.index import Extent
 
-INDENT: Final = "    "
-
 INLINE: Final = 64
 """An expression of more characters gets a line of its own."""
-
-RESERVED: Final = frozenset({"jax", "jnp", "lax", "pl", "pltpu", "interpret", "_"})
-"""Names that the file uses itself."""
 
 CONDITION, SUM, PRODUCT, SIGN, ATOM = range(5)
 """How tightly the outermost operator of an expression binds."""
@@ -78,30 +73,6 @@ Table: TypeAlias = "Mapping[str, Callable[[Emitter, Any], None]]"
 """The emitter of each op, by the name of the op, so that a dialect need not be imported for it."""
 
 
-class Names:
-    """Python names, each given once."""
-
-    def __init__(self, taken: Iterable[str] = ()) -> None:
-        self._taken = {*RESERVED, *taken}
-
-    def new(self, wanted: str | None, otherwise: str) -> str:
-        """A name like `wanted` that nothing has yet."""
-        stem = python_name(wanted or otherwise)
-        name, number = stem, 2
-        while name in self._taken:
-            name, number = f"{stem}_{number}", number + 1
-        self._taken.add(name)
-        return name
-
-
-def python_name(word: str) -> str:
-    """`word` as a name of Python: itself where that is one."""
-    name = re.sub(r"\W", "_", word, flags=re.ASCII)
-    if not name or name[0].isdigit():
-        name = f"_{name}"
-    return f"{name}_" if keyword.iskeyword(name) else name
-
-
 @dataclass
 class Emitter:
     """The body of one kernel: the lines so far, and what each SSA value has become."""
@@ -131,6 +102,11 @@ class Emitter:
         self._unnamed.pop(value, None)
         return found
 
+    def index(self, value: SSAValue, text: str) -> None:
+        """An index of a step of the grid, which gets a name where it is used."""
+        if value.uses.get_length():
+            self._name(value, Expr(text=text))
+
     def define(
         self, op: Operation, inputs: Sequence[SSAValue], make: Callable[[Sequence[Expr]], Expr]
     ) -> None:
@@ -149,7 +125,7 @@ class Emitter:
         """Keep an expression for the place where it is used, or name it now."""
         if result.name_hint is None:
             result.name_hint = otherwise
-        uses = len(list(result.uses))
+        uses = result.uses.get_length()
         self.values[result] = made
         if made.is_literal or uses == 0:
             return
@@ -168,8 +144,8 @@ class Emitter:
         return named
 
     def line(self, text: str) -> None:
-        """Append a line."""
-        self.lines.append(INDENT * self.depth + text)
+        """Append a line, or an empty one."""
+        self.lines += wrapped(text, self.depth) if text else [""]
 
     def statement(self, text: str) -> None:
         """Append a line that writes; what was read before is named before it."""
@@ -214,6 +190,20 @@ def default_name(op: Operation) -> str:
     return _NAMES.get(op.name, "x" if isinstance(op.results[0].type, VectorType) else "i")
 
 
-def element_of(t: Attribute) -> Attribute:
+def vectors(values: Iterable[SSAValue]) -> list[VectorType[Attribute]]:
+    """The types of those values that are vectors."""
+    return [value.type for value in values if _is_vector(value.type)]
+
+
+def _is_vector(kind: Attribute) -> TypeGuard[VectorType[Attribute]]:
+    return isinstance(kind, VectorType)
+
+
+def element_of(value: SSAValue) -> Attribute:
     """The type of an element of a vector, or of a scalar."""
-    return t.element_type if isinstance(t, VectorType) else t
+    return next((kind.element_type for kind in vectors([value])), value.type)
+
+
+def shape_of(value: SSAValue) -> tuple[int, ...]:
+    """The shape of a vector; () of a scalar."""
+    return next((kind.get_shape() for kind in vectors([value])), ())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
 from xdsl.dialects import func, memref
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import SSAValue
 from xdsl.ir.affine import (
     AffineBinaryOpExpr,
     AffineBinaryOpKind,
@@ -19,11 +20,12 @@ from gemmir.backend import Argument, Signature
 from gemmir.backends.pallas.arithmetic import ARITHMETIC
 from gemmir.backends.pallas.arrays import Operand, operand_of, require_dense
 from gemmir.backends.pallas.cost import Cost, cost_of, vmem_limit
-from gemmir.backends.pallas.emitter import Emitter, Names, Ref, Table, python_name
+from gemmir.backends.pallas.emitter import Emitter, Ref, Table
 from gemmir.backends.pallas.layout import broken
 from gemmir.backends.pallas.memory import MEMORY
-from gemmir.backends.pallas.summary import summary
+from gemmir.backends.pallas.names import Names, python_name
 from gemmir.backends.pallas.structure import STRUCTURE
+from gemmir.backends.pallas.summary import array_lines, block_lines, formula
 from gemmir.backends.pallas.types import jax_type
 from gemmir.errors import BackendError
 from gemmir.ir.dialect import memref_type
@@ -32,13 +34,14 @@ from gemmir.machine import TpuMachine
 
 TABLE: Final[Table] = {**ARITHMETIC, **MEMORY, **STRUCTURE}
 
-IMPORTS: Final = """\
-import jax
-import jax.numpy as jnp
-from jax import lax
-from jax.experimental import pallas as pl
-from jax.experimental.pallas import tpu as pltpu
-"""
+IMPORTS: Final = (
+    "import jax",
+    "import jax.numpy as jnp",
+    "from jax import lax",
+    "from jax.experimental import pallas as pl",
+    "from jax.experimental.pallas import tpu as pltpu",
+)
+"""What a file may need; each line ends with the name by which it is used."""
 
 
 class FunctionText:
@@ -52,8 +55,9 @@ class FunctionText:
         self.ops = list(function.body.block.ops)
         names = Names({self.symbol})
         self.names = [names.new(argument.name, "x") for argument in signature.arguments]
-        self.arrays = dict(zip(self.values, self.names, strict=True))
+        self.arrays: dict[SSAValue, str] = dict(zip(self.values, self.names, strict=True))
         self.constants = Emitter(TABLE, Names())
+        self.called: list[tuple[CallOp, Sequence[Operand]]] = []
         self.kernels: list[str] = []
         self.lines: list[str] = []
 
@@ -73,8 +77,24 @@ class FunctionText:
                 self._call(op)
             elif not isinstance(op, CallOp | memref.ReinterpretCastOp | func.ReturnOp):
                 self.constants.op(op)
-        parts = [summary(self), IMPORTS, "", *self.kernels, self._function()]
-        return "\n".join(parts)
+        body = "\n".join([*self.kernels, self._function()])
+        imports = [line for line in IMPORTS if _is_used(line, body)]
+        return "\n".join([*self._docstring(), *imports, "", "", body])
+
+    def _docstring(self) -> list[str]:
+        """What is computed, from which arrays, in which blocks."""
+        called = [(call, operands, self.arrays) for call, operands in self.called]
+        what = "; ".join(formula(*how) for how in called) or f"{self.names[-1]} has no elements"
+        return [
+            f'"""{what}, by a Pallas kernel for {self.machine.product}.',
+            "",
+            "Arrays:",
+            *array_lines(self.names, self.arguments, self.values),
+            "",
+            *(line for how in called for line in block_lines(*how)),
+            '"""',
+            "",
+        ]
 
     def _function(self) -> str:
         *inputs, last = self.names
@@ -103,6 +123,7 @@ class FunctionText:
         kernel = f"_{self.symbol}_kernel" + (f"_{len(self.kernels) + 1}" if self.kernels else "")
         names = Names({self.symbol, kernel})
         self.kernels.append(self._kernel(kernel, call, operands, names))
+        self.called.append((call, operands))
         count = len(call.inputs)
         self._pallas_call(kernel, call, operands[:count], operands[count:])
 
@@ -111,9 +132,7 @@ class FunctionText:
             array = array.owner.source
         return self.arrays[array]
 
-    def _kernel(
-        self, kernel: str, call: CallOp, operands: Sequence[Operand], names: Names
-    ) -> str:
+    def _kernel(self, kernel: str, call: CallOp, operands: Sequence[Operand], names: Names) -> str:
         e = Emitter(TABLE, names, dict(self.constants.values))
         changed = {operand.base for operand in operands[len(call.inputs) :]}
         parameters: list[str] = []
@@ -138,7 +157,7 @@ class FunctionText:
             e.index(value, f"pl.program_id({dim})")
         e.ops(call.body.block.ops)
         head = broken(f"def {kernel}(", parameters, "):", 0)
-        doc = f'    """One step of the grid, on blocks in VMEM."""'
+        doc = '    """One step of the grid, on blocks in VMEM."""'
         return "\n".join([*head, doc, *e.lines, "", ""])
 
     def _pallas_call(
@@ -164,8 +183,8 @@ class FunctionText:
             f"        {kernel},",
             f"        grid={_tuple(map(str, call.extents))},",
             *broken("in_specs=[", specs[: len(inputs)], "],", 2),
-            *broken("out_specs=[", specs[len(inputs) :], "],", 2),
-            *broken("out_shape=[", shapes, "],", 2),
+            *_one_or_list("out_specs=", specs[len(inputs) :]),
+            *_one_or_list("out_shape=", shapes),
             *(broken("scratch_shapes=[", scratch, "],", 2) if scratch else ()),
             *([f"        input_output_aliases={aliases},"] if aliases else ()),
             *params,
@@ -175,7 +194,7 @@ class FunctionText:
         ]
         given = [self._shaped(o) for o in inputs]
         results = ", ".join(self.arrays[o.base] for o in outputs)
-        self.lines += [f"    {results}{',' if len(outputs) == 1 else ''} = pl.pallas_call("]
+        self.lines += [f"    {results} = pl.pallas_call("]
         self.lines += [*lines, *broken(")(", given, ")", 1)]
         for output in outputs:
             shape, name = memref_type(output.base).get_shape(), self.arrays[output.base]
@@ -204,6 +223,18 @@ class FunctionText:
                     )
                 found[number] = position
         return found
+
+
+def _is_used(line: str, body: str) -> bool:
+    """Whether the name that a line imports stands in the file."""
+    return re.search(rf"\b{line.split()[-1]}\.", body) is not None
+
+
+def _one_or_list(head: str, items: Sequence[str]) -> list[str]:
+    """An argument that is one for a single output and a list for several."""
+    if len(items) > 1:
+        return broken(f"{head}[", items, "],", 2)
+    return [f"        {head}{items[0]},"]
 
 
 def _spec(call: CallOp, operand: Operand, block: BlockAttr) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final, cast
 
 from xdsl.dialects import memref, vector
-from xdsl.dialects.builtin import AffineMapAttr, ArrayAttr, BoolAttr, VectorType
+from xdsl.dialects.builtin import AffineMapAttr, VectorType
 from xdsl.ir import Attribute, SSAValue
 from xdsl.ir.affine import AffineMap
 
@@ -38,8 +38,8 @@ def _read(e: Emitter, op: vector.TransferReadOp) -> None:
     whole = Expr(text=f"{ref.name}[...]", shape=ref.shape, transposed=ref.transposed, reads=True)
     cut = [
         axis
-        for axis, inside in enumerate(_in_bounds(op.in_bounds))
-        if not inside and _number(ref.extents[axis]) != shape[axis]
+        for axis, inside in enumerate(op.in_bounds)
+        if not inside.value.data and _number(ref.extents[axis]) != shape[axis]
     ]
     _require_block(op.source, ref, shape)
     if not cut:
@@ -65,14 +65,14 @@ def _inside(ref: Ref, axis: int, end: str) -> str:
 
 
 def _write(e: Emitter, op: vector.TransferWriteOp) -> None:
-    ref = e.ref(op.destination)
-    shape = _whole_shape(op.destination, op.indices, op.permutation_map, op.operands[0].type)
+    ref = e.ref(op.source)
+    shape = _whole_shape(op.source, op.indices, op.permutation_map, op.vector.type)
     if tuple(_number(extent) for extent in ref.extents) != shape:
-        raise _not_whole(op.destination, "a write to a part of a block")
-    _require_block(op.destination, ref, shape)
-    value = in_order(e.expr(op.operands[0]), ref.transposed)
+        raise _not_whole(op.source, "a write to a part of a block")
+    _require_block(op.source, ref, shape)
+    value = in_order(e.expr(op.vector), ref.transposed)
     if not value.shape:
-        element = jax_type(cast("VectorType[Attribute]", op.operands[0].type).element_type)
+        element = jax_type(cast("VectorType[Attribute]", op.vector.type).element_type)
         text = f"jnp.full({ref.shape}, {value.text}, {element})"
     elif value.shape != ref.shape:
         text = f"jnp.broadcast_to({value.text}, {ref.shape})"
@@ -90,11 +90,6 @@ def _whole_shape(
     if not is_identity or any(constant_of(index) != 0 for index in indices):
         raise _not_whole(source, "a vector that begins elsewhere than the block, or is turned")
     return kind.get_shape()
-
-
-def _in_bounds(flags: Attribute | None) -> list[bool]:
-    assert isinstance(flags, ArrayAttr)
-    return [isinstance(flag, BoolAttr) and bool(flag.value.data) for flag in flags]
 
 
 def _require_block(source: SSAValue, ref: Ref, shape: tuple[int, ...]) -> None:

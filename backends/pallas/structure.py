@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Final
 
 from xdsl.dialects import scf
-from xdsl.dialects.builtin import Float32Type, VectorType
+from xdsl.dialects.builtin import Float32Type
 from xdsl.ir import Region
 
 from gemmir.backends.pallas.arithmetic import listed
-from gemmir.backends.pallas.emitter import Emitter, Expr, Table, element_of
+from gemmir.backends.pallas.emitter import Emitter, Expr, Table, element_of, shape_of
 from gemmir.backends.pallas.types import jax_type
 from gemmir.errors import BackendError
 from gemmir.ir.dialect import YieldOp
@@ -19,12 +19,11 @@ from gemmir.ir.pallas import DotOp
 
 def _dot(e: Emitter, op: DotOp) -> None:
     """A product of matrices that lie either way: what is transposed is so in the unit."""
-    assert isinstance(op.result.type, VectorType)
-    rows, columns = op.result.type.get_shape()
+    rows, columns = shape_of(op.result)
     precision = ""
-    if isinstance(element_of(op.lhs.type), Float32Type):
+    if isinstance(element_of(op.lhs), Float32Type):
         precision = "precision=lax.Precision.HIGHEST, "
-    options = f"{precision}preferred_element_type={jax_type(op.result.type.element_type)}"
+    options = f"{precision}preferred_element_type={jax_type(element_of(op.result))}"
 
     def make(x: Sequence[Expr]) -> Expr:
         left, right = x
@@ -46,8 +45,8 @@ def _require_matrices(e: Emitter, op: DotOp) -> None:
     """A product needs all elements of its operands."""
     for operand in op.operands:
         found = e.values[operand]
-        assert isinstance(found, Expr) and isinstance(operand.type, VectorType)
-        shape = operand.type.get_shape()
+        assert isinstance(found, Expr)
+        shape = shape_of(operand)
         lying = shape[::-1] if found.transposed else shape
         if found.shape != lying:
             raise BackendError(
@@ -74,7 +73,7 @@ def _if(e: Emitter, op: scf.IfOp) -> None:
 def _when(e: Emitter, condition: str, region: Region) -> None:
     if len(region.block.ops) < 2:
         return
-    if e.lines and e.lines[-1].strip():
+    if e.lines and e.lines[-1]:
         e.line("")
     e.line(f"@pl.when({condition})")
     e.line("def _():")

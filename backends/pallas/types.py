@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
-from xdsl.dialects.builtin import AnyFloat, Float32Type, IndexType, IntegerType
+from xdsl.dialects.builtin import AnyFloat, FixedBitwidthType, Float32Type, IndexType, IntegerType
 from xdsl.ir import Attribute
 
 from gemmir.errors import BackendError
@@ -36,6 +36,12 @@ def jax_type(element: Attribute) -> str:
             f"use {', '.join(t for t in JAX_TYPES if t != 'i1')}",
         )
     return found
+
+
+def item_bytes(element: Attribute) -> int:
+    """Bytes of an element in memory."""
+    assert isinstance(element, FixedBitwidthType)
+    return element.size
 
 
 def jax_number(value: float, element: Attribute) -> str:

@@ -1,0 +1,59 @@
+"""Python files with Pallas kernels into this process.
+
+The text itself is run as a module, under a name of its own; tracebacks show its lines as those of
+a file. A user who has saved it imports it as any other file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import linecache
+import types
+from importlib import import_module
+from typing import Any
+
+from gemmir.backend import Loaded, Signature
+from gemmir.backends.pallas.names import python_name
+from gemmir.errors import BackendError, MissingError
+
+
+def load(object_bytes: bytes, signature: Signature) -> Loaded:
+    """The function of a file that `assemble` made, of arrays of JAX; `owner` is its module.
+
+    Raises `MissingError` GEM0615 where JAX is not installed, and `BackendError` GEM0473 where the
+    text is no such file.
+    """
+    text = object_bytes.decode()
+    module = module_of(text, signature.symbol)
+    function: Any = getattr(module, python_name(signature.symbol))
+    return Loaded(entry=function, owner=module)
+
+
+def module_of(text: str, symbol: str) -> types.ModuleType:
+    """The module that `text` is; the same text has the same name."""
+    require_jax()
+    name = f"{python_name(symbol)}_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    file = f"<gemmir {name}.py>"
+    module = types.ModuleType(name)
+    module.__file__ = file
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+    try:
+        exec(compile(text, file, "exec"), module.__dict__)
+        module.__dict__[python_name(symbol)]
+    except (SyntaxError, NameError, KeyError) as error:
+        raise BackendError(
+            "GEM0473", f"the file of {symbol} is not one of gemmir's: {error!r}"
+        ) from error
+    return module
+
+
+def require_jax() -> None:
+    """Import JAX; `MissingError` GEM0615 where it is not installed."""
+    try:
+        import_module("jax")
+    except ImportError as error:
+        raise MissingError(
+            "GEM0615",
+            f"kernels for TPUs run in JAX, which cannot be imported: {error}",
+            "install gemmir[tpu]",
+        ) from error
