@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
 
 from gemmir.dtypes import BY_MLIR, ELEMENTS
 from gemmir.errors import BackendError, MissingError
@@ -168,6 +168,8 @@ class Launch:
 class Artifact:
     """What a backend emits: text of its `kind`, and the LLVM name of the CPU or GPU it is for.
 
+    For a TPU that is the name of the machine, and the text a Python file.
+
     PTX has a `launch`, and the LLVM text that it was made from in `llvm`.
     """
 
@@ -181,13 +183,14 @@ class Artifact:
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """Machine code in this process: `entry(*addresses)` runs it and returns its status.
+    """Code in this process: `entry(*addresses)` runs machine code and returns its status.
 
     `owner` keeps the code alive; whoever keeps `entry` must keep this object too. `entry` releases
-    the GIL and may run in several threads at once.
+    the GIL and may run in several threads at once. For a TPU, `owner` is a Python module and
+    `entry` its function, of arrays of JAX.
     """
 
-    entry: Callable[..., int]
+    entry: Callable[..., Any]
     owner: object
 
     def __call__(self, *addresses: int) -> int:

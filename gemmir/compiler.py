@@ -10,13 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from xdsl.dialects.builtin import ModuleOp
 
 from gemmir.backend import Artifact, Signature, backend_for
 from gemmir.cache import ObjectCache, cache_key, default_path
-from gemmir.errors import ParseError, ScheduleError
+from gemmir.errors import CallError, ParseError, ScheduleError
 from gemmir.gemm import Gemm
 from gemmir.ir.build import build
 from gemmir.ir.context import parse_module
@@ -24,7 +24,7 @@ from gemmir.ir.dialect import EpilogueOp
 from gemmir.ir.problem import problem_of
 from gemmir.kernel import Kernel
 from gemmir.lowering import LEVELS, Stages, level_of, run_passes, run_stages, take_remaining
-from gemmir.machine import HOST, CpuMachine, GpuMachine, Machine, machine_for
+from gemmir.machine import HOST, CpuMachine, GpuMachine, Machine, TpuMachine, machine_for
 from gemmir.machine.host import require_runnable
 from gemmir.schedule import Schedule, check_fits
 from gemmir.schedule.default import default_text
@@ -72,9 +72,19 @@ class Lowered(Job):
         """The object file, also for another computer than this one."""
         return _object(self.machine, self.key, cache, lambda: self.artifact)[0]
 
-    def compile(self, cache: ObjectCache | None = None) -> Kernel:
-        """A callable on this computer; `cache` keeps the object file, by default on disk."""
-        return _load(self.machine, self.key, cache, lambda: self.artifact)
+    def compile(self, cache: ObjectCache | None = None, *, interpret: Any = False) -> Kernel:
+        """A callable on this computer; `cache` keeps the object file, by default on disk.
+
+        `interpret` is as for `gemmir.compile`.
+        """
+        whole = self.problem if self._says_all else None
+        made = _Made(machine=self.machine, key=self.key, artifact=lambda: self.artifact)
+        return _load(made, cache, interpret, whole)
+
+    @property
+    def _says_all(self) -> bool:
+        """Whether the problem is all that the source says: of a text, only its operands may be."""
+        return self.problem is not None and str(build(self.problem)) + "\n" == self.source
 
     def explain(self) -> str:
         """What was decided and what it means on the machine, for a reader."""
@@ -189,35 +199,71 @@ def compile(
     schedule: Schedule | str | Path | None = None,
     threads: int = 1,
     cache: ObjectCache | None = None,
+    *,
+    interpret: Any = False,
 ) -> Kernel:
     """A callable for `gemm` on this computer; the same arguments give the same kernel.
 
     Machine code is taken from `cache` where it is there, by default the folder that
     `gemmir.cache.default_path` names. Raises as `lower` does, and `MissingError` where this
     computer cannot run the code: GEM0606 its CPU; GEM0607, GEM0609 and GEM0610 its GPU.
+
+    A kernel for a TPU is a `gemmir.tpu_kernel.TpuKernel`, a function of JAX. It runs on a TPU, and
+    with `interpret` on any device of JAX, in Pallas's interpreter: True is the quick one,
+    `pltpu.InterpretParams(…)` the one that knows of DMA and races. For other targets `interpret`
+    is a `CallError` GEM0544.
     """
     machine = machine_for(target)
     text = default_text(gemm, machine, threads) if schedule is None else str(_read(schedule))
     if cache is not None:
-        return _compile(gemm, target, text, cache)
-    return _kept(gemm, target, text)
+        return _compile(gemm, target, text, cache, interpret)
+    return _kept(gemm, target, text, interpret)
 
 
 @lru_cache(maxsize=KERNELS_KEPT)
-def _kept(gemm: Gemm, target: str, schedule: str) -> Kernel:
-    return _compile(gemm, target, schedule, None)
+def _kept(gemm: Gemm, target: str, schedule: str, interpret: Any) -> Kernel:
+    return _compile(gemm, target, schedule, None, interpret)
 
 
-def _compile(gemm: Gemm, target: str, schedule: str, cache: ObjectCache | None) -> Kernel:
-    machine = machine_for(target)
-    key = cache_key(target, schedule, repr(gemm))
-    return _load(machine, key, cache, lambda: lower(gemm, target, schedule).artifact)
-
-
-def _load(
-    machine: Machine, key: str, cache: ObjectCache | None, artifact: Callable[[], Artifact]
+def _compile(
+    gemm: Gemm, target: str, schedule: str, cache: ObjectCache | None, interpret: Any
 ) -> Kernel:
+    made = _Made(
+        machine=machine_for(target),
+        key=cache_key(target, schedule, repr(gemm)),
+        artifact=lambda: lower(gemm, target, schedule).artifact,
+    )
+    return _load(made, cache, interpret, gemm)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """What is to be loaded: for which machine, its key in a cache, and how it is emitted."""
+
+    machine: Machine
+    key: str
+    artifact: Callable[[], Artifact]
+
+
+def _load(made: _Made, cache: ObjectCache | None, interpret: Any, problem: Gemm | None) -> Kernel:
+    machine, key, artifact = made.machine, made.key, made.artifact
     backend = backend_for(machine.backend)
+    if isinstance(machine, TpuMachine):
+        from gemmir.tpu_kernel import TpuKernel, Way
+
+        object_bytes, signature = _object(machine, key, cache, artifact)
+
+        def again(gemm: Gemm) -> Kernel:
+            return compile(gemm, machine.target, cache=cache, interpret=interpret)
+
+        way = Way(machine=machine, interpret=interpret, problem=problem, compile=again)
+        return TpuKernel(backend.load(object_bytes, signature), signature, way)
+    if interpret is not False:
+        raise CallError(
+            "GEM0544",
+            f"interpret={interpret!r} of a kernel for {machine.target}",
+            "only kernels for TPUs have an interpreter; leave it out",
+        )
     if isinstance(machine, GpuMachine):
         from gemmir.backends.ptx.driver import require_gpu
         from gemmir.gpu_kernel import GpuKernel

@@ -6,6 +6,7 @@ All checks come before the code runs, so that a `CallError` means that nothing w
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -86,8 +87,8 @@ class Slot:
     def accept(self, value: object) -> Array:
         """`value` as an array that shares its memory, or a `CallError` that says what is wrong."""
         array = _as_array(self.name, value)
-        self._check_dtype(array)
-        self._check_shape(array)
+        self.check_type(array.dtype)
+        self.check_shape(array.shape)
         self._check_strides(array)
         if self.is_written and not array.flags.writeable:
             raise CallError("GEM0510", f"{self.name} is read-only", "pass a writable array")
@@ -103,10 +104,11 @@ class Slot:
                 "pass a copy, such as array.copy()",
             )
 
-    def _check_dtype(self, array: Array) -> None:
-        if array.dtype == self.dtype:
+    def check_type(self, found: np.dtype[Any]) -> None:
+        """`CallError` GEM0504 where elements are of another type, GEM0505 of another byte order."""
+        if found == self.dtype:
             return
-        if array.dtype.newbyteorder() == self.dtype:
+        if found.newbyteorder() == self.dtype:
             raise CallError(
                 "GEM0505",
                 f"{self.name} is {self.dtype.name} in the other byte order",
@@ -114,17 +116,18 @@ class Slot:
             )
         raise CallError(
             "GEM0504",
-            f"{self.name} has dtype {array.dtype.name} where {self.dtype.name} is needed",
+            f"{self.name} has dtype {found.name} where {self.dtype.name} is needed",
             f"pass array.astype({spelled(self.dtype)})",
         )
 
-    def _check_shape(self, array: Array) -> None:
-        if array.shape == self.shape:
+    def check_shape(self, found: tuple[int, ...]) -> None:
+        """`CallError` GEM0506 where an array has another shape."""
+        needed = self.shape
+        if found == needed:
             return
-        found, needed = array.shape, self.shape
         transposed = len(needed) > 1 and found == (*needed[:-2], needed[-1], needed[-2])
         hint = "it is transposed: pass a contiguous copy of array.T" if transposed else ""
-        if not transposed and array.size == np.prod(needed, dtype=object):
+        if not transposed and math.prod(found) == math.prod(needed):
             hint = f"pass array.reshape{needed}"
         raise CallError(
             "GEM0506",

@@ -9,19 +9,19 @@ from __future__ import annotations
 import hashlib
 import linecache
 import types
-from importlib import import_module
 from typing import Any
 
+from gemmir import jax_modules
 from gemmir.backend import Loaded, Signature
 from gemmir.backends.pallas.names import python_name
-from gemmir.errors import BackendError, MissingError
+from gemmir.errors import BackendError
 
 
 def load(object_bytes: bytes, signature: Signature) -> Loaded:
     """The function of a file that `assemble` made, of arrays of JAX; `owner` is its module.
 
-    Raises `MissingError` GEM0615 where JAX is not installed, and `BackendError` GEM0473 where the
-    text is no such file.
+    Raises `MissingError` where JAX is not installed, and `BackendError` GEM0473 where the text is
+    no such file.
     """
     text = object_bytes.decode()
     module = module_of(text, signature.symbol)
@@ -31,7 +31,7 @@ def load(object_bytes: bytes, signature: Signature) -> Loaded:
 
 def module_of(text: str, symbol: str) -> types.ModuleType:
     """The module that `text` is; the same text has the same name."""
-    require_jax()
+    jax_modules.jax()
     name = f"{python_name(symbol)}_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     file = f"<gemmir {name}.py>"
     module = types.ModuleType(name)
@@ -45,15 +45,3 @@ def module_of(text: str, symbol: str) -> types.ModuleType:
             "GEM0473", f"the file of {symbol} is not one of gemmir's: {error!r}"
         ) from error
     return module
-
-
-def require_jax() -> None:
-    """Import JAX; `MissingError` GEM0615 where it is not installed."""
-    try:
-        import_module("jax")
-    except ImportError as error:
-        raise MissingError(
-            "GEM0615",
-            f"kernels for TPUs run in JAX, which cannot be imported: {error}",
-            "install gemmir[tpu]",
-        ) from error

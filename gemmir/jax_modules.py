@@ -1,0 +1,37 @@
+"""The way to JAX, which is imported when it is first needed, and which most users of gemmir lack.
+
+Its modules are untyped here: JAX's own types are not complete.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from gemmir.errors import MissingError
+
+
+def jax() -> Any:
+    """The module `jax`; `MissingError` GEM0615 where it is not installed."""
+    return _module("jax")
+
+
+def jnp() -> Any:
+    """The module `jax.numpy`; `MissingError` GEM0615 where JAX is not installed."""
+    return _module("jax.numpy")
+
+
+def is_traced(value: object) -> bool:
+    """Whether a value stands for one that JAX has later."""
+    return isinstance(value, _module("jax.core").Tracer)
+
+
+def _module(name: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise MissingError(
+            "GEM0615",
+            f"kernels for TPUs run in JAX, which cannot be imported: {error}",
+            "install gemmir[tpu]",
+        ) from error

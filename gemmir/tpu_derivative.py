@@ -1,0 +1,162 @@
+"""The derivative of a GEMM of JAX arrays, whose products are GEMMs again.
+
+    C = f(alpha op(A) op(B) + beta C0, bias, residual)
+
+    dX        = the elementwise part f, differentiated by JAX at the sum, which is computed again
+    d op(A)   = alpha dX op(B)^T          d op(B) = alpha op(A)^T dX          dC0 = beta dX
+
+dX is rounded to the type of A and B before it is multiplied, that of 8-bit floats to bf16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from gemmir.dtypes import ELEMENTS, PRODUCTS
+from gemmir.errors import CallError
+from gemmir.gemm import Gemm
+from gemmir.jax_modules import jax, jnp
+
+Compile = Callable[[Gemm], Callable[..., Any]]
+"""From a GEMM to a kernel of it, for the same device."""
+
+NARROW: Final = ("e4m3", "e5m2")
+"""Types too narrow for derivatives."""
+
+CURVED: Final = ("relu", "gelu", "silu")
+"""Steps whose derivative depends on the sum."""
+
+
+def differentiable(
+    function: Callable[..., Any], problem: Gemm | None, compile: Compile
+) -> Callable[..., Any]:
+    """`function`, which computes `problem`, with a derivative.
+
+    Taking it is a `CallError`: GEM0545 where the problem is not known or has groups, GEM0546 where
+    it has integers.
+    """
+
+    def forward(*arrays: Any) -> tuple[Any, tuple[Any, ...]]:
+        require_derivative(problem)
+        return function(*arrays), arrays
+
+    def backward(arrays: tuple[Any, ...], gradient: Any) -> tuple[Any, ...]:
+        gemm = require_derivative(problem)
+        return Backward(gemm, compile).gradients(arrays, gradient)
+
+    result = jax().custom_vjp(function)
+    result.defvjp(forward, backward)
+    return result
+
+
+def require_derivative(problem: Gemm | None) -> Gemm:
+    """The problem, where it has a derivative."""
+    if problem is None or problem.groups is not None:
+        raise CallError(
+            "GEM0545",
+            "the derivative of this kernel is not known: "
+            + ("it has groups" if problem else "it comes from a text whose epilogue is only ops"),
+            "differentiate a kernel of gemmir.compile(Gemm(…)) without groups",
+        )
+    if problem.accumulator.is_integer:
+        raise CallError("GEM0546", f"products of {problem.dtype} have no derivative", "use floats")
+    return problem
+
+
+class Backward:
+    """The derivative of one GEMM."""
+
+    def __init__(self, gemm: Gemm, compile: Compile) -> None:
+        self.gemm = gemm
+        self.compile = compile
+        self.dtype = "bf16" if gemm.dtype in NARROW else gemm.dtype
+        self.summed = ELEMENTS[gemm.accumulator.name].numpy
+
+    def gradients(self, arrays: Sequence[Any], gradient: Any) -> tuple[Any, ...]:
+        """The derivative by each of `arrays`, in order, in its type."""
+        gemm = self.gemm
+        named = dict(zip((o.name for o in gemm.operands), arrays, strict=False))
+        elementwise = {name: named[name] for name in ("bias", "residual") if name in named}
+        wide = {name: x.astype(self.summed) for name, x in elementwise.items()}
+        _, pull = jax().vjp(self._epilogue, self._sum(named), wide)
+        by_sum, by_others = pull(gradient.astype(self.summed))
+        factor = by_sum.astype(ELEMENTS[PRODUCTS[self.dtype].element.name].numpy)
+        found = {"a": self._by_a(named, factor), "b": self._by_b(named, factor), **by_others}
+        if gemm.beta:
+            found["c"] = gemm.beta * by_sum
+        return tuple(found[name].astype(x.dtype) for name, x in named.items())
+
+    def _sum(self, named: Mapping[str, Any]) -> Any:
+        """What the epilogue is applied to, where its derivative depends on it."""
+        gemm = self.gemm
+        if not set(gemm.steps) & set(CURVED):
+            return jnp().zeros(gemm.operands[-1].shape, self.summed)
+        product = replace(gemm, out=None, beta=0.0, epilogue="")
+        found = self.compile(product)(named["a"], named["b"])
+        return found + gemm.beta * named["c"].astype(self.summed) if gemm.beta else found
+
+    def _epilogue(self, x: Any, others: Mapping[str, Any]) -> Any:
+        for step in self.gemm.steps:
+            x = STEPS[step](x, others.get(step))
+        return x
+
+    def _by_a(self, named: Mapping[str, Any], by_sum: Any) -> Any:
+        """alpha dX op(B)^T as A is stored."""
+        gemm, b = self.gemm, self._factor(named["b"])
+        shared = {"batch_stride_b": 0 if self._is_shared("b") else None}
+        if not gemm.trans_a:
+            sizes = {"m": gemm.m, "n": gemm.k, "k": gemm.n, "trans_b": not gemm.trans_b}
+            return self._product("a", by_sum, b, **sizes, **shared)
+        sizes = {"m": gemm.k, "n": gemm.m, "k": gemm.n, "trans_a": gemm.trans_b, "trans_b": True}
+        shared = {"batch_stride_a": shared["batch_stride_b"]}
+        return self._product("a", b, by_sum, **sizes, **shared)
+
+    def _by_b(self, named: Mapping[str, Any], by_sum: Any) -> Any:
+        """alpha op(A)^T dX as B is stored."""
+        gemm, a = self.gemm, self._factor(named["a"])
+        shared = {"batch_stride_a": 0 if self._is_shared("a") else None}
+        if not gemm.trans_b:
+            sizes = {"m": gemm.k, "n": gemm.n, "k": gemm.m, "trans_a": not gemm.trans_a}
+            return self._product("b", a, by_sum, **sizes, **shared)
+        sizes = {"m": gemm.n, "n": gemm.k, "k": gemm.m, "trans_a": True, "trans_b": gemm.trans_a}
+        shared = {"batch_stride_b": shared["batch_stride_a"]}
+        return self._product("b", by_sum, a, **sizes, **shared)
+
+    def _factor(self, x: Any) -> Any:
+        return x.astype(ELEMENTS[PRODUCTS[self.dtype].element.name].numpy)
+
+    def _is_shared(self, operand: str) -> bool:
+        """Whether one matrix is used by the whole batch."""
+        return self.gemm.batch is not None and self.gemm.batch_stride(operand) == 0
+
+    def _product(self, name: str, a: Any, b: Any, **fields: Any) -> Any:
+        """A product of the derivative by operand `name`; of a shared one the sum over the batch."""
+        gemm = self.gemm
+        element = PRODUCTS[self.dtype].element.name
+        is_shared = self._is_shared(name)
+        is_kept = element in PRODUCTS[self.dtype].results and not is_shared
+        product = Gemm(
+            dtype=self.dtype,
+            out=element if is_kept else None,
+            alpha=gemm.alpha,
+            batch=gemm.batch,
+            **fields,
+        )
+        found = self.compile(product)(a, b)
+        return found.sum(axis=0) if is_shared else found
+
+
+def _add(x: Any, y: Any) -> Any:
+    return x + y
+
+
+STEPS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
+    "bias": _add,
+    "residual": _add,
+    "relu": lambda x, _: jax().nn.relu(x),
+    "gelu": lambda x, _: jax().nn.gelu(x, approximate=True),
+    "silu": lambda x, _: jax().nn.silu(x),
+}
+"""The steps of an epilogue."""
