@@ -12,6 +12,8 @@ from xdsl.ir import Operation
 
 from gemmir.backends.pallas.emitter import (
     ATOM,
+    BOTH,
+    CHOICE,
     CONDITION,
     PRODUCT,
     SIGN,
@@ -32,6 +34,7 @@ _OPERATORS: Final[Mapping[str, tuple[str, int]]] = {
     arith.MulfOp.name: ("*", PRODUCT),
     arith.MuliOp.name: ("*", PRODUCT),
     arith.DivfOp.name: ("/", PRODUCT),
+    arith.AndIOp.name: ("&", BOTH),
 }
 
 _FUNCTIONS: Final[Mapping[str, str]] = {
@@ -41,7 +44,6 @@ _FUNCTIONS: Final[Mapping[str, str]] = {
     arith.MinSIOp.name: "jnp.minimum",
     arith.DivUIOp.name: "lax.div",
     arith.RemUIOp.name: "lax.rem",
-    arith.AndIOp.name: "jnp.bitwise_and",
     "math.exp": "jnp.exp",
     "math.tanh": "jnp.tanh",
 }
@@ -105,7 +107,7 @@ def _made(text: str, level: int, operands: Sequence[Expr]) -> Expr:
     """An elementwise result: as large as the operands together."""
     arrays = [x for x in operands if x.shape]
     if not arrays:
-        return Expr(text=text, level=level)
+        return Expr(text=text, level=level, is_literal=all(x.is_literal for x in operands))
     rows, columns = (max(x.shape[axis] for x in arrays) for axis in (0, 1))
     return Expr(text=text, level=level, shape=(rows, columns), transposed=arrays[0].transposed)
 
@@ -157,6 +159,18 @@ def _convert(e: Emitter, op: Operation) -> None:
     _elementwise(make)(e, op)
 
 
+def _select(e: Emitter, op: arith.SelectOp) -> None:
+    """A choice that is known when the kernel is traced is Python's own."""
+
+    def make(x: Sequence[Expr]) -> tuple[str, int]:
+        test, yes, no = x
+        if test.is_literal:
+            return f"{yes.within(BOTH)} if {test.text} else {no.within(BOTH)}", CHOICE
+        return f"jnp.where({listed(x)})", ATOM
+
+    _elementwise(make)(e, op)
+
+
 def _same(e: Emitter, op: arith.IndexCastOp) -> None:
     """Indices are i32 in a kernel."""
     e.define(op, op.operands, lambda x: x[0])
@@ -170,6 +184,6 @@ ARITHMETIC: Final[Table] = {
     arith.ExtFOp.name: _convert,
     arith.IndexCastOp.name: _same,
     arith.NegfOp.name: _elementwise(lambda x: (f"-{x[0].within(SIGN)}", SIGN)),
-    arith.SelectOp.name: _function("jnp.where"),
+    arith.SelectOp.name: _select,
     arith.TruncFOp.name: _convert,
 }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 from xdsl.dialects import memref
 from xdsl.dialects.builtin import IntAttr, NoneAttr, StridedLayoutAttr
@@ -76,7 +77,7 @@ def operand_of(name: str, value: SSAValue, block: BlockAttr, reference: SSAValue
             f"blocks of {name} have {len(sizes) - dropped} dimensions",
             "tile the batch by 1, so that a block is a matrix",
         )
-    order = _order(sizes, strides)
+    order = _order(sizes, strides, memref_type(base).get_shape())
     axes: list[Axis] = []
     for dim in order:
         is_shared = strides[dim] == 0
@@ -107,12 +108,15 @@ def _base_of(value: SSAValue) -> tuple[SSAValue, int | None]:
     return value, offset
 
 
-def _order(sizes: Sequence[int], strides: Sequence[int]) -> list[int]:
-    """The dimensions, those of the largest strides first; one of stride 0 stays where it is."""
+def _order(sizes: Sequence[int], strides: Sequence[int], base: Sequence[int]) -> list[int]:
+    """The dimensions in the order in which they lie; one of stride 0 stays where it is.
+
+    Those of size 1 may lie anywhere: they are where an array of the shape `base` has them.
+    """
     moving = [dim for dim, stride in enumerate(strides) if stride]
-    order = sorted(moving, key=lambda dim: -strides[dim] if sizes[dim] > 1 else -math.inf)
-    if order == moving or _is_sorted(sizes, strides, moving):
-        order = moving
+    fitting = [order for order in permutations(moving) if _is_sorted(sizes, strides, order)]
+    like_base = [o for o in fitting if [sizes[dim] for dim in o] == list(base)]
+    order = list([*like_base, *fitting, tuple(moving)][0])
     for dim, stride in enumerate(strides):
         if not stride:
             order.insert(dim, dim)
@@ -120,7 +124,7 @@ def _order(sizes: Sequence[int], strides: Sequence[int]) -> list[int]:
 
 
 def _is_sorted(sizes: Sequence[int], strides: Sequence[int], dims: Sequence[int]) -> bool:
-    """Whether dimensions lie in the order of the IR; those of size 1 may lie anywhere."""
+    """Whether dimensions lie in this order."""
     own = [strides[dim] for dim in dims if sizes[dim] > 1]
     return own == sorted(own, reverse=True)
 

@@ -7,6 +7,7 @@ written before; every other one gets a name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -23,7 +24,7 @@ from gemmir.ir.index import Extent
 INLINE: Final = 64
 """An expression of more characters gets a line of its own."""
 
-CONDITION, SUM, PRODUCT, SIGN, ATOM = range(5)
+CHOICE, CONDITION, BOTH, SUM, PRODUCT, SIGN, ATOM = range(7)
 """How tightly the outermost operator of an expression binds."""
 
 _ADVICE: Final = {
@@ -41,7 +42,7 @@ class Expr:
     `shape` is that of the array it makes, in the order in which its axes lie, with 1 along which it
     is the same everywhere; () of a scalar, which stands for a whole vector too. `transposed` says
     that they lie the other way round than in the IR. `reads` says that it depends on what is in
-    VMEM, `is_literal` that it is a number.
+    VMEM, `is_literal` that it is a number of Python, known when the kernel is traced.
     """
 
     text: str
@@ -56,16 +57,21 @@ class Expr:
         return self.text if self.level >= level else f"({self.text})"
 
 
+ZERO: Final = Expr(text="0", is_literal=True)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ref:
-    """A matrix in VMEM: its name, its shape as it lies there, and its extents in the IR.
+    """A matrix in VMEM, or a part of it.
 
-    `shape` has 1 along an axis along which the matrix is the same everywhere.
+    `shape` is that of the matrix as it lies there, with 1 along an axis along which it is the same
+    everywhere. `offsets` and `extents` say which part of it this is, in the order of the IR.
     """
 
     name: str
     shape: tuple[int, int]
     extents: tuple[Extent, Extent]
+    offsets: tuple[Expr, Expr] = (ZERO, ZERO)
     transposed: bool = False
 
 
@@ -119,7 +125,7 @@ class Emitter:
             made = make(exprs)
         result = op.results[0]
         made = replace(made, reads=made.reads or any(e.reads for e in exprs))
-        self._set(result, made, default_name(op))
+        self._set(result, made, default_name(op, made))
 
     def _set(self, result: SSAValue, made: Expr, otherwise: str) -> None:
         """Keep an expression for the place where it is used, or name it now."""
@@ -136,12 +142,18 @@ class Emitter:
 
     def _name(self, value: SSAValue, made: Expr) -> Expr:
         """Give an expression a name, by a line of its own."""
-        name = self.names.new(value.name_hint, "x")
-        self.line(f"{name} = {made.text}")
-        named = replace(made, text=name, level=ATOM, reads=False)
+        named = self.named(value.name_hint or "x", made)
         self.values[value] = named
         self._unnamed.pop(value, None)
         return named
+
+    def named(self, wanted: str, made: Expr) -> Expr:
+        """An expression under a name of its own; a name stays as it is."""
+        if made.text.isidentifier():
+            return made
+        name = self.names.new(wanted, "x")
+        self.line(f"{name} = {made.text}")
+        return replace(made, text=name, level=ATOM, reads=False)
 
     def line(self, text: str) -> None:
         """Append a line, or an empty one."""
@@ -182,12 +194,15 @@ class Emitter:
         emit(self, op)
 
 
-_NAMES: Final = {"pallas.dot": "product", "vector.transfer_read": "block"}
+_NAMES: Final = {"pallas.dot": "product", "arith.minsi": "size"}
 
 
-def default_name(op: Operation) -> str:
-    """What a value is called that has no name in the IR."""
-    return _NAMES.get(op.name, "x" if isinstance(op.results[0].type, VectorType) else "i")
+def default_name(op: Operation, made: Expr) -> str:
+    """What a value is called that has no name in the IR: what is read is called as the array is."""
+    of_array = re.search(r"\b(\w+)_ref\[", made.text)
+    if op.name == "vector.transfer_read" and of_array:
+        return of_array[1]
+    return _NAMES.get(op.name, "x" if vectors(op.results) else "index")
 
 
 def vectors(values: Iterable[SSAValue]) -> list[VectorType[Attribute]]:

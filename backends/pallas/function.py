@@ -20,7 +20,7 @@ from gemmir.backend import Argument, Signature
 from gemmir.backends.pallas.arithmetic import ARITHMETIC
 from gemmir.backends.pallas.arrays import Operand, operand_of, require_dense
 from gemmir.backends.pallas.cost import Cost, cost_of, vmem_limit
-from gemmir.backends.pallas.emitter import Emitter, Ref, Table
+from gemmir.backends.pallas.emitter import Emitter, Ref, Table, element_of
 from gemmir.backends.pallas.layout import broken
 from gemmir.backends.pallas.memory import MEMORY
 from gemmir.backends.pallas.names import Names, python_name
@@ -28,8 +28,8 @@ from gemmir.backends.pallas.structure import STRUCTURE
 from gemmir.backends.pallas.summary import array_lines, block_lines, formula
 from gemmir.backends.pallas.types import jax_type
 from gemmir.errors import BackendError
-from gemmir.ir.dialect import memref_type
-from gemmir.ir.pallas import BlockAttr, CallOp
+from gemmir.ir.dialect import memref_type, product_name
+from gemmir.ir.pallas import BlockAttr, CallOp, DotOp
 from gemmir.machine import TpuMachine
 
 TABLE: Final[Table] = {**ARITHMETIC, **MEMORY, **STRUCTURE}
@@ -122,6 +122,7 @@ class FunctionText:
         ]
         kernel = f"_{self.symbol}_kernel" + (f"_{len(self.kernels) + 1}" if self.kernels else "")
         names = Names({self.symbol, kernel})
+        _require_products(call, self.machine)
         self.kernels.append(self._kernel(kernel, call, operands, names))
         self.called.append((call, operands))
         count = len(call.inputs)
@@ -223,6 +224,20 @@ class FunctionText:
                     )
                 found[number] = position
         return found
+
+
+def _require_products(call: CallOp, machine: TpuMachine) -> None:
+    """The machine multiplies what the kernel does."""
+    for op in call.body.walk():
+        if not isinstance(op, DotOp):
+            continue
+        name = product_name(element_of(op.lhs), op.precision)
+        if name not in machine.mxu_dtypes:
+            raise BackendError(
+                "GEM0476",
+                f"{machine.product} has no products of {name}",
+                f"use {', '.join(machine.mxu_dtypes)}",
+            )
 
 
 def _is_used(line: str, body: str) -> bool:

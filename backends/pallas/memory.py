@@ -1,18 +1,28 @@
-"""Emitters of what reads and writes VMEM: whole blocks, with a mask where one is cut off."""
+"""Emitters of what reads and writes VMEM: blocks or parts of them, masked where one is cut off."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final, cast
+from typing import Final
 
 from xdsl.dialects import memref, vector
-from xdsl.dialects.builtin import AffineMapAttr, VectorType
+from xdsl.dialects.builtin import AffineMapAttr
 from xdsl.ir import Attribute, SSAValue
 from xdsl.ir.affine import AffineMap
 
 from gemmir.backends.pallas.arithmetic import in_order
-from gemmir.backends.pallas.emitter import Emitter, Expr, Ref, Table
+from gemmir.backends.pallas.emitter import (
+    PRODUCT,
+    SUM,
+    ZERO,
+    Emitter,
+    Expr,
+    Ref,
+    Table,
+    element_of,
+    shape_of,
+)
 from gemmir.backends.pallas.types import jax_type
 from gemmir.errors import BackendError
 from gemmir.ir.index import Extent, constant_of
@@ -20,90 +30,120 @@ from gemmir.ir.views import offsets_of, sizes_of
 
 
 def _subview(e: Emitter, op: memref.SubviewOp) -> None:
-    """The first rows and columns of a block: the same block, of which less is there."""
+    """A part of a block: where it begins, and how much of it is there."""
     source = e.ref(op.source)
-    if any(_number(o) != 0 for o in offsets_of(op)):
-        raise _not_whole(op.result, "a part that begins behind the start of a block")
-    first, second = sizes_of(op)
-    e.values[op.result] = replace(source, extents=(first, second))
+    first, second = (_index(e, offset) for offset in offsets_of(op))
+    offsets = _sum(source.offsets[0], first), _sum(source.offsets[1], second)
+    rows, columns = sizes_of(op)
+    e.values[op.result] = replace(source, offsets=offsets, extents=(rows, columns))
 
 
-def _number(extent: Extent) -> int | None:
-    return extent if isinstance(extent, int) else constant_of(extent)
+def _index(e: Emitter, extent: Extent) -> Expr:
+    """An index as Python has it."""
+    known = constant_of(extent)
+    if known is not None:
+        return Expr(text=str(known), is_literal=True)
+    assert not isinstance(extent, int)
+    return e.expr(extent)
+
+
+def _sum(x: Expr, y: Expr) -> Expr:
+    if ZERO in (x, y):
+        return y if x == ZERO else x
+    text = f"{x.within(SUM)} + {y.within(PRODUCT)}"
+    return Expr(text=text, level=SUM, is_literal=x.is_literal and y.is_literal)
 
 
 def _read(e: Emitter, op: vector.TransferReadOp) -> None:
-    ref = e.ref(op.source)
-    shape = _whole_shape(op.source, op.indices, op.permutation_map, op.result.type)
-    whole = Expr(text=f"{ref.name}[...]", shape=ref.shape, transposed=ref.transposed, reads=True)
+    ref, shape = e.ref(op.source), shape_of(op.result)
+    whole = _part(e, ref, op.source, op.indices, op.permutation_map, shape)
     cut = [
         axis
         for axis, inside in enumerate(op.in_bounds)
-        if not inside.value.data and _number(ref.extents[axis]) != shape[axis]
+        if not inside.value.data and constant_of(ref.extents[axis]) != shape[axis]
     ]
-    _require_block(op.source, ref, shape)
     if not cut:
         e.define(op, (), lambda _: whole)
         return
+    if any(constant_of(op.indices[axis]) != 0 for axis in cut):
+        raise _unreadable(op.source, "a masked read that begins behind the start of a part")
     limits = [ref.extents[axis] for axis in cut]
     dynamic = [limit for limit in limits if not isinstance(limit, int)]
 
     def make(exprs: Sequence[Expr]) -> Expr:
         values = iter(exprs[1:])
-        ends = [str(n) if isinstance(n, int) else next(values).within(1) for n in limits]
-        tests = [_inside(ref, axis, end) for axis, end in zip(cut, ends, strict=True)]
+        ends = [str(n) if isinstance(n, int) else next(values).within(SUM) for n in limits]
+        tests = [_inside(whole, axis, end) for axis, end in zip(cut, ends, strict=True)]
         mask = tests[0] if len(tests) == 1 else " & ".join(f"({test})" for test in tests)
         return replace(whole, text=f"jnp.where({mask}, {whole.text}, {exprs[0].text})")
 
     e.define(op, (op.padding, *dynamic), make)
 
 
-def _inside(ref: Ref, axis: int, end: str) -> str:
+def _inside(part: Expr, axis: int, end: str) -> str:
     """A mask of what is before `end` along an axis of the IR."""
-    along = 1 - axis if ref.transposed else axis
-    return f"lax.broadcasted_iota(jnp.int32, {ref.shape}, {along}) < {end}"
+    along = 1 - axis if part.transposed else axis
+    return f"lax.broadcasted_iota(jnp.int32, {part.shape}, {along}) < {end}"
 
 
 def _write(e: Emitter, op: vector.TransferWriteOp) -> None:
-    ref = e.ref(op.source)
-    shape = _whole_shape(op.source, op.indices, op.permutation_map, op.vector.type)
-    if tuple(_number(extent) for extent in ref.extents) != shape:
-        raise _not_whole(op.source, "a write to a part of a block")
-    _require_block(op.source, ref, shape)
+    ref, shape = e.ref(op.source), shape_of(op.vector)
+    for inside, extent, size in zip(op.in_bounds, ref.extents, shape, strict=True):
+        if not inside.value.data and constant_of(extent) != size:
+            raise _unreadable(op.source, "a write that is masked")
+    part = _part(e, ref, op.source, op.indices, op.permutation_map, shape)
     value = in_order(e.expr(op.vector), ref.transposed)
     if not value.shape:
-        element = jax_type(cast("VectorType[Attribute]", op.vector.type).element_type)
-        text = f"jnp.full({ref.shape}, {value.text}, {element})"
-    elif value.shape != ref.shape:
-        text = f"jnp.broadcast_to({value.text}, {ref.shape})"
+        element = jax_type(element_of(op.vector))
+        text = f"jnp.full({part.shape}, {value.text}, {element})"
+    elif value.shape != part.shape:
+        text = f"jnp.broadcast_to({value.text}, {part.shape})"
     else:
         text = value.text
-    e.statement(f"{ref.name}[...] = {text}")
+    e.statement(f"{part.text} = {text}")
 
 
-def _whole_shape(
-    source: SSAValue, indices: Sequence[SSAValue], order: Attribute | None, kind: Attribute
-) -> tuple[int, ...]:
-    """The shape of a vector that is all of a matrix."""
-    assert isinstance(kind, VectorType)
-    is_identity = isinstance(order, AffineMapAttr) and order.data == AffineMap.identity(2)
-    if not is_identity or any(constant_of(index) != 0 for index in indices):
-        raise _not_whole(source, "a vector that begins elsewhere than the block, or is turned")
-    return kind.get_shape()
+def _part(
+    e: Emitter,
+    ref: Ref,
+    source: SSAValue,
+    indices: Sequence[SSAValue],
+    order: Attribute | None,
+    shape: tuple[int, ...],
+) -> Expr:
+    """The elements of `shape` at `indices` of a part of a block, as they lie."""
+    if not isinstance(order, AffineMapAttr) or order.data != AffineMap.identity(2):
+        raise _unreadable(source, "a vector that is turned")
+    at = [_sum(o, _index(e, i)) for o, i in zip(ref.offsets, indices, strict=True)]
+    dims = (1, 0) if ref.transposed else (0, 1)
+    slices = [_slice(own, at[d], shape[d]) for own, d in zip(ref.shape, dims, strict=True)]
+    if None in slices:
+        raise _unreadable(source, f"{list(shape)} elements")
+    rows, columns = (1 if own == 1 else shape[d] for own, d in zip(ref.shape, dims, strict=True))
+    is_whole = all(word == ":" for word in slices)
+    return Expr(
+        text=f"{ref.name}[{'...' if is_whole else ', '.join(map(str, slices))}]",
+        shape=(rows, columns),
+        transposed=ref.transposed,
+        reads=True,
+    )
 
 
-def _require_block(source: SSAValue, ref: Ref, shape: tuple[int, ...]) -> None:
-    """A vector has the shape of the block, or 1 along an axis where that is the same everywhere."""
-    lying = shape[::-1] if ref.transposed else shape
-    if any(own not in (1, needed) for own, needed in zip(ref.shape, lying, strict=True)):
-        raise _not_whole(source, f"a vector of {list(shape)}")
+def _slice(own: int, at: Expr, size: int) -> str | None:
+    """`size` elements of `own`, from `at` on; None where there are not so many."""
+    if own == 1 or (at == ZERO and size == own):
+        return ":"
+    if not at.text.isdigit():
+        return f"pl.ds({at.text}, {size})"
+    end = int(at.text) + size
+    return f"{at.text}:{end}" if end <= own else None
 
 
-def _not_whole(source: SSAValue, what: str) -> BackendError:
+def _unreadable(source: SSAValue, what: str) -> BackendError:
     return BackendError(
         "GEM0464",
-        f"{what}, of {source.type}: a kernel reads and writes whole blocks",
-        "tile so that each block is one vector",
+        f"{what}, of {source.type}: a kernel reads and writes blocks or parts of them",
+        "use sizes that divide the block",
     )
 
 

@@ -3,42 +3,82 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from xdsl.dialects import scf
 from xdsl.dialects.builtin import Float32Type
-from xdsl.ir import Region
+from xdsl.ir import Region, SSAValue
 
 from gemmir.backends.pallas.arithmetic import listed
-from gemmir.backends.pallas.emitter import Emitter, Expr, Table, element_of, shape_of
+from gemmir.backends.pallas.emitter import (
+    ATOM,
+    SUM,
+    Emitter,
+    Expr,
+    Table,
+    element_of,
+    shape_of,
+)
 from gemmir.backends.pallas.types import jax_type
+from gemmir.dtypes import Precision
 from gemmir.errors import BackendError
 from gemmir.ir.dialect import YieldOp
+from gemmir.ir.index import constant_of
 from gemmir.ir.pallas import DotOp
 
 
 def _dot(e: Emitter, op: DotOp) -> None:
     """A product of matrices that lie either way: what is transposed is so in the unit."""
-    rows, columns = shape_of(op.result)
-    precision = ""
-    if isinstance(element_of(op.lhs), Float32Type):
-        precision = "precision=lax.Precision.HIGHEST, "
-    options = f"{precision}preferred_element_type={jax_type(element_of(op.result))}"
-
-    def make(x: Sequence[Expr]) -> Expr:
-        left, right = x
-        if left.transposed or right.transposed:
-            along = int(not left.transposed), int(right.transposed)
-            text = (
-                f"lax.dot_general({listed(x)}, ((({along[0]},), ({along[1]},)), ((), ())), "
-                f"{options})"
-            )
-        else:
-            text = f"jnp.dot({listed(x)}, {options})"
-        return Expr(text=text, shape=(rows, columns))
-
     _require_matrices(e, op)
-    e.define(op, op.operands, make)
+    match None if op.precision is None else op.precision.data:
+        case None:
+            e.define(op, op.operands, lambda x: _product(op, x, narrow=False))
+        case Precision.BF16X1:
+            e.define(op, op.operands, lambda x: _product(op, list(map(_hi, x)), narrow=True))
+        case Precision.BF16X3:
+            _sum_of_products(e, op)
+        case Precision.TF32:
+            raise BackendError("GEM0474", "a TPU does not round to tf32", "use bf16x3 or bf16x1")
+
+
+def _product(op: DotOp, x: Sequence[Expr], *, narrow: bool) -> Expr:
+    """One product; of f32 in all digits, unless `narrow` says that it is rounded already."""
+    rows, columns = shape_of(op.result)
+    options = f"preferred_element_type={jax_type(element_of(op.result))}"
+    if isinstance(element_of(op.lhs), Float32Type) and not narrow:
+        options = f"precision=lax.Precision.HIGHEST, {options}"
+    left, right = x
+    text = f"jnp.dot({listed(x)}, {options})"
+    if left.transposed or right.transposed:
+        along = f"(({int(not left.transposed)},), ({int(right.transposed)},))"
+        text = f"lax.dot_general({listed(x)}, ({along}, ((), ())), {options})"
+    return Expr(text=text, shape=(rows, columns))
+
+
+def _sum_of_products(e: Emitter, op: DotOp) -> None:
+    """Both factors as sums of two numbers of bf16; lo times lo is less than what is rounded off."""
+    (x_hi, x_lo), (y_hi, y_lo) = (_split(e, value) for value in op.operands)
+    pairs = ((x_hi, y_hi), (x_hi, y_lo), (x_lo, y_hi))
+    stem = op.result.name_hint or "product"
+    parts = [e.named(f"{stem}_part", _product(op, pair, narrow=True)) for pair in pairs]
+    first, second, third = (part.text for part in parts)
+    text = f"{first} + ({second} + {third})"
+    e.define(op, (), lambda _: replace(parts[0], text=text, level=SUM))
+
+
+def _split(e: Emitter, value: SSAValue) -> tuple[Expr, Expr]:
+    """A matrix of f32 as two of bf16: rounded, and what that leaves."""
+    stem = value.name_hint or "x"
+    x = e.named(stem, e.expr(value))
+    hi = e.named(f"{stem}_hi", _hi(x))
+    rest = f"({x.text} - {hi.text}.astype(jnp.float32)).astype(jnp.bfloat16)"
+    return hi, e.named(f"{stem}_lo", replace(x, text=rest))
+
+
+def _hi(x: Expr) -> Expr:
+    """A matrix of f32, rounded to bf16."""
+    return replace(x, text=f"{x.within(ATOM)}.astype(jnp.bfloat16)", level=ATOM)
 
 
 def _require_matrices(e: Emitter, op: DotOp) -> None:
@@ -81,6 +121,24 @@ def _when(e: Emitter, condition: str, region: Region) -> None:
         e.ops(region.block.ops)
 
 
+def _for(e: Emitter, op: scf.ForOp) -> None:
+    """A loop of Python, which JAX unrolls."""
+    bounds = [constant_of(value) for value in (op.lb, op.ub, op.step)]
+    if op.results or None in bounds:
+        raise BackendError(
+            "GEM0475",
+            "a loop in a kernel whose bounds are not constant, or that has results",
+            "tile by sizes that divide the block",
+        )
+    index = op.body.block.args[0]
+    name = e.names.new(index.name_hint, "i")
+    e.values[index] = Expr(text=name, is_literal=True)
+    e.settle()
+    e.line(f"for {name} in range({', '.join(map(str, bounds))}):")
+    with e.inner():
+        e.ops(op.body.block.ops)
+
+
 def _nothing(e: Emitter, op: YieldOp | scf.YieldOp) -> None:
     """The end of a body."""
 
@@ -88,6 +146,7 @@ def _nothing(e: Emitter, op: YieldOp | scf.YieldOp) -> None:
 STRUCTURE: Final[Table] = {
     DotOp.name: _dot,
     YieldOp.name: _nothing,
+    scf.ForOp.name: _for,
     scf.IfOp.name: _if,
     scf.YieldOp.name: _nothing,
 }
