@@ -8,9 +8,11 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from gemmir import Gemm
+from gemmir import Gemm, Schedule
+from gemmir.compiler import prepare
 from gemmir.errors import ScheduleError
 from gemmir.machine.tpu import SHIPPED_TPUS, TPU7X, V4, V5E, V5P, V6E, TpuMachine
+from gemmir.schedule import check_fits
 from gemmir.schedule.default import default_schedule, default_text
 from gemmir.schedule.default_tpu import (
     MOST_STEP_CYCLES,
@@ -50,6 +52,9 @@ def test_blocks_fit_and_are_whole_registers_or_all_of_a_dimension(machine: TpuMa
     @given(problems(machine))
     @examples(0.3)
     def each(gemm: Gemm) -> None:
+        schedule = default_schedule(gemm, machine)
+        assert Schedule.parse(str(schedule)) == schedule
+        check_fits(schedule, gemm, machine)
         blocks = tpu_blocks(gemm, machine)
         assert vmem_bytes(gemm, blocks) <= machine.vmem_bytes_per_core * VMEM_SHARE
         assert step_cycles(gemm, machine, blocks) <= MOST_STEP_CYCLES
@@ -59,6 +64,25 @@ def test_blocks_fit_and_are_whole_registers_or_all_of_a_dimension(machine: TpuMa
         assert blocks.k == gemm.k or blocks.k % 128 == 0
 
     each()
+
+
+@pytest.mark.parametrize("machine", SHIPPED_TPUS, ids=lambda m: m.name)
+def test_default_schedules_lower_to_one_kernel(machine: TpuMachine) -> None:
+    @given(problems(machine))
+    @examples(0.1)
+    def each(gemm: Gemm) -> None:
+        last = list(prepare(gemm, machine.target).stages.values())[-1].text
+        assert last.count("pallas.call") == 1 and "pallas.dot" in last
+        assert "gemmir.gemm" not in last and "gemmir.epilogue" not in last
+
+    each()
+
+
+@pytest.mark.parametrize("sizes", [(0, 7, 3), (5, 0, 3), (5, 7, 0)])
+def test_empty_problems_lower(sizes: tuple[int, int, int]) -> None:
+    m, n, k = sizes
+    gemm = Gemm(m=m, n=n, k=k, dtype="bf16")
+    assert "gemmir.gemm" not in list(prepare(gemm, "tpu:v6e").stages.values())[-1].text
 
 
 def test_the_text_of_a_schedule() -> None:
