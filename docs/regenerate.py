@@ -39,6 +39,7 @@ from gemmir.schedule.default import default_text
 DOCS: Final = Path(__file__).parent
 TARGET: Final = "cpu:x86-64-v3"
 GPU_TARGET: Final = "cuda:sm_80"
+TPU_TARGET: Final = "tpu:v5e"
 
 DIRECTIVE: Final = re.compile(
     r"^<!-- (?P<kind>[a-z]+)(?:: (?P<argument>[^\n]*))? -->\n(?P<body>.*?)^<!-- end -->$",
@@ -193,6 +194,8 @@ def _gemm(fields: Mapping[str, str]) -> gemmir.Gemm:
 
 
 def _target(passes: str) -> str:
+    if "over=grid" in passes:
+        return TPU_TARGET
     on_gpu = "over=blocks" in passes or "split-k" in passes
     return GPU_TARGET if on_gpu else TARGET
 

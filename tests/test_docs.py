@@ -21,6 +21,7 @@ from gemmir.gemm import Gemm
 from gemmir.ir.context import parse_module
 from gemmir.ir.dialect import GEMMIR
 from gemmir.ir.nvgpu import NVGPU
+from gemmir.ir.pallas import PALLAS
 from gemmir.machine.cpu import CpuMachine
 from gemmir.machine.gpu import GpuMachine
 from gemmir.machine.tpu import TpuMachine
@@ -226,12 +227,12 @@ def test_what_a_pass_refuses_is_documented(name: str) -> None:
 
 
 def test_every_op_and_attribute_is_documented() -> None:
-    operations = [*GEMMIR.operations, *NVGPU.operations]
+    operations = [*GEMMIR.operations, *NVGPU.operations, *PALLAS.operations]
     for op in operations:
         assert op.name in section("ir.md", f"`{op.name}`")
     examples = "".join(text for info, text in fences("mlir") if info == "verify")
     assert [op.name for op in operations if op.name not in examples] == []
-    for attribute in GEMMIR.attributes:
+    for attribute in (*GEMMIR.attributes, *PALLAS.attributes):
         assert f"#{attribute.name}<" in section("ir.md", f"`#{attribute.name}`")
         assert f"#{attribute.name}<" in examples
 
