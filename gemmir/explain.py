@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 from xdsl.passes import ModulePass
 
 from gemmir.explain_gpu import gpu_explanation, gpu_lines
+from gemmir.explain_tpu import tpu_explanation, tpu_lines
 from gemmir.gemm import Gemm
-from gemmir.machine import CpuMachine, GpuMachine
+from gemmir.machine import CpuMachine, GpuMachine, TpuMachine
 from gemmir.passes.expand_math import ExpandMath
 from gemmir.passes.fuse_epilogue import FuseEpilogue
 from gemmir.passes.interchange import Interchange
@@ -33,6 +34,7 @@ from gemmir.schedule.default import FMA_LATENCY_CYCLES, LOADS_PER_CYCLE
 
 if TYPE_CHECKING:
     from gemmir.compiler import Lowered
+    from gemmir.tpu_profile import Comparison
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,8 +161,12 @@ def explanation(lowered: Lowered) -> Explanation:
     )
 
 
-def explain(lowered: Lowered) -> str:
-    """What was decided, as text."""
+def explain(lowered: Lowered, profile: Comparison | None = None) -> str:
+    """What was decided, as text; of a TPU with its `profile`, where one was made."""
+    if isinstance(lowered.machine, TpuMachine):
+        problem = "not known" if lowered.problem is None else described(lowered.problem)
+        lines = tpu_lines(tpu_explanation(lowered, profile), lowered.machine, problem)
+        return "\n".join(lines) + "\n"
     if isinstance(lowered.machine, GpuMachine):
         problem = "not known" if lowered.problem is None else described(lowered.problem)
         lines = gpu_lines(gpu_explanation(lowered), lowered.machine, problem)
@@ -176,8 +182,10 @@ def explain(lowered: Lowered) -> str:
     return "\n\n".join(text for text in texts if text) + "\n"
 
 
-def facts(lowered: Lowered) -> dict[str, Any]:
-    """What was decided, as plain values for JSON."""
+def facts(lowered: Lowered, profile: Comparison | None = None) -> dict[str, Any]:
+    """What was decided, as plain values for JSON; of a TPU with its `profile`, if there is one."""
+    if isinstance(lowered.machine, TpuMachine):
+        return tpu_explanation(lowered, profile).to_dict()
     if isinstance(lowered.machine, GpuMachine):
         return gpu_explanation(lowered).to_dict()
     return explanation(lowered).to_dict()

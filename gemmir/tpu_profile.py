@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gemmir.backend import Artifact
 from gemmir.backends.pallas.profile import (
@@ -30,6 +30,9 @@ from gemmir.errors import ProfileError
 from gemmir.gemm import Gemm
 from gemmir.machine import TpuMachine
 from gemmir.xla_dot import FUNCTION, xla_dot
+
+if TYPE_CHECKING:
+    from gemmir.compiler import Lowered
 
 LABEL: Final = "libtpu static profile (not measured)"
 
@@ -94,20 +97,26 @@ def programs(gemm: Gemm, artifact: Artifact) -> tuple[Program, Program]:
 
 
 def compare(
-    gemm: Gemm,
-    artifact: Artifact,
-    machine: TpuMachine,
+    lowered: Lowered,
     *,
     cache: ObjectCache,
     say: Callable[[str], None],
     limit_seconds: float = LIMIT_SECONDS,
 ) -> Comparison:
-    """Profile the kernel of `artifact` and XLA's product for `gemm`, side by side.
+    """Profile the kernel of `lowered` and XLA's product for its problem, side by side.
 
     What `cache` keeps is not profiled again; `say` is told how long it may take. Raises
-    `ProfileError` GEM1110 where the cycles depend on what is known in a call only, and as `profile`
-    does.
+    `ProfileError` GEM1110 where the cycles depend on what is known in a call only, GEM1111 where
+    the problem is not known, and as `profile` does.
     """
+    gemm, artifact, machine = lowered.problem, lowered.artifact, lowered.machine
+    assert isinstance(machine, TpuMachine)
+    if gemm is None:
+        raise ProfileError(
+            "GEM1111",
+            "what the text computes is not known, so there is no product of XLA to compare with",
+            "give the problem, by --m --n --k or as a module at the gemm level",
+        )
     if gemm.groups is not None:
         raise ProfileError(
             "GEM1110",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import Final, Literal
 
 import typer
@@ -18,6 +20,16 @@ from gemmir.cli.output import put, put_json
 
 MISSING: Final = 4
 """The exit status where something is missing that nothing works without."""
+
+TPU_SECONDS: Final = 60.0
+"""How long JAX may look for TPUs."""
+
+TPU_DEVICES: Final = """
+import jax
+kinds = [device.device_kind for device in jax.devices() if device.platform == "tpu"]
+print("TPUS", ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)))
+"""
+"""What finds the TPUs, in a process of its own: libtpu keeps them for the one that asks."""
 
 State = Literal["ok", "limited", "missing"]
 
@@ -32,7 +44,7 @@ class Finding:
 
 
 def doctor(*, json: Json = False) -> None:
-    """Look at versions, the CPU, the GPU, the tools and the cache, and compile a small GEMM.
+    """Look at versions, CPU, GPU, TPU, the tools and the cache, and compile a small GEMM.
 
     The exit status is 4 where something is missing that nothing works without.
     """
@@ -159,6 +171,39 @@ def _ptxas() -> tuple[State, str]:
     return "ok", found
 
 
+def _jax() -> tuple[State, str]:
+    if find_spec("jax") is None:
+        return "limited", "no kernel for a TPU runs or is checked: pip install gemmir[tpu]"
+    return "ok", f"{version('jax')} with jaxlib {version('jaxlib')}"
+
+
+def _libtpu() -> tuple[State, str]:
+    from gemmir.backends.pallas.profile import require_libtpu
+    from gemmir.errors import MissingError
+
+    try:
+        require_libtpu()
+    except MissingError as error:
+        return "limited", f"{error.message}: {error.hint}"
+    return "ok", f"{version('libtpu')} compiles and profiles kernels, with no TPU"
+
+
+def _tpu() -> tuple[State, str]:
+    if find_spec("jax") is None:
+        return "limited", "not looked for: JAX is not installed"
+    command = [sys.executable, "-c", TPU_DEVICES]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TPU_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return "limited", f"JAX has not found one in {TPU_SECONDS:g} s"
+    found = [line[5:] for line in done.stdout.splitlines() if line.startswith("TPUS ")]
+    if not found or not found[0]:
+        return "limited", "JAX finds none: kernels for TPUs run in its interpreter"
+    return "ok", found[0]
+
+
 def _gpu_works() -> tuple[State, str]:
     import numpy as np
 
@@ -212,6 +257,9 @@ LOOKS: Final[dict[str, Callable[[], tuple[State, str]]]] = {
     "OpenMP": _openmp,
     "GPU": _gpu,
     "ptxas": _ptxas,
+    "JAX": _jax,
+    "libtpu": _libtpu,
+    "TPU": _tpu,
     "kernel cache": _cache,
     "works": _works,
     "works on GPU": _gpu_works,

@@ -1,0 +1,287 @@
+"""What a lowering for a TPU decided: grid, blocks, VMEM, traffic, and what is expected to bind.
+
+It is read from the last IR; what libtpu makes of the kernel is in `tpu_profile`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from xdsl.dialects.builtin import VectorType
+from xdsl.ir import Attribute
+
+from gemmir.backends.pallas.arrays import Operand, operand_of
+from gemmir.backends.pallas.cost import copies, cost_of, padded_bytes
+from gemmir.backends.pallas.types import item_bytes
+from gemmir.dtypes import BY_MLIR
+from gemmir.gemm import Gemm
+from gemmir.ir.context import parse_module
+from gemmir.ir.dialect import memref_type
+from gemmir.ir.pallas import CallOp, DotOp
+from gemmir.machine import TpuMachine
+from gemmir.schedule import pass_text
+from gemmir.tpu_profile import Comparison, comparison_lines
+
+if TYPE_CHECKING:
+    from gemmir.compiler import Lowered
+
+MIB: Final = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockFacts:
+    """The blocks of one array: their shape, buffers and padded bytes in VMEM, and their traffic."""
+
+    name: str
+    dtype: str
+    array: tuple[int, ...]
+    block: tuple[int, int]
+    buffers: int
+    vmem_bytes: int
+    hbm_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The cycles of one step on one core, by what they are spent on, and what comes of them.
+
+    The products of a step and its overhead follow each other; copies go on meanwhile. The first
+    blocks are waited for. `bound` is the largest of the three.
+    """
+
+    mxu_cycles_per_step: float
+    hbm_cycles_per_step: float
+    overhead_cycles_per_step: float
+    cycles: float
+    mxu_utilisation: float
+    bound: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallFacts:
+    """One kernel: its grid and what of it is in order, its blocks, scratch and operations.
+
+    `chunk` is how many products along k a step sums, `chunks` how many steps follow each other.
+    """
+
+    grid: tuple[int, ...]
+    semantics: tuple[str, ...]
+    blocks: tuple[BlockFacts, ...]
+    scratch_bytes: int
+    vmem_bytes: int
+    hbm_bytes: int
+    flops: int
+    flops_per_step: float
+    chunk: int
+    chunks: int
+    prediction: Prediction
+
+    @property
+    def steps(self) -> int:
+        """The steps of the whole grid."""
+        return math.prod(self.grid)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TpuExplanation:
+    """What was decided for a TPU; `profile` is there where it was asked for."""
+
+    target: str
+    problem: Gemm | None
+    flops_per_byte: float | None
+    steps: tuple[str, ...]
+    kernels: tuple[CallFacts, ...]
+    profile: Comparison | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """This explanation as plain values, for JSON."""
+        found = asdict(self)
+        if self.profile is None:
+            del found["profile"]
+        else:
+            found["profile"] = self.profile.to_dict()
+        return found
+
+
+def tpu_explanation(lowered: Lowered, profile: Comparison | None = None) -> TpuExplanation:
+    """Read the kernels of `lowered` from its last stage."""
+    problem, machine = lowered.problem, lowered.machine
+    assert isinstance(machine, TpuMachine)
+    module = parse_module([*lowered.stages.values()][-1].text)
+    calls = [op for op in module.walk() if isinstance(op, CallOp)]
+    return TpuExplanation(
+        target=lowered.target,
+        problem=problem,
+        flops_per_byte=problem and problem.flops / max(problem.bytes_moved, 1),
+        steps=tuple(pass_text(p) for p in lowered.schedule.passes),
+        kernels=tuple(call_facts(call, machine, problem) for call in calls),
+        profile=profile,
+    )
+
+
+def call_facts(call: CallOp, machine: TpuMachine, problem: Gemm | None) -> CallFacts:
+    """What one kernel has in VMEM at each step, what it moves and what it computes."""
+    arrays = (*call.inputs, *call.outputs)
+    operands = [
+        operand_of(_name(value), value, block, reference)
+        for value, block, reference in zip(arrays, call.blocks, call.references, strict=True)
+    ]
+    blocks = tuple(
+        _block_facts(call, operand, block.buffers.data, machine)
+        for operand, block in zip(operands, call.blocks, strict=True)
+    )
+    scratch = sum(
+        padded_bytes(kind.get_shape(), item_bytes(kind.element_type), machine)
+        for kind in (memref_type(buffer) for buffer in call.scratch)
+    )
+    flops = cost_of(call, operands).flops
+    chunk = _chunk(call)
+    return CallFacts(
+        grid=call.extents,
+        semantics=tuple(word.data for word in call.semantics),
+        blocks=blocks,
+        scratch_bytes=scratch,
+        vmem_bytes=scratch + sum(block.vmem_bytes for block in blocks),
+        hbm_bytes=sum(block.hbm_bytes for block in blocks),
+        flops=flops,
+        flops_per_step=flops / max(math.prod(call.extents), 1),
+        chunk=chunk,
+        chunks=math.prod(
+            n for n, w in zip(call.extents, call.semantics, strict=True) if w.data == "arbitrary"
+        ),
+        prediction=_prediction(call, blocks, flops, _dtype(call, problem), machine),
+    )
+
+
+def _name(value: Any) -> str:
+    """What an array is called in the IR."""
+    return str(value.name_hint or "array")
+
+
+def _block_facts(call: CallOp, operand: Operand, buffers: int, machine: TpuMachine) -> BlockFacts:
+    kind = memref_type(operand.base)
+    return BlockFacts(
+        name=_name(operand.base),
+        dtype=BY_MLIR[str(kind.element_type)].name,
+        array=operand.shape,
+        block=operand.block,
+        buffers=buffers,
+        vmem_bytes=buffers * padded_bytes(operand.block, operand.item_bytes, machine),
+        hbm_bytes=copies(call, operand) * operand.item_bytes,
+    )
+
+
+def _dots(call: CallOp) -> list[DotOp]:
+    return [op for op in call.body.walk() if isinstance(op, DotOp)]
+
+
+def _chunk(call: CallOp) -> int:
+    """How many products along k one `pallas.dot` sums; 0 where there is none."""
+    lengths = [cast("VectorType[Attribute]", dot.lhs.type).get_shape()[1] for dot in _dots(call)]
+    return max(lengths, default=0)
+
+
+def _dtype(call: CallOp, problem: Gemm | None) -> str:
+    """How elements are multiplied, by its name: of a text that is no problem, by their type."""
+    if problem is not None:
+        return problem.dtype
+    kinds = [cast("VectorType[Attribute]", dot.lhs.type).element_type for dot in _dots(call)]
+    return BY_MLIR[str(kinds[0])].name if kinds else "bf16"
+
+
+def _prediction(
+    call: CallOp, blocks: Sequence[BlockFacts], flops: int, dtype: str, machine: TpuMachine
+) -> Prediction:
+    steps = max(math.prod(call.extents), 1)
+    mxu = flops / steps / machine.mxu_flops_per_cycle(dtype)
+    hbm = sum(block.hbm_bytes for block in blocks) / steps / machine.hbm_bytes_per_cycle_per_core
+    overhead = machine.grid_step_overhead_cycles
+    per_step = {"MXU": mxu, "HBM": hbm, "overhead of steps": overhead}
+    first = sum(block.vmem_bytes / block.buffers for block in blocks[: len(call.inputs)])
+    cycles = steps / machine.cores_per_device * max(mxu + overhead, hbm)
+    cycles += first / machine.hbm_bytes_per_cycle_per_core
+    return Prediction(
+        mxu_cycles_per_step=mxu,
+        hbm_cycles_per_step=hbm,
+        overhead_cycles_per_step=overhead,
+        cycles=cycles,
+        mxu_utilisation=mxu * steps / machine.cores_per_device / cycles,
+        bound=max(per_step, key=lambda name: per_step[name]),
+    )
+
+
+# As text -----------------------------------------------------------------------------------------
+
+
+def tpu_lines(found: TpuExplanation, machine: TpuMachine, problem: str) -> Iterator[str]:
+    """`found` as lines of text; `problem` is the problem in one line."""
+    yield f"problem    {problem}"
+    yield (
+        f"machine    {found.target} ({machine.product}): {machine.mxus_per_core} matrix units of "
+        f"{machine.mxu_size} x {machine.mxu_size} a core"
+    )
+    yield ""
+    yield "schedule"
+    yield from (f"  {step}" for step in found.steps)
+    for kernel in found.kernels:
+        yield ""
+        yield from _kernel_lines(kernel, machine)
+    yield ""
+    if found.profile is not None:
+        yield from comparison_lines(found.profile)
+    elif importlib.util.find_spec("libtpu") is None:
+        yield (
+            "profile    libtpu is not installed: pip install gemmir[tpu-aot]; then --profile shows "
+            "its static profile"
+        )
+    else:
+        yield "profile    --profile shows libtpu's static profile, beside that of XLA's own product"
+
+
+def _kernel_lines(found: CallFacts, machine: TpuMachine) -> Iterator[str]:
+    steps = " x ".join(map(str, found.grid)) or "1"
+    ordered = [i for i, word in enumerate(found.semantics) if word == "arbitrary"]
+    order = f"; in order along dimension {', '.join(map(str, ordered))}" if ordered else ""
+    cores = f" on {machine.cores_per_device} cores" if machine.cores_per_device > 1 else ""
+    yield f"grid       {steps} = {found.steps} steps{cores}{order}"
+    for block in found.blocks:
+        array = " x ".join(map(str, block.array))
+        shape = " x ".join(map(str, block.block))
+        yield (
+            f"block      {block.name}: {shape} of {array} {block.dtype}, {block.buffers} buffers, "
+            f"{_size(block.vmem_bytes)}; {_size(block.hbm_bytes)} in all steps"
+        )
+    if found.scratch_bytes:
+        yield f"scratch    {_size(found.scratch_bytes)}"
+    room = machine.vmem_bytes_per_core
+    yield (
+        f"VMEM       {_size(found.vmem_bytes)} of {_size(room)} a core, "
+        f"{found.vmem_bytes / room:.0%}"
+    )
+    if found.chunk:
+        later = f", added in the order of k {found.chunks} times" if found.chunks > 1 else ""
+        yield f"sum        {found.chunk} products by the matrix units, in their own order{later}"
+    yield (
+        f"step       {found.flops_per_step:.3g} operations, "
+        f"{_size(int(found.hbm_bytes / max(found.steps, 1)))} of HBM"
+    )
+    guess = found.prediction
+    yield (
+        f"predicted  {guess.mxu_cycles_per_step:.0f} cycles of the matrix units a step, "
+        f"{guess.hbm_cycles_per_step:.0f} of HBM meanwhile, {guess.overhead_cycles_per_step:.0f} "
+        f"of overhead"
+    )
+    yield (
+        f"           {guess.cycles:,.0f} cycles, {guess.mxu_utilisation:.1%} of the matrix units; "
+        f"bound by {guess.bound}"
+    )
+
+
+def _size(count: int) -> str:
+    if count >= MIB:
+        return f"{count / MIB:.3g} MiB"
+    return f"{count / 1024:.3g} KiB"
