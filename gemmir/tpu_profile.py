@@ -195,7 +195,7 @@ def _rows(found: Comparison) -> Iterator[tuple[str, str, str]]:
     yield row("bound by", lambda p: p.bound)
     yield row("main loop", _loop_text)
     yield row("  busy slots", _slots_text)
-    yield row("  spills + fills", lambda p: "" if p.loop is None else _spills_text(p))
+    yield row("  spills + fills", _spills_text)
     yield row("VMEM", lambda p: _size(p.vmem_bytes))
     yield row("HBM traffic", _traffic_text)
     yield row("code", lambda p: _size(p.code_bytes))
@@ -226,7 +226,10 @@ def _slots_text(found: Profile) -> str:
 
 
 def _spills_text(found: Profile) -> str:
-    return f"{found.loop.spills} + {found.loop.fills}" if found.loop else ""
+    if found.loop is None:
+        return ""
+    spilled = (found.loop.spills + found.loop.fills) * found.iterations
+    return f"{found.loop.spills} + {found.loop.fills}, {spilled:,.0f} in all"
 
 
 def _traffic_text(found: Profile) -> str:

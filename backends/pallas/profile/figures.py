@@ -111,7 +111,8 @@ class Figures:
         Each step of the grid is an iteration; where the kernel has loops of its own, their number
         follows from the products that each does.
         """
-        assert self.loop is not None
+        if self.loop is None or not self.loop.mxu_busy_cycles:
+            return 0.0
         if self.grid and self.loop.depth == 1:
             return math.prod(self.grid) / self.machine.cores_per_device
         return self.ideal / self.loop.mxu_busy_cycles

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -95,7 +96,10 @@ class Listing:
 
 
 def listings(folder: Path) -> dict[str, Listing]:
-    """The listings of all ops that libtpu dumped into `folder`, by the names of the ops."""
+    """The listings of all ops that libtpu dumped into `folder`, by the names of the ops.
+
+    What has another form, as that of other versions of libtpu may, is left out.
+    """
     found: dict[str, Listing] = {}
     for path in folder.glob(f"*{UTILISATION}"):
         stamp, rest = path.name.removesuffix(UTILISATION).split("-", 1)
@@ -103,7 +107,8 @@ def listings(folder: Path) -> dict[str, Listing]:
         bundles = [*folder.glob(f"{stamp}-{_literal(name)}-[0-9]*{BUNDLES}")]
         code = [b for b in bundles if "schedule-analysis" not in b.name]
         if code and not name.startswith(("TLP", "<")):
-            found[name] = listing(code[0].read_text(), path.read_text())
+            with suppress(ValueError):
+                found[name] = listing(code[0].read_text(), path.read_text())
     return found
 
 

@@ -54,8 +54,8 @@ class Profile:
     there is. `copy_bytes` are moved by copies outside of the kernels, in `copy_cycles` that are not
     in `cycles`. `hbm_bytes` counts every block that is moved where `hbm_bytes_by_block`, and
     otherwise each array once, which is the least. `shares` says what part of the cycles each unit
-    is busy or each cause takes; `bound` is the largest. `loop` is None where libtpu dumped no
-    code. `refused` is why libtpu did not simulate, where it was asked to.
+    is busy or each cause takes; `bound` is the largest. `loop`, which each core runs `iterations` times,
+    is None where libtpu dumped no code. `refused` is why libtpu did not simulate, where it was asked to.
     """
 
     target: str
@@ -75,6 +75,7 @@ class Profile:
     code_bytes: int
     grid: tuple[int, ...]
     loop: Loop | None
+    iterations: float
     shares: Mapping[str, float]
     bound: str
     refused: str
@@ -190,6 +191,7 @@ def _read(
         code_bytes=result["code_bytes"],
         grid=figures.grid,
         loop=figures.loop,
+        iterations=figures.iterations,
         shares=shares,
         bound=max(shares, key=lambda name: shares[name]),
         refused=refused,

@@ -51,6 +51,12 @@ def test_other_files_of_libtpu_are_no_listings(tmp_path: Path) -> None:
     assert set(listings(tmp_path)) == {KLOOP}
 
 
+def test_dumps_of_another_form_are_left_out(tmp_path: Path) -> None:
+    for path in DUMPS.glob("*.txt"):
+        (tmp_path / path.name).write_text(path.read_text().replace("MATMUL", "PRODUCTS"))
+    assert listings(tmp_path) == {}
+
+
 def test_innermost_loop_and_its_spills() -> None:
     found = main_loop(
         small(
