@@ -17,7 +17,7 @@ import io
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, cast
@@ -27,6 +27,7 @@ import typer
 import gemmir
 from gemmir.backends.cpu.assemble import assembly
 from gemmir.cli import app
+from gemmir.cli.options import ProblemOptions
 from gemmir.compiler import prepare
 from gemmir.explain import explain
 from gemmir.lowering import Stage
@@ -290,8 +291,9 @@ def _parameters(command: str) -> list[Any]:
 
 
 def _shared() -> list[Any]:
-    """The options of explain, which has no others: they are those of every problem."""
-    return [p for p in _parameters("explain") if p.name != "json"]
+    """The options of every problem, as explain has them."""
+    names = {field.name for field in fields(ProblemOptions)}
+    return [p for p in _parameters("explain") if p.name in names]
 
 
 def _options_table(parameters: Sequence[Any]) -> str:
