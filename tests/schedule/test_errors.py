@@ -59,6 +59,16 @@ SHARED = (
 PIPELINE = "pipeline{loop=k stages=2},"
 MMA = "vectorize{with=mma width=8}"
 
+TPU = "tpu:v5e"
+BLOCK = Gemm(m=64, n=256, k=256, dtype="bf16")
+GRID = "tile{loops=m,n sizes=32,128 over=grid},"
+TO_VMEM = ("promote{operand=c to=vmem},", "promote{operand=a to=vmem},", "promote{operand=b to=vmem},")
+KEPT, BLOCK_A, BLOCK_B = TO_VMEM
+SLICED = f"{GRID}{KEPT}tile{{loops=k sizes=128}},{BLOCK_A}{BLOCK_B}"
+BLOCKS = f"{GRID}{KEPT}{BLOCK_A}{BLOCK_B}"
+CALL = "pipeline{loop=n stages=2 with=dma},"
+MXU = "vectorize{with=mxu}"
+
 WRONG = (
     Wrong("GEM0301", MATRIX, f"{TILES}{SUM}{VECTOR},{TILES}", "no gemmir.gemm", "before vectorize"),
     Wrong(
@@ -276,6 +286,50 @@ WRONG = (
     ),
     Wrong("GEM0350", MATRIX, "fuse-epilogue", "0 epilogues", "leave fuse-epilogue out"),
     Wrong("GEM0350", BIASED, f"{TILES}fuse-epilogue,fuse-epilogue", "0 epilogues", "leave fuse"),
+    Wrong(
+        "GEM0353",
+        BLOCK,
+        f"{GRID}{KEPT}promote{{operand=a to=vmem layout=panel:8}}",
+        "layout=panel:8 of a in vmem",
+        "leave layout out",
+        TPU,
+    ),
+    Wrong("GEM0354", BLOCK, f"{KEPT}{BLOCK_A}{BLOCK_B}{CALL}", "no loop runs", "over=grid", TPU),
+    Wrong(
+        "GEM0355",
+        BLOCK,
+        f"{GRID}{KEPT}tile{{loops=m sizes=16}},{BLOCK_A}{BLOCK_B}{CALL}",
+        "the loops over m inside the grid",
+        "tile m and n over=grid, and k once",
+        TPU,
+    ),
+    Wrong(
+        "GEM0356", BLOCK, f"{SLICED}{CALL}", "loop=n, and the innermost loop", "use loop=k", TPU
+    ),
+    Wrong(
+        "GEM0357",
+        BLOCK,
+        f"{GRID}{KEPT}{BLOCK_B}{CALL}",
+        "a is not in vmem",
+        "put promote{operand=a to=vmem} before",
+        TPU,
+    ),
+    Wrong(
+        "GEM0358",
+        BLOCK,
+        f"{BLOCK_A}tile{{loops=m,n sizes=24,128 over=grid}},{KEPT}{BLOCK_B}{CALL}",
+        "a is in vmem as a whole, and the last of its tiles is smaller",
+        "tile m by a divisor",
+        TPU,
+    ),
+    Wrong(
+        "GEM0359",
+        BLOCK,
+        f"{BLOCKS}pipeline{{loop=n stages=3 with=dma}}",
+        "stages=3 of a grid, whose blocks have 2 buffers",
+        "use stages=2",
+        TPU,
+    ),
     Wrong("GEM0360", MATRIX, f"{TILES}parallelize{{loop=m over=warps}}", "'warps'", "use c", GPU),
     Wrong("GEM0361", MATRIX, "tile{loops=k sizes=4},parallelize{loop=k}", "k carries", "m or n"),
     Wrong("GEM0362", MATRIX, "tile{loops=m sizes=4},parallelize{loop=n}", "no loop over n", "m"),
@@ -287,6 +341,39 @@ WRONG = (
         "tile{loops=m sizes=5 edges=overlap},parallelize{loop=m}",
         "two cores would write",
         "edges=clip",
+    ),
+    Wrong(
+        "GEM0365",
+        BLOCK,
+        f"{BLOCKS}{CALL}vectorize{{with=mxu width=8}}",
+        "width of with=mxu",
+        "leave width out",
+        TPU,
+    ),
+    Wrong(
+        "GEM0365",
+        BLOCK,
+        f"{BLOCKS}{CALL}vectorize{{with=mxu shape=8,128,128}}",
+        "shape of with=mxu",
+        "leave shape out",
+        TPU,
+    ),
+    Wrong("GEM0366", BLOCK, f"{BLOCKS}{MXU}", "and there is none", "put pipeline{loop=", TPU),
+    Wrong(
+        "GEM0367",
+        Gemm(m=64, n=256, k=256, dtype="bf16", epilogue="relu"),
+        f"{BLOCKS}{CALL}{MXU}",
+        "1 epilogue stands outside the grid",
+        "put fuse-epilogue before pipeline",
+        TPU,
+    ),
+    Wrong(
+        "GEM0368",
+        BLOCK,
+        f"{BLOCKS}{CALL}tile{{loops=m sizes=24}},{MXU}",
+        "differ in size",
+        "or edges=peel",
+        TPU,
     ),
     Wrong("GEM0370", MATRIX, f"{TILES}{SUM}vectorize{{with=sse width=8}}", "'sse'", "use fma"),
     Wrong("GEM0372", MATRIX, f"{TILES}{VECTOR}", "C is not in registers", "promote{operand=c"),
@@ -366,6 +453,52 @@ WRONG = (
     Wrong("GEM0393", HALF, f"{SHARED}pipeline{{loop=k stages=1}}", "stages=1", "2 or", GPU),
     Wrong("GEM0394", HALF, f"{SLICES}{PIPELINE}{MMA}", "no loop over k", "then promote", GPU),
     Wrong("GEM0395", HALF, f"{SHARED}{PIPELINE}{PIPELINE}{MMA}", "already", "one pipeline", GPU),
+    Wrong(
+        "GEM0397",
+        Gemm(m=8192, n=8192, k=8192, dtype="bf16"),
+        f"tile{{loops=m,n sizes=4096,4096 over=grid}},{KEPT}{BLOCK_A}{BLOCK_B}{CALL}",
+        "VMEM of v5e holds 134217728",
+        "tile k by 4096",
+        TPU,
+    ),
+    Wrong(
+        "GEM0398",
+        BLOCK,
+        f"tile{{loops=n sizes=96 over=grid}},{KEPT}{BLOCK_A}{BLOCK_B}{CALL}",
+        "n=256 by 96, and a block is a multiple of 128",
+        "use 128 or 256",
+        TPU,
+    ),
+    Wrong(
+        "GEM0398",
+        Gemm(m=64, n=256, k=256, dtype="bf16", trans_a=True),
+        f"tile{{loops=m sizes=32 over=grid}},{KEPT}{BLOCK_A}{BLOCK_B}pipeline{{loop=m stages=2 "
+        "with=dma}",
+        "m=64 by 32, and a block is a multiple of 128",
+        "or 64",
+        TPU,
+    ),
+    Wrong(
+        "GEM0399",
+        BLOCK,
+        "tile{loops=m sizes=32 over=blocks}",
+        "over=blocks, and tpu:v5e has none",
+        "use over=grid",
+        TPU,
+    ),
+    Wrong("GEM0399", BLOCK, "promote{operand=c to=registers}", "to=registers", "to=vmem", TPU),
+    Wrong("GEM0399", BLOCK, "split-k{factor=2}", "slices over blocks", "tile{loops=k", TPU),
+    Wrong("GEM0399", BLOCK, f"{BLOCKS}pipeline{{loop=n stages=2}}", "cp.async", "with=dma", TPU),
+    Wrong("GEM0399", BLOCK, f"{BLOCKS}{CALL}{VECTOR}", "with=fma", "use with=mxu", TPU),
+    Wrong(
+        "GEM0399",
+        Gemm(m=64, n=256, k=256, dtype="i8"),
+        f"{BLOCKS}{CALL}{MXU}",
+        "with=mxu multiplies i8, and tpu:v4 has none",
+        "bf16, f32",
+        "tpu:v4",
+    ),
+
 )
 """In the order of the codes."""
 
