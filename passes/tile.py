@@ -54,6 +54,7 @@ from gemmir.ir.dialect import (
 from gemmir.ir.groups import group_loop, products_of, spread_rows
 from gemmir.ir.index import Extent, as_index, before, both, enclosing_function, equals, upper_bound
 from gemmir.ir.loops import DIMENSIONS, GROUP, Loop, conditional, open_loop, require_gemms
+from gemmir.ir.pallas import CallOp
 from gemmir.ir.views import extents, subview
 from gemmir.ir.visits import insert_visits, open_visits
 
@@ -120,6 +121,12 @@ def plan(
     )
     for loop in made:
         _check_loop(gemm, loop, made, over)
+    if over is not None and any(isinstance(o, CallOp) for o in enclosing_ops(gemm)):
+        raise ScheduleError(
+            "GEM0319",
+            f"tile: over={over} inside a step of a grid",
+            "leave over out",
+        )
     if over is not None and over != CORES:
         _check_unit(gemm, loops, over, edges)
     return TilePlan(loops=made, over=over)
@@ -217,6 +224,11 @@ def _check_unit(gemm: GemmOp, names: Sequence[str], over: str, edges: str) -> No
 
 def _check_loop(gemm: GemmOp, loop: LoopPlan, made: Sequence[LoopPlan], over: str | None) -> None:
     name, size = loop.dimension, loop.size
+    is_grouped = any(o.dimension == GROUP for o in made)
+    if over == GRID and not is_grouped and not isinstance(loop.extent, int):
+        raise ScheduleError(
+            "GEM0319", f"tile: over=grid of {name}, which is cut already", "tile it once over=grid"
+        )
     if size < 1 or (name in ("batch", GROUP) and size != 1):
         raise ScheduleError("GEM0326", f"tile: {name} cannot be cut by {size}", "use 1")
     if name == "k" and loop.extent == 0:

@@ -119,7 +119,7 @@ class GridPlan:
 def plan_grid(gemm: GemmOp, loop: str, buffers: int) -> GridPlan:
     """Find the grid around `gemm`, whose innermost loop is over the dimension `loop`.
 
-    `ScheduleError` (GEM0354 to GEM0358) where there is none, or a block is not whole.
+    `ScheduleError` (GEM0354 to GEM0358, GEM0391) where there is none, or what it copies is no block.
     """
     loops = [o for o in enclosing_ops(gemm) if isinstance(o, Loop)][::-1]
     if not loops or not _is_over_grid(loops[0]):
@@ -150,6 +150,7 @@ def plan_grid(gemm: GemmOp, loop: str, buffers: int) -> GridPlan:
                 f"pipeline: with=dma, and {name} is not in vmem",
                 f"put promote{{operand={name} to=vmem}} before pipeline",
             )
+    _require_places(gemm, loops)
     for name, value, dim in (("a", gemm.a, 0), ("b", gemm.b, 1)):
         is_whole = not any(o in loops for o in _around(chain(value)[0]))
         if is_whole and not isinstance(extents(value)[dim], int):
@@ -161,6 +162,32 @@ def plan_grid(gemm: GemmOp, loop: str, buffers: int) -> GridPlan:
     numbers = (visit_number(result) for op in loops[0].walk() for result in op.results)
     visits = next((found[0] for found in numbers if found is not None), None)
     return GridPlan(loops=tuple(loops), buffers=buffers, visits=visits)
+
+
+def _require_places(gemm: GemmOp, loops: Sequence[Loop]) -> None:
+    """C is summed around the loop over k and written once; A and B come whole, or step by step."""
+    k = [o for o in loops if not _is_over_grid(o)]
+    around = [_around(chain(value)[0]) for value in (gemm.c, gemm.a, gemm.b)]
+    if loops[0] not in around[0] or any(o in around[0] for o in k):
+        raise ScheduleError(
+            "GEM0391",
+            "pipeline: c is promoted outside the grid, or inside the loop over k",
+            "put promote{operand=c to=vmem} after tile{… over=grid} and before tile{loops=k …}",
+        )
+    for name, found in zip("ab", around[1:], strict=True):
+        if loops[0] in found and loops[-1] not in found:
+            raise ScheduleError(
+                "GEM0391",
+                f"pipeline: {name} is promoted between the loops of the grid",
+                f"put promote{{operand={name} to=vmem}} before the first tile or after the last",
+            )
+    writers = [o for o in loops[0].walk() if isinstance(o, EpilogueOp)]
+    if len({chain(o.output)[0] for o in writers}) < len(writers):
+        raise ScheduleError(
+            "GEM0391",
+            "pipeline: a step writes c more than once",
+            "put fuse-epilogue after promote{operand=c to=vmem}",
+        )
 
 
 def _around(value: SSAValue) -> list[Operation]:
@@ -451,7 +478,8 @@ def _block_of(
                 starts[dim] = AffineExpr.symbol(Visit.TILE)
                 continue
             index, step = indices.get(cast("SSAValue", offset), (None, 0))
-            if not isinstance(index, BlockArgument) or step != shape[dim]:
+            is_cut = starts[dim] != AffineExpr.constant(0)
+            if not isinstance(index, BlockArgument) or step != shape[dim] or is_cut:
                 raise ScheduleError(
                     "GEM0369",
                     f"pipeline: a tile of {shape[dim]} along dimension {dim} of "

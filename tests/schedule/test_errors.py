@@ -59,10 +59,13 @@ SHARED = (
 PIPELINE = "pipeline{loop=k stages=2},"
 MMA = "vectorize{with=mma width=8}"
 
-TPU = "tpu:v5e"
 BLOCK = Gemm(m=64, n=256, k=256, dtype="bf16")
 GRID = "tile{loops=m,n sizes=32,128 over=grid},"
-TO_VMEM = ("promote{operand=c to=vmem},", "promote{operand=a to=vmem},", "promote{operand=b to=vmem},")
+TO_VMEM = (
+    "promote{operand=c to=vmem},",
+    "promote{operand=a to=vmem},",
+    "promote{operand=b to=vmem},",
+)
 KEPT, BLOCK_A, BLOCK_B = TO_VMEM
 SLICED = f"{GRID}{KEPT}tile{{loops=k sizes=128}},{BLOCK_A}{BLOCK_B}"
 BLOCKS = f"{GRID}{KEPT}{BLOCK_A}{BLOCK_B}"
@@ -143,6 +146,22 @@ WRONG = (
         "GEM0319", MATRIX, f"{TILES}tile{{loops=m sizes=2 over=blocks}}", "another", "first", GPU
     ),
     Wrong("GEM0319", MATRIX, "tile{loops=m sizes=2 over=threads}", "inside none", "blocks", GPU),
+    Wrong(
+        "GEM0319",
+        BLOCK,
+        f"{BLOCKS}{CALL}tile{{loops=m sizes=16 over=grid}}",
+        "over=grid inside a step",
+        "leave over out",
+        TPU,
+    ),
+    Wrong(
+        "GEM0319",
+        BLOCK,
+        "tile{loops=m sizes=24 over=grid},tile{loops=m sizes=8 over=grid}",
+        "of m, which is cut already",
+        "once over=grid",
+        TPU,
+    ),
     Wrong("GEM0323", MATRIX, "tile{loops=m sizes=4 over=tiles}", "'tiles' is no unit", "cores"),
     Wrong("GEM0324", MATRIX, "tile{loops=k sizes=4 over=cores}", "over cores", "one of m, n or"),
     Wrong("GEM0324", MATRIX, "tile{loops=m,n sizes=4,4 over=cores}", "m,n", "one of m, n or"),
@@ -303,9 +322,7 @@ WRONG = (
         "tile m and n over=grid, and k once",
         TPU,
     ),
-    Wrong(
-        "GEM0356", BLOCK, f"{SLICED}{CALL}", "loop=n, and the innermost loop", "use loop=k", TPU
-    ),
+    Wrong("GEM0356", BLOCK, f"{SLICED}{CALL}", "loop=n, and the innermost loop", "use loop=k", TPU),
     Wrong(
         "GEM0357",
         BLOCK,
@@ -373,6 +390,15 @@ WRONG = (
         f"{BLOCKS}{CALL}tile{{loops=m sizes=24}},{MXU}",
         "differ in size",
         "or edges=peel",
+        TPU,
+    ),
+    Wrong(
+        "GEM0369",
+        BLOCK,
+        f"{GRID}tile{{loops=m sizes=16 over=grid}},{KEPT}{BLOCK_A}{BLOCK_B}"
+        "pipeline{loop=m stages=2 with=dma}",
+        "a tile of 16 along dimension 0 of a does not begin at a multiple",
+        "once over=grid",
         TPU,
     ),
     Wrong("GEM0370", MATRIX, f"{TILES}{SUM}vectorize{{with=sse width=8}}", "'sse'", "use fma"),
@@ -449,6 +475,32 @@ WRONG = (
         "no math.exp on vectors",
         "after vectorize",
     ),
+    Wrong(
+        "GEM0391",
+        BLOCK,
+        f"{GRID}tile{{loops=k sizes=128}},{KEPT}{BLOCK_A}{BLOCK_B}pipeline{{loop=k stages=2 "
+        "with=dma}",
+        "c is promoted outside the grid, or inside the loop over k",
+        "before tile{loops=k",
+        TPU,
+    ),
+    Wrong(
+        "GEM0391",
+        BLOCK,
+        f"{GRID}{KEPT}{BLOCK_A}tile{{loops=k sizes=128}},{BLOCK_B}pipeline{{loop=k stages=2 "
+        "with=dma}",
+        "a is promoted between the loops",
+        "put promote{operand=a to=vmem} before the first tile or after the last",
+        TPU,
+    ),
+    Wrong(
+        "GEM0391",
+        Gemm(m=64, n=256, k=256, dtype="bf16", epilogue="relu"),
+        f"{GRID}fuse-epilogue,{KEPT}{BLOCK_A}{BLOCK_B}{CALL}",
+        "a step writes c more than once",
+        "put fuse-epilogue after promote{operand=c",
+        TPU,
+    ),
     Wrong("GEM0392", HALF, f"{SHARED}pipeline{{loop=k stages=2 with=tma}}", "'tma'", "cp.as", GPU),
     Wrong("GEM0393", HALF, f"{SHARED}pipeline{{loop=k stages=1}}", "stages=1", "2 or", GPU),
     Wrong("GEM0394", HALF, f"{SLICES}{PIPELINE}{MMA}", "no loop over k", "then promote", GPU),
@@ -498,7 +550,6 @@ WRONG = (
         "bf16, f32",
         "tpu:v4",
     ),
-
 )
 """In the order of the codes."""
 
