@@ -186,8 +186,8 @@ class Loaded:
     """Code in this process: `entry(*addresses)` runs machine code and returns its status.
 
     `owner` keeps the code alive; whoever keeps `entry` must keep this object too. `entry` releases
-    the GIL and may run in several threads at once. For a TPU, `owner` is a Python module and
-    `entry` its function, of arrays of JAX.
+    the GIL and may run in several threads at once. For a TPU, `entry` is a function of
+    arrays of JAX, and `owner` what is global to it.
     """
 
     entry: Callable[..., Any]

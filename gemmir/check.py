@@ -1,8 +1,9 @@
 """Run every stage of a lowering, and then the machine code, against wider arithmetic.
 
 The IR after each pass is run by the evaluator on random arrays in [-1, 1), and the machine code on
-the same arrays; that for a GPU in the emulator, and then on a GPU if there is one. Each result must
-lie within the a-priori bound of the right one, and nothing outside the output may have changed. The
+the same arrays; that for a GPU in the emulator, and then on a GPU if there is one, and that for a
+TPU in Pallas's interpreter, if Pallas finds nothing in it that no TPU has. Each result must lie
+within the a-priori bound of the right one, and nothing outside the output may have changed. The
 first stage that does not is reported with its first wrong element and the smallest problem that is
 wrong in the same stage of the same schedule.
 """
@@ -38,9 +39,10 @@ from gemmir.evaluate import EvaluationError, evaluate
 from gemmir.gemm import Gemm
 from gemmir.ir.context import parse_module
 from gemmir.ir.dialect import EpilogueOp
+from gemmir.jax_modules import jax
 from gemmir.kernel import Kernel
 from gemmir.lowering import run_pass
-from gemmir.machine import HOST, CpuMachine, GpuMachine
+from gemmir.machine import HOST, CpuMachine, GpuMachine, TpuMachine
 from gemmir.machine.host import missing_features
 from gemmir.reference import Element, Reference, reference_of, reference_of_gemm, says_all
 from gemmir.schedule import Schedule
@@ -50,6 +52,9 @@ MACHINE_CODE: Final = "machine-code"
 
 EMULATED: Final = "ptx"
 """The name of the last stage for a GPU, which needs none."""
+
+INTERPRETED: Final = "pallas"
+"""The name of the last stage for a TPU, which needs JAX and no TPU."""
 
 ON_GPU: Final = "gpu"
 """The name of the stage behind it where there is a GPU that runs the code."""
@@ -137,6 +142,7 @@ def check(
     gemm: Gemm | None = None,
     replace: Mapping[str, str] | None = None,
     ptx: str = "",
+    pallas: str = "",
     seed: int = 0,
     shrink: bool = True,
     watch: Callable[[Row], None] = lambda row: None,
@@ -146,8 +152,8 @@ def check(
     A `Gemm` is lowered for `target` by `schedule` as by `gemmir.lower`; a `Job`, such as a
     `Lowered`, has its own. `gemm` says what a job from the text of a later level must compute.
     `replace` maps the name of a stage (`04-vectorize`, or `vectorize` where that is the only one)
-    to IR that takes its place, and `ptx` is run in place of the PTX that is emitted. `watch` sees
-    each row as soon as it is known.
+    to IR that takes its place, and `ptx` or `pallas` is run in place of the PTX or the Python file
+    that is emitted. `watch` sees each row as soon as it is known.
 
     A wrong stage is not an error here: see `Report.require_ok`. Raises `ParseError` GEM0207 for an
     unknown stage in `replace`, GEM0209 where it is not known what `subject` must compute, and as
@@ -169,7 +175,7 @@ def check(
         reference=reference,
         on_gpu=lambda: compared_with(False),
         texts=texts,
-        ptx=ptx,
+        emitted=ptx or pallas,
     )
     rows: list[Row] = []
     for row in run.rows():
@@ -177,7 +183,7 @@ def check(
         watch(row)
     report = Report(rows=tuple(rows), reference=reference.origin, smallest="")
     wrong = report.first_wrong
-    if wrong is None or not shrink or texts or ptx or gemm is not None:
+    if wrong is None or not shrink or texts or ptx or pallas or gemm is not None:
         return report
     return dataclasses.replace(report, smallest=_smallest_line(job, wrong, seed))
 
@@ -216,7 +222,7 @@ class _Run:
     reference: Reference
     on_gpu: Callable[[], Reference]
     texts: Mapping[str, str]
-    ptx: str = ""
+    emitted: str = ""
 
     def rows(self, only: str | None = None) -> Iterator[Row]:
         """Every stage in order, or just the one named `only`; all passes run in any case.
@@ -239,7 +245,7 @@ class _Run:
                 row = self._row(name, step, lambda arrays, m=module: evaluate(m, arrays.arrays))
                 is_wrong |= only is None and not row.ok
                 yield row
-        if only in (None, MACHINE_CODE, EMULATED, ON_GPU):
+        if only in (None, MACHINE_CODE, EMULATED, INTERPRETED, ON_GPU):
             yield from self._last(module, only)
 
     def _stage(self, name: str, number: int, module: ModuleOp) -> ModuleOp:
@@ -256,7 +262,9 @@ class _Run:
         if isinstance(machine, CpuMachine):
             yield self._machine_code(module, machine)
             return
-        assert isinstance(machine, GpuMachine)
+        if isinstance(machine, TpuMachine):
+            yield self._interpreted(module, machine)
+            return
         if only != ON_GPU:
             row = self._emulated(module, machine)
             yield row
@@ -281,6 +289,23 @@ class _Run:
 
         return self._row(MACHINE_CODE, step, call)
 
+    def _interpreted(self, module: ModuleOp, machine: TpuMachine) -> Row:
+        """The Pallas kernel, lowered for a TPU and then run by Pallas's interpreter."""
+        step = f"Pallas for {machine.name}, lowered and interpreted"
+        try:
+            jax()
+        except MissingError as error:
+            reason = error.message
+            return Row(name=INTERPRETED, step=step, status="skipped", seconds=0.0, message=reason)
+
+        def call(operands: Operands) -> None:
+            from gemmir.backends.pallas.run import run_pallas
+
+            artifact = backend_for(machine.backend).emit(module, machine)
+            run_pallas(artifact, self.emitted or artifact.text, operands.arrays)
+
+        return self._row(INTERPRETED, step, call)
+
     def _emulated(self, module: ModuleOp, machine: GpuMachine) -> Row:
         """The PTX, run by the emulator: it needs no GPU."""
 
@@ -288,7 +313,7 @@ class _Run:
             from gemmir.backends.ptx.run import run_ptx
 
             artifact = backend_for(machine.backend).emit(module, machine)
-            run_ptx(artifact, self.ptx or artifact.text, operands.arrays)
+            run_ptx(artifact, self.emitted or artifact.text, operands.arrays)
 
         return self._row(EMULATED, f"PTX for {machine.name}, in the emulator", call)
 
@@ -299,7 +324,7 @@ class _Run:
         def call(operands: Operands) -> None:
             backend = backend_for(machine.backend)
             artifact = backend.emit(module, machine)
-            artifact = dataclasses.replace(artifact, text=self.ptx or artifact.text)
+            artifact = dataclasses.replace(artifact, text=self.emitted or artifact.text)
             loaded = backend.load(backend.assemble(artifact), artifact.signature)
             *inputs, output = operands.arrays
             GpuKernel(loaded, artifact.signature)(*inputs, out=output)

@@ -21,7 +21,7 @@ from gemmir.backends.pallas.names import Names
 from gemmir.errors import BackendError
 from gemmir.ir.index import Extent
 
-INLINE: Final = 64
+INLINE: Final = 72
 """An expression of more characters gets a line of its own."""
 
 CHOICE, CONDITION, BOTH, SUM, PRODUCT, SIGN, ATOM = range(7)

@@ -18,15 +18,20 @@ from gemmir.errors import BackendError
 
 
 def load(object_bytes: bytes, signature: Signature) -> Loaded:
-    """The function of a file that `assemble` made, of arrays of JAX; `owner` is its module.
+    """The function of a file that `assemble` made, of arrays of JAX; `owner` are its globals.
 
     Raises `MissingError` where JAX is not installed, and `BackendError` GEM0473 where the text is
     no such file.
     """
-    text = object_bytes.decode()
-    module = module_of(text, signature.symbol)
-    function: Any = getattr(module, python_name(signature.symbol))
-    return Loaded(entry=function, owner=module)
+    function = function_of(object_bytes.decode(), signature.symbol)
+    return Loaded(entry=function, owner=function.__globals__)
+
+
+def function_of(text: str, symbol: str) -> types.FunctionType:
+    """The function of a file; errors as `load`."""
+    found: Any = getattr(module_of(text, symbol), python_name(symbol))
+    assert isinstance(found, types.FunctionType)
+    return found
 
 
 def module_of(text: str, symbol: str) -> types.ModuleType:

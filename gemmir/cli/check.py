@@ -32,6 +32,10 @@ def check(
         Path | None,
         typer.Option(help="Run this PTX in place of what is emitted.", metavar="FILE.ptx"),
     ] = None,
+    pallas: Annotated[
+        Path | None,
+        typer.Option(help="Run this Python file in place of what is emitted.", metavar="FILE.py"),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the random arrays.")] = 0,
     shrink: Annotated[
         bool, typer.Option(help="Look for the smallest problem that is wrong, for 3 s.")
@@ -40,7 +44,8 @@ def check(
 ) -> None:
     """Check the IR after every pass, and then the machine code, against wider arithmetic.
 
-    For a GPU the PTX runs in an emulator, which also finds races and accesses out of bounds.
+    For a GPU the PTX runs in an emulator, which also finds races and accesses out of bounds. For a
+    TPU the Pallas kernel is lowered as for one, and runs in Pallas's interpreter.
 
     Each stage runs on the same random arrays in [-1, 1), and each element must be within its
     a-priori error bound. The first wrong stage names the pass at fault, its first wrong element and
@@ -51,6 +56,8 @@ def check(
 
     if ptx is not None and not problem.target.startswith("cuda:"):
         raise typer.BadParameter(f"--ptx with --target {problem.target}: name a cuda target")
+    if pallas is not None and not problem.target.startswith("tpu:"):
+        raise typer.BadParameter(f"--pallas with --target {problem.target}: name a tpu target")
     texts = dict(_replacement(pair) for pair in replace or [])
     is_stage = problem.file is not None and bool(problem.given)
     gemm = problem.gemm() if is_stage else None
@@ -73,6 +80,7 @@ def check(
             gemm=gemm,
             replace=texts,
             ptx="" if ptx is None else read_text(ptx),
+            pallas="" if pallas is None else read_text(pallas),
             seed=seed,
             shrink=shrink,
             watch=watch,

@@ -31,6 +31,16 @@ def _ptx(lowered: Lowered) -> bytes:
     return lowered.artifact.text.encode()
 
 
+def _pallas(lowered: Lowered) -> bytes:
+    return lowered.artifact.text.encode()
+
+
+def _hlo(lowered: Lowered) -> bytes:
+    from gemmir.backends.pallas.export import stablehlo
+
+    return stablehlo(lowered.artifact).encode()
+
+
 def _asm(lowered: Lowered) -> bytes:
     from gemmir.backends.cpu.assemble import assembly
 
@@ -84,11 +94,14 @@ KINDS: Final[Mapping[str, Kind]] = {
     "ptx": Kind(suffix=".ptx", is_text=True, make=_ptx),
     "cubin": Kind(suffix=".cubin", is_text=False, make=_cubin),
     "sass": Kind(suffix=".sass", is_text=True, make=_sass),
+    "pallas": Kind(suffix=".py", is_text=True, make=_pallas),
+    "hlo": Kind(suffix=".stablehlo.mlir", is_text=True, make=_hlo),
 }
 
 OF_MACHINE: Final[Mapping[str, tuple[str, ...]]] = {
     "cpu": ("mlir", "llvm", "asm", "obj", "so", "header"),
     "cuda": ("mlir", "llvm", "ptx", "cubin", "sass"),
+    "tpu": ("mlir", "pallas", "hlo"),
 }
 """The kinds that there are for each kind of machine."""
 
@@ -114,7 +127,8 @@ def compile(
     """Lower a problem to machine code, and say what was built or write it.
 
     For a GPU that is PTX, which needs neither CUDA nor a GPU; a cubin needs ptxas, and SASS also
-    nvdisasm.
+    nvdisasm. For a TPU it is a Python file with a Pallas kernel, and hlo is what JAX makes of it
+    for XLA, which needs JAX and no TPU.
 
     Without --emit, prints a summary. One kind goes to standard output or to the file that -o names;
     several go to files that -o names the stem or the folder of.
@@ -256,4 +270,5 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
     cache = summary["cache"]
     place = f"in {cache['folder']}" if cache["folder"] else "not kept"
     was = "found" if cache["was_there"] else "new"
-    put(f"object file: {summary['object_bytes']} bytes, {was}, {place}\n")
+    what = "Python file" if summary["target"].startswith("tpu:") else "object file"
+    put(f"{what}: {summary['object_bytes']} bytes, {was}, {place}\n")

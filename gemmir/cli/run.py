@@ -29,6 +29,9 @@ def run(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the random arrays.")] = 0,
     seconds: Annotated[float, typer.Option(help="How long to measure.")] = 1.0,
+    interpret: Annotated[
+        bool, typer.Option("--interpret", help="Run a kernel for a TPU in Pallas's interpreter.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the result to a .npy file.")
     ] = None,
@@ -39,14 +42,18 @@ def run(
     Arrays are random in [-1, 1), or taken from .npy files. The result is compared with wider
     arithmetic; the exit status is 3 where it is not within its error bound. For a GPU the time is
     that of the kernel, by the GPU's own clock; the status is 4 where there is none that runs it.
+    So it is for a TPU, except that --interpret runs its kernel without one: then the time says
+    nothing of a TPU.
     """
     from gemmir.arrays import load_array
     from gemmir.errors import MismatchError
 
     given = {name: load_array(path) for name, path in map(_named_file, array or [])}
+    if interpret and not problem.target.startswith("tpu:"):
+        raise typer.BadParameter(f"--interpret with --target {problem.target}: name a tpu target")
     job = problem.job()
     with reproducible(job):
-        found, operands, compared = _measure(job, given, seed, seconds)
+        found, operands, compared = _measure(job, given, seed, seconds, interpret=interpret)
     if output is not None:
         write_file(output, _npy(operands))
         note(f"wrote {output}")
@@ -68,14 +75,14 @@ def _named_file(pair: str) -> tuple[str, Path]:
 
 
 def _measure(
-    job: Job, given: dict[str, Any], seed: int, seconds: float
+    job: Job, given: dict[str, Any], seed: int, seconds: float, *, interpret: bool
 ) -> tuple[dict[str, Any], Operands, Comparison | None]:
     """Compile, run once to compare, and then again and again in other memory to measure."""
     from gemmir.arrays import make_operands
     from gemmir.gemm import OFFSETS
 
     lowered = job.lower()
-    kernel = lowered.compile()
+    kernel = lowered.compile(interpret=interpret)
     operands = make_operands(lowered.artifact.signature, seed, given)
     compared, origin = _compare_after(job, operands, kernel)
     *inputs, output = operands.copy().arrays
@@ -86,6 +93,7 @@ def _measure(
     largest = compared.largest if compared else None
     found = {
         "schedule": list(job.schedule.steps),
+        "interpreted": interpret,
         "seconds": timing.seconds,
         "quartiles": [timing.lower, timing.upper],
         "calls": timing.count,
@@ -99,11 +107,12 @@ def _measure(
 
 
 def _timed(kernel: Kernel, inputs: list[Any], output: Any, seconds: float) -> Timing:
-    """The time of a call; on a GPU that of the kernel, without copying the arrays over."""
+    """The time of a call; of a GPU or TPU that of the kernel, without copying the arrays over."""
     from gemmir.gpu_kernel import GpuKernel
     from gemmir.measure import interleaved
+    from gemmir.tpu_kernel import TpuKernel
 
-    if isinstance(kernel, GpuKernel):
+    if isinstance(kernel, GpuKernel | TpuKernel):
         return kernel.measure(*inputs, out=output, seconds=seconds)
     return interleaved({"gemmir": kernel.bind(*inputs, out=output)}, seconds)["gemmir"]
 
@@ -111,11 +120,11 @@ def _timed(kernel: Kernel, inputs: list[Any], output: Any, seconds: float) -> Ti
 def _compare_after(job: Job, operands: Operands, kernel: Any) -> tuple[Comparison | None, str]:
     """Run once into the arrays; how the result compares, where it is known what it should be."""
     from gemmir.errors import ParseError
-    from gemmir.machine import CpuMachine
+    from gemmir.machine import GpuMachine
     from gemmir.reference import reference_of
 
     try:
-        emulated = isinstance(job.machine, CpuMachine)
+        emulated = not isinstance(job.machine, GpuMachine)
         reference = reference_of(job.source, job.problem, operands, emulated=emulated)
     except ParseError:
         reference = None
@@ -132,7 +141,9 @@ def _lines(found: dict[str, Any]) -> list[str]:
         f"time       {found['seconds'] * 1e3:.4g} ms, median of {found['calls']} "
         f"(quartiles {lower:.4g} to {upper:.4g})"
     ]
-    if found["gflops"] is not None:
+    if found["interpreted"]:
+        lines.append("where      in Pallas's interpreter, whose time says nothing of a TPU")
+    elif found["gflops"] is not None:
         lines.append(f"speed      {found['gflops']:.2f} GFLOP/s")
     if found["max_error"] is not None:
         lines.append(f"max error  {found['max_error']:.3g}, bound there {found['bound']:.3g}")
