@@ -142,7 +142,7 @@ class TpuKernel(Kernel):
             raise MissingError(
                 "GEM0613",
                 f"a kernel for {machine.target} on {device.platform}",
-                "interpret=True runs it there in Pallas's interpreter, as does gemmir run --interpret",
+                "interpret=True, or gemmir run --interpret, runs it in Pallas's interpreter",
             )
         if device.device_kind != machine.device_kind:
             raise MissingError(
