@@ -61,6 +61,14 @@ class Operand:
         return rows, columns
 
     @property
+    def is_whole(self) -> bool:
+        """Whether a block is all of the array, in every step."""
+        return all(
+            axis.block == axis.size and isinstance(axis.index, AffineConstantExpr)
+            for axis in self.axes
+        )
+
+    @property
     def item_bytes(self) -> int:
         """Bytes of an element."""
         return item_bytes(memref_type(self.base).element_type)

@@ -253,7 +253,9 @@ def _one_or_list(head: str, items: Sequence[str]) -> list[str]:
 
 
 def _spec(call: CallOp, operand: Operand, block: BlockAttr) -> str:
-    """The block spec of an operand."""
+    """The block spec of an operand; all of one in a single buffer is no part of the pipeline."""
+    if block.buffers.data == 1 and operand.is_whole:
+        return "pl.BlockSpec(memory_space=pltpu.VMEM)"
     names = index_names(call)
     shape = _tuple([str(axis.block) for axis in operand.axes])
     index = _tuple([python_of(axis.index, names) for axis in operand.axes])

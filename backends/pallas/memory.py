@@ -13,6 +13,8 @@ from xdsl.ir.affine import AffineMap
 
 from gemmir.backends.pallas.arithmetic import in_order
 from gemmir.backends.pallas.emitter import (
+    ATOM,
+    INLINE,
     PRODUCT,
     SUM,
     ZERO,
@@ -93,6 +95,8 @@ def _write(e: Emitter, op: vector.TransferWriteOp) -> None:
             raise _unreadable(op.source, "a write that is masked")
     part = _part(e, ref, op.source, op.indices, op.permutation_map, shape)
     value = in_order(e.expr(op.vector), ref.transposed)
+    if len(part.text) + len(value.text) > INLINE:
+        value = e.named("total", value) if value.level < ATOM else value
     if not value.shape:
         element = jax_type(element_of(op.vector))
         text = f"jnp.full({part.shape}, {value.text}, {element})"
