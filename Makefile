@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $@
 
-demo: $(VENV)/.installed  ## compile and run BERT-base's MLP layer, beside NumPy, and its PTX
+demo: $(VENV)/.installed  ## one layer on the CPU beside NumPy, and as PTX and Pallas
 	$(BIN)/gemmir demo
 
 test: $(VENV)/.installed  ## run all tests

@@ -1,6 +1,6 @@
 """BERT-base's MLP up-projection from the problem to GFLOP/s, beside NumPy on the same core.
 
-The same layer on a GPU is in `demo_gpu`.
+The same layer on a GPU is in `demo_gpu`, on a TPU in `demo_tpu`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from gemmir.arrays import Operands, make_operands
 from gemmir.compiler import Lowered, lower
 from gemmir.demo_gpu import GpuDemo, checked, run_gpu_demo
+from gemmir.demo_tpu import TpuDemo, run_tpu_demo
 from gemmir.gemm import GELU_CUBIC, Gemm
 from gemmir.machine.host import host_cpu
 from gemmir.measure import Timing, interleaved, on_one_core
@@ -59,14 +60,16 @@ class Demo:
     blas: str
     has_one_thread: bool
     gpu: GpuDemo
+    tpu: TpuDemo
 
 
-def run_demo(seconds: float = MEASURE_SECONDS) -> Demo:
-    """Lower, compile, check and time the problem; lower and check it for a GPU too.
+def run_demo(say: Callable[[str], None], seconds: float = MEASURE_SECONDS) -> Demo:
+    """Lower, compile, check and time the problem; lower and check it for a GPU and a TPU too.
 
     NumPy's BLAS has one thread if the variables in `ONE_THREAD` were set before NumPy was imported.
-    Raises as `run_gpu_demo` does.
+    `say` is told what comes next. Raises as `run_gpu_demo` does.
     """
+    say(f"one layer on the CPU, beside NumPy: {seconds:g} s")
     lowered = lower(PROBLEM)
     operands = make_operands(lowered.artifact.signature)
     *inputs, output = operands.arrays
@@ -75,6 +78,12 @@ def run_demo(seconds: float = MEASURE_SECONDS) -> Demo:
     largest = checked(reference_of_gemm(PROBLEM, operands).compare(operands.output))
     with on_one_core() as core:
         timings = interleaved({GEMMIR: call, **_numpy_calls(operands)}, seconds)
+    say("the same layer for a GPU: its PTX in the emulator")
+    gpu = run_gpu_demo(PROBLEM)
+    say(
+        "the same layer for a TPU: its Pallas kernel in the interpreter, and a static profile"
+    )
+    tpu = run_tpu_demo(PROBLEM, say)
     return Demo(
         lowered=lowered,
         timings=timings,
@@ -83,7 +92,8 @@ def run_demo(seconds: float = MEASURE_SECONDS) -> Demo:
         core=core,
         blas=blas_name(),
         has_one_thread=all(os.environ.get(k) == v for k, v in ONE_THREAD.items()),
-        gpu=run_gpu_demo(PROBLEM),
+        gpu=gpu,
+        tpu=tpu,
     )
 
 

@@ -1,4 +1,4 @@
-"""gemmir demo: one layer of BERT from problem to GFLOP/s, beside NumPy, and on a GPU."""
+"""gemmir demo: one layer of BERT from problem to GFLOP/s, beside NumPy, for a GPU and for a TPU."""
 
 from __future__ import annotations
 
@@ -6,21 +6,26 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
 from gemmir.cli.options import Json
-from gemmir.cli.output import put, put_json, put_table
+from gemmir.cli.output import note, put, put_json, put_table
 
 if TYPE_CHECKING:
     from gemmir.compiler import Lowered
     from gemmir.demo import Demo
     from gemmir.demo_gpu import GpuDemo
+    from gemmir.demo_tpu import TpuDemo
     from gemmir.measure import Timing
     from gemmir.reference import Element
+
+EXCERPT: Final = ("def _", "        out_shape=")
+"""How the first line of a Pallas file that is shown begins, and the first that is not: the kernel,
+its grid and its blocks."""
 
 
 def demo(*, json: Json = False) -> None:
@@ -31,25 +36,33 @@ def demo(*, json: Json = False) -> None:
 
     Then the same layer for a GPU, in bf16, by the same passes: its PTX runs in the emulator on a
     smaller problem, and all of it on a GPU where there is one.
+
+    Then for a TPU, by the same passes again: its Pallas kernel runs in the interpreter of JAX, and
+    libtpu profiles it beside XLA's own product; without one of the two that part is left out.
     """
     from gemmir.demo import ONE_THREAD, run_demo
+    from gemmir.demo_tpu import JAX_ON_CPU
 
-    if any(os.environ.get(name) != value for name, value in ONE_THREAD.items()):
-        _again(dict(ONE_THREAD), json=json)
-    found = run_demo()
+    environment = {**ONE_THREAD, **JAX_ON_CPU}
+    if any(os.environ.get(name) != value for name, value in environment.items()):
+        _again(environment, json=json)
+    found = run_demo(note)
     if json:
         put_json(_values(found))
     else:
         _print(found)
 
 
-def _again(environment: dict[str, str], *, json: bool) -> None:
-    """Run this command in a process whose BLAS has one thread from the start."""
+def _again(environment: Mapping[str, str], *, json: bool) -> None:
+    """Run this command in a process with `environment`, which packages read when imported."""
     command = [sys.executable, "-m", "gemmir", "demo", *(["--json"] if json else [])]
     done = subprocess.run(
-        command, env=os.environ | environment, capture_output=True, text=True, check=False
+        command,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
     )
-    sys.stderr.write(done.stderr)
     put(done.stdout)
     raise typer.Exit(done.returncode)
 
@@ -68,6 +81,7 @@ def _values(found: Demo) -> dict[str, Any]:
         "max_error": found.largest.error,
         "bound": found.largest.bound,
         "gpu": _gpu_values(found.gpu, problem.flops),
+        "tpu": _tpu_values(found.tpu),
     }
 
 
@@ -124,6 +138,26 @@ def _gpu_values(found: GpuDemo, flops: int) -> dict[str, Any]:
     }
 
 
+def _tpu_values(found: TpuDemo) -> dict[str, Any]:
+    interpreted, profile = found.interpreted, found.profile
+    assert found.lowered.problem is not None
+    return {
+        "target": found.lowered.target,
+        "dtype": found.lowered.problem.dtype,
+        **_lowering(found.lowered),
+        "pallas": found.lowered.artifact.text,
+        "interpreted": interpreted
+        and {
+            "seconds": interpreted.seconds,
+            "max_error": interpreted.largest.error,
+            "bound": interpreted.largest.bound,
+        },
+        "not_interpreted": found.not_interpreted,
+        "profile": profile and profile.to_dict(),
+        "not_profiled": found.not_profiled,
+    }
+
+
 def _print(found: Demo) -> None:
     values = _values(found)
     problem = values["problem"]
@@ -141,7 +175,9 @@ def _print(found: Demo) -> None:
         f"NumPy with {found.blas}, {threads}; medians of interleaved calls\n"
         f"{_error(found.largest)}\n"
     )
-    _print_gpu(found.gpu, values)
+    _print_gpu(found.gpu, values["gpu"])
+    _print_tpu(found.tpu, values["tpu"])
+    _put_uses({"CPU": values, "GPU": values["gpu"], "TPU": values["tpu"]})
 
 
 def _put_stages(values: dict[str, Any]) -> None:
@@ -153,23 +189,58 @@ def _put_stages(values: dict[str, Any]) -> None:
     put_table("", ["stage", "level", " lines", " ms", "pass"], rows)
 
 
+def _put_uses(machines: Mapping[str, dict[str, Any]]) -> None:
+    """How often each schedule has each pass."""
+    uses = [Counter(map(_pass_name, values["schedule"])) for values in machines.values()]
+    names = dict.fromkeys(name for used in uses for name in used)
+    rows = [[name, *(str(used[name] or "-") for used in uses)] for name in names]
+    put("\nOne vocabulary, three machines\n")
+    put_table("", ["pass", *(f" on the {machine}" for machine in machines)], rows)
+
+
 def _print_gpu(found: GpuDemo, values: dict[str, Any]) -> None:
     from gemmir.explain_code import code_lines
     from gemmir.explain_gpu import launch_lines
 
-    gpu = values["gpu"]
-    put(f"\nThe same layer for {gpu['target']}, {gpu['dtype']} inputs\n")
-    _put_stages(gpu)
-    on_cpu, on_gpu = (Counter(map(_pass_name, v["schedule"])) for v in (values, gpu))
-    rows = [
-        [name, *(str(uses[name] or "-") for uses in (on_cpu, on_gpu))] for name in on_cpu | on_gpu
-    ]
-    put_table("", ["pass", " on the CPU", " on the GPU"], rows)
+    put(f"\nThe same layer for {values['target']}, {values['dtype']} inputs\n")
+    _put_stages(values)
     assert found.lowered.artifact.launch is not None
     for line in (*launch_lines(found.lowered.artifact.launch), *code_lines(found.code)):
         put(line + "\n")
     for line in _ran_lines(found):
         put(line + "\n")
+
+
+def _print_tpu(found: TpuDemo, values: dict[str, Any]) -> None:
+    from gemmir.tpu_profile import comparison_lines
+
+    put(f"\nThe same layer for {values['target']}, {values['dtype']} inputs\n")
+    _put_stages(values)
+    put("its Pallas file, from the kernel to the blocks:\n\n")
+    for line in _excerpt(values["pallas"]):
+        put(f"    {line}".rstrip() + "\n")
+    put("\n")
+    if found.interpreted is None:
+        put(f"interpret  not run: {found.not_interpreted}\n")
+    else:
+        seconds = found.interpreted.seconds
+        put(f"interpret  the whole layer in Pallas's interpreter, {seconds:.1f} s with compiling\n")
+        put(f"           {_error(found.interpreted.largest)}\n")
+    if found.profile is None:
+        put(f"profile    not made: {found.not_profiled}\n")
+    else:
+        for line in comparison_lines(found.profile):
+            put(line + "\n")
+
+
+def _excerpt(text: str) -> Iterator[str]:
+    """The lines of a Pallas file from the kernel to the blocks."""
+    begin, end = EXCERPT
+    lines = text.splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith(begin))
+    last = next(i for i, line in enumerate(lines) if line.startswith(end))
+    yield from lines[first:last]
+    yield "        …"
 
 
 def _pass_name(step: str) -> str:

@@ -1,6 +1,7 @@
 """What each command does, through its options."""
 
 import ctypes
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from gemmir.cli.doctor import LOOKS, State
 from gemmir.cli.passes import EXAMPLES
 from gemmir.compiler import lower, prepare
+from gemmir.demo_tpu import JAX_ON_CPU, run_tpu_demo
 from gemmir.gemm import Gemm
 from gemmir.passes import pass_class, pass_names
 from gemmir.schedule import Schedule
@@ -345,6 +347,11 @@ def test_demo(cli: Cli) -> None:
     assert gpu["emulated"]["max_error"] < gpu["emulated"]["bound"]
     assert (gpu["emulated"]["races"], gpu["emulated"]["worst_bank_conflict"]) == (0, 1)
     assert (gpu["on_gpu"] is None) == bool(gpu["not_on_gpu"])
+    tpu = found["tpu"]
+    assert (tpu["target"], tpu["dtype"]) == ("tpu:v5e", "bf16")
+    assert "pl.pallas_call(" in tpu["pallas"]
+    assert tpu["interpreted"]["max_error"] < tpu["interpreted"]["bound"]
+    assert (tpu["profile"] is None) == bool(tpu["not_profiled"])
     for timing in found["timings"].values():
         assert timing["gflops"] == pytest.approx(2 * 128 * 3072 * 768 / timing["seconds"] / 1e9)
 
@@ -352,8 +359,9 @@ def test_demo(cli: Cli) -> None:
 def test_demo_for_people(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     import gemmir.demo as demo_module
 
-    for name, value in demo_module.ONE_THREAD.items():
+    for name, value in {**demo_module.ONE_THREAD, **JAX_ON_CPU}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setitem(sys.modules, "libtpu", None)
     monkeypatch.setattr(demo_module, "MEASURE_SECONDS", 0.0)
     result = cli("demo")
     assert result.status == 0, result.err
@@ -361,6 +369,28 @@ def test_demo_for_people(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         assert words in result.out
     for words in ("cuda:sm_90a, bf16", "on the GPU", "launch ", "no races", "no bank conflicts"):
         assert words in result.out
+    for words in (
+        "tpu:v5e, bf16",
+        "on the TPU",
+        "_kernel(a_ref, b_ref, bias_ref, c_ref):",
+        "grid=",
+    ):
+        assert words in result.out
+    assert "profile    not made: " in result.out
+    assert "in the emulator" in result.err
+    assert "vmem_limit_bytes" not in result.out
+
+
+def test_demo_without_jax(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("jax", "libtpu"):
+        monkeypatch.setitem(sys.modules, name, None)
+    layer = Gemm(m=8, n=128, k=128, epilogue="bias+gelu")
+    found = run_tpu_demo(layer, lambda text: None)
+    assert "pl.pallas_call(" in found.lowered.artifact.text
+    assert found.interpreted is None
+    assert found.not_interpreted.endswith("install gemmir[tpu]")
+    assert found.profile is None
+    assert found.not_profiled.endswith("pip install gemmir[tpu-aot]")
 
 
 # examples
