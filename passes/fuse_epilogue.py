@@ -32,6 +32,7 @@ from gemmir.ir.loops import (
     loops_around,
     runs_more_than_once,
 )
+from gemmir.ir.pallas import CallOp
 from gemmir.ir.views import chain, cut_from, follow
 
 
@@ -51,6 +52,12 @@ def plan(module: builtin.ModuleOp) -> FusePlan:
     epilogues = [op for op in module.walk() if isinstance(op, EpilogueOp)]
     whole = [op for op in epilogues if not _is_of_a_tile(op)]
     loose = [op for op in whole if not _reads_registers(op)]
+    if any(isinstance(op, CallOp) for op in module.walk()):
+        raise ScheduleError(
+            "GEM0350",
+            "fuse-epilogue: the loops over tiles are the grid of a call already",
+            "put fuse-epilogue before pipeline",
+        )
     if len(loose) != 1:
         raise ScheduleError(
             "GEM0350",
