@@ -1,0 +1,74 @@
+"""Rings: what goes from device to device while the device multiplies what it has.
+
+The devices along the axes of a collective form a ring in which each sends to both neighbours, so
+that both directions of a link carry data. An operand goes round as chunks (`chunks`), sums as pieces
+of c to which each device adds its part (`sum_pieces`): the one is the other backwards. Both have as
+many products as devices, each independent of the transfer that is under way.
+
+These run on one device inside `jax.shard_map`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+from gemmir.sharded.plan import Collective
+
+Array = Any
+"""A `jax.Array` or a tracer."""
+
+Product = Callable[[Any, Array | None], Array]
+"""The sums of the piece of a device, given the index of the piece and what to add them to."""
+
+
+def send(x: Array, ring: Collective, distance: int) -> Array:
+    """What the device `distance` places before this one sends."""
+    pairs = [(source, (source + distance) % ring.size) for source in range(ring.size)]
+    return jax.lax.ppermute(x, ring.axes, pairs)
+
+
+def place(ring: Collective, distance: int = 0) -> Any:
+    """The index of the device `distance` places behind this one."""
+    return (jax.lax.axis_index(ring.axes) + distance) % ring.size
+
+
+def chunks(own: Array, ring: Collective) -> Iterator[tuple[Any, Array]]:
+    """The chunks of all devices, each with its index: the own one, then from both sides by turns.
+
+        device  0 1 2 3 4          chunk after hops  0    1    2
+        ring    a b c d e          device 2          c    b d  a e
+
+    A hop is asked for before the chunk at hand is given out, so that it can overlap its product.
+    """
+    behind = ahead = own
+    ready = [(place(ring), own)]
+    for hop in range(1, ring.size // 2 + 1):
+        behind = send(behind, ring, 1)
+        coming = [(place(ring, -hop), behind)]
+        if 2 * hop < ring.size:
+            ahead = send(ahead, ring, -1)
+            coming.append((place(ring, hop), ahead))
+        yield from ready
+        ready = coming
+    yield from ready
+
+
+def sum_pieces(product: Product, ring: Collective) -> Array:
+    """The sum over all devices of this device's piece.
+
+    The sums of a piece begin on the devices that are the furthest from where it is to lie, one on
+    each side, and come nearer; each device on the way adds its own. The two and the device's own
+    are added at the end. While the sums from one side are under way those from the other are
+    computed.
+    """
+    behind = ahead = None
+    far = ring.size // 2
+    for hop in range(far, 0, -1):
+        behind = send(product(place(ring, hop), behind), ring, 1)
+        if hop <= ring.size - 1 - far:
+            ahead = send(product(place(ring, -hop), ahead), ring, -1)
+    total = product(place(ring), None) + behind
+    return total if ahead is None else total + ahead
