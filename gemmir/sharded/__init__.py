@@ -15,6 +15,7 @@ from gemmir.dtypes import ELEMENTS, PRODUCTS
 from gemmir.errors import CallError
 from gemmir.machine.tpu import SHIPPED_TPUS
 from gemmir.sharded.plan import Axes, Lying
+from gemmir.sharded.problem import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +41,7 @@ def sharded_matmul(
     residual: jax.Array | None = None,
     dtype: str | None = None,
     preferred_element_type: Any = None,
-    overlap: bool = True,
+    overlap: bool | None = None,
     target: str | None = None,
     interpret: bool | None = None,
 ) -> jax.Array:
@@ -60,9 +61,10 @@ def sharded_matmul(
         P(None, "d")   P("d", None) P("d", None)   partial sums are added up, rows lie apart
         P(None, "d")   P("d", None) P(None, "d")   partial sums are added up, columns lie apart
 
-    and other axes of the mesh may do another of these at once. With `overlap` what moves the most
-    bytes goes round a ring in both directions while the kernels run, as many products as there are
-    devices; without it, and for the others, one collective of XLA comes before or after one kernel.
+    and other axes of the mesh may do another of these at once. The exchange that moves the most
+    bytes goes round a ring in both directions while kernels run, one for each device of the ring;
+    with `overlap=False`, and for the others, a collective of XLA comes before or after one kernel.
+    `overlap=True` demands a ring.
 
     `epilogue` is that of `Gemm`; `bias` lies as the columns of the result and `residual` as the
     result, both of its element type. `dtype` names the product, as in `Gemm`, by default that of
@@ -77,10 +79,11 @@ def sharded_matmul(
     backwards are sharded products by the same rules, with kernels and rings of their own.
 
     Raises `CallError`: GEM0550 to GEM0556 where the specs do not fit the mesh, the arrays or each
-    other, GEM0557 where there is no machine for the devices, GEM0558 where `bias` or `residual`
-    and the epilogue differ, GEM0559 where shapes make no product, GEM0560 where types do not.
+    other, GEM0557 where there is no machine for the devices, GEM0558 where `bias` or `residual` is
+    not what the epilogue has, GEM0559 where shapes make no product, GEM0560 to GEM0562 where types
+    make none, GEM0563 where `bias` or `residual` has another shape or type.
     """
-    from gemmir.sharded.product import Problem, multiply
+    from gemmir.sharded.product import multiply
 
     if len(x.shape) < 2 or len(w.shape) != 2 or x.shape[-1] != w.shape[0]:
         raise CallError(
@@ -208,7 +211,7 @@ def _extras(
         if (value is not None) != (name in epilogue.split("+")):
             raise CallError(
                 "GEM0558",
-                f"the epilogue is {epilogue!r}, and {name} is {'' if value is None else 'not '}None",
+                f"{name} is {'not ' if value is None else ''}given, and the epilogue {epilogue!r}",
                 f"pass {name}=" if value is None else f"leave {name} out, or add it as a step",
             )
         if value is None:

@@ -61,7 +61,9 @@ class Lying:
 
     def place(self, axis: str) -> Place:
         """The label of the dimension that `axis` shards."""
-        return next((n for n, axes in zip(self.labels, self.axes, strict=True) if axis in axes), None)
+        return next(
+            (n for n, axes in zip(self.labels, self.axes, strict=True) if axis in axes), None
+        )
 
     def extent(self, label: str) -> int:
         """The extent of the dimension `label`."""
@@ -118,14 +120,21 @@ class Plan:
 
 
 def plan(
-    a: Lying, b: Lying, c: Lying, sizes: Mapping[str, int], *, item_bytes: int, overlap: bool
+    a: Lying,
+    b: Lying,
+    c: Lying,
+    sizes: Mapping[str, int],
+    *,
+    item_bytes: int,
+    overlap: bool | None,
 ) -> Plan:
     """The plan of `a, b -> c` on a mesh whose axes have `sizes`.
 
-    With `overlap` the collective that moves the most bytes goes round a ring. Raises `CallError`:
+    Of the collectives that can go round a ring the one that moves the most bytes does; with
+    `overlap=True` there must be one, and with `overlap=False` none does. Raises `CallError`:
     GEM0550 where an axis is not in the mesh, GEM0551 where an extent cannot be shared out, GEM0552
-    where the places of an axis make no product, GEM0554 where axes of one dimension stand in an order that would need an exchange, GEM0556 where no
-    dimension can go round a ring.
+    where the places of an axis make no product, GEM0554 where axes of one dimension stand in an
+    order that would need an exchange, GEM0556 where nothing can go round a ring and should.
     """
     for array in (a, b, c):
         _check_axes(array, sizes)
@@ -137,16 +146,25 @@ def plan(
     merged = tuple(each for each in merged if each.size > 1)
     gathers = tuple(each for each in merged if each.kind in ("gather_a", "gather_b"))
     sums = tuple(_cut(each, c, sizes, merged) for each in merged if each not in gathers)
-    ring = _heaviest((*gathers, *sums), a, b, c, sizes, item_bytes) if overlap else None
-    if ring is not None and ring.label is None:
-        raise CallError(
-            "GEM0556",
-            f"sums over the {ring.size} devices of {_named(ring.axes)} go round the ring in "
-            f"{ring.size} equal pieces, which no dimension of the "
-            f"{' x '.join(map(str, _local_shape(c, sizes)))} elements of a device makes",
-            f"use a multiple of {ring.size}, or overlap=False",
-        )
+    rings = [each for each in (*gathers, *sums) if each.label is not None]
+    ring = None if overlap is False else _heaviest(rings, a, b, c, sizes, item_bytes)
+    if overlap and ring is None:
+        raise _no_ring(sums, c, sizes)
     return Plan(a=a, b=b, c=c, gathers=gathers, sums=sums, ring=ring)
+
+
+def _no_ring(sums: tuple[Collective, ...], c: Lying, sizes: Mapping[str, int]) -> CallError:
+    if not sums:
+        return CallError(
+            "GEM0556", "overlap=True, and the specs ask for no communication", "leave overlap out"
+        )
+    local = " x ".join(map(str, _local_shape(c, sizes)))
+    return CallError(
+        "GEM0556",
+        f"overlap=True, and sums of {local} on {_named(sums[0].axes)} cannot go round the ring in "
+        f"{sums[0].size} equal pieces",
+        f"use rows or columns by multiples of {sums[0].size}, or leave overlap out",
+    )
 
 
 def _named(axes: Axes) -> str:
@@ -305,9 +323,7 @@ def _check_order(found: tuple[Collective, ...], a: Lying, b: Lying, c: Lying) ->
             )
 
 
-def _kept(
-    array: Lying, label: str, found: tuple[Collective, ...], kind: str
-) -> Axes | None:
+def _kept(array: Lying, label: str, found: tuple[Collective, ...], kind: str) -> Axes | None:
     """The axes of a dimension without those of its collective, which must be the last ones."""
     axes = array.along(label)
     for each in found:
@@ -335,7 +351,7 @@ def _cut(
 
 
 def _heaviest(
-    found: tuple[Collective, ...],
+    found: Iterable[Collective],
     a: Lying,
     b: Lying,
     c: Lying,

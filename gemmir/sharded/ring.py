@@ -1,9 +1,9 @@
 """Rings: what goes from device to device while the device multiplies what it has.
 
 The devices along the axes of a collective form a ring in which each sends to both neighbours, so
-that both directions of a link carry data. An operand goes round as chunks (`chunks`), sums as pieces
-of c to which each device adds its part (`sum_pieces`): the one is the other backwards. Both have as
-many products as devices, each independent of the transfer that is under way.
+that both directions of a link carry data. An operand goes round as chunks (`chunks`), sums as
+pieces of c to which each device adds its part (`sum_pieces`): the one is the other backwards. Both
+have as many products as devices, and while one is computed what the next one needs is under way.
 
 These run on one device inside `jax.shard_map`.
 """
@@ -11,11 +11,13 @@ These run on one device inside `jax.shard_map`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import Any
 
-import jax
-
 from gemmir.sharded.plan import Collective
+
+lax: Any = import_module("jax.lax")
+"""Communication, which JAX annotates in part only."""
 
 Array = Any
 """A `jax.Array` or a tracer."""
@@ -27,12 +29,12 @@ Product = Callable[[Any, Array | None], Array]
 def send(x: Array, ring: Collective, distance: int) -> Array:
     """What the device `distance` places before this one sends."""
     pairs = [(source, (source + distance) % ring.size) for source in range(ring.size)]
-    return jax.lax.ppermute(x, ring.axes, pairs)
+    return lax.ppermute(x, ring.axes, pairs)
 
 
 def place(ring: Collective, distance: int = 0) -> Any:
     """The index of the device `distance` places behind this one."""
-    return (jax.lax.axis_index(ring.axes) + distance) % ring.size
+    return lax.rem(lax.axis_index(ring.axes) + distance % ring.size, ring.size)
 
 
 def chunks(own: Array, ring: Collective) -> Iterator[tuple[Any, Array]]:

@@ -1,0 +1,209 @@
+"""What one device does: gather, multiply with a kernel of its own shard, and add up, as planned.
+
+Sums of several products stay in the type of the sum until they are complete; so they are rounded no
+more often than those of one kernel, in another order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib import import_module
+from typing import Any, cast
+
+from gemmir.dtypes import ELEMENTS
+from gemmir.gemm import Gemm
+from gemmir.sharded.plan import Collective, Lying
+from gemmir.sharded.problem import Problem
+from gemmir.sharded.ring import Array, chunks, place, sum_pieces
+
+jax: Any = import_module("jax")
+"""JAX, whose functions are annotated in part only."""
+
+Extras = Mapping[str, Array]
+"""The operands of the epilogue, by name."""
+
+
+def on_device(problem: Problem, a: Array, b: Array, extras: Extras) -> Array:
+    """The shard of c on this device."""
+    ring, sums = problem.plan.ring, problem.plan.sums
+    for each in problem.plan.gathers:
+        if each is ring:
+            continue
+        if each.kind == "gather_a":
+            a = _gather(a, problem.a, each)
+        else:
+            b = _gather(b, problem.b, each)
+    shard = Shard(problem=problem, a=a, b=b, extras=extras)
+    if ring is None:
+        return shard.added(shard.sums(a, b), sums) if sums else shard.result(a, b)
+    if ring in sums:
+        return shard.summed(ring)
+    return shard.accumulated(ring) if ring.label in problem.plan.contracted else shard.placed(ring)
+
+
+def _gather(x: Array, array: Lying, each: Collective) -> Array:
+    axis = array.labels.index(cast("str", each.label))
+    return jax.lax.all_gather(x, each.axes, axis=axis, tiled=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """The shards on this device: of a and b all that does not go round a ring, of the epilogue's
+    operands what goes with c."""
+
+    problem: Problem
+    a: Array
+    b: Array
+    extras: Extras
+
+    def placed(self, ring: Collective) -> Array:
+        """The product with chunks of rows or columns from the ring: each gives a part of c."""
+        axis = self.problem.c.labels.index(cast("str", ring.label))
+        c: Array = None
+        for index, a, b in self._chunks(ring):
+            part = self.sums(a, b) if self._sums_left else self._at(ring, index).result(a, b)
+            if c is None:
+                shape = (n * ring.size if i == axis else n for i, n in enumerate(part.shape))
+                c = jax.lax.empty(tuple(shape), part.dtype)
+            start = index * part.shape[axis]
+            c = jax.lax.dynamic_update_slice_in_dim(c, part, start, axis)
+        return self.added(c, self.problem.plan.sums) if self._sums_left else c
+
+    def accumulated(self, ring: Collective) -> Array:
+        """The product with chunks along k from the ring: each gives a part of the sums."""
+        c: Array = None
+        for _, a, b in self._chunks(ring):
+            c = self.sums(a, b, c)
+        return self.added(c, self.problem.plan.sums)
+
+    def summed(self, ring: Collective) -> Array:
+        """The sums of all devices, piece by piece round the ring."""
+
+        def product(index: Any, into: Array | None) -> Array:
+            a = _part(self.a, self.problem.a.labels, ring, index)
+            b = _part(self.b, self.problem.b.labels, ring, index)
+            return self.sums(a, b, into)
+
+        piece = sum_pieces(product, ring)
+        others = tuple(each for each in self.problem.plan.sums if each is not ring)
+        if ring.kind == "scatter":
+            return self.added(piece, others)
+        return _gather(self._at(ring, place(ring)).added(piece, others), self.problem.c, ring)
+
+    @property
+    def _sums_left(self) -> bool:
+        return bool(self.problem.plan.sums)
+
+    def _chunks(self, ring: Collective) -> Iterator[tuple[Any, Array, Array]]:
+        """The index of each chunk of one operand, the chunk, and its part of the other."""
+        if ring.kind == "gather_a":
+            for index, a in chunks(self.a, ring):
+                yield index, a, _part(self.b, self.problem.b.labels, ring, index)
+        else:
+            for index, b in chunks(self.b, ring):
+                yield index, _part(self.a, self.problem.a.labels, ring, index), b
+
+    def _at(self, ring: Collective, index: Any) -> Shard:
+        """This with only that piece of the epilogue's operands."""
+        pieces = {
+            name: _part(x, self.problem.extra_labels(name), ring, index)
+            for name, x in self.extras.items()
+        }
+        return replace(self, extras=pieces)
+
+    def added(self, sums: Array, over: tuple[Collective, ...]) -> Array:
+        """Sums added up over other axes, and then the epilogue."""
+        for each in over:
+            if each.kind == "reduce":
+                sums = jax.lax.psum(sums, each.axes)
+            else:
+                axis = self.problem.c.labels.index(cast("str", each.label))
+                sums = jax.lax.psum_scatter(sums, each.axes, scatter_dimension=axis, tiled=True)
+        return finish(self.problem.epilogue, self.problem.out, sums, self.extras)
+
+    def sums(self, a: Array, b: Array, into: Array | None = None) -> Array:
+        """A product in the type of the sum, added to `into` where that is given."""
+        return self._kernel(a, b, self.problem.sum_type, "", into)
+
+    def result(self, a: Array, b: Array) -> Array:
+        """A product that is complete, with the epilogue, in the type of the result."""
+        return self._kernel(a, b, self.problem.out, self.problem.epilogue, None)
+
+    def _kernel(self, a: Array, b: Array, out: str, epilogue: str, into: Array | None) -> Array:
+        """All dimensions of an array but the last lie one after another, as rows of a matrix."""
+        contracted = self.problem.plan.contracted
+        a_sizes = dict(zip(self.problem.a.labels, a.shape, strict=True))
+        b_sizes = dict(zip(self.problem.b.labels, b.shape, strict=True))
+        shape = tuple({**a_sizes, **b_sizes}[label] for label in self.problem.c.labels)
+        gemm = Gemm(
+            m=math.prod(shape[:-1]),
+            n=shape[-1],
+            k=math.prod(a_sizes[label] for label in contracted),
+            dtype=self.problem.dtype,
+            out=out,
+            beta=0.0 if into is None else 1.0,
+            trans_a=self.problem.a.labels[-1] not in contracted,
+            trans_b=self.problem.b.labels[-1] in contracted,
+            epilogue=epilogue,
+        )
+        operands = [_matrix(a), _matrix(b)]
+        operands += [
+            self.extras[step] if step == "bias" else _matrix(self.extras[step])
+            for step in gemm.steps
+            if step in self.extras
+        ]
+        kernel = _local_product(gemm, self.problem.target, self.problem.interpret)
+        c = kernel(*operands) if into is None else kernel(*operands, out=_matrix(into))
+        return c.reshape(shape)
+
+
+def _matrix(x: Array) -> Array:
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+def _part(x: Array, labels: tuple[str, ...], ring: Collective, index: Any) -> Array:
+    """Of the equal parts that `ring` goes by the one at `index`; all where x is not cut so."""
+    if ring.label not in labels:
+        return x
+    axis = labels.index(ring.label)
+    size = x.shape[axis] // ring.size
+    return jax.lax.dynamic_slice_in_dim(x, index * size, size, axis)
+
+
+def finish(epilogue: str, out: str, sums: Array, extras: Extras) -> Array:
+    """The epilogue of sums that are complete, in their type, rounded to `out`."""
+    x = sums
+    for step in epilogue.split("+") if epilogue else ():
+        x = _STEPS[step](x, extras)
+    return x.astype(ELEMENTS[out].numpy)
+
+
+_STEPS: Mapping[str, Callable[[Array, Extras], Array]] = {
+    "bias": lambda x, extras: x + extras["bias"].astype(x.dtype),
+    "residual": lambda x, extras: x + extras["residual"].astype(x.dtype),
+    "relu": lambda x, _: jax.numpy.maximum(x, 0),
+    "gelu": lambda x, _: jax.nn.gelu(x, approximate=True),
+    "silu": lambda x, _: jax.nn.silu(x),
+}
+
+
+@lru_cache(maxsize=1024)
+def _local_product(gemm: Gemm, target: str, interpret: bool) -> Callable[..., Array]:
+    """The kernel of one shard."""
+
+    def seam(a: Any, b: Any, *extras: Any, out: Any = None) -> Any:
+        x = jax.numpy.dot(
+            a.T if gemm.trans_a else a,
+            b.T if gemm.trans_b else b,
+            precision="highest",
+            preferred_element_type=gemm.accumulator.numpy,
+        )
+        if out is not None:
+            x = x + out
+        named = dict(zip([s for s in gemm.steps if s in ("bias", "residual")], extras, strict=True))
+        return finish(gemm.epilogue, gemm.result.name, x, named)
+
+    return seam
