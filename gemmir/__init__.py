@@ -15,6 +15,7 @@ from gemmir.gemm import Gemm
 from gemmir.kernel import Kernel
 from gemmir.multiply import matmul
 from gemmir.schedule import PassPipeline, Schedule
+from gemmir.sharded import sharded_matmul
 
 __all__ = [
     "Gemm",
@@ -27,4 +28,5 @@ __all__ = [
     "lower",
     "lower_text",
     "matmul",
+    "sharded_matmul",
 ]

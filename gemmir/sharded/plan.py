@@ -40,10 +40,11 @@ Triple = tuple[Place, Place, Place]
 SUM_BYTES: Final = 4
 """Bytes of an element of a sum, which is f32 or i32."""
 
-FREE_CHANGE: Final = 1
-"""What it costs to shard an operand of which every device has a copy: it takes its part of it."""
-OTHER_CHANGE: Final = 3
-"""What any other change of a spec costs: data must move."""
+CUT: Final = 1
+LIE_ELSEWHERE: Final = 2
+MOVE: Final = 3
+"""What it costs to make another spec legal: an operand of which every device has a copy is cut in
+place, the result comes to lie elsewhere, or an operand must be moved first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -275,12 +276,10 @@ def _legal_triples(a: Lying, b: Lying, c: Lying) -> Iterator[Triple]:
 
 
 def _distance(given: Triple, other: Triple) -> int:
-    """How much has to move between two triples; an operand that all have is cut for nothing."""
-    changes = [
-        0 if old == new else FREE_CHANGE if old is None and number < 2 else OTHER_CHANGE
-        for number, (old, new) in enumerate(zip(given, other, strict=True))
-    ]
-    return sum(changes)
+    """How much has to be changed between two triples."""
+    pairs = zip(given[:2], other[:2], strict=True)
+    operands = (0 if old == new else MOVE if old else CUT for old, new in pairs)
+    return sum(operands) + (LIE_ELSEWHERE if given[2] != other[2] else 0)
 
 
 # What axes ask for together -----------------------------------------------------------------------
