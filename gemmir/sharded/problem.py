@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Problem:
     """One product on a mesh, as a value: everything but the numbers.
 
-    `dtype` is the product and `out` the element type of the result, as `Gemm` has them.
+    `dtype` is the product and `out` the element type of the result, as `Gemm` has them. Raises
+    what `plan` does.
     """
 
     mesh: Mesh
@@ -31,9 +32,12 @@ class Problem:
     target: str
     interpret: bool
 
+    def __post_init__(self) -> None:
+        _ = self.plan
+
     @cached_property
     def plan(self) -> Plan:
-        """What is gathered and added up; a `CallError` where the specs make no product."""
+        """What is gathered and added up."""
         sizes = {str(axis): int(size) for axis, size in self.mesh.shape.items()}
         item_bytes = PRODUCTS[self.dtype].element.item_bytes
         return plan(self.a, self.b, self.c, sizes, item_bytes=item_bytes, overlap=self.overlap)

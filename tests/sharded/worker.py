@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from queue import SimpleQueue
 from types import ModuleType
 from typing import Any, cast
 
@@ -43,7 +44,8 @@ MODULES = ("plan", "problem", "ring", "shard", "product")
 class Case:
     """A product and how it lies; `specs` are those of x, w and the result, an entry a list.
 
-    Without `placed` the operands are NumPy arrays. `edit` is a file of `gemmir/sharded`, a text in it and what to put in its place.
+    Without `placed` the operands are NumPy arrays. `edit` is a file of `gemmir/sharded`, a text in
+    it and what to put in its place.
     """
 
     mesh: dict[str, int]
@@ -65,19 +67,22 @@ class Case:
 
 
 def main() -> None:
-    ports = sys.argv[1:]
-    if ports:
-        _join(*ports)
+    """Answer cases until there is no input. What libraries print goes with the errors."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    if sys.argv[1:]:
+        _join(*sys.argv[1:])
+    lines: SimpleQueue[str] = SimpleQueue()
+    threading.Thread(target=_read, args=(lines,), daemon=True).start()
+    while True:
+        print(json.dumps(found(json.loads(lines.get()))), file=answers, flush=True)
+
+
+def _read(lines: SimpleQueue[str]) -> None:
+    """Hand lines on, and end the process with its input, also while it waits for another one."""
     for line in sys.stdin:
-        if ports:
-            threading.Thread(target=_end_with_input, daemon=True).start()
-        print(json.dumps(found(json.loads(line))), flush=True)
-
-
-def _end_with_input() -> None:
-    """A process that waits for another one ends when the tests do."""
-    sys.stdin.read()
-    os._exit(1)
+        lines.put(line)
+    os._exit(0)
 
 
 def _join(port: str, count: str, number: str) -> None:
