@@ -43,7 +43,7 @@ def sharded_matmul(
     preferred_element_type: Any = None,
     overlap: bool | None = None,
     target: str | None = None,
-    interpret: bool | None = None,
+    interpret: Any = None,
 ) -> jax.Array:
     """x @ w of arrays that are sharded over `mesh`, each device running a gemmir kernel.
 
@@ -72,8 +72,8 @@ def sharded_matmul(
     can have it. Sums of several devices are kept in f32 or i32 until they are complete.
 
     `target` is the machine that kernels are made for: by default that of the mesh's devices. On a
-    mesh of CPU devices kernels are interpreted, those of `tpu:v5e` by default; `interpret` says so
-    for other devices.
+    mesh of CPU devices kernels are interpreted, those of `tpu:v5e` by default. `interpret` is as
+    for `gemmir.compile`.
 
     It works under `jax.jit`, on meshes of several processes, and is differentiable: the products
     backwards are sharded products by the same rules, with kernels and rings of their own.
@@ -81,7 +81,8 @@ def sharded_matmul(
     Raises `CallError`: GEM0550 to GEM0556 where the specs do not fit the mesh, the arrays or each
     other, GEM0557 where there is no machine for the devices, GEM0558 where `bias` or `residual` is
     not what the epilogue has, GEM0559 where shapes make no product, GEM0560 to GEM0562 where types
-    make none, GEM0563 where `bias` or `residual` has another shape or type.
+    make none, GEM0563 where `bias` or `residual` has another shape or type; and what
+    `gemmir.compile` does of the product of a shard.
     """
     from gemmir.sharded.product import multiply
 
@@ -177,13 +178,13 @@ def _types(
     return product, names[wanted]
 
 
-def _machine(mesh: Mesh, target: str | None, interpret: bool | None) -> tuple[str, bool]:
+def _machine(mesh: Mesh, target: str | None, interpret: Any) -> tuple[str, Any]:
     """The target of the kernels of a mesh, and whether they are interpreted."""
     kinds = sorted({device.device_kind for device in mesh.devices.flat})
     platforms = {device.platform for device in mesh.devices.flat}
     interpreted = platforms == {"cpu"} if interpret is None else interpret
-    if interpreted:
-        return DEFAULT_TARGET if target is None else target, True
+    if interpreted is not False:
+        return DEFAULT_TARGET if target is None else target, interpreted
     found = [
         machine.target
         for machine in SHIPPED_TPUS

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gemmir.dtypes import PRODUCTS
 from gemmir.sharded.plan import Lying, Plan, plan
+from gemmir.tpu_derivative import NARROW
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -30,7 +31,7 @@ class Problem:
     epilogue: str
     overlap: bool | None
     target: str
-    interpret: bool
+    interpret: Any
 
     def __post_init__(self) -> None:
         _ = self.plan
@@ -69,4 +70,4 @@ def _kept(dtype: str) -> str:
 
 def _gradient_dtype(dtype: str) -> str:
     """8-bit floats lie exactly in bf16, and gradients need its range."""
-    return "bf16" if dtype in ("e4m3", "e5m2") else dtype
+    return "bf16" if dtype in NARROW else dtype

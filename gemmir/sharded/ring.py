@@ -11,13 +11,12 @@ These run on one device inside `jax.shard_map`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from typing import Any
 
+from gemmir import jax_modules
 from gemmir.sharded.plan import Collective
 
-lax: Any = import_module("jax.lax")
-"""Communication, which JAX annotates in part only."""
+lax = jax_modules.jax().lax
 
 Array = Any
 """A `jax.Array` or a tracer."""

@@ -7,20 +7,20 @@ more often than those of one kernel, in another order.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from importlib import import_module
 from typing import Any, cast
 
+from gemmir import jax_modules
+from gemmir.compiler import compile
 from gemmir.dtypes import ELEMENTS
 from gemmir.gemm import Gemm
 from gemmir.sharded.plan import Collective, Lying
 from gemmir.sharded.problem import Problem
 from gemmir.sharded.ring import Array, chunks, place, sum_pieces
+from gemmir.tpu_derivative import STEPS
 
-jax: Any = import_module("jax")
-"""JAX, whose functions are annotated in part only."""
+jax = jax_modules.jax()
 
 Extras = Mapping[str, Array]
 """The operands of the epilogue, by name."""
@@ -155,7 +155,7 @@ class Shard:
             for step in gemm.steps
             if step in self.extras
         ]
-        kernel = _local_product(gemm, self.problem.target, self.problem.interpret)
+        kernel = compile(gemm, self.problem.target, interpret=self.problem.interpret)
         c = kernel(*operands) if into is None else kernel(*operands, out=_matrix(into))
         return c.reshape(shape)
 
@@ -177,33 +177,5 @@ def finish(epilogue: str, out: str, sums: Array, extras: Extras) -> Array:
     """The epilogue of sums that are complete, in their type, rounded to `out`."""
     x = sums
     for step in epilogue.split("+") if epilogue else ():
-        x = _STEPS[step](x, extras)
+        x = STEPS[step](x, extras[step].astype(x.dtype) if step in extras else None)
     return x.astype(ELEMENTS[out].numpy)
-
-
-_STEPS: Mapping[str, Callable[[Array, Extras], Array]] = {
-    "bias": lambda x, extras: x + extras["bias"].astype(x.dtype),
-    "residual": lambda x, extras: x + extras["residual"].astype(x.dtype),
-    "relu": lambda x, _: jax.nn.relu(x),
-    "gelu": lambda x, _: jax.nn.gelu(x, approximate=True),
-    "silu": lambda x, _: jax.nn.silu(x),
-}
-
-
-@lru_cache(maxsize=1024)
-def _local_product(gemm: Gemm, target: str, interpret: bool) -> Callable[..., Array]:
-    """The kernel of one shard."""
-
-    def seam(a: Any, b: Any, *extras: Any, out: Any = None) -> Any:
-        x = jax.numpy.dot(
-            a.T if gemm.trans_a else a,
-            b.T if gemm.trans_b else b,
-            precision="highest",
-            preferred_element_type=gemm.accumulator.numpy,
-        )
-        if out is not None:
-            x = x + out
-        named = dict(zip([s for s in gemm.steps if s in ("bias", "residual")], extras, strict=True))
-        return finish(gemm.epilogue, gemm.result.name, x, named)
-
-    return seam

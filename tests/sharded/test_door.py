@@ -34,8 +34,8 @@ def fake(kind: str, platform: str = "tpu") -> Any:
 
 def multiply(x: Any = X, w: Any = W, **changed: Any) -> Any:
     """A product by rows, but for what is changed."""
-    given = {"mesh": mesh(), "in_specs": (P("d"), P()), "out_specs": P("d")} | changed
-    return gemmir.sharded_matmul(x, w, **given)
+    given: dict[str, Any] = {"mesh": mesh(), "in_specs": (P("d"), P()), "out_specs": P("d")}
+    return gemmir.sharded_matmul(x, w, **given | changed)
 
 
 ERRORS: Final[tuple[tuple[str, dict[str, Any], str, str], ...]] = (
