@@ -10,7 +10,7 @@ These run on one device inside `jax.shard_map`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from gemmir import jax_modules
@@ -20,6 +20,9 @@ lax = jax_modules.jax().lax
 
 Array = Any
 """A `jax.Array` or a tracer."""
+
+Multiply = Callable[[Any, Array, Array | None], Array]
+"""A result with one more chunk: its index, the chunk, and the result so far."""
 
 Product = Callable[[Any, Array | None], Array]
 """The sums of the piece of a device, given the index of the piece and what to add them to."""
@@ -36,25 +39,32 @@ def place(ring: Collective, distance: int = 0) -> Any:
     return lax.rem(lax.axis_index(ring.axes) + distance % ring.size, ring.size)
 
 
-def chunks(own: Array, ring: Collective) -> Iterator[tuple[Any, Array]]:
-    """The chunks of all devices, each with its index: the own one, then from both sides by turns.
+def over_chunks(multiply: Multiply, own: Array, ring: Collective) -> Array:
+    """What `multiply` makes of the chunks of all devices, the own one first, then from both sides.
 
         device  0 1 2 3 4          chunk after hops  0    1    2
         ring    a b c d e          device 2          c    b d  a e
 
-    A hop is asked for before the chunk at hand is given out, so that it can overlap its product.
+    A hop begins once what came before the last one is multiplied, and so its transfers overlap the
+    products of what the last one brought. XLA would else wait for the first chunks at once, where
+    it finds that transfers take longer than products.
     """
     behind = ahead = own
     ready = [(place(ring), own)]
+    c: Array = None
     for hop in range(1, ring.size // 2 + 1):
         behind = send(behind, ring, 1)
         coming = [(place(ring, -hop), behind)]
         if 2 * hop < ring.size:
             ahead = send(ahead, ring, -1)
             coming.append((place(ring, hop), ahead))
-        yield from ready
+        for index, chunk in ready:
+            c = multiply(index, chunk, c)
+        behind, ahead, c = lax.optimization_barrier((behind, ahead, c))
         ready = coming
-    yield from ready
+    for index, chunk in ready:
+        c = multiply(index, chunk, c)
+    return c
 
 
 def sum_pieces(product: Product, ring: Collective) -> Array:

@@ -7,7 +7,7 @@ more often than those of one kernel, in another order.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from gemmir.dtypes import ELEMENTS
 from gemmir.gemm import Gemm
 from gemmir.sharded.plan import Collective, Lying
 from gemmir.sharded.problem import Problem
-from gemmir.sharded.ring import Array, chunks, place, sum_pieces
+from gemmir.sharded.ring import Array, over_chunks, place, sum_pieces
 from gemmir.tpu_derivative import STEPS
 
 jax = jax_modules.jax()
@@ -62,22 +62,26 @@ class Shard:
     def placed(self, ring: Collective) -> Array:
         """The product with chunks of rows or columns from the ring: each gives a part of c."""
         axis = self.problem.c.labels.index(cast("str", ring.label))
-        c: Array = None
-        for index, a, b in self._chunks(ring):
+
+        def multiply(index: Any, chunk: Array, c: Array | None) -> Array:
+            a, b = self._pair(ring, index, chunk)
             part = self.sums(a, b) if self._sums_left else self._at(ring, index).result(a, b)
             if c is None:
                 shape = (n * ring.size if i == axis else n for i, n in enumerate(part.shape))
                 c = jax.lax.empty(tuple(shape), part.dtype)
             start = index * part.shape[axis]
-            c = jax.lax.dynamic_update_slice_in_dim(c, part, start, axis)
+            return jax.lax.dynamic_update_slice_in_dim(c, part, start, axis)
+
+        c = over_chunks(multiply, self._moving(ring), ring)
         return self.added(c, self.problem.plan.sums) if self._sums_left else c
 
     def accumulated(self, ring: Collective) -> Array:
         """The product with chunks along k from the ring: each gives a part of the sums."""
-        c: Array = None
-        for _, a, b in self._chunks(ring):
-            c = self.sums(a, b, c)
-        return self.added(c, self.problem.plan.sums)
+
+        def multiply(index: Any, chunk: Array, c: Array | None) -> Array:
+            return self.sums(*self._pair(ring, index, chunk), c)
+
+        return self.added(over_chunks(multiply, self._moving(ring), ring), self.problem.plan.sums)
 
     def summed(self, ring: Collective) -> Array:
         """The sums of all devices, piece by piece round the ring."""
@@ -97,14 +101,14 @@ class Shard:
     def _sums_left(self) -> bool:
         return bool(self.problem.plan.sums)
 
-    def _chunks(self, ring: Collective) -> Iterator[tuple[Any, Array, Array]]:
-        """The index of each chunk of one operand, the chunk, and its part of the other."""
+    def _moving(self, ring: Collective) -> Array:
+        return self.a if ring.kind == "gather_a" else self.b
+
+    def _pair(self, ring: Collective, index: Any, chunk: Array) -> tuple[Array, Array]:
+        """A chunk of one operand and what it multiplies of the other."""
         if ring.kind == "gather_a":
-            for index, a in chunks(self.a, ring):
-                yield index, a, _part(self.b, self.problem.b.labels, ring, index)
-        else:
-            for index, b in chunks(self.b, ring):
-                yield index, _part(self.a, self.problem.a.labels, ring, index), b
+            return chunk, _part(self.b, self.problem.b.labels, ring, index)
+        return _part(self.a, self.problem.a.labels, ring, index), chunk
 
     def _at(self, ring: Collective, index: Any) -> Shard:
         """This with only that piece of the epilogue's operands."""

@@ -96,6 +96,7 @@ def test_a_gather_is_under_way_while_all_kernels_but_the_last_run(
 ) -> None:
     steps = schedules[case]
     assert steps.count(START) == steps.count(DONE) == 3
+    assert steps[:3] == [START, START, "kernel"], "the first product waits for nothing"
     *before, last = under_way(steps)
     assert len(before) == 3
     assert min(before) >= 1
