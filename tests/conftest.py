@@ -27,6 +27,8 @@ settings.register_profile(
 )
 settings.load_profile("gemmir")
 
+os.environ.setdefault("JAX_PLATFORMS", "cpu")  # libtpu would look for a TPU in every process
+
 
 @pytest.fixture(scope="session", autouse=True)
 def object_cache() -> Iterator[str]:
