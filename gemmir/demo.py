@@ -80,9 +80,7 @@ def run_demo(say: Callable[[str], None], seconds: float = MEASURE_SECONDS) -> De
         timings = interleaved({GEMMIR: call, **_numpy_calls(operands)}, seconds)
     say("the same layer for a GPU: its PTX in the emulator")
     gpu = run_gpu_demo(PROBLEM)
-    say(
-        "the same layer for a TPU: its Pallas kernel in the interpreter, and a static profile"
-    )
+    say("the same layer for a TPU: its Pallas kernel in the interpreter, and a static profile")
     tpu = run_tpu_demo(PROBLEM, say)
     return Demo(
         lowered=lowered,

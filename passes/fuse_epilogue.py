@@ -52,7 +52,8 @@ def plan(module: builtin.ModuleOp) -> FusePlan:
     epilogues = [op for op in module.walk() if isinstance(op, EpilogueOp)]
     whole = [op for op in epilogues if not _is_of_a_tile(op)]
     loose = [op for op in whole if not _reads_registers(op)]
-    if any(isinstance(op, CallOp) for op in module.walk()):
+    has_call = any(isinstance(op, CallOp) for op in module.walk())
+    if has_call and not all(any(isinstance(o, CallOp) for o in enclosing_ops(op)) for op in loose):
         raise ScheduleError(
             "GEM0350",
             "fuse-epilogue: the loops over tiles are the grid of a call already",

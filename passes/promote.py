@@ -68,7 +68,7 @@ from gemmir.ir.dialect import (
 )
 from gemmir.ir.index import Extent, before, constant_of, enclosing_function, upper_bound
 from gemmir.ir.loops import Loop, conditional, dimension_of, require_gemms
-from gemmir.ir.pallas import block_type
+from gemmir.ir.pallas import block_type, is_block
 from gemmir.ir.views import chain, extents, subview, total_offsets
 from gemmir.ir.visits import place_in_tile
 
@@ -407,7 +407,8 @@ def plan_accumulate(gemm: GemmOp, to: str, layout: str | None, prefetch: bool) -
     if len(extents(gemm.c)) != 2:
         raise ScheduleError("GEM0333", "promote: a batch cannot be kept", "tile batch by 1 first")
     space = memref_type(gemm.c).memory_space
-    if isinstance(space, SpaceAttr) and space.data in (Space.REGISTERS, Space.VMEM):
+    is_summed = isinstance(space, SpaceAttr) and space.data in (Space.REGISTERS, Space.VMEM)
+    if isinstance(space, SpaceAttr) and is_summed and not is_block(chain(gemm.c)[0]):
         raise ScheduleError("GEM0335", f"promote: operand c is in {space.data} already")
     rows, columns = (upper_bound(e) for e in extents(gemm.c))
     assert rows is not None and columns is not None

@@ -18,7 +18,8 @@ What was copied into VMEM, and what an epilogue touches of its arrays, becomes a
 so that the next one is copied while this one is used. A loop over k is the last dimension of the
 grid. The accumulator is scratch, which one step leaves to the next. All ops take whole blocks, for
 what of them is past the edge of C is not copied back; only along k the last one may be shorter. An
-operand that is copied before the loops is a single block that all steps have parts of.
+operand that is copied before the loops is a single block that all steps have parts of. Where C is
+not summed in VMEM yet, the product is stored into its block, to be summed part by part later.
 """
 
 from __future__ import annotations
@@ -78,6 +79,9 @@ PURE = (
 """Ops that find a tile; where nobody uses what they find they are left out."""
 
 
+GEMM_C = 2
+"""The place of C among the operands of a product."""
+
 _Pair: TypeAlias = tuple[SSAValue, SSAValue]
 """The blocks with the old and the new elements of an array."""
 
@@ -119,7 +123,7 @@ class GridPlan:
 def plan_grid(gemm: GemmOp, loop: str, buffers: int) -> GridPlan:
     """Find the grid around `gemm`, whose innermost loop is over the dimension `loop`.
 
-    `ScheduleError` (GEM0354 to GEM0358, GEM0391) where there is none, or what it copies is no block.
+    `ScheduleError` (GEM0354 to GEM0358, GEM0391) where there is none or it copies no blocks.
     """
     loops = [o for o in enclosing_ops(gemm) if isinstance(o, Loop)][::-1]
     if not loops or not _is_over_grid(loops[0]):
@@ -143,8 +147,11 @@ def plan_grid(gemm: GemmOp, loop: str, buffers: int) -> GridPlan:
             f"{dimension_of(loops[-1])}",
             f"use loop={dimension_of(loops[-1])}",
         )
+    numbers = (visit_number(result) for op in loops[0].walk() for result in op.results)
+    visits = next((found[0] for found in numbers if found is not None), None)
+    needs_sum = visits is not None or bool(inside) or gemm.beta.value.data != 0
     for name, value in (("a", gemm.a), ("b", gemm.b), ("c", gemm.c)):
-        if not in_vmem(chain(value)[0]):
+        if not in_vmem(chain(value)[0]) and (name != "c" or needs_sum):
             raise ScheduleError(
                 "GEM0357",
                 f"pipeline: with=dma, and {name} is not in vmem",
@@ -159,8 +166,6 @@ def plan_grid(gemm: GemmOp, loop: str, buffers: int) -> GridPlan:
                 f"pipeline: {name} is in vmem as a whole, and the last of its tiles is smaller",
                 f"tile {'mn'[dim]} by a divisor, or promote {name} after tile",
             )
-    numbers = (visit_number(result) for op in loops[0].walk() for result in op.results)
-    visits = next((found[0] for found in numbers if found is not None), None)
     return GridPlan(loops=tuple(loops), buffers=buffers, visits=visits)
 
 
@@ -168,7 +173,8 @@ def _require_places(gemm: GemmOp, loops: Sequence[Loop]) -> None:
     """C is summed around the loop over k and written once; A and B come whole, or step by step."""
     k = [o for o in loops if not _is_over_grid(o)]
     around = [_around(chain(value)[0]) for value in (gemm.c, gemm.a, gemm.b)]
-    if loops[0] not in around[0] or any(o in around[0] for o in k):
+    is_summed = in_vmem(chain(gemm.c)[0])
+    if (is_summed and loops[0] not in around[0]) or any(o in around[0] for o in k):
         raise ScheduleError(
             "GEM0391",
             "pipeline: c is promoted outside the grid, or inside the loop over k",
@@ -208,7 +214,8 @@ def make_call(plan: GridPlan) -> CallOp:
         indices[_count_steps(loop, index, step)] = (index, step)
     whole = _copied_before(outer)
     _flatten(plan, body)
-    _read_old_elements(body)
+    if all(in_vmem(chain(o.c)[0]) for o in body.walk() if isinstance(o, GemmOp)):
+        _read_old_elements(body)
     windows = {o: _rows_of_tile(o.output) for o in body.walk() if isinstance(o, EpilogueOp)}
     arrays = [*(_whole_array(pack, plan) for pack in whole), *_arrays(body, plan, indices)]
     blocks: dict[tuple[SSAValue, bool], SSAValue] = {}
@@ -366,7 +373,7 @@ class _Array:
     is_output: bool
     whole: PackOp | None = None
     packs: list[PackOp] = field(default_factory=list[PackOp])
-    operands: list[tuple[EpilogueOp, int]] = field(default_factory=list[tuple[EpilogueOp, int]])
+    operands: list[tuple[Operation, int]] = field(default_factory=list[tuple[Operation, int]])
 
     def replace(self, block: SSAValue) -> None:
         """Let all that uses the tile use `block`."""
@@ -379,8 +386,8 @@ class _Array:
             for op in (pack, *(u.operation for u in alloca.memref.uses), alloca):
                 op.detach()
                 op.erase()
-        for epilogue, number in self.operands:
-            epilogue.operands[number] = block
+        for op, number in self.operands:
+            op.operands[number] = block
 
     def _replace_whole(self, pack: PackOp, block: SSAValue) -> None:
         """Let the parts of the copy that the steps use be parts of `block`."""
@@ -439,6 +446,8 @@ def _arrays(
             op.erase()
         elif isinstance(op, PackOp):
             array_of(op.source, is_output=False).packs.append(op)
+        elif isinstance(op, GemmOp) and not in_vmem(op.c):
+            array_of(op.c, is_output=True).operands.append((op, GEMM_C))
         elif isinstance(op, EpilogueOp):
             for number, value in enumerate(op.operands):
                 if not in_vmem(value):

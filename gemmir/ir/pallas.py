@@ -29,7 +29,7 @@ from xdsl.dialects.builtin import (
     i32,
     i64,
 )
-from xdsl.ir import Attribute, Dialect, ParametrizedAttribute, Region, SSAValue
+from xdsl.ir import Attribute, Block, Dialect, ParametrizedAttribute, Region, SSAValue
 from xdsl.ir.affine import AffineMap
 from xdsl.irdl import (
     AttrSizedOperandSegments,
@@ -95,6 +95,12 @@ def block_type(source: MemRefType[Number], shape: tuple[int, int]) -> MemRefType
     dense = tuple(own if old else 0 for own, old in zip(strides, (down, across), strict=True))
     layout = NoneAttr() if dense == (columns, 1) else StridedLayoutAttr(dense, 0)
     return MemRefType(source.element_type, shape, layout, SpaceAttr(Space.VMEM))
+
+
+def is_block(value: SSAValue) -> bool:
+    """Whether `value` is the block of an array in a step of a call."""
+    call = value.owner.parent_op() if isinstance(value.owner, Block) else None
+    return isinstance(call, CallOp) and value in call.references
 
 
 @irdl_attr_definition

@@ -16,15 +16,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from xdsl.dialects import arith
-from xdsl.dialects.builtin import IntegerType, VectorType
-from xdsl.ir import BlockArgument, SSAValue
+from xdsl.dialects import arith, memref
+from xdsl.dialects.builtin import DYNAMIC_INDEX, IntegerType, VectorType
+from xdsl.ir import Block, BlockArgument, SSAValue
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.dialect import EpilogueOp, GemmOp, Number, enclosing_ops, memref_type
 from gemmir.ir.grid import erase_unused
 from gemmir.ir.index import before, upper_bound
-from gemmir.ir.pallas import CallOp, DotOp, in_vmem
+from gemmir.ir.pallas import CallOp, DotOp, in_vmem, is_block
 from gemmir.ir.transfers import Tile, mask_of_rows, read, splat, store_tile, write
 from gemmir.ir.views import chain, extents, offsets_of, sizes_of, subview, total_offsets
 
@@ -40,7 +40,7 @@ class BlockPlan:
 
 
 def plan_blocks(gemm: GemmOp) -> BlockPlan:
-    """Find the step that `gemm` is part of; `ScheduleError` (GEM0366 to GEM0368) if not."""
+    """Find the step `gemm` is part of; `ScheduleError` (GEM0366 to GEM0368, GEM0383) if not."""
     calls = [o for o in enclosing_ops(gemm) if isinstance(o, CallOp)]
     if not calls:
         raise ScheduleError(
@@ -65,6 +65,12 @@ def plan_blocks(gemm: GemmOp) -> BlockPlan:
             "use sizes that divide the block, or edges=peel",
         )
     accumulator = chain(gemm.c)[0]
+    if is_block(accumulator):
+        raise ScheduleError(
+            "GEM0383",
+            "vectorize: with=mxu, and C is not summed in a buffer of its own",
+            "put promote{operand=c to=vmem} before vectorize",
+        )
     readers = [o for o in epilogues if any(chain(v)[0] is accumulator for v in o.inputs)]
     is_next = all(o.parent is gemm.parent for o in readers)
     is_alone = is_next and gemm.first is None and gemm.beta.value.data == 0
@@ -72,8 +78,14 @@ def plan_blocks(gemm: GemmOp) -> BlockPlan:
         gemm=gemm,
         call=calls[0],
         accumulator=accumulator,
-        is_stored=not (is_alone and gemm.c is accumulator),
+        is_stored=not (is_alone and _buffer(gemm.c) is accumulator),
     )
+
+
+def _buffer(value: SSAValue) -> SSAValue:
+    """The buffer that `value` is all of, otherwise itself."""
+    buffer = chain(value)[0]
+    return buffer if memref_type(buffer) == memref_type(value) else value
 
 
 def vectorize_blocks(plans: Sequence[BlockPlan]) -> None:
@@ -89,12 +101,22 @@ def vectorize_blocks(plans: Sequence[BlockPlan]) -> None:
         plan.gemm.erase()
     for call in {plan.call: None for plan in plans}:
         body = call.body.block
+        _keep_sums(body, [plan.accumulator for plan in plans if plan.is_stored])
         for epilogue in [o for o in body.walk() if isinstance(o, EpilogueOp)]:
             _store(epilogue, totals)
         erase_unused(body)
         for buffer in call.scratch:
             if isinstance(buffer, BlockArgument) and not buffer.uses:
                 body.erase_arg(buffer)
+
+
+def _keep_sums(body: Block, accumulators: Sequence[SSAValue]) -> None:
+    """Make accumulators that a loop inside the step comes back to buffers of the call."""
+    for accumulator in dict.fromkeys(accumulators):
+        if isinstance(accumulator.owner, memref.AllocaOp):
+            kept = body.insert_arg(accumulator.type, len(body.args))
+            kept.name_hint = accumulator.name_hint
+            accumulator.replace_all_uses_with(kept)
 
 
 def _multiply(gemm: GemmOp) -> SSAValue:
@@ -149,15 +171,16 @@ def _store(epilogue: EpilogueOp, totals: Mapping[SSAValue, SSAValue]) -> None:
     """
     builder, mask = before(epilogue), None
     block, views = chain(epilogue.output)
-    rows, columns = memref_type(block).get_shape()
-    if views:
+    rows, columns = memref_type(epilogue.output).get_shape()
+    if DYNAMIC_INDEX in (rows, columns):
         (begin, _), (count, _) = offsets_of(views[0]), sizes_of(views[0])
+        rows, columns = memref_type(block).get_shape()
         mask = mask_of_rows(builder, epilogue, begin, count, (rows, columns))
         for number, operand in enumerate(epilogue.operands):
             epilogue.operands[number] = chain(operand)[0]
     pairs = zip(epilogue.body.block.args, epilogue.operands, strict=True)
     known: dict[SSAValue, SSAValue] = {
-        argument: totals[value] for argument, value in pairs if value in totals
+        argument: totals[_buffer(value)] for argument, value in pairs if _buffer(value) in totals
     }
     tile = Tile((0, 0), (rows, columns), (True, True), mask)
     store_tile(builder, epilogue, tile, known)

@@ -393,6 +393,14 @@ WRONG = (
         TPU,
     ),
     Wrong(
+        "GEM0383",
+        BLOCK,
+        f"{GRID}{BLOCK_A}{BLOCK_B}{CALL}{MXU}",
+        "not summed in a buffer of its own",
+        "put promote{operand=c to=vmem} before vectorize",
+        TPU,
+    ),
+    Wrong(
         "GEM0369",
         BLOCK,
         f"{GRID}tile{{loops=m sizes=16 over=grid}},{KEPT}{BLOCK_A}{BLOCK_B}"
