@@ -38,6 +38,7 @@ _OPERATORS: Final[Mapping[str, tuple[str, int]]] = {
 }
 
 _FUNCTIONS: Final[Mapping[str, str]] = {
+    arith.XOrIOp.name: "jnp.bitwise_xor",
     arith.MaximumfOp.name: "jnp.maximum",
     arith.MinimumfOp.name: "jnp.minimum",
     arith.MaxSIOp.name: "jnp.maximum",

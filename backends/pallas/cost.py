@@ -9,8 +9,9 @@ from typing import Final
 
 from xdsl.dialects import scf
 from xdsl.ir import Operation
+from xdsl.ir.affine import AffineSymExpr
 
-from gemmir.backends.pallas.arrays import Operand
+from gemmir.backends.pallas.arrays import Axis, Operand
 from gemmir.backends.pallas.emitter import element_of, shape_of
 from gemmir.backends.pallas.types import item_bytes
 from gemmir.errors import BackendError
@@ -109,19 +110,35 @@ def _product_size(op: DotOp) -> int:
 
 
 def _times(call: CallOp, op: Operation) -> int:
-    """How often an op is run; under a condition once for all steps that are made in order."""
-    is_conditional = any(isinstance(o, scf.IfOp) for o in enclosing_ops(op))
+    """How often an op is run; under a condition once for all steps that are made in order.
+
+    A step that visits a part of a product is taken to have rows, which is a condition too.
+    """
+    conditions = sum(isinstance(o, scf.IfOp) for o in enclosing_ops(op))
+    is_conditional = conditions > (call.prefetched is not None)
     return math.prod(
         steps
-        for steps, word in zip(call.extents, call.semantics, strict=True)
-        if not is_conditional or word.data == PARALLEL
+        for dim, (steps, word) in enumerate(zip(call.extents, call.semantics, strict=True))
+        if not is_conditional or word.data == PARALLEL or dim == visiting(call)
     )
+
+
+def visiting(call: CallOp) -> int | None:
+    """The dimension of the grid whose steps visit what is prefetched for them."""
+    return None if call.along is None else call.along.value.data
 
 
 def copies(call: CallOp, operand: Operand) -> int:
     """Elements that are copied: a block that two steps in a row use is copied once."""
     used = set[int]().union(*(axis.index.used_dims() for axis in operand.axes))
+    along = visiting(call)
+    if along is not None and any(map(_is_prefetched, operand.axes)):
+        used.add(along)
     moving = {dim for dim in used if call.extents[dim] > 1}
     last = max(moving, default=-1)
     again = [steps for dim, steps in enumerate(call.extents[: last + 1]) if dim not in moving]
     return math.prod(operand.shape) * math.prod(again)
+
+
+def _is_prefetched(axis: Axis) -> bool:
+    return any(isinstance(e, AffineSymExpr) for e in axis.index.dfs())

@@ -14,25 +14,27 @@ from xdsl.ir.affine import (
     AffineConstantExpr,
     AffineDimExpr,
     AffineExpr,
+    AffineSymExpr,
 )
 
 from gemmir.backend import Argument, Signature
 from gemmir.backends.pallas.arithmetic import ARITHMETIC
 from gemmir.backends.pallas.arrays import Operand, operand_of, require_dense
-from gemmir.backends.pallas.cost import Cost, cost_of, vmem_limit
-from gemmir.backends.pallas.emitter import Emitter, Ref, Table, element_of
-from gemmir.backends.pallas.layout import broken
+from gemmir.backends.pallas.cost import Cost, cost_of, visiting, vmem_limit
+from gemmir.backends.pallas.emitter import Emitter, Expr, Ref, Table, element_of
+from gemmir.backends.pallas.layout import INDENT, broken
 from gemmir.backends.pallas.memory import MEMORY
 from gemmir.backends.pallas.names import Names, python_name
 from gemmir.backends.pallas.structure import STRUCTURE
 from gemmir.backends.pallas.summary import array_lines, block_lines, formula
 from gemmir.backends.pallas.types import jax_type
+from gemmir.backends.pallas.visits import VISITS, visits_function
 from gemmir.errors import BackendError
-from gemmir.ir.dialect import memref_type, product_name
+from gemmir.ir.dialect import VisitsOp, memref_type, product_name
 from gemmir.ir.pallas import BlockAttr, CallOp, DotOp
 from gemmir.machine import TpuMachine
 
-TABLE: Final[Table] = {**ARITHMETIC, **MEMORY, **STRUCTURE}
+TABLE: Final[Table] = {**ARITHMETIC, **MEMORY, **STRUCTURE, **VISITS}
 
 IMPORTS: Final = (
     "import jax",
@@ -75,6 +77,8 @@ class FunctionText:
         for op in self.ops:
             if isinstance(op, CallOp) and not is_empty and 0 not in op.extents:
                 self._call(op)
+            elif isinstance(op, VisitsOp):
+                self._visits(op, is_empty=is_empty)
             elif not isinstance(op, CallOp | memref.ReinterpretCastOp | func.ReturnOp):
                 self.constants.op(op)
         body = "\n".join([*self.kernels, self._function()])
@@ -113,6 +117,16 @@ class FunctionText:
     def _type(value: SSAValue):
         return memref_type(value).element_type
 
+    def _visits(self, op: VisitsOp, *, is_empty: bool) -> None:
+        """Append a function that finds what a grid visits, and the line that calls it."""
+        function = f"_{self.symbol}_visits"
+        name = Names({self.symbol, *self.names}).new(op.result.name_hint, "visits")
+        self.arrays[op.result] = name
+        if is_empty:
+            return
+        self.kernels.append(visits_function(function, op))
+        self.lines.append(f"    {name} = {function}({self.arrays[op.offsets]})")
+
     def _call(self, call: CallOp) -> None:
         """Append a kernel, and the lines that call it."""
         arrays = (*call.inputs, *call.outputs)
@@ -120,7 +134,7 @@ class FunctionText:
             operand_of(self._name_of(array), array, block, reference)
             for array, block, reference in zip(arrays, call.blocks, call.references, strict=True)
         ]
-        kernel = f"_{self.symbol}_kernel" + (f"_{len(self.kernels) + 1}" if self.kernels else "")
+        kernel = f"_{self.symbol}_kernel" + (f"_{len(self.called) + 1}" if self.called else "")
         names = Names({self.symbol, kernel})
         _require_products(call, self.machine)
         self.kernels.append(self._kernel(kernel, call, operands, names))
@@ -137,6 +151,9 @@ class FunctionText:
         e = Emitter(TABLE, names, dict(self.constants.values))
         changed = {operand.base for operand in operands[len(call.inputs) :]}
         parameters: list[str] = []
+        if call.prefetched is not None:
+            parameters.append(names.new(f"{self.arrays[call.prefetched]}_ref", "x"))
+            e.values[call.prefetched] = Expr(text=parameters[0])
         for number, (operand, value) in enumerate(zip(operands, call.references, strict=True)):
             is_old = number < len(call.inputs) and operand.base in changed
             stem = self.arrays[operand.base] + ("_old" if is_old else "")
@@ -168,10 +185,12 @@ class FunctionText:
         inputs: Sequence[Operand],
         outputs: Sequence[Operand],
     ) -> None:
-        specs = [_spec(call, o, b) for o, b in zip((*inputs, *outputs), call.blocks, strict=True)]
+        first = [] if call.prefetched is None else [self.arrays[call.prefetched]]
+        arrays = zip((*inputs, *outputs), call.blocks, strict=True)
+        specs = [_spec(call, o, b, first) for o, b in arrays]
         shapes = [f"jax.ShapeDtypeStruct({o.shape}, {_jax_type(o)})" for o in outputs]
         scratch = [_scratch(value) for value in call.scratch]
-        aliases = self._aliases(inputs, outputs)
+        aliases = self._aliases(inputs, outputs, len(first))
         semantics = _tuple([f'"{word.data}"' for word in call.semantics])
         limit = vmem_limit(call, (*inputs, *outputs), self.machine)
         params = broken(
@@ -180,20 +199,27 @@ class FunctionText:
             "),",
             2,
         )
+        depth = 3 if first else 2
+        grid = [
+            f"{INDENT * depth}grid={_tuple(map(str, call.extents))},",
+            *broken("in_specs=[", specs[: len(inputs)], "],", depth),
+            *_one_or_list("out_specs=", specs[len(inputs) :], depth),
+            *(broken("scratch_shapes=[", scratch, "],", depth) if scratch else ()),
+        ]
+        if first:
+            head = "        grid_spec=pltpu.PrefetchScalarGridSpec("
+            grid = [head, "            num_scalar_prefetch=1,", *grid, "        ),"]
         lines = [
             f"        {kernel},",
-            f"        grid={_tuple(map(str, call.extents))},",
-            *broken("in_specs=[", specs[: len(inputs)], "],", 2),
-            *_one_or_list("out_specs=", specs[len(inputs) :]),
-            *_one_or_list("out_shape=", shapes),
-            *(broken("scratch_shapes=[", scratch, "],", 2) if scratch else ()),
+            *grid,
+            *_one_or_list("out_shape=", shapes, 2),
             *([f"        input_output_aliases={aliases},"] if aliases else ()),
             *params,
             *_estimate(cost_of(call, (*inputs, *outputs))),
             "        interpret=interpret,",
             f'        name="{self.symbol}",',
         ]
-        given = [self._shaped(o) for o in inputs]
+        given = [*first, *(self._shaped(o) for o in inputs)]
         results = ", ".join(self.arrays[o.base] for o in outputs)
         self.lines += [f"    {results} = pl.pallas_call("]
         self.lines += [*lines, *broken(")(", given, ")", 1)]
@@ -208,8 +234,13 @@ class FunctionText:
         is_same = operand.shape == memref_type(operand.base).get_shape()
         return name if is_same else f"{name}.reshape{_tuple(map(str, operand.shape))}"
 
-    def _aliases(self, inputs: Sequence[Operand], outputs: Sequence[Operand]) -> dict[int, int]:
-        """The inputs that are outputs too, which are changed in place."""
+    def _aliases(
+        self, inputs: Sequence[Operand], outputs: Sequence[Operand], before: int
+    ) -> dict[int, int]:
+        """The inputs that are outputs too, which are changed in place.
+
+        `before` is how many arrays the call has before the inputs.
+        """
         found: dict[int, int] = {}
         for position, output in enumerate(outputs):
             for number, operand in enumerate(inputs):
@@ -222,7 +253,7 @@ class FunctionText:
                         f"{name} is read in other blocks than those that are written",
                         f"read {name} once, in the blocks of the output",
                     )
-                found[number] = position
+                found[before + number] = position
         return found
 
 
@@ -245,21 +276,31 @@ def _is_used(line: str, body: str) -> bool:
     return re.search(rf"\b{line.split()[-1]}\.", body) is not None
 
 
-def _one_or_list(head: str, items: Sequence[str]) -> list[str]:
+def _one_or_list(head: str, items: Sequence[str], depth: int) -> list[str]:
     """An argument that is one for a single output and a list for several."""
     if len(items) > 1:
-        return broken(f"{head}[", items, "],", 2)
-    return [f"        {head}{items[0]},"]
+        return broken(f"{head}[", items, "],", depth)
+    return [f"{INDENT * depth}{head}{items[0]},"]
 
 
-def _spec(call: CallOp, operand: Operand, block: BlockAttr) -> str:
-    """The block spec of an operand; all of one in a single buffer is no part of the pipeline."""
+def _spec(call: CallOp, operand: Operand, block: BlockAttr, prefetched: Sequence[str]) -> str:
+    """The block spec of an operand; all of one in a single buffer is no part of the pipeline.
+
+    The index map of the others may read the array that is prefetched.
+    """
     if block.buffers.data == 1 and operand.is_whole:
         return "pl.BlockSpec(memory_space=pltpu.VMEM)"
     names = index_names(call)
+    along = visiting(call)
+    symbols = [
+        f"{table}[{row}, {names[along]}]"
+        for table in prefetched
+        if along is not None
+        for row in range(block.map.data.num_symbols)
+    ]
     shape = _tuple([str(axis.block) for axis in operand.axes])
-    index = _tuple([python_of(axis.index, names) for axis in operand.axes])
-    parameters = f" {', '.join(names)}" if names else ""
+    index = _tuple([python_of(axis.index, names, symbols) for axis in operand.axes])
+    parameters = f" {', '.join([*names, *prefetched])}" if names else ""
     mode = ", pipeline_mode=pl.Buffered(1)" if block.buffers.data == 1 else ""
     return f"pl.BlockSpec({shape}, lambda{parameters}: {index}{mode})"
 
@@ -278,22 +319,24 @@ _WORDS: Final = {
 }
 
 
-def python_of(expr: AffineExpr, names: Sequence[str]) -> str:
+def python_of(expr: AffineExpr, names: Sequence[str], symbols: Sequence[str] = ()) -> str:
     """An affine expression in Python."""
     if isinstance(expr, AffineConstantExpr):
         return str(expr.value)
     if isinstance(expr, AffineDimExpr):
         return names[expr.position]
+    if isinstance(expr, AffineSymExpr):
+        return symbols[expr.position]
     if isinstance(expr, AffineBinaryOpExpr) and expr.kind in _WORDS:
-        left, right = (_inner(side, names) for side in (expr.lhs, expr.rhs))
+        left, right = (_inner(side, names, symbols) for side in (expr.lhs, expr.rhs))
         return f"{left} {_WORDS[expr.kind]} {right}"
     raise BackendError(
         "GEM0472", f"{expr} has no spelling in an index map", "use sums, products, floordiv and mod"
     )
 
 
-def _inner(expr: AffineExpr, names: Sequence[str]) -> str:
-    text = python_of(expr, names)
+def _inner(expr: AffineExpr, names: Sequence[str], symbols: Sequence[str]) -> str:
+    text = python_of(expr, names, symbols)
     return f"({text})" if isinstance(expr, AffineBinaryOpExpr) else text
 
 

@@ -104,6 +104,9 @@ def _write(e: Emitter, op: vector.TransferWriteOp) -> None:
         text = f"jnp.broadcast_to({value.text}, {part.shape})"
     else:
         text = value.text
+    if op.mask is not None:
+        mask = in_order(e.expr(op.mask), ref.transposed)
+        text = f"jnp.where({mask.text}, {text}, {part.text})"
     e.statement(f"{part.text} = {text}")
 
 

@@ -84,6 +84,7 @@ def mask_of_rows(
         builder.insert(vector.CreateMaskOp([limit, columns], made)).mask_vector
         for limit in (first, end)
     )
+    end.name_hint, before.name_hint, until.name_hint = "end", "before", "until"
     return builder.insert(arith.XOrIOp(before, until)).result
 
 
