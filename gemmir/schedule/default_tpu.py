@@ -14,11 +14,12 @@ makes of the body of a step, beyond that units are filled in whole multiples of 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from typing import Final
 
 from gemmir.gemm import Gemm
+from gemmir.ir.dialect import most_visits
 from gemmir.machine.tpu import TpuMachine
 from gemmir.schedule.found import found_blocks
 
@@ -53,15 +54,13 @@ class TpuBlocks:
 
 
 def tpu_passes(gemm: Gemm, machine: TpuMachine, *, fuse: bool) -> Iterator[str]:
-    """The passes for `gemm` on `machine`, one at a time.
-
-    Of several products each is taken to have the same number of rows.
-    """
-    share = gemm if gemm.groups is None else _share(gemm, gemm.groups)
-    blocks = _found(gemm, machine) or tpu_blocks(share, machine)
-    outer = "group" if gemm.groups is not None else "batch" if gemm.batch is not None else None
-    loops = [*([outer] if outer else []), *blocks.order]
-    sizes = [*([1] if outer else []), *(blocks.size(loop) for loop in blocks.order)]
+    """The passes for `gemm` on `machine`, one at a time."""
+    blocks = _found(gemm, machine) or tpu_blocks(gemm, machine)
+    loops, sizes = list(blocks.order), [blocks.size(loop) for loop in blocks.order]
+    if gemm.groups is not None:
+        loops, sizes = ["n", "group", "m"], [blocks.n, 1, blocks.m]
+    elif gemm.batch is not None:
+        loops, sizes = ["batch", *loops], [1, *sizes]
     yield f"tile{{loops={','.join(loops)} sizes={','.join(map(str, sizes))} over=grid}}"
     yield "promote{operand=c to=vmem}"
     is_cut = blocks.k < gemm.k
@@ -71,7 +70,8 @@ def tpu_passes(gemm: Gemm, machine: TpuMachine, *, fuse: bool) -> Iterator[str]:
     yield "promote{operand=b to=vmem}"
     if fuse:
         yield "fuse-epilogue"
-    yield f"pipeline{{loop={'k' if is_cut else loops[-1]} stages=2 with=dma}}"
+    last = "k" if is_cut else "group" if gemm.groups is not None else loops[-1]
+    yield f"pipeline{{loop={last} stages=2 with=dma}}"
     yield "vectorize{with=mxu}"
 
 
@@ -89,11 +89,6 @@ def _found(gemm: Gemm, machine: TpuMachine) -> TpuBlocks | None:
     blocks = TpuBlocks(order=entry.order, m=entry.m, n=entry.n, k=entry.k)
     fits = vmem_bytes(gemm, blocks) <= machine.vmem_bytes_per_core * VMEM_SHARE
     return blocks if fits else None
-
-
-def _share(gemm: Gemm, groups: int) -> Gemm:
-    """One of `groups` products."""
-    return replace(gemm, m=max(-(-gemm.m // groups), 1), groups=None)
 
 
 def tpu_blocks(gemm: Gemm, machine: TpuMachine) -> TpuBlocks:
@@ -121,7 +116,7 @@ def _candidates(gemm: Gemm, machine: TpuMachine) -> Iterator[TpuBlocks]:
         _sizes(gemm.m, rows),
         _sizes(gemm.n, machine.lanes),
         even if len(even) > 1 else sizes_k,
-        ("mn", "nm"),
+        ("mn", "nm") if gemm.groups is None else ("nm",),
     ):
         yield TpuBlocks(order=order, m=m, n=n, k=k)
 
@@ -155,11 +150,17 @@ def vmem_bytes(gemm: Gemm, blocks: TpuBlocks) -> int:
     item, out = gemm.element.item_bytes, gemm.result.item_bytes
     a, b = _padded(blocks.m, blocks.k, item), _padded(blocks.k, blocks.n, item)
     c = _padded(blocks.m, blocks.n, out)
-    like_c = 1 + (gemm.beta != 0) + ("residual" in gemm.steps)
+    like_c = _blocks_like_c(gemm)
     bias = _padded(1, blocks.n, out) if "bias" in gemm.steps else 0
     total = _padded(blocks.m, blocks.n, gemm.accumulator.item_bytes)
     parts = a + b if gemm.element.name == "f32" else 0
     return 2 * (a + b + like_c * c + bias) + total + parts
+
+
+def _blocks_like_c(gemm: Gemm) -> int:
+    """Blocks of the size of C that a step has: C, old elements that are read or kept, residual."""
+    is_read = gemm.beta != 0 or gemm.groups is not None
+    return 1 + is_read + ("residual" in gemm.steps)
 
 
 def _padded(rows: int, columns: int, item_bytes: int) -> int:
@@ -168,24 +169,29 @@ def _padded(rows: int, columns: int, item_bytes: int) -> int:
 
 
 def cycles(gemm: Gemm, machine: TpuMachine, blocks: TpuBlocks) -> float:
-    """Cycles of one core for the whole product, its share of it where several cores work."""
+    """Cycles of one core for the whole product, its share of it where several cores work.
+
+    Of several products each has its block of B, and tiles of rows in which one ends are visited
+    again.
+    """
     item, out = gemm.element.item_bytes, gemm.result.item_bytes
     rate = machine.hbm_bytes_per_cycle_per_core
     counts = {
         loop: max(-(-extent // blocks.size(loop)), 1)
         for loop, extent in (("m", gemm.m), ("n", gemm.n), ("k", gemm.k))
     }
+    if gemm.groups is not None:
+        counts["m"] = max(most_visits(gemm.groups, gemm.m, blocks.m), 1)
     tiles = max((gemm.batch or 1) * counts["m"] * counts["n"] / machine.cores_per_device, 1)
     steps = tiles * counts["k"]
-    like_c = 1 + (gemm.beta != 0) + ("residual" in gemm.steps)
-    tile_copy = like_c * blocks.m * blocks.n * out / rate
+    tile_copy = _blocks_like_c(gemm) * blocks.m * blocks.n * out / rate
     copy = {"m": blocks.m * blocks.k * item / rate, "n": blocks.k * blocks.n * item / rate}
 
     work = step_cycles(gemm, machine, blocks) + machine.grid_step_overhead_cycles
     registers = blocks.m * blocks.n / (machine.sublanes * machine.lanes)
     ends = registers * CYCLES_PER_REGISTER if counts["k"] > 1 else 0.0
     outer, inner = blocks.order
-    turns = tiles / counts[inner]
+    turns = tiles / counts[inner] * min(gemm.groups or 1, counts["m"])
     both = copy["m"] + copy["n"]
     if counts["k"] > 1:
         moving = steps * max(work, both + tile_copy / counts["k"])

@@ -109,10 +109,19 @@ def test_a_long_k_is_cut_where_it_does_not_fit() -> None:
 
 def test_groups_have_a_loop_of_their_own() -> None:
     gemm = Gemm(m=4096, n=1024, k=1024, dtype="bf16", groups=8)
-    blocks = tpu_blocks(replace(gemm, m=512, groups=None), V6E)
-    sizes = ",".join(str(blocks.size(loop)) for loop in blocks.order)
-    first = default_text(gemm, V6E).splitlines()[0]
-    assert first == f"tile{{loops=group,{','.join(blocks.order)} sizes=1,{sizes} over=grid}}"
+    blocks = tpu_blocks(gemm, V6E)
+    lines = default_text(gemm, V6E).splitlines()
+    assert lines[0] == f"tile{{loops=n,group,m sizes={blocks.n},1,{blocks.m} over=grid}}"
+    assert "pipeline{loop=group stages=2 with=dma}" in lines
+
+
+def test_tiles_of_rows_are_small_where_many_products_share_one() -> None:
+    """A tile is visited once for each product with rows in it."""
+    few, many = (
+        tpu_blocks(Gemm(m=4096, n=2048, k=2048, dtype="bf16", groups=groups), V6E)
+        for groups in (2, 128)
+    )
+    assert many.m < few.m <= 4096 // 2
 
 
 def test_the_model_ranks_as_libtpu_does() -> None:
