@@ -105,9 +105,10 @@ def compare(
 ) -> Comparison:
     """Profile the kernel of `lowered` and XLA's product for its problem, side by side.
 
-    What `cache` keeps is not profiled again; `say` is told how long it may take. Raises
+    What `cache` keeps is not profiled again, unless the time was too short; `say` is told how long
+    it may take. Raises
     `ProfileError` GEM1110 where the cycles depend on what is known in a call only, GEM1111 where
-    the problem is not known, and as `profile` does.
+    the problem is not known, GEM1112 where there are no products, and as `profile` does.
     """
     gemm, artifact, machine = lowered.problem, lowered.artifact, lowered.machine
     assert isinstance(machine, TpuMachine)
@@ -116,6 +117,12 @@ def compare(
             "GEM1111",
             "what the text computes is not known, so there is no product of XLA to compare with",
             "give the problem, by --m --n --k or as a module at the gemm level",
+        )
+    if gemm.flops == 0:
+        raise ProfileError(
+            "GEM1112",
+            f"m={gemm.m} n={gemm.n} k={gemm.k} has no products to profile",
+            "use sizes of 1 and more",
         )
     if gemm.groups is not None:
         raise ProfileError(
@@ -144,7 +151,8 @@ def compare(
             for program in (ours, xla)
         ]
         made = Comparison(ours=both[0].result(), xla=both[1].result())
-    cache.put(key, json.dumps(made.to_dict()).encode(), artifact.signature)
+    if not made.ours.late and not made.xla.late:
+        cache.put(key, json.dumps(made.to_dict()).encode(), artifact.signature)
     return made
 
 

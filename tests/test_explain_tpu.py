@@ -140,6 +140,7 @@ def some(**changes: object) -> Profile:
         shares={"MXU": 0.9},
         bound="MXU",
         refused="",
+        late=False,
         versions={"jax": "0", "jaxlib": "0", "libtpu": "0"},
     )
     return replace(plain, **changes)  # pyright: ignore
@@ -197,12 +198,33 @@ def test_a_profile_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "1 million cycles for tpu:v5e" in said[0]
 
 
+def test_a_profile_that_came_too_late_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    def profile(machine: object, program: object, **options: object) -> Profile:
+        made.append(str(machine))
+        return some(refused="it was not done in 1 s", late=True)
+
+    monkeypatch.setattr(tpu_profile, "profile", profile)
+    monkeypatch.setattr(tpu_profile, "require_libtpu", lambda: None)
+    monkeypatch.setattr(tpu_profile, "versions", lambda: {"libtpu": "0"})
+    compare(lowered(), cache=ObjectCache(tmp_path), say=print)
+    found = compare(lowered(), cache=ObjectCache(tmp_path), say=print)
+    assert len(made) == 4
+    assert any("not done in 1 s" in line for line in comparison_lines(found))
+
+
 def test_what_cannot_be_compared(tmp_path: Path) -> None:
     whole = lowered()
     text = whole.stages["vectorized"].text
     with pytest.raises(ProfileError) as caught:
         compare(lower_text(text, "tpu:v5e"), cache=ObjectCache(None), say=print)
     assert caught.value.code == "GEM1111"
+    with pytest.raises(ProfileError) as caught:
+        compare(replace(whole, problem=replace(GEMM, k=0)), cache=ObjectCache(None), say=print)
+    assert caught.value.code == "GEM1112"
     grouped = replace(whole, problem=Gemm(m=512, n=768, k=1024, dtype="bf16", groups=4))
     with pytest.raises(ProfileError) as caught:
         compare(grouped, cache=ObjectCache(None), say=print)

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 LIMIT_SECONDS: Final = 600.0
 """How long one compilation may take, where nothing else is asked for."""
 
+MAX_WORD: Final = 200
+"""Characters of the last word of libtpu that are passed on."""
+
 NEEDED: Final = ("jax", "libtpu")
 """The packages that compile for a TPU."""
 
@@ -48,11 +51,12 @@ class Compiled:
 
 
 class EndedError(Exception):
-    """libtpu ended its process; `reason` is its last word."""
+    """libtpu came to no end: `reason` is its last word, or how long it took where it is `late`."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, *, late: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.late = late
 
 
 def require_libtpu() -> None:
@@ -100,10 +104,15 @@ def compiled(
         with attempted(machine, program, flags, limit_seconds=limit_seconds) as found:
             yield found
     except EndedError as error:
+        what = f"{program.function} for {machine.target}"
+        if error.late:
+            raise ProfileError(
+                "GEM1105",
+                f"libtpu has not compiled {what}: {error.reason}",
+                "allow more time, or give a smaller problem",
+            ) from error
         raise ProfileError(
-            "GEM1104",
-            f"libtpu ended its process over {program.function} for {machine.target}: "
-            f"{error.reason}",
+            "GEM1104", f"libtpu ended its process over {what}: {error.reason}"
         ) from error
 
 
@@ -111,13 +120,13 @@ def compiled(
 def attempted(
     machine: TpuMachine, program: Program, flags: Sequence[str], *, limit_seconds: float
 ) -> Generator[tuple[Path, dict[str, Any]]]:
-    """As `compiled`, but raises `EndedError` where libtpu ends its process."""
+    """As `compiled`, but raises `EndedError` where libtpu ends its process, or is not done."""
     require_libtpu()
     with tempfile.TemporaryDirectory(prefix="gemmir-tpu-") as name:
         folder = Path(name)
         (folder / worker.PROGRAM).write_text(program.to_json())
         (folder / worker.TOPOLOGY).write_text(machine.topology)
-        said = _run(machine, program, folder, flags, limit_seconds)
+        said = _run(folder, flags, limit_seconds)
         path = folder / worker.RESULT
         if not path.is_file():
             raise EndedError(_last_word(said))
@@ -142,9 +151,7 @@ def environment(folder: Path, flags: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _run(
-    machine: TpuMachine, program: Program, folder: Path, flags: Sequence[str], limit: float
-) -> str:
+def _run(folder: Path, flags: Sequence[str], limit: float) -> str:
     """Run the worker to its end; what it wrote on its outputs."""
     command = [sys.executable, "-m", worker.__name__, str(folder)]
     try:
@@ -158,19 +165,16 @@ def _run(
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise ProfileError(
-            "GEM1105",
-            f"libtpu has not compiled {program.function} for {machine.target} in {limit:g} s",
-            "allow more time, or give a smaller problem",
-        ) from error
+        raise EndedError(f"it was not done in {limit:g} s", late=True) from error
     return done.stdout.decode(errors="replace")
 
 
 def _last_word(said: str) -> str:
-    if fatal := _FATAL.search(said):
-        return fatal[1]
+    """The message of a failed check, or the last line."""
+    fatal = _FATAL.search(said)
     lines = [line for line in said.splitlines() if line.strip()]
-    return lines[-1] if lines else "it said nothing"
+    found = fatal[1] if fatal else lines[-1] if lines else "it said nothing"
+    return found if len(found) <= MAX_WORD else f"{found[:MAX_WORD]}…"
 
 
 def _refusal(machine: TpuMachine, program: Program, step: str, message: str) -> Exception:

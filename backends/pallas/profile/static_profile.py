@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,7 +56,7 @@ class Profile:
     otherwise each array once, which is the least. `shares` says what part of the cycles each unit
     is busy or each cause takes; `bound` is the largest. Each core runs
     `loop` `iterations` times; it is None where libtpu dumped no code. `refused` is why libtpu did
-    not simulate, where it was asked to.
+    not simulate, where it was asked to; `late`, that the time was too short.
     """
 
     target: str
@@ -80,6 +80,7 @@ class Profile:
     shares: Mapping[str, float]
     bound: str
     refused: str
+    late: bool
     versions: Mapping[str, str]
 
     @property
@@ -134,19 +135,21 @@ def profile(
 ) -> Profile:
     """Profile `program`, whose products are `flops` operations on elements of `dtype`.
 
-    Simulating takes some twelve seconds for a million cycles. Raises as `compile_for` does, and
+    Simulating takes some twelve seconds for a million cycles; where libtpu refuses, or is not done
+    in `limit_seconds`, the program is compiled again without. Raises as `compile_for` does, and
     `ProfileError` GEM1106 where libtpu tells nothing of the cycles.
     """
-    refused = ""
+    why: EndedError | None = None
     if simulate:
         flags = (*DUMP, *SIMULATE)
         try:
             with attempted(machine, program, flags, limit_seconds=limit_seconds) as found:
-                return _read(machine, program, *found, flops=flops, dtype=dtype, refused="")
+                return _read(machine, program, *found, flops=flops, dtype=dtype)
         except EndedError as error:
-            refused = error.reason
+            why = error
     with compiled(machine, program, DUMP, limit_seconds=limit_seconds) as found:
-        return _read(machine, program, *found, flops=flops, dtype=dtype, refused=refused)
+        made = _read(machine, program, *found, flops=flops, dtype=dtype)
+    return made if why is None else replace(made, refused=why.reason, late=why.late)
 
 
 def _read(
@@ -157,7 +160,6 @@ def _read(
     *,
     flops: int,
     dtype: str,
-    refused: str,
 ) -> Profile:
     """The profile from what libtpu dumped into `folder` and what the worker found."""
     kernels = [Kernel.read(call) for call in result["calls"]]
@@ -195,7 +197,8 @@ def _read(
         iterations=figures.iterations,
         shares=shares,
         bound=max(shares, key=lambda name: shares[name]),
-        refused=refused,
+        refused="",
+        late=False,
         versions=versions(),
     )
 
@@ -209,5 +212,5 @@ def _method(figures: Figures, machine: TpuMachine, program: Program) -> Method:
         "GEM1106",
         f"libtpu {versions()['libtpu']} tells nothing of the cycles of {program.function} for "
         f"{machine.target}",
-        "use a version of libtpu that writes schedules",
+        "profile a larger problem, or use a version of libtpu that writes schedules",
     )

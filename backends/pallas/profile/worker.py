@@ -37,7 +37,7 @@ def run(folder: Path) -> dict[str, Any]:
         step = "load"
         names: dict[str, Any] = {"__name__": program.function}
         exec(compile(program.text, str(folder / SOURCE), "exec"), names)
-        function = jax.jit(names[program.function])
+        function = jax.jit(names[program.function], keep_unused=True)
         step = "lower"
         placed = jax.sharding.SingleDeviceSharding(topology.devices[0])
         arrays = [

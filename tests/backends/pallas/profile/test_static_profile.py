@@ -8,7 +8,8 @@ from typing import Final
 
 import pytest
 
-from gemmir.backends.pallas.profile import Loop, Profile, hlo, profile
+from gemmir.backends.pallas.profile import Loop, Profile, hlo, profile, static_profile
+from gemmir.backends.pallas.profile.ahead_of_time import EndedError
 from gemmir.backends.pallas.profile.figures import Figures, Kernel, Moved
 from gemmir.machine.tpu import SHIPPED_TPUS, TPU7X, V4, V5E, V5P, TpuMachine
 from tests.backends.pallas.profile.programs import dot, kernel, needs_libtpu
@@ -83,6 +84,19 @@ def test_xla_of_8_bit_floats_is_not_simulated_on_tpu7x() -> None:
     assert found.method == "schedule"
     assert "Static LLO profiling" in found.refused
     assert {"schedule", "hlo-estimate"} == set(found.cycles_by)
+
+
+@needs_libtpu
+def test_a_simulation_that_takes_too_long_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program is compiled again without it."""
+
+    def attempted(*arguments: object, **options: object) -> None:
+        raise EndedError("it was not done in 8 s", late=True)
+
+    monkeypatch.setattr(static_profile, "attempted", attempted)
+    found = profile(V5E, kernel(SIZE, SIZE, SIZE, blocks=BLOCKS), flops=FLOPS, dtype="bf16")
+    assert (found.method, found.late) == ("schedule", True)
+    assert found.refused == "it was not done in 8 s"
 
 
 def figures(machine: TpuMachine, *, loop: Loop | None = LOOP, grid: int = 4) -> Figures:
