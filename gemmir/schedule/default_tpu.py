@@ -1,8 +1,14 @@
 """Default schedules for a TPU: one kernel whose grid walks the blocks of C.
 
-    tile{loops=m,n … over=grid}  promote{operand=c to=vmem}  [tile{loops=k …}]
-    promote{operand=a to=vmem}  promote{operand=b to=vmem}  [fuse-epilogue]
-    pipeline{loop=… with=dma}  vectorize{with=mxu}
+    tile{loops=m,n … over=grid}       blocks of C, all of k
+    promote{operand=a to=vmem}        and those of A and B, which are copied
+    promote{operand=b to=vmem}
+    pipeline{loop=n with=dma}         while the ones before them are multiplied,
+    tile{loops=n,m …}                 a part of C at a time, whose sums fit the registers
+    promote{operand=c to=vmem}
+    vectorize{with=mxu}
+
+Where not all of k fits into VMEM it is cut too, and C is summed there, as it is where it is read.
 
 Blocks are those that `found` has for the problem, or else the cheapest by a model: every step of
 the grid takes its matrix units, or the copies that are made meanwhile, whichever is longer, and a
@@ -35,18 +41,36 @@ CYCLES_PER_REGISTER: Final = 1.5
 """What it costs to begin and to end the sum of a tile, each register of 1024 elements of it: 760
 cycles for 512 x 1024, by libtpu's schedules with a loop over k."""
 
+PART_ROWS: Final = 128
+"""Rows of the part of a block that is multiplied at a time, as wide as a matrix unit. Its sums stay
+in the registers: libtpu spills none of 128 x 256 on v6e and tpu7x and few of 128 x 128 on v5e, and
+takes as many cycles as for the whole block at once, for which it spills thousands. With 64 rows v6e
+would take twice as long, for it would load its units too often."""
+
+SPLIT_BYTES: Final = 4
+"""Elements of this size are split into bf16 before they are multiplied: each part would split again
+what it shares with others."""
+
+SUM: Final = "promote{operand=c to=vmem}"
+"""Where C is summed: of a part of a block that is multiplied once, where the epilogue takes it, and
+otherwise of the whole block."""
+
 MOST_PARTS: Final = 24
 """Into so many parts every dimension is tried to be cut, and above it powers of two."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TpuBlocks:
-    """Sizes of the blocks, and the order of the loops over the grid, outermost first."""
+    """Sizes of the blocks, and the order of the loops over the grid, outermost first.
+
+    All of the operand `whole` is in VMEM before the first step.
+    """
 
     order: str
     m: int
     n: int
     k: int
+    whole: str = ""
 
     def size(self, loop: str) -> int:
         """The size of the blocks along `loop`."""
@@ -61,18 +85,38 @@ def tpu_passes(gemm: Gemm, machine: TpuMachine, *, fuse: bool) -> Iterator[str]:
         loops, sizes = ["n", "group", "m"], [blocks.n, 1, blocks.m]
     elif gemm.batch is not None:
         loops, sizes = ["batch", *loops], [1, *sizes]
-    yield f"tile{{loops={','.join(loops)} sizes={','.join(map(str, sizes))} over=grid}}"
-    yield "promote{operand=c to=vmem}"
     is_cut = blocks.k < gemm.k
+    copied = [f"promote{{operand={name} to=vmem}}" for name in "ab" if name != blocks.whole]
+    epilogue = ["fuse-epilogue"] if fuse else []
+    parts = list(_parts(gemm, machine, blocks))
+    by_part = parts and not is_cut and gemm.beta == 0
+    if blocks.whole:
+        yield f"promote{{operand={blocks.whole} to=vmem}}"
+    yield f"tile{{loops={','.join(loops)} sizes={','.join(map(str, sizes))} over=grid}}"
+    if not by_part:
+        yield SUM
     if is_cut:
         yield f"tile{{loops=k sizes={blocks.k}}}"
-    yield "promote{operand=a to=vmem}"
-    yield "promote{operand=b to=vmem}"
-    if fuse:
-        yield "fuse-epilogue"
+    yield from [*copied, *epilogue]
     last = "k" if is_cut else "group" if gemm.groups is not None else loops[-1]
     yield f"pipeline{{loop={last} stages=2 with=dma}}"
+    yield from parts
+    if by_part:
+        yield from [SUM, *epilogue]
     yield "vectorize{with=mxu}"
+
+
+def _parts(gemm: Gemm, machine: TpuMachine, blocks: TpuBlocks) -> Iterator[str]:
+    """The loops over the parts of a block that are multiplied at a time, where they divide it."""
+    if gemm.element.item_bytes == SPLIT_BYTES or gemm.k == 0 or gemm.groups is not None:
+        return
+    found = {
+        loop: size
+        for loop, size in (("n", machine.mxu_size), ("m", PART_ROWS))
+        if blocks.size(loop) > size and blocks.size(loop) % size == 0
+    }
+    if found:
+        yield f"tile{{loops={','.join(found)} sizes={','.join(map(str, found.values()))}}}"
 
 
 def _found(gemm: Gemm, machine: TpuMachine) -> TpuBlocks | None:
@@ -86,7 +130,7 @@ def _found(gemm: Gemm, machine: TpuMachine) -> TpuBlocks | None:
     entry = found_blocks(machine.target, gemm.dtype, (gemm.m, gemm.n, gemm.k))
     if entry is None:
         return None
-    blocks = TpuBlocks(order=entry.order, m=entry.m, n=entry.n, k=entry.k)
+    blocks = TpuBlocks(order=entry.order, m=entry.m, n=entry.n, k=entry.k, whole=entry.whole)
     fits = vmem_bytes(gemm, blocks) <= machine.vmem_bytes_per_core * VMEM_SHARE
     return blocks if fits else None
 
@@ -153,8 +197,12 @@ def vmem_bytes(gemm: Gemm, blocks: TpuBlocks) -> int:
     like_c = _blocks_like_c(gemm)
     bias = _padded(1, blocks.n, out) if "bias" in gemm.steps else 0
     total = _padded(blocks.m, blocks.n, gemm.accumulator.item_bytes)
-    parts = a + b if gemm.element.name == "f32" else 0
-    return 2 * (a + b + like_c * c + bias) + total + parts
+    split = a + b if gemm.element.item_bytes == SPLIT_BYTES else 0
+    copied = {"a": 2 * a, "b": 2 * b}
+    if blocks.whole:
+        rows, columns = (gemm.m, gemm.k) if blocks.whole == "a" else (gemm.k, gemm.n)
+        copied[blocks.whole] = _padded(rows, columns, item)
+    return sum(copied.values()) + 2 * (like_c * c + bias) + total + split
 
 
 def _blocks_like_c(gemm: Gemm) -> int:

@@ -89,13 +89,25 @@ def test_the_text_of_a_schedule() -> None:
     gemm = Gemm(m=4096, n=4096, k=4096, dtype="bf16", out="bf16", batch=4, epilogue="bias")
     assert default_text(gemm, V5E).splitlines() == [
         "tile{loops=batch,m,n sizes=1,1024,512 over=grid}",
-        "promote{operand=c to=vmem}",
         "promote{operand=a to=vmem}",
         "promote{operand=b to=vmem}",
         "fuse-epilogue",
         "pipeline{loop=n stages=2 with=dma}",
+        "tile{loops=n,m sizes=128,128}",
+        "promote{operand=c to=vmem}",
+        "fuse-epilogue",
         "vectorize{with=mxu}",
     ]
+
+
+def test_what_is_split_or_read_again_is_multiplied_as_a_whole() -> None:
+    """Parts would split f32 again; a C that is read is summed as a whole before the parts."""
+    plain = Gemm(m=4096, n=4096, k=4096, dtype="bf16")
+    split = default_text(replace(plain, dtype="bf16x3"), V5E).splitlines()
+    assert not [line for line in split if line.startswith("tile{") and "over" not in line]
+    again = default_text(replace(plain, beta=1.0), V5E).splitlines()
+    assert again[1] == "promote{operand=c to=vmem}"
+    assert again[-2:] == ["tile{loops=n,m sizes=128,128}", "vectorize{with=mxu}"]
 
 
 def test_a_long_k_is_cut_where_it_does_not_fit() -> None:

@@ -16,12 +16,16 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The blocks for one problem: their sizes, and the order of the loops, outermost first."""
+    """The blocks for one problem: their sizes, and the order of the loops, outermost first.
+
+    All of the operand `whole` is in VMEM before the first step, where one is.
+    """
 
     order: str
     m: int
     n: int
     k: int
+    whole: str
 
 
 def found_blocks(target: str, dtype: str, shape: tuple[int, int, int]) -> Found | None:
