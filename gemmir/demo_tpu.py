@@ -22,9 +22,6 @@ from gemmir.tpu_profile import Comparison, compare
 TARGET: Final = "tpu:v5e"
 DTYPE: Final = "bf16"
 
-JAX_ON_CPU: Final = {"JAX_PLATFORMS": "cpu"}
-"""What keeps JAX from looking for accelerators; read when it is first used."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Interpreted:

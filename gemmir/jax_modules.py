@@ -5,10 +5,20 @@ Its modules are untyped here: JAX's own types are not complete.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 from gemmir.errors import MissingError
+
+ON_CPU: Final = {"JAX_PLATFORMS": "cpu"}
+"""The environment in which JAX looks for no accelerators; it is read when JAX is first used."""
+
+
+def stay_on_cpu() -> None:
+    """Let JAX look for no accelerators in this process, unless its user has said where to look."""
+    for name, value in ON_CPU.items():
+        os.environ.setdefault(name, value)
 
 
 def jax() -> Any:

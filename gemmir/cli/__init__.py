@@ -47,6 +47,7 @@ EXAMPLES: Final = {
         "gemmir compile --m 64 --n 64 --k 64 --emit so,header -o out/mlp",
         "gemmir compile --m 64 --n 64 --k 64 --print-ir-after vectorize",
         "gemmir compile --m 4096 --n 4096 --k 4096 --target cuda:sm_90a --emit sass",
+        "gemmir compile --m 4096 --n 4096 --k 4096 --dtype bf16 --target tpu:v5e --emit pallas",
     ),
     opt: (
         "gemmir opt mlp.mlir -p 'tile{loops=m,n sizes=64,64}'",
@@ -57,15 +58,18 @@ EXAMPLES: Final = {
         "gemmir check --m 48 --n 40 --k 56 --epilogue bias+gelu",
         "gemmir check --m 48 --n 40 --k 56 --schedule my.schedule",
         "gemmir check --m 48 --n 40 --k 56 --replace vectorize=mine.mlir",
+        "gemmir check --m 72 --n 200 --k 96 --dtype bf16 --target tpu:v5e",
     ),
     run: (
         "gemmir run --m 1024 --n 1024 --k 1024 --threads 2",
         "gemmir run --m 2 --n 3 --k 4 --array a=a.npy --array b=b.npy -o c.npy",
+        "gemmir run --m 256 --n 512 --k 512 --dtype bf16 --target tpu:v5e --interpret",
     ),
     explain: (
         "gemmir explain --m 128 --n 3072 --k 768 --epilogue bias+gelu",
         "gemmir explain --m 512 --n 512 --k 512 --target cpu:x86-64-v4",
         "gemmir explain --m 512 --n 512 --k 512 --dtype bf16 --target cuda:sm_90a",
+        "gemmir explain --m 512 --n 512 --k 512 --dtype bf16 --target tpu:v5e --profile",
     ),
     targets: ("gemmir targets", "gemmir targets --json"),
     passes: ("gemmir passes", "gemmir passes tile"),

@@ -53,11 +53,13 @@ def check(
     as well, which say what it must compute.
     """
     from gemmir.check import check as check_stages
+    from gemmir.jax_modules import stay_on_cpu
 
     if ptx is not None and not problem.target.startswith("cuda:"):
         raise typer.BadParameter(f"--ptx with --target {problem.target}: name a cuda target")
     if pallas is not None and not problem.target.startswith("tpu:"):
         raise typer.BadParameter(f"--pallas with --target {problem.target}: name a tpu target")
+    stay_on_cpu()
     texts = dict(_replacement(pair) for pair in replace or [])
     is_stage = problem.file is not None and bool(problem.given)
     gemm = problem.gemm() if is_stage else None

@@ -41,9 +41,9 @@ def demo(*, json: Json = False) -> None:
     libtpu profiles it beside XLA's own product; without one of the two that part is left out.
     """
     from gemmir.demo import ONE_THREAD, run_demo
-    from gemmir.demo_tpu import JAX_ON_CPU
+    from gemmir.jax_modules import ON_CPU
 
-    environment = {**ONE_THREAD, **JAX_ON_CPU}
+    environment = {**ONE_THREAD, **ON_CPU}
     if any(os.environ.get(name) != value for name, value in environment.items()):
         _again(environment, json=json)
     found = run_demo(note)

@@ -15,18 +15,33 @@ if TYPE_CHECKING:
     from xdsl.passes import ModulePass
 
 EXAMPLES: Final = {
-    "expand-math": "expand-math",
-    "fuse-epilogue": "fuse-epilogue",
-    "interchange": "interchange{order=n,k,m}",
-    "parallelize": "parallelize{loop=m over=cores}",
-    "pipeline": "pipeline{loop=k stages=3 with=cp.async}",
-    "promote": "promote{operand=b to=l3 layout=panel:16}",
-    "split-k": "split-k{factor=8 order=fixed}",
-    "tile": "tile{loops=m,n sizes=64,64}",
-    "unroll": "unroll{loop=k factor=4}",
-    "vectorize": "vectorize{with=fma width=8}",
+    "expand-math": ("expand-math",),
+    "fuse-epilogue": ("fuse-epilogue",),
+    "interchange": ("interchange{order=n,k,m}",),
+    "parallelize": ("parallelize{loop=m over=cores}",),
+    "pipeline": (
+        "pipeline{loop=k stages=3 with=cp.async}",
+        "pipeline{loop=k stages=2 with=dma}",
+    ),
+    "promote": (
+        "promote{operand=b to=l3 layout=panel:16}",
+        "promote{operand=b to=shared layout=swizzle:128}",
+        "promote{operand=b to=vmem}",
+    ),
+    "split-k": ("split-k{factor=8 order=fixed}",),
+    "tile": (
+        "tile{loops=m,n sizes=64,64}",
+        "tile{loops=m,n sizes=128,128 over=blocks}",
+        "tile{loops=m,n sizes=512,512 over=grid}",
+    ),
+    "unroll": ("unroll{loop=k factor=4}",),
+    "vectorize": (
+        "vectorize{with=fma width=8}",
+        "vectorize{with=mma width=8}",
+        "vectorize{with=mxu}",
+    ),
 }
-"""One use of each pass."""
+"""Uses of each pass: on a CPU, and where they differ, on a GPU and on a TPU."""
 
 
 def passes(
@@ -68,7 +83,7 @@ def described(name: str, made: type[ModulePass]) -> dict[str, Any]:
             for f in dataclasses.fields(made)
             if f.name != "name"
         ],
-        "example": EXAMPLES.get(name, name),
+        "examples": list(EXAMPLES.get(name, (name,))),
     }
 
 
@@ -84,6 +99,7 @@ def _type_name(hint: object) -> str:
         ("tuple[int, ...]", "integers"),
         ("str | None", "word"),
         ("int | None", "integer"),
+        ("tuple[int, ...] | None", "integers"),
     ):
         if text == written:
             return said
@@ -95,7 +111,8 @@ def _text(entry: dict[str, Any]) -> str:
     for p in entry["parameters"]:
         default = "required" if p["required"] else f"default {_shown(p['default'])}"
         lines.append(f"    {p['name']:<10}{p['type']}, {default}")
-    return "\n".join([*lines, f"    e.g. {entry['example']}", ""])
+    first, *others = entry["examples"]
+    return "\n".join([*lines, f"    e.g. {first}", *(f"         {e}" for e in others), ""])
 
 
 def _shown(default: object) -> str:

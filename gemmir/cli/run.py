@@ -47,10 +47,13 @@ def run(
     """
     from gemmir.arrays import load_array
     from gemmir.errors import MismatchError
+    from gemmir.jax_modules import stay_on_cpu
 
     given = {name: load_array(path) for name, path in map(_named_file, array or [])}
     if interpret and not problem.target.startswith("tpu:"):
         raise typer.BadParameter(f"--interpret with --target {problem.target}: name a tpu target")
+    if interpret:
+        stay_on_cpu()
     job = problem.job()
     with reproducible(job):
         found, operands, compared = _measure(job, given, seed, seconds, interpret=interpret)

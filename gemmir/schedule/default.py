@@ -151,10 +151,11 @@ def _require_unit(gemm: Gemm, machine: Machine) -> None:
     if not gemm.product.is_mixed and not isinstance(machine, TpuMachine):
         return
     known = [name for name, m in targets() if gemm.dtype in _unit_dtypes(m)]
+    own = ", ".join(dict.fromkeys(("f32", *_unit_dtypes(machine))))
     raise ScheduleError(
         "GEM0316",
         f"{machine.target} has no schedule for products of {gemm.dtype}",
-        "use dtype f32" + (f", or a target of {', '.join(known)}" if known else ""),
+        f"use dtype {own}" + (f", or a target of {', '.join(known)}" if known else ""),
     )
 
 

@@ -10,8 +10,9 @@ import pytest
 from gemmir.cli.doctor import LOOKS, State
 from gemmir.cli.passes import EXAMPLES
 from gemmir.compiler import lower, prepare
-from gemmir.demo_tpu import JAX_ON_CPU, run_tpu_demo
+from gemmir.demo_tpu import run_tpu_demo
 from gemmir.gemm import Gemm
+from gemmir.jax_modules import ON_CPU
 from gemmir.passes import pass_class, pass_names
 from gemmir.schedule import Schedule
 from tests.cli.conftest import Cli
@@ -294,13 +295,14 @@ def test_passes(cli: Cli) -> None:
     }  # fmt: skip
     printed = cli("passes", "gemmir-vectorize").out
     assert printed.startswith("vectorize: Lower the GEMM")
-    assert "    width     integer, required\n" in printed
+    assert "    width     integer, default none\n    shape     integers, default none\n" in printed
 
 
 @pytest.mark.parametrize("name", pass_names())
-def test_example_of_each_pass_can_be_parsed(name: str) -> None:
-    (made,) = Schedule.parse(EXAMPLES[name]).passes
-    assert isinstance(made, pass_class(name))
+def test_examples_of_each_pass_can_be_parsed(name: str) -> None:
+    for example in EXAMPLES[name]:
+        (made,) = Schedule.parse(example).passes
+        assert isinstance(made, pass_class(name))
 
 
 def test_doctor_finds_nothing_missing(cli: Cli) -> None:
@@ -359,7 +361,7 @@ def test_demo(cli: Cli) -> None:
 def test_demo_for_people(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     import gemmir.demo as demo_module
 
-    for name, value in {**demo_module.ONE_THREAD, **JAX_ON_CPU}.items():
+    for name, value in {**demo_module.ONE_THREAD, **ON_CPU}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setitem(sys.modules, "libtpu", None)
     monkeypatch.setattr(demo_module, "MEASURE_SECONDS", 0.0)
