@@ -13,15 +13,16 @@ import numpy as np
 
 from gemmir.dtypes import ELEMENTS, PRODUCTS
 from gemmir.errors import CallError
+from gemmir.jax_modules import jax
 from gemmir.machine.tpu import SHIPPED_TPUS
 from gemmir.sharded.plan import Axes, Lying
 from gemmir.sharded.problem import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    import jax
-    from jax.sharding import Mesh, PartitionSpec
+    from jax import Array
+    from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
 __all__ = ["sharded_matmul"]
 
@@ -30,25 +31,26 @@ DEFAULT_TARGET: Final = "tpu:v5e"
 
 
 def sharded_matmul(
-    x: jax.Array,
-    w: jax.Array,
+    x: Array,
+    w: Array,
     *,
-    mesh: Mesh,
+    mesh: Mesh | AbstractMesh | None = None,
     in_specs: tuple[PartitionSpec, PartitionSpec],
     out_specs: PartitionSpec,
     epilogue: str = "",
-    bias: jax.Array | None = None,
-    residual: jax.Array | None = None,
+    bias: Array | None = None,
+    residual: Array | None = None,
     dtype: str | None = None,
     preferred_element_type: Any = None,
     overlap: bool | None = None,
     target: str | None = None,
     interpret: Any = None,
-) -> jax.Array:
+) -> Array:
     """x @ w of arrays that are sharded over `mesh`, each device running a gemmir kernel.
 
     `x` is (..., k) and `w` is (k, n); `in_specs` and `out_specs` say how they and the result lie,
-    as for `jax.shard_map`. What is communicated follows from them. For an axis "d" that shards
+    as for `jax.shard_map`, and `mesh` is by default that of `jax.set_mesh`. What is communicated
+    follows from the specs. For an axis "d" that shards
 
         x              w            result
         P("d", None)   P()          P("d", None)   nothing: rows
@@ -81,7 +83,8 @@ def sharded_matmul(
     Raises `CallError`: GEM0550 to GEM0556 where the specs do not fit the mesh, the arrays or each
     other, GEM0557 where there is no machine for the devices, GEM0558 where `bias` or `residual` is
     not what the epilogue has, GEM0559 where shapes make no product, GEM0560 to GEM0562 where types
-    make none, GEM0563 where `bias` or `residual` has another shape or type; and what
+    make none, GEM0563 where `bias` or `residual` has another shape or type, GEM0564 where
+    there is no mesh; and what
     `gemmir.compile` does of the product of a shard.
     """
     from gemmir.sharded.product import multiply
@@ -96,6 +99,7 @@ def sharded_matmul(
     product, out = _types(x.dtype, w.dtype, dtype, preferred_element_type)
     x_spec, w_spec = in_specs
     shape = (*x.shape[:-1], w.shape[1])
+    mesh = _mesh_set() if mesh is None else mesh
     machine, interpreted = _machine(mesh, target, interpret)
     problem = Problem(
         mesh=mesh,
@@ -178,23 +182,41 @@ def _types(
     return product, names[wanted]
 
 
-def _machine(mesh: Mesh, target: str | None, interpret: Any) -> tuple[str, Any]:
+def _mesh_set() -> AbstractMesh:
+    """The mesh of `jax.set_mesh`, without its devices: under `jax.jit` they are not known."""
+    found = jax().sharding.get_abstract_mesh()
+    if found.empty:
+        raise CallError(
+            "GEM0564", "mesh is not given, and there is none", "pass mesh=, or use jax.set_mesh"
+        )
+    return found
+
+
+def _devices(mesh: Any) -> Iterable[Any]:
+    """Devices of a mesh, or what an abstract one says of all of them, if anything."""
+    if isinstance(mesh, jax().sharding.AbstractMesh):
+        return () if mesh.abstract_device is None else (mesh.abstract_device,)
+    return mesh.devices.flat
+
+
+def _machine(mesh: Any, target: str | None, interpret: Any) -> tuple[str, Any]:
     """The target of the kernels of a mesh, and whether they are interpreted."""
-    kinds = sorted({device.device_kind for device in mesh.devices.flat})
-    platforms = {device.platform for device in mesh.devices.flat}
+    devices = list(_devices(mesh))
+    kinds = sorted({device.device_kind for device in devices})
+    platforms = {device.platform for device in devices}
     interpreted = platforms == {"cpu"} if interpret is None else interpret
     if interpreted is not False:
         return DEFAULT_TARGET if target is None else target, interpreted
     found = [
         machine.target
         for machine in SHIPPED_TPUS
-        if set(kinds) <= {machine.device_kind, machine.product}
+        if kinds and set(kinds) <= {machine.device_kind, machine.product}
     ]
     if platforms != {"tpu"} or not found or target not in (None, found[0]):
         raise CallError(
             "GEM0557",
-            f"the mesh has devices of kind {', '.join(kinds)}, which run no kernel for "
-            f"{target or 'any target'}",
+            f"the mesh has devices of kind {', '.join(kinds) or 'unknown'}, which run no kernel "
+            f"for {target or 'any target'}",
             f"use target={found[0]!r}" if found else "use TPU devices, or interpret=True",
         )
     return found[0], False

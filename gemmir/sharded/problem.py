@@ -11,7 +11,7 @@ from gemmir.sharded.plan import Lying, Plan, plan
 from gemmir.tpu_derivative import NARROW
 
 if TYPE_CHECKING:
-    from jax.sharding import Mesh
+    from jax.sharding import AbstractMesh, Mesh
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Problem:
     what `plan` does.
     """
 
-    mesh: Mesh
+    mesh: Mesh | AbstractMesh
     a: Lying
     b: Lying
     c: Lying

@@ -32,6 +32,11 @@ def fake(kind: str, platform: str = "tpu") -> Any:
     return SimpleNamespace(devices=np.array([device]), shape={"d": 1})
 
 
+def unknown() -> Any:
+    """A mesh of which nobody says what its devices are."""
+    return jax.sharding.AbstractMesh((1,), ("d",))
+
+
 def multiply(x: Any = X, w: Any = W, **changed: Any) -> Any:
     """A product by rows, but for what is changed."""
     given: dict[str, Any] = {"mesh": mesh(), "in_specs": (P("d"), P()), "out_specs": P("d")}
@@ -46,6 +51,7 @@ ERRORS: Final[tuple[tuple[str, dict[str, Any], str, str], ...]] = (
     ("GEM0557", {"mesh": fake("TPU v2")}, "kind TPU v2", "interpret=True"),
     ("GEM0557", {"mesh": fake("NVIDIA H100", "gpu")}, "kind NVIDIA H100", "interpret=True"),
     ("GEM0557", {"mesh": fake("TPU v5 lite"), "target": "tpu:v6e"}, "tpu:v6e", "'tpu:v5e'"),
+    ("GEM0557", {"mesh": unknown()}, "kind unknown", "interpret=True"),
     ("GEM0558", {"epilogue": "bias"}, "bias is not given", "pass bias="),
     ("GEM0558", {"bias": np.ones(4, np.float32)}, "bias is given", "leave bias out"),
     ("GEM0559", {"w": np.ones((5, 4), np.float32)}, "(8, 6) and w of shape (5, 4)", "(k, n)"),
@@ -77,6 +83,11 @@ def test_errors(code: str, changed: dict[str, Any], message: str, hint: str) -> 
     assert caught.value.code == code
     assert message in caught.value.message
     assert hint in caught.value.hint
+
+
+def test_no_mesh_at_all() -> None:
+    with pytest.raises(CallError, match="GEM0564"):
+        multiply(mesh=None)
 
 
 def test_one_device() -> None:

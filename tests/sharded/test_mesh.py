@@ -136,6 +136,16 @@ def test_under_jit(ask: Ask) -> None:
     require_right(ask(mesh={"d": 8}, specs=RULES["scatter rows"], **SHAPE, jit=True))
 
 
+@pytest.mark.parametrize("rule", ["gather x by rows", "scatter rows"])
+def test_under_vmap(ask: Ask, rule: str) -> None:
+    require_right(ask(mesh={"d": 8}, specs=RULES[rule], **SHAPE, jit=True, vmap=True))
+
+
+@pytest.mark.parametrize("rule", ["gather x along k", "scatter rows"])
+def test_in_the_interpreter_that_knows_of_copies(ask: Ask, rule: str) -> None:
+    require_right(ask(mesh={"d": 4}, specs=RULES[rule], **SHAPE, dma=True))
+
+
 def test_on_a_mesh_whose_axes_are_part_of_types(ask: Ask) -> None:
     found = ask(
         mesh={"e": 2, "d": 4},

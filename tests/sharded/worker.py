@@ -44,8 +44,10 @@ MODULES = ("plan", "problem", "ring", "shard", "product")
 class Case:
     """A product and how it lies; `specs` are those of x, w and the result, an entry a list.
 
-    Without `placed` the operands are NumPy arrays. `edit` is a file of `gemmir/sharded`, a text in
-    it and what to put in its place.
+    With `vmap` x is the last of a stack of two; with `dma` the interpreter is the one that knows of
+    copies and races. With `explicit` the axes are part of types, and the mesh is that of the
+    context. Without `placed` the operands are NumPy arrays. `edit` is a file of `gemmir/sharded`, a
+    text in it and what to put in its place.
     """
 
     mesh: dict[str, int]
@@ -61,6 +63,8 @@ class Case:
     gradient: bool = False
     whole: bool = False
     jit: bool = False
+    vmap: bool = False
+    dma: bool = False
     explicit: bool = False
     placed: bool = True
     edit: list[str] = field(default_factory=list[str])
@@ -218,7 +222,7 @@ class Run:
         operands = {name: x for name, x in placed.items() if name != "gradient"}
 
         def call(operands: Mapping[str, Any]) -> Any:
-            return self._multiply(**operands)
+            return self._stacked(**operands) if self.case.vmap else self._multiply(**operands)
 
         def both(operands: Mapping[str, Any], gradient: Any) -> Any:
             result, pull = jax.vjp(call, operands)
@@ -228,18 +232,23 @@ class Run:
             return jax.jit(both)(operands, placed["gradient"])
         return (jax.jit(call) if self.case.jit else call)(operands), None
 
+    def _stacked(self, x: Any, w: Any) -> Any:
+        both = jax.numpy.stack([jax.numpy.zeros_like(x), x])
+        return jax.vmap(self._multiply, in_axes=(0, None))(both, w)[1]
+
     def _multiply(self, x: Any, w: Any, **extras: Any) -> Any:
         case = self.case
         return self.sharded_matmul(
             x,
             w,
-            mesh=self.mesh,
+            mesh=None if case.explicit else self.mesh,
             in_specs=(self.specs[0], self.specs[1]),
             out_specs=self.specs[2],
             epilogue=case.epilogue,
             dtype=case.product,
             preferred_element_type=None if case.out is None else ELEMENTS[case.out].numpy,
             overlap=case.overlap,
+            interpret=interpreter() if case.dma else None,
             **extras,
         )
 
@@ -276,6 +285,11 @@ class Run:
             bound = bound + element.unit * (np.abs(exact) + bound) + element.least
             found[name] = _worst(pulled[name], exact, bound, operands[name].shape)
         return found
+
+
+def interpreter() -> Any:
+    """The interpreter of Pallas for TPUs."""
+    return import_module("jax.experimental.pallas.tpu").InterpretParams(detect_races=True)
 
 
 def _entry(entry: Any) -> Any:
