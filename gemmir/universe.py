@@ -30,9 +30,17 @@ def _nvgpu() -> Dialect:
     return NVGPU
 
 
+def _pallas() -> Dialect:
+    from gemmir.ir.pallas import PALLAS
+
+    return PALLAS
+
+
 def _passes() -> dict[str, Callable[[], type[ModulePass]]]:
     return {PREFIX + name: partial(pass_class, name) for name in pass_names()}
 
 
-GEMMIR_UNIVERSE = Universe(all_dialects={"gemmir": _gemmir, "nvgpu": _nvgpu}, all_passes=_passes())
+GEMMIR_UNIVERSE = Universe(
+    all_dialects={"gemmir": _gemmir, "nvgpu": _nvgpu, "pallas": _pallas}, all_passes=_passes()
+)
 """The entry point `gemmir` of the group `xdsl.universe`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hypothesis.strategies as st
 from hypothesis import given
 
 from gemmir import Gemm, Schedule
@@ -10,6 +11,7 @@ from gemmir.ir.build import build
 from gemmir.lowering import run_pass
 from gemmir.machine import machine_for
 from gemmir.machine.gpu import SM_80
+from gemmir.machine.tpu import SHIPPED_TPUS, V5E
 from gemmir.schedule import check_fits
 from gemmir.schedule.default import default_schedule
 from tests.gpu_strategies import gpu_cases
@@ -22,9 +24,13 @@ from tests.strategies import (
     scheduled,
     surroundings,
 )
+from tests.tpu_strategies import tpu_cases, tpu_problems, tpu_schedules
 
 MOST = 20
 """The evaluator takes some 10 us for an op on a vector, so that extents are small."""
+
+WHOLE_TILES = 300
+"""Extents of up to two and a half blocks of 128; an op on a block is one of NumPy."""
 
 
 def check_stages(gemm: Gemm, schedule: Schedule) -> None:
@@ -51,6 +57,30 @@ def test_every_stage_of_a_drawn_schedule(case: tuple[Gemm, Schedule]) -> None:
 @examples(0.6)
 def test_every_stage_of_a_schedule_drawn_for_a_gpu(case: tuple[Gemm, Schedule]) -> None:
     check_stages(*case)
+
+
+@given(tpu_cases(V5E, MOST))
+@examples(2)
+def test_every_stage_of_a_schedule_drawn_for_a_tpu(case: tuple[Gemm, Schedule]) -> None:
+    check_stages(*case)
+
+
+@given(st.data())
+@examples(0.6)
+def test_every_stage_of_a_schedule_of_blocks_that_a_tpu_has(data: st.DataObject) -> None:
+    machine = data.draw(st.sampled_from(SHIPPED_TPUS))
+    gemm = data.draw(tpu_problems(machine, WHOLE_TILES))
+    schedule = data.draw(tpu_schedules(gemm, machine))
+    check_fits(schedule, gemm, machine)
+    check_stages(gemm, schedule)
+
+
+@given(st.data())
+@examples(0.3)
+def test_every_stage_of_the_default_schedule_for_a_tpu(data: st.DataObject) -> None:
+    machine = data.draw(st.sampled_from(SHIPPED_TPUS))
+    gemm = data.draw(tpu_problems(machine, WHOLE_TILES))
+    check_stages(gemm, default_schedule(gemm, machine))
 
 
 @given(problems(MOST))
@@ -102,3 +132,23 @@ def test_schedules_drawn_for_a_gpu_have_every_pass_and_fit_it() -> None:
 
     draw()
     assert seen == words
+
+
+def test_schedules_drawn_for_a_tpu_have_every_pass() -> None:
+    words = {
+        *("interchange", "parallelize", "fuse-epilogue", "pipeline{loop=k", "pipeline{loop=n"),
+        *("over=grid", "loops=batch", "loops=k", "edges=peel", "pipeline{loop=m", "with=mxu"),
+    }
+    seen: set[str] = set()
+
+    @given(tpu_cases(V5E))
+    @examples(8)
+    def draw(case: tuple[Gemm, Schedule]) -> None:
+        _, schedule = case
+        text = str(schedule)
+        seen.update(word for word in words if word in text)
+        if text.startswith("promote"):
+            seen.add("promoted as a whole")
+
+    draw()
+    assert seen == words | {"promoted as a whole"}

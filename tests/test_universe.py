@@ -37,5 +37,5 @@ def test_every_name_gives_its_pass() -> None:
     for name, find in GEMMIR_UNIVERSE.all_passes.items():
         assert find() is pass_class(name)
         assert find().name == name
-    for name in ("gemmir", "nvgpu"):
+    for name in ("gemmir", "nvgpu", "pallas"):
         assert GEMMIR_UNIVERSE.all_dialects[name]().name == name

@@ -83,7 +83,7 @@ class _Draft:
         """What a block that is not the whole array is a multiple of."""
         assert self.machine is not None
         gemm = self.gemm
-        lanes = {"n", "m" if gemm.trans_a else "k"} | ({"k"} if gemm.trans_b else set())
+        lanes = ["n", "m" if gemm.trans_a else "k", *(["k"] if gemm.trans_b else [])]
         return self.machine.lanes if name in lanes else 2 * self.machine.sublanes
 
     def promote_whole(self) -> None:

@@ -162,17 +162,53 @@ GPU_CASES: Final = (
 )
 """Edges in m, n and k; copies with and without a pipeline; panels and swizzles; transposes."""
 
+GRID: Final = "tile{loops=m,n sizes=16,32 over=grid}"
+KEPT: Final = "promote{operand=c to=vmem}"
+BLOCK_A: Final = "promote{operand=a to=vmem}"
+BLOCK_B: Final = "promote{operand=b to=vmem}"
+MXU: Final = "vectorize{with=mxu}"
 
-def run(*, stages: bool = True, cpu: bool = True, gpu: bool = True) -> None:
+TPU_CASES: Final = (
+    Case(
+        gemm=Gemm(m=40, n=50, k=56, dtype="bf16", alpha=2, beta=3, epilogue="bias+relu+residual"),
+        schedule=f"{GRID},{KEPT},tile{{loops=k sizes=16}},{BLOCK_A},{BLOCK_B},fuse-epilogue,"
+        f"pipeline{{loop=k stages=2 with=dma}},{MXU}",
+    ),
+    Case(
+        gemm=Gemm(m=24, n=48, k=21, dtype="bf16", trans_a=True, trans_b=True, out="bf16"),
+        schedule=f"{BLOCK_A},tile{{loops=n,m sizes=16,8 over=grid}},{KEPT},{BLOCK_B},"
+        "pipeline{loop=m stages=2 with=dma},"
+        f"tile{{loops=n,k sizes=8,12}},{MXU}",
+    ),
+    Case(
+        gemm=Gemm(m=20, n=33, k=30, dtype="i8", batch=3, batch_stride_b=0, beta=1),
+        schedule="tile{loops=batch,m,n sizes=1,16,32},parallelize{loop=batch over=grid},"
+        "parallelize{loop=m over=grid},parallelize{loop=n over=grid},interchange{order=n,m},"
+        f"{KEPT},{BLOCK_B},{BLOCK_A},pipeline{{loop=m stages=2 with=dma}},"
+        f"tile{{loops=m sizes=6 edges=peel}},{MXU}",
+    ),
+    Case(
+        gemm=Gemm(m=17, n=9, k=33, dtype="bf16x3", epilogue="relu+bias"),
+        schedule=f"tile{{loops=m sizes=8 over=grid}},{KEPT},tile{{loops=k sizes=8}},{BLOCK_B},"
+        f"{BLOCK_A},fuse-epilogue,pipeline{{loop=k stages=2 with=dma}},"
+        f"tile{{loops=m,n sizes=4,3}},{MXU}",
+    ),
+)
+"""Edges in m, n and k; whole operands, batches, transposes; loops inside a step."""
+
+
+def run(*, stages: bool = True, cpu: bool = True, gpu: bool = True, tpu: bool = True) -> None:
     """Run every case; raises at the first that is wrong, with its number and its stage.
 
     Without `stages` only the machine code is run, which is enough where the IR is known to be
-    right; `cpu` and `gpu` say for which machines.
+    right; `cpu`, `gpu` and `tpu` say for which machines. Of a TPU there is the IR only.
     """
     for number, case in enumerate(CASES if cpu else ()):
         check(case, f"case {number}", stages=stages)
     for number, case in enumerate(GPU_CASES if gpu else ()):
         check_gpu(case, f"case {number} for a GPU", stages=stages)
+    for number, case in enumerate(TPU_CASES if tpu else ()):
+        lowered(case, f"case {number} for a TPU", stages=True)
 
 
 def check_gpu(case: Case, where: str, *, stages: bool) -> None:

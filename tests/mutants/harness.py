@@ -3,7 +3,7 @@
     python harness.py TABLE.toml        a line of JSON for each mutant: name and outcome
 
 The process imports everything once and forks for each mutant. The child forgets gemmir, imports it
-again with one source replaced, and runs the battery: an error, a crash and 20 seconds without an
+again with one source replaced, and runs the battery: an error, a crash and 40 seconds without an
 end all mean that the mutant is caught. Nothing is written to disk.
 """
 
@@ -29,12 +29,18 @@ from typing import Final, NoReturn
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 BATTERY: Final = Path(__file__).with_name("battery.py")
-SECONDS: Final = 20
+SECONDS: Final = 40
 AT_ONCE: Final = 2
 """Children that run at the same time."""
 
 THREADS: Final = 2
 """Threads of a team in a child."""
+
+TPU_ONLY: Final = (
+    *(f"gemmir/ir/{name}.py" for name in ("grid", "pallas", "whole_blocks")),
+    "gemmir/evaluate/pallas.py",
+)
+"""Files that only schedules for a TPU use."""
 
 MESSAGE_BYTES: Final = 400
 """How much of an error a child reports: less than a pipe holds, so that it never waits."""
@@ -59,10 +65,14 @@ class Mutant:
     @property
     def reach(self) -> dict[str, bool]:
         """What an edit of the file can make wrong: the IR, and the code of which machines."""
+        is_backend = self.file.startswith("backends/")
+        if self.file in TPU_ONLY:
+            return {"cpu": False, "gpu": False}
         return {
-            "stages": not self.file.startswith("backends/"),
+            "stages": not is_backend,
             "cpu": not self.file.startswith("backends/ptx/"),
             "gpu": not self.file.startswith(("backends/cpu/", "backends/llvm/structure.py")),
+            "tpu": not is_backend,
         }
 
     def source(self) -> str:

@@ -217,3 +217,24 @@ def test_k_never_moves_across_tiles_that_overlap() -> None:
         Interchange(("k", "m")).apply(make_context(), module)
     assert found.value.code == "GEM0342"
     assert str(module) == str(parse_module(OVERLAPPING))
+
+
+def test_loops_over_a_grid_change_places(after: After) -> None:
+    grid = BLOCKS.replace("blocks", "grid")
+    module = after(SMALL, f"{grid},interchange{{order=n,m}}")
+    assert [loop[0] for loop in nest(module)] == ["n", "m"]
+    assert {op.over.data for op in module.walk() if isinstance(op, ForallOp)} == {"grid"}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "code"),
+    [
+        ("interchange{order=n,m group=2}", "GEM0343"),
+        ("interchange{order=m,n}", "GEM0344"),
+        ("tile{loops=k sizes=2},interchange{order=k,n}", "GEM0340"),
+    ],
+)
+def test_what_a_grid_refuses(after: After, schedule: str, code: str) -> None:
+    with pytest.raises(ScheduleError) as found:
+        after(SMALL, f"{BLOCKS.replace('blocks', 'grid')},{schedule}")
+    assert found.value.code == code

@@ -86,7 +86,11 @@ def test_loops_run_over_blocks_from_the_outside_in(after: After) -> None:
 @pytest.mark.parametrize(
     ("schedule", "code", "words"),
     [
-        ("tile{loops=m sizes=3},parallelize{loop=m over=threads}", "GEM0360", "cores or blocks"),
+        (
+            "tile{loops=m sizes=3},parallelize{loop=m over=threads}",
+            "GEM0360",
+            "use cores, blocks, grid",
+        ),
         ("tile{loops=k sizes=3},parallelize{loop=k}", "GEM0361", "k carries the sum"),
         ("tile{loops=m,k sizes=3,2},parallelize{loop=n}", "GEM0362", "use m"),
         ("parallelize{loop=n}", "GEM0362", "tile first"),
@@ -117,3 +121,13 @@ def test_tiles_that_overlap_are_not_shared_out(after: After) -> None:
     with pytest.raises(ScheduleError, match="edges=clip") as found:
         after(Gemm(m=7, n=9, k=5), "tile{loops=m sizes=3 edges=overlap},parallelize{loop=m}")
     assert found.value.code == "GEM0364"
+
+
+def test_loops_run_over_a_grid_from_the_outside_in(after: After) -> None:
+    tiles, steps = "tile{loops=m,n sizes=3,4}", "parallelize{loop=m over=grid}"
+    module = after(SMALL, f"{tiles},{steps},{steps.replace('m ', 'n ')}")
+    assert [op.over.data for op in module.walk() if isinstance(op, ForallOp)] == ["grid", "grid"]
+    assert str(module) == str(after(SMALL, "tile{loops=m,n sizes=3,4 over=grid}"))
+    with pytest.raises(ScheduleError, match="run the outermost loops over grid") as found:
+        after(SMALL, f"{tiles},parallelize{{loop=n over=grid}}")
+    assert found.value.code == "GEM0363"

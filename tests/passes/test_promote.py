@@ -184,3 +184,73 @@ def test_errors(after: After, gemm: Gemm, schedule: str, code: str, words: str) 
     with pytest.raises(ScheduleError, match=words) as found:
         after(gemm, schedule)
     assert found.value.code == code
+
+
+ON_GRID = "tile{loops=m,n sizes=4,5 over=grid}"
+TO_VMEM = {name: f"promote{{operand={name} to=vmem}}" for name in "abc"}
+
+
+def vmem_types(module: ModuleOp) -> dict[str, str]:
+    """What is allocated in vmem, by name."""
+    allocas = [op for op in module.walk() if isinstance(op, memref.AllocaOp)]
+    return {str(op.memref.name_hint): str(op.memref.type) for op in allocas}
+
+
+@pytest.mark.parametrize(
+    "gemm",
+    [
+        SMALL,
+        Gemm(m=7, n=9, k=5, trans_a=True, trans_b=True, alpha=2, beta=3),
+        Gemm(m=7, n=9, k=0, beta=2),
+        Gemm(m=8, n=10, k=5, dtype="bf16", epilogue="bias+relu"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("slices", ["", "tile{loops=k sizes=2},"])
+def test_blocks_in_vmem_keep_the_meaning(after: After, gemm: Gemm, slices: str) -> None:
+    if gemm.k or not slices:
+        a, b, c = TO_VMEM.values()
+        after(gemm, f"{ON_GRID},{c},{slices}{a},{b}")
+        after(gemm, f"{b},{ON_GRID},{slices}{a},{c}")
+
+
+def test_a_block_in_vmem_lies_as_its_source_does(after: After) -> None:
+    plain = vmem_types(after(SMALL, f"{ON_GRID},{TO_VMEM['a']},{TO_VMEM['b']}"))
+    assert plain == {
+        "a_block": "memref<4x5xf32, #gemmir.space<vmem>>",
+        "b_block": "memref<5x5xf32, #gemmir.space<vmem>>",
+    }
+    gemm = Gemm(m=7, n=9, k=3, trans_a=True, trans_b=True)
+    transposed = vmem_types(after(gemm, f"{ON_GRID},{TO_VMEM['a']},{TO_VMEM['b']}"))
+    assert transposed == {
+        "a_block": "memref<4x3xf32, strided<[1, 4]>, #gemmir.space<vmem>>",
+        "b_block": "memref<3x5xf32, strided<[1, 3]>, #gemmir.space<vmem>>",
+    }
+
+
+@pytest.mark.parametrize(("dtype", "summed"), [("bf16", "f32"), ("i8", "i32"), ("f32", "f32")])
+def test_the_accumulator_in_vmem_has_the_type_of_the_sum(
+    after: After, dtype: str, summed: str
+) -> None:
+    made = vmem_types(after(Gemm(m=7, n=9, k=5, dtype=dtype), f"{ON_GRID},{TO_VMEM['c']}"))
+    assert made == {"acc": f"memref<4x5x{summed}, #gemmir.space<vmem>>"}
+
+
+@pytest.mark.parametrize(
+    ("gemm", "schedule", "code", "words"),
+    [
+        (SMALL, "promote{operand=a to=vmem layout=panel:4}", "GEM0353", "leave layout out"),
+        (SMALL, f"{TO_VMEM['a']},{TO_VMEM['a']}", "GEM0332", "packed already"),
+        (BATCH, TO_VMEM["b"], "GEM0333", "tile batch by 1 first"),
+        (BATCH, TO_VMEM["c"], "GEM0333", "tile batch by 1 first"),
+        (SMALL, "promote{operand=c to=vmem layout=panel:4}", "GEM0334", "with no layout"),
+        (SMALL, f"{TO_VMEM['c']},{TO_VMEM['c']}", "GEM0335", "in vmem already"),
+        (SMALL, f"{C},{TO_VMEM['c']}", "GEM0335", "in registers already"),
+        (SMALL, "promote{operand=c to=vmem prefetch=true}", "GEM0337", "is for registers"),
+        (SMALL, "promote{operand=a to=vmem prefetch=true}", "GEM0337", "operand=c"),
+    ],
+)
+def test_errors_in_vmem(after: After, gemm: Gemm, schedule: str, code: str, words: str) -> None:
+    with pytest.raises(ScheduleError, match=words) as found:
+        after(gemm, schedule)
+    assert found.value.code == code

@@ -254,3 +254,41 @@ def test_errors(after: After, gemm: Gemm, schedule: str, code: str, words: str) 
     with pytest.raises(ScheduleError, match=words) as found:
         after(gemm, schedule)
     assert found.value.code == code
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "tile{loops=m,n sizes=3,4 over=grid}",
+        "tile{loops=n,m sizes=4,3 over=grid},tile{loops=k sizes=2}",
+        "tile{loops=m sizes=3 over=grid},tile{loops=n sizes=4 over=grid}",
+        "tile{loops=m,n sizes=100,100 over=grid}",
+    ],
+)
+@pytest.mark.parametrize("gemm", PROBLEMS, ids=str)
+def test_loops_over_a_grid_keep_the_meaning(after: After, gemm: Gemm, schedule: str) -> None:
+    module = after(gemm, schedule)
+    loops = [op for op in module.walk() if isinstance(op, ForallOp)]
+    assert {loop.over.data for loop in loops} == {"grid"}
+    assert sorted(dimension_of(loop) or "" for loop in loops) == ["m", "n"]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "code", "words"),
+    [
+        ("tile{loops=k sizes=2 over=grid}", "GEM0324", "k carries the sum"),
+        ("tile{loops=m sizes=4 over=grid edges=peel}", "GEM0327", "over=grid cannot peel"),
+        ("tile{loops=m sizes=4 over=grid edges=overlap}", "GEM0327", "use clip or peel"),
+        ("tile{loops=k sizes=2},tile{loops=m sizes=4 over=grid}", "GEM0319", "the first tile"),
+        (
+            "tile{loops=m sizes=4 over=grid},tile{loops=m sizes=2 over=grid}",
+            "GEM0319",
+            "of m, which is cut already; tile it once",
+        ),
+        ("tile{loops=m sizes=4 over=grid per_sm=2}", "GEM0352", "goes with over=blocks"),
+    ],
+)
+def test_errors_of_a_grid(after: After, schedule: str, code: str, words: str) -> None:
+    with pytest.raises(ScheduleError, match=words) as found:
+        after(SMALL, schedule)
+    assert found.value.code == code

@@ -91,3 +91,181 @@ func.func @half(%a: memref<4x8xf16>, %b: memref<8x6xf16>, %c: memref<4x6xf32>) {
   func.return
 }
 // CHECK: gemmir.gemm: precision bf16x1 is for f32, not for f16
+
+// -----
+
+func.func @f(%y: memref<20x128xf32>) {
+  pallas.call grid [3] semantics ["parallel"] outs(%y : memref<20x128xf32>) blocks [#pallas.block<[0, 128], affine_map<(d0) -> (d0, 0)>, 2>] {
+  ^bb0(%i: index, %o: memref<8x128xf32, #gemmir.space<vmem>>):
+    gemmir.yield
+  }
+  func.return
+}
+// CHECK: a block of [0, 128] has no elements
+
+// -----
+
+func.func @f(%y: memref<20x128xf32>) {
+  pallas.call grid [3] semantics ["parallel"] outs(%y : memref<20x128xf32>) blocks [#pallas.block<[8, 128], affine_map<(d0) -> (d0)>, 2>] {
+  ^bb0(%i: index, %o: memref<8x128xf32, #gemmir.space<vmem>>):
+    gemmir.yield
+  }
+  func.return
+}
+// CHECK: the map (d0) -> (d0) does not number (8, 128)
+
+// -----
+
+func.func @f(%y: memref<20x128xf32>) {
+  pallas.call grid [3] semantics ["parallel"] outs(%y : memref<20x128xf32>) blocks [#pallas.block<[8, 128], affine_map<(d0) -> (d0, 0)>, 3>] {
+  ^bb0(%i: index, %o: memref<8x128xf32, #gemmir.space<vmem>>):
+    gemmir.yield
+  }
+  func.return
+}
+// CHECK: 3 buffers of a block are not 1 or 2
+
+// -----
+
+func.func @f(%y: memref<20x128xf32>) {
+  pallas.call grid [3] semantics ["parallel"] outs(%y : memref<20x128xf32>) blocks [#pallas.block<[8, 128], affine_map<(d0) -> (d0, 0)>, 2>, #pallas.block<[8, 128], affine_map<(d0) -> (d0, 0)>, 2>] {
+  ^bb0(%i: index, %o: memref<8x128xf32, #gemmir.space<vmem>>):
+    gemmir.yield
+  }
+  func.return
+}
+// CHECK: pallas.call: 2 blocks of 1 arrays
+
+// -----
+
+func.func @f(%y: memref<20x128xf32>) {
+  pallas.call grid [3] semantics ["sequential"] outs(%y : memref<20x128xf32>) blocks [#pallas.block<[8, 128], affine_map<(d0) -> (d0, 0)>, 2>] {
+  ^bb0(%i: index, %o: memref<8x128xf32, #gemmir.space<vmem>>):
+    gemmir.yield
+  }
+  func.return
+}
+// CHECK: pallas.call: semantics ['sequential'] of a grid (3,)
+
+// -----
+
+func.func @f(%y: memref<20x128xf32>) {
+  pallas.call grid [3] semantics ["parallel", "parallel"] outs(%y : memref<20x128xf32>) blocks [#pallas.block<[8, 128], affine_map<(d0) -> (d0, 0)>, 2>] {
+  ^bb0(%i: index, %o: memref<8x128xf32, #gemmir.space<vmem>>):
+    gemmir.yield
+  }
+  func.return
+}
+// CHECK: pallas.call: semantics ['parallel', 'parallel'] of a grid (3,)
+
+// -----
+
+func.func @f(%y: memref<20x128xf32>) {
+  pallas.call grid [3] semantics ["parallel"] outs(%y : memref<20x128xf32>) blocks [#pallas.block<[8, 128], affine_map<(d0) -> (d0, 0)>, 2>] {
+  ^bb0(%o: memref<8x128xf32, #gemmir.space<vmem>>, %i: index):
+    gemmir.yield
+  }
+  func.return
+}
+// CHECK: pallas.call: the body begins with 1 indices
+
+// -----
+
+func.func @f(%y: memref<20x128xf32>) {
+  pallas.call grid [3] semantics ["parallel"] outs(%y : memref<20x128xf32>) blocks [#pallas.block<[8, 128], affine_map<(d0) -> (d0, 0)>, 2>] {
+  ^bb0(%i: index):
+    gemmir.yield
+  }
+  func.return
+}
+// CHECK: pallas.call: the body takes one block an array
+
+// -----
+
+func.func @f(%y: memref<20x128xf32>) {
+  pallas.call grid [3] semantics ["parallel"] outs(%y : memref<20x128xf32>) blocks [#pallas.block<[8, 128], affine_map<(d0) -> (d0, 0)>, 2>] {
+  ^bb0(%i: index, %o: memref<8x128xf32>):
+    gemmir.yield
+  }
+  func.return
+}
+// CHECK: pallas.call: memref<8x128xf32> is not a buffer in VMEM
+
+// -----
+
+func.func @f(%y: memref<20x128xf32>) {
+  pallas.call grid [3] semantics ["parallel"] outs(%y : memref<20x128xf32>) blocks [#pallas.block<[8, 128], affine_map<(d0) -> (d0, 0)>, 2>] {
+  ^bb0(%i: index, %o: memref<8x128xf32, #gemmir.space<vmem>>, %n: index):
+    gemmir.yield
+  }
+  func.return
+}
+// CHECK: pallas.call: index is not a buffer in VMEM
+
+// -----
+
+func.func @f(%y: memref<20x128xf32>) {
+  pallas.call grid [3] semantics ["parallel"] outs(%y : memref<20x128xf32>) blocks [#pallas.block<[8, 128], affine_map<(d0) -> (d0, 0)>, 2>] {
+  ^bb0(%i: index, %o: memref<8x64xf32, #gemmir.space<vmem>>):
+    gemmir.yield
+  }
+  func.return
+}
+// CHECK: pallas.call: a block of [8, 128] is not memref<8x64xf32, #gemmir.space<vmem>>
+
+// -----
+
+func.func @f(%y: memref<20x128xf32>) {
+  pallas.call grid [3] semantics ["parallel"] outs(%y : memref<20x128xf32>) blocks [#pallas.block<[8, 128], affine_map<(d0) -> (d0, 0)>, 2>] {
+  ^bb0(%i: index, %o: memref<8x128xbf16, #gemmir.space<vmem>>):
+    gemmir.yield
+  }
+  func.return
+}
+// CHECK: pallas.call: memref<8x128xbf16, #gemmir.space<vmem>> of memref<20x128xf32>
+
+// -----
+
+func.func @f(%y: memref<20x128xf32>) {
+  pallas.call grid [3] semantics ["parallel"] outs(%y : memref<20x128xf32>) blocks [#pallas.block<[8, 128], affine_map<(d0, d1) -> (d0, 0)>, 2>] {
+  ^bb0(%i: index, %o: memref<8x128xf32, #gemmir.space<vmem>>):
+    gemmir.yield
+  }
+  func.return
+}
+// CHECK: does not cut memref<20x128xf32>
+
+// -----
+
+func.func @f(%y: memref<20x128xf32>) {
+  pallas.call grid [3] semantics ["parallel"] outs(%y : memref<20x128xf32>) blocks [#pallas.block<[8, 128], affine_map<(d0)[s0] -> (s0, 0)>, 2>] {
+  ^bb0(%i: index, %o: memref<8x128xf32, #gemmir.space<vmem>>):
+    gemmir.yield
+  }
+  func.return
+}
+// CHECK: needs more than 0 rows
+
+// -----
+
+func.func @f(%x: vector<8x16xbf16>, %y: vector<8x128xbf16>) {
+  %z = pallas.dot %x, %y : vector<8x16xbf16>, vector<8x128xbf16> -> vector<8x128xf32>
+  func.return
+}
+// CHECK: pallas.dot: (8, 16) by (8, 128) is not (8, 128)
+
+// -----
+
+func.func @f(%x: vector<8x16xbf16>, %y: vector<16x128xf32>) {
+  %z = pallas.dot %x, %y : vector<8x16xbf16>, vector<16x128xf32> -> vector<8x128xf32>
+  func.return
+}
+// CHECK: pallas.dot: products of bf16 and f32 in f32
+
+// -----
+
+func.func @f(%x: vector<8x16xbf16>, %y: vector<16x128xbf16>) {
+  %z = pallas.dot %x, %y precision <bf16x3> : vector<8x16xbf16>, vector<16x128xbf16> -> vector<8x128xf32>
+  func.return
+}
+// CHECK: pallas.dot: precision bf16x3 is for f32, not for bf16

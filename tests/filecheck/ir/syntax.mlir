@@ -62,3 +62,40 @@ func.func @types(%a: memref<16x32xf8E4M3FN>, %b: memref<32x8xf8E4M3FN>, %h: memr
   %sum = nvgpu.mma.sync %lhs, %rhs, %acc shape [16, 8, 8] tf32Enabled : vector<16x8xf32>, vector<8x8xf32>, vector<16x8xf32>
   func.return
 }
+
+// CHECK-LABEL: func.func @grid
+func.func @grid(%x: memref<2x20x128xf32>, %y: memref<20x128xf32>, %offsets: memref<4xi32>) {
+  // CHECK:      pallas.call grid [3 : i64] semantics ["parallel"] ins(%y : memref<20x128xf32>) outs(%y : memref<20x128xf32>) blocks [#pallas.block<[8, 128], affine_map<(d0) -> (d0, 0)>, 2>, #pallas.block<[8, 128], affine_map<(d0) -> (d0, 0)>, 1>] {
+  // CHECK-NEXT: ^bb0(%i: index, %in: memref<8x128xf32, #gemmir.space<vmem>>, %out: memref<8x128xf32, #gemmir.space<vmem>>, %kept: memref<8x128xf32, #gemmir.space<vmem>>):
+  // CHECK-NEXT:   gemmir.yield
+  // CHECK-NEXT: }
+  pallas.call grid [3] semantics ["parallel"] ins(%y : memref<20x128xf32>) outs(%y : memref<20x128xf32>)
+    blocks [#pallas.block<[8, 128], affine_map<(d0) -> (d0, 0)>, 2>, #pallas.block<[8, 128], affine_map<(d0) -> (d0, 0)>, 1>] {
+  ^bb0(%i: index, %in: memref<8x128xf32, #gemmir.space<vmem>>, %out: memref<8x128xf32, #gemmir.space<vmem>>, %kept: memref<8x128xf32, #gemmir.space<vmem>>):
+    gemmir.yield
+  }
+
+  // CHECK:      pallas.call grid [2 : i64, 3 : i64] semantics ["arbitrary", "parallel"] outs(%x : memref<2x20x128xf32>) blocks [#pallas.block<[1, 8, 128], affine_map<(d0, d1) -> (d0, d1, 0)>, 2>] {
+  // CHECK-NEXT: ^bb0(%s: index, %row: index, %matrix: memref<8x128xf32, #gemmir.space<vmem>>):
+  pallas.call grid [2, 3] semantics ["arbitrary", "parallel"] outs(%x : memref<2x20x128xf32>)
+    blocks [#pallas.block<[1, 8, 128], affine_map<(d0, d1) -> (d0, d1, 0)>, 2>] {
+  ^bb0(%s: index, %row: index, %matrix: memref<8x128xf32, #gemmir.space<vmem>>):
+    gemmir.yield
+  }
+
+  // CHECK: %visits = gemmir.visits %offsets rows 20 : i64 by 8 : i64 : memref<4xi32> -> memref<5x5xi32, #gemmir.space<smem>>
+  %visits = gemmir.visits %offsets rows 20 : i64 by 8 : i64 : memref<4xi32> -> memref<5x5xi32, #gemmir.space<smem>>
+  // CHECK-NEXT: pallas.call grid [5 : i64] semantics ["arbitrary"] prefetched(%visits : memref<5x5xi32, #gemmir.space<smem>>) along 0 : i64 outs(%y : memref<20x128xf32>) blocks [#pallas.block<[8, 128], affine_map<(d0)[s0, s1] -> (s1, 0)>, 2>] {
+  pallas.call grid [5] semantics ["arbitrary"] prefetched(%visits : memref<5x5xi32, #gemmir.space<smem>>) along 0 outs(%y : memref<20x128xf32>)
+    blocks [#pallas.block<[8, 128], affine_map<(d0)[s0, s1] -> (s1, 0)>, 2>] {
+  ^bb0(%v: index, %tile: memref<8x128xf32, #gemmir.space<vmem>>):
+    gemmir.yield
+  }
+
+  %lhs, %rhs, %f, %g = "test.op"() : () -> (vector<8x16xbf16>, vector<16x128xbf16>, vector<8x16xf32>, vector<16x8xf32>)
+  // CHECK: {{%\w+}} = pallas.dot %lhs, %rhs : vector<8x16xbf16>, vector<16x128xbf16> -> vector<8x128xf32>
+  %z = pallas.dot %lhs, %rhs : vector<8x16xbf16>, vector<16x128xbf16> -> vector<8x128xf32>
+  // CHECK-NEXT: {{%\w+}} = pallas.dot %f, %g precision <bf16x3> : vector<8x16xf32>, vector<16x8xf32> -> vector<8x8xf32>
+  %w = pallas.dot %f, %g precision <bf16x3> : vector<8x16xf32>, vector<16x8xf32> -> vector<8x8xf32>
+  func.return
+}
