@@ -79,7 +79,11 @@ class TpuBlocks:
 
 def tpu_passes(gemm: Gemm, machine: TpuMachine, *, fuse: bool) -> Iterator[str]:
     """The passes for `gemm` on `machine`, one at a time."""
-    blocks = _found(gemm, machine) or tpu_blocks(gemm, machine)
+    yield from spelled(gemm, machine, _found(gemm, machine) or tpu_blocks(gemm, machine), fuse=fuse)
+
+
+def spelled(gemm: Gemm, machine: TpuMachine, blocks: TpuBlocks, *, fuse: bool) -> Iterator[str]:
+    """The passes that make a kernel of `blocks`."""
     loops, sizes = list(blocks.order), [blocks.size(loop) for loop in blocks.order]
     if gemm.groups is not None:
         loops, sizes = ["n", "group", "m"], [blocks.n, 1, blocks.m]
