@@ -15,13 +15,13 @@ from xdsl.dialects.builtin import VectorType
 from xdsl.ir import Attribute
 
 from gemmir.backends.pallas.arrays import Operand, operand_of
-from gemmir.backends.pallas.cost import copies, cost_of, padded_bytes
+from gemmir.backends.pallas.cost import copies, cost_of, padded_bytes, visiting
 from gemmir.backends.pallas.types import item_bytes
 from gemmir.dtypes import BY_MLIR
 from gemmir.gemm import Gemm
 from gemmir.ir.context import parse_module
 from gemmir.ir.dialect import memref_type
-from gemmir.ir.pallas import CallOp, DotOp
+from gemmir.ir.pallas import ARBITRARY, CallOp, DotOp
 from gemmir.machine import TpuMachine
 from gemmir.schedule import pass_text
 from gemmir.tpu_profile import Comparison, comparison_lines
@@ -151,7 +151,9 @@ def call_facts(call: CallOp, machine: TpuMachine, problem: Gemm | None) -> CallF
         flops_per_step=flops / max(math.prod(call.extents), 1),
         chunk=chunk,
         chunks=math.prod(
-            n for n, w in zip(call.extents, call.semantics, strict=True) if w.data == "arbitrary"
+            steps
+            for dim, (steps, word) in enumerate(zip(call.extents, call.semantics, strict=True))
+            if word.data == ARBITRARY and dim != visiting(call)
         ),
         prediction=_prediction(call, blocks, flops, _dtype(call, problem), machine),
     )

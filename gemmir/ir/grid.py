@@ -26,9 +26,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias, cast
+from typing import cast
 
-from xdsl.builder import Builder
 from xdsl.dialects import arith, memref, scf
 from xdsl.dialects.builtin import MemRefType, StridedLayoutAttr
 from xdsl.ir import Block, BlockArgument, Operation, Region, SSAValue
@@ -54,16 +53,15 @@ from gemmir.ir.index import (
     Extent,
     as_index,
     before,
-    both,
     constant_of,
     equals,
     upper_bound,
 )
-from gemmir.ir.loops import GROUP, Loop, conditional, dimension_of
+from gemmir.ir.loops import GROUP, Loop, conditional, dimension_of, move
 from gemmir.ir.pallas import ARBITRARY, PARALLEL, BlockAttr, CallOp, block_type, in_vmem
-from gemmir.ir.transfers import read, write
 from gemmir.ir.views import chain, extents, offsets_of, sizes_of, subview
-from gemmir.ir.visits import load_number, place_in_tile, visit_number, visit_start
+from gemmir.ir.visit_steps import visit_blocks, work_on_rows
+from gemmir.ir.visits import place_in_tile, visit_number, visit_start
 
 PURE = (
     arith.AddiOp,
@@ -81,9 +79,6 @@ PURE = (
 
 GEMM_C = 2
 """The place of C among the operands of a product."""
-
-_Pair: TypeAlias = tuple[SSAValue, SSAValue]
-"""The blocks with the old and the new elements of an array."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +141,14 @@ def plan_grid(gemm: GemmOp, loop: str, buffers: int) -> GridPlan:
             f"pipeline: loop={loop}, and the innermost loop around the product is over "
             f"{dimension_of(loops[-1])}",
             f"use loop={dimension_of(loops[-1])}",
+        )
+    names = [dimension_of(o) for o in loops if _is_over_grid(o)]
+    if GROUP in names[:-1]:
+        raise ScheduleError(
+            "GEM0388",
+            f"pipeline: the loop over {','.join(map(str, names[names.index(GROUP) + 1 :]))} is "
+            "inside that over the visits of tiles of rows, which must follow one another",
+            "use tile{loops=n,group,m … over=grid}, without interchange",
         )
     numbers = (visit_number(result) for op in loops[0].walk() for result in op.results)
     visits = next((found[0] for found in numbers if found is not None), None)
@@ -227,9 +230,12 @@ def make_call(plan: GridPlan) -> CallOp:
     _keep_accumulators(body)
     if plan.visits is not None:
         for epilogue, (begin, rows) in windows.items():
-            _work_on_rows(epilogue, begin, rows)
+            work_on_rows(epilogue, begin, rows)
         roots = [array.root for array in arrays if array.is_output]
-        _visit(plan, body, plan.visits, [(blocks[r, False], blocks[r, True]) for r in roots])
+        number = body.args[plan.dimension(GROUP)]
+        slice_ = None if plan.sequential is None else body.args[len(plan.loops) - 1]
+        copied = [(blocks[r, False], blocks[r, True]) for r in roots]
+        visit_blocks(body, plan.visits, number, slice_, copied)
     inputs, outputs = ([a for a in arrays if a.is_output is wanted] for wanted in (False, True))
     call = CallOp(
         [a.root for a in inputs],
@@ -273,42 +279,6 @@ def _rows_of_tile(value: SSAValue) -> tuple[Extent, Extent]:
     return place_in_tile(value), extents(value)[-2]
 
 
-def _work_on_rows(epilogue: EpilogueOp, begin: Extent, rows: Extent) -> None:
-    """Let `epilogue`, which takes whole blocks, work on some rows of them."""
-    builder = before(epilogue)
-    for number, block in enumerate(epilogue.operands):
-        columns = memref_type(block).get_shape()[1]
-        epilogue.operands[number] = subview(builder, block, (begin, 0), (rows, columns))
-
-
-def _visit(plan: GridPlan, body: Block, visits: VisitsOp, outputs: Sequence[_Pair]) -> None:
-    """Begin with the old elements at the first visit of a tile, and do nothing without rows."""
-    work = next(op for op in body.ops if any(isinstance(o, GemmOp) for o in op.walk()))
-    builder, anchor = before(work), plan.loops[0]
-    number = body.args[plan.dimension(GROUP)]
-    is_first = load_number(builder, visits, Visit.IS_FIRST, number)
-    conditions = [equals(builder, anchor, is_first, 1)]
-    if plan.sequential is not None:
-        conditions.append(equals(builder, anchor, body.args[len(plan.loops) - 1], 0))
-    condition = both(builder, conditions)
-    assert condition is not None
-    keep = conditional(condition, lambda then: _copy(then, anchor, outputs), lambda _: None)
-    builder.insert(keep)
-    begin, end = (load_number(builder, visits, row, number) for row in (Visit.BEGIN, Visit.END))
-    has_rows = builder.insert(arith.CmpiOp(begin, end, "slt")).result
-    *ops, last = body.ops
-    rest = ops[ops.index(work) :]
-    before(last).insert(conditional(has_rows, lambda then: _move(rest, then), lambda _: None))
-
-
-def _copy(builder: Builder, anchor: Operation, pairs: Sequence[_Pair]) -> None:
-    """Copy whole blocks."""
-    for source, target in pairs:
-        rows, columns = memref_type(source).get_shape()
-        elements = read(builder, anchor, source, (0, 0), (rows, columns), (True, True))
-        write(builder, anchor, elements, target, (0, 0), (True, True))
-
-
 def _count_steps(loop: Loop, index: SSAValue, step: int) -> SSAValue:
     """Let the body of `loop` find its induction variable from the number of the iteration."""
     variable, first = loop.body.block.args[0], loop.body.block.first_op
@@ -332,20 +302,14 @@ def _flatten(plan: GridPlan, body: Block) -> None:
     for loop, inner in zip(plan.loops, (*plan.loops[1:], None), strict=True):
         found = list(loop.body.block.ops)[:-1]
         at = len(found) if inner is None else found.index(inner)
-        _move(found[:at], builder)
+        move(found[:at], builder)
         after = found[at + 1 :] + after
     last = plan.grid[-1] - 1
     if not after or plan.sequential is None or last < 1:
-        _move(after, builder)
+        move(after, builder)
         return
     is_last = equals(builder, plan.loops[0], body.args[len(plan.loops) - 1], last)
-    builder.insert(conditional(is_last, lambda then: _move(after, then), lambda otherwise: None))
-
-
-def _move(ops: Sequence[Operation], builder: Builder) -> None:
-    for op in ops:
-        op.detach()
-        builder.insert(op)
+    builder.insert(conditional(is_last, lambda then: move(after, then), lambda otherwise: None))
 
 
 def _read_old_elements(body: Block) -> None:

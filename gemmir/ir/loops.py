@@ -129,3 +129,10 @@ def conditional(
         assert block.last_op is not None
         fill(Builder(InsertPoint.before(block.last_op)))
     return scf.IfOp(condition, [], Region(blocks[0]), Region(blocks[1]))
+
+
+def move(ops: Sequence[Operation], builder: Builder) -> None:
+    """Move `ops`, in order, to where `builder` inserts."""
+    for op in ops:
+        op.detach()
+        builder.insert(op)

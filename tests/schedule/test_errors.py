@@ -296,6 +296,16 @@ WRONG = (
         TPU,
     ),
     Wrong(
+        "GEM0388",
+        Gemm(m=16, n=256, k=8, groups=2),
+        "tile{loops=n,group,m sizes=128,1,8 over=grid},interchange{order=group,n},"
+        "promote{operand=c to=vmem},promote{operand=a to=vmem},promote{operand=b to=vmem},"
+        "pipeline{loop=n stages=2 with=dma}",
+        "the loop over n is inside that over the visits",
+        "use tile{loops=n,group,m",
+        TPU,
+    ),
+    Wrong(
         "GEM0387",
         PRODUCTS,
         "promote{operand=b to=vmem},tile{loops=n,group,m sizes=128,1,8 over=grid}",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import jax
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import example, given, settings
+from jax._src.pallas.mosaic.interpret import interpret_pallas_call
+from jax.experimental.pallas import tpu as pltpu
 
 import gemmir
 from gemmir import Gemm
@@ -45,6 +47,7 @@ SLICES: Final = (
     "promote{operand=b to=vmem},fuse-epilogue,pipeline{loop=k stages=2 with=dma},"
     "vectorize{with=mxu}"
 )
+WHOLE: Final = SLICES.replace("tile{loops=k sizes=128},", "").replace("loop=k", "loop=group")
 SCHEDULES: Final = {"default": None, "slices": SLICES}
 
 OFFSETS_OF_ROWS: Final = {
@@ -135,6 +138,24 @@ def test_the_file_says_what_is_prefetched() -> None:
         "input_output_aliases={4: 0}",
     ):
         assert words in text, words
+
+
+@pytest.mark.parametrize("mode", ["on_wait", "eager"])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_no_races_and_nothing_is_read_too_early(
+    name: str, mode: Literal["on_wait", "eager"]
+) -> None:
+    """The interpreter of Mosaic's semantics needs whole blocks of an array that is changed."""
+    gemm = Gemm(m=192, n=256, k=256, groups=4, beta=0.5, epilogue="bias+relu")
+    artifact = lowered(gemm, schedule=SCHEDULES[name] or WHOLE)
+    operands = make_operands(signature_of(build(gemm)))
+    operands.by_name[OFFSETS].array[:] = (0, 5, 70, 71, 150)
+    reference, own = reference_of_gemm(gemm, operands), operands.copy()
+    params = pltpu.InterpretParams(detect_races=True, dma_execution_mode=mode)
+    run_pallas(artifact, artifact.text, own.arrays, interpret=params)
+    assert reference.compare(own.output).first_wrong is None
+    found: Any = interpret_pallas_call.races
+    assert not found.races_found
 
 
 @pytest.mark.parametrize("target", ["tpu:v4", "tpu:v5e", "tpu:v5p", "tpu:v6e", "tpu:tpu7x"])
