@@ -43,10 +43,16 @@ TARGET: Final = "cpu:x86-64-v3"
 GPU_TARGET: Final = "cuda:sm_80"
 TPU_TARGET: Final = "tpu:v5e"
 
+WORDS: Final = ("dtype", "out", "epilogue")
+"""Fields of a problem that are no numbers."""
+
 DIRECTIVE: Final = re.compile(
     r"^<!-- (?P<kind>[a-z]+)(?:: (?P<argument>[^\n]*))? -->\n(?P<body>.*?)^<!-- end -->$",
     re.M | re.S,
 )
+PROFILE_HINT: Final = re.compile(r"^profile  .*\n", re.M)
+"""What `explain` says of libtpu, which some computers have."""
+
 PYTHON: Final = re.compile(r"^```python\n(?P<code>.*?)^```$", re.M | re.S)
 
 
@@ -189,7 +195,7 @@ def _options(argument: str) -> tuple[list[str], dict[str, str]]:
 
 def _gemm(fields: Mapping[str, str]) -> gemmir.Gemm:
     values: dict[str, Any] = {
-        name: text if name in ("dtype", "epilogue") else float(text) if "." in text else int(text)
+        name: text if name in WORDS else float(text) if "." in text else int(text)
         for name, text in fields.items()
     }
     return gemmir.Gemm(**values)
@@ -204,10 +210,8 @@ def _target(passes: str) -> str:
 
 @cache
 def _lowered(problem: str, schedule: str) -> gemmir.Lowered:
-    gemm = _gemm(_options(problem)[1])
-    return gemmir.lower(
-        gemm, _target(schedule), Path(DOCS, schedule) if "{" not in schedule else schedule
-    )
+    passes = schedule if "{" in schedule else Path(DOCS, schedule).read_text()
+    return gemmir.lower(_gemm(_options(problem)[1]), _target(passes), passes)
 
 
 def fenced(language: str, text: str) -> str:
@@ -235,6 +239,11 @@ def _ir(page: Page, argument: str) -> str:
     return fenced("mlir", abridged(list(job.stages.values())[-1].text, _options(rest)[1]))
 
 
+def _pallas(page: Page, argument: str) -> str:
+    """The Python file of the page's lowering."""
+    return fenced("py", page.walk.artifact.text)
+
+
 def _llvm(page: Page, argument: str) -> str:
     """`fmas=N`: the block of LLVM text with so many fused multiply-adds that comes first."""
     count = int(_options(argument)[1]["fmas"])
@@ -256,7 +265,8 @@ def _explain(page: Page, argument: str) -> str:
     lowered = (
         page.walk if argument == "here" else gemmir.lower(_gemm(_options(argument)[1]), TARGET)
     )
-    return fenced("text", explain(lowered))
+    text = explain(lowered)
+    return fenced("text", PROFILE_HINT.sub("", text))
 
 
 def _default(page: Page, argument: str) -> str:
@@ -398,6 +408,7 @@ KINDS: Final[Mapping[str, Callable[[Page, str], str]]] = {
     "llvm": _llvm,
     "machines": _machines,
     "output": _output,
+    "pallas": _pallas,
     "schedule": _schedule,
     "stage": _stage,
     "tpus": _tpus,
