@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from typing import Any
 import pytest
 
 from gemmir.cli import main
-from gemmir.jax_modules import ON_CPU
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +36,6 @@ Cli = Callable[..., Result]
 def cli(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """Run a command in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    for name, value in ON_CPU.items():
-        monkeypatch.setenv(name, os.environ.get(name, value))
 
     def run(*arguments: str) -> Result:
         capsys.readouterr()
