@@ -25,7 +25,7 @@ from gemmir.backends.ptx.emit import emit as emit_ptx
 from gemmir.backends.ptx.run import run_ptx
 from gemmir.dtypes import ELEMENTS
 from gemmir.evaluate import evaluate
-from gemmir.gemm import Gemm, Operand
+from gemmir.gemm import OFFSETS, Gemm, Operand
 from gemmir.ir.build import build
 from gemmir.ir.context import parse_module
 from gemmir.lowering import run_pass, stage_text
@@ -62,11 +62,15 @@ GAP: Final = 77.0
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A problem, the passes it goes through, and whether one element of A is NaN."""
+    """A problem, the passes it goes through, and whether one element of A is NaN.
+
+    `offsets` say where the products of a grouped GEMM begin.
+    """
 
     gemm: Gemm
     schedule: str
     nan: bool = False
+    offsets: tuple[int, ...] = ()
 
 
 CASES: Final = (
@@ -193,6 +197,18 @@ TPU_CASES: Final = (
         f"{BLOCK_A},fuse-epilogue,pipeline{{loop=k stages=2 with=dma}},"
         f"tile{{loops=m,n sizes=4,3}},{MXU}",
     ),
+    Case(
+        gemm=Gemm(m=40, n=50, k=56, groups=4, alpha=2, beta=3, epilogue="bias+relu+residual"),
+        schedule=f"tile{{loops=n,group,m sizes=32,1,16 over=grid}},{KEPT},tile{{loops=k sizes=16}},"
+        f"{BLOCK_A},{BLOCK_B},fuse-epilogue,pipeline{{loop=k stages=2 with=dma}},{MXU}",
+        offsets=(0, 5, 5, 30, 37),
+    ),
+    Case(
+        gemm=Gemm(m=24, n=20, k=8, groups=3, dtype="bf16", trans_b=True),
+        schedule=f"tile{{loops=group,m sizes=1,8 over=grid}},{KEPT},{BLOCK_A},{BLOCK_B},"
+        f"pipeline{{loop=group stages=2 with=dma}},{MXU}",
+        offsets=(0, 5, 11, 20),
+    ),
 )
 """Edges in m, n and k; whole operands, batches, transposes; loops inside a step."""
 
@@ -284,6 +300,8 @@ def memory_for(case: Case) -> dict[str, Array]:
         array[...] = generator.integers(-3, 4, array.shape)
     if case.nan:
         arrays["a"][1, 2] = np.nan
+    if case.offsets:
+        arrays[OFFSETS][...] = case.offsets
     return arrays
 
 
@@ -306,7 +324,7 @@ def require_evaluated(
     module: ModuleOp, case: Case, exact: Array, bound: Array | float, where: str
 ) -> None:
     arrays = memory_for(case)
-    if not case.gemm.beta and arrays["c"].dtype.kind == "f":
+    if not case.gemm.beta and not case.offsets and arrays["c"].dtype.kind == "f":
         arrays["c"][...] = np.nan
     evaluate(module, list(arrays.values()))
     require_close(arrays["c"], exact, bound, where)

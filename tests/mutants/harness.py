@@ -37,7 +37,7 @@ THREADS: Final = 2
 """Threads of a team in a child."""
 
 TPU_ONLY: Final = (
-    *(f"gemmir/ir/{name}.py" for name in ("grid", "pallas", "whole_blocks")),
+    *(f"gemmir/ir/{n}.py" for n in ("grid", "pallas", "visit_steps", "visits", "whole_blocks")),
     "gemmir/evaluate/pallas.py",
 )
 """Files that only schedules for a TPU use."""
