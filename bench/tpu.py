@@ -1,6 +1,7 @@
 """Profile gemmir's kernels for TPUs beside XLA's own products; see bench/README.md.
 
     python bench/tpu.py                                     every case of the suite
+    python bench/tpu.py --list                              their names
     python bench/tpu.py --case tpu:v6e/i8/4096x4096x4096    one case; may be repeated
     python bench/tpu.py --json FILE                         write the figures into a file, too
     python bench/tpu.py --case … --blocks nm/4096x256x4096/a --store
@@ -94,10 +95,14 @@ def main(
     blocks: Annotated[str | None, typer.Option(help="ORDER/MxNxK or ORDER/MxNxK/OPERAND.")] = None,
     store: Annotated[bool, typer.Option("--store", help="Keep the blocks as those found.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures.")] = None,
+    names: Annotated[bool, typer.Option("--list", help="Print the names of the suite.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 below a bar.")] = False,
 ) -> None:
     """Profile the cases, one after the other, and print what they are beside XLA's."""
     cases = [Case.parse(text) for text in case or BARS]
+    if names:
+        typer.echo("\n".join(map(str, cases)))
+        return
     given = None if blocks is None else read_blocks(blocks)
     rows: list[dict[str, Any]] = []
     for each in cases:

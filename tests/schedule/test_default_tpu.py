@@ -105,6 +105,9 @@ def test_what_is_split_or_read_again_is_multiplied_as_a_whole() -> None:
     plain = Gemm(m=4096, n=4096, k=4096, dtype="bf16")
     split = default_text(replace(plain, dtype="bf16x3"), V5E).splitlines()
     assert not [line for line in split if line.startswith("tile{") and "over" not in line]
+    turned = default_text(replace(plain, trans_b=True), V6E).splitlines()
+    assert "tile{loops=n sizes=256}" in turned
+    assert len(default_text(replace(plain, trans_a=True), V6E).splitlines()) == 6
     again = default_text(replace(plain, beta=1.0), V5E).splitlines()
     assert again[1] == "promote{operand=c to=vmem}"
     assert again[-2:] == ["tile{loops=n,m sizes=128,128}", "vectorize{with=mxu}"]
