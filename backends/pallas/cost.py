@@ -16,7 +16,8 @@ from gemmir.backends.pallas.emitter import element_of, shape_of
 from gemmir.backends.pallas.types import item_bytes
 from gemmir.errors import BackendError
 from gemmir.ir.dialect import enclosing_ops, memref_type
-from gemmir.ir.pallas import PARALLEL, CallOp, DotOp
+from gemmir.ir.index import constant_of
+from gemmir.ir.pallas import PARALLEL, BlockAttr, CallOp, DotOp
 from gemmir.machine import TpuMachine
 
 MIB: Final = 1024 * 1024
@@ -50,17 +51,28 @@ def _rounded(extent: int, multiple: int) -> int:
     return -(-extent // multiple) * multiple
 
 
+def in_vmem_before(operand: Operand, block: BlockAttr) -> bool:
+    """Whether all of an operand is in VMEM before the first step, so that XLA copies it there."""
+    return block.buffers.data == 1 and operand.is_whole
+
+
 def vmem_limit(call: CallOp, operands: Sequence[Operand], machine: TpuMachine) -> int:
     """VMEM that the kernel may use: its blocks and scratch, and room for what it computes.
 
     That room is for each product and each vector it is made of, and for three matrices as large as
-    the largest: the compiler keeps in registers what it can. Raises `BackendError` GEM0470 where
+    the largest: the compiler keeps in registers what it can. Operands that are in VMEM before the
+    kernel begins are not its own: XLA refuses to put them there where the limit leaves no room.
+    Raises `BackendError` GEM0470 where
     the blocks and scratch alone are more than the machine has.
     """
-    held = sum(
-        block.buffers.data * padded_bytes(operand.block, operand.item_bytes, machine)
+    sizes = [
+        (
+            block.buffers.data * padded_bytes(operand.block, operand.item_bytes, machine),
+            in_vmem_before(operand, block),
+        )
         for operand, block in zip(operands, call.blocks, strict=True)
-    )
+    ]
+    held, before = sum(size for size, _ in sizes), sum(size for size, is_in in sizes if is_in)
     for buffer in call.scratch:
         held += padded_bytes(
             memref_type(buffer).get_shape(), item_bytes(memref_type(buffer).element_type), machine
@@ -72,8 +84,8 @@ def vmem_limit(call: CallOp, operands: Sequence[Operand], machine: TpuMachine) -
             f"blocks and scratch buffers take {held} bytes of VMEM, and {machine.name} has {room}",
             "tile m, n or k smaller",
         )
-    wanted = _rounded(held + _temporaries(call, machine), MIB)
-    return min(max(wanted, LEAST_LIMIT), room)
+    wanted = _rounded(held - before + _temporaries(call, machine), MIB)
+    return min(max(wanted, LEAST_LIMIT), room - before)
 
 
 def _temporaries(call: CallOp, machine: TpuMachine) -> int:
@@ -116,11 +128,19 @@ def _times(call: CallOp, op: Operation) -> int:
     """
     conditions = sum(isinstance(o, scf.IfOp) for o in enclosing_ops(op))
     is_conditional = conditions > (call.prefetched is not None)
-    return math.prod(
+    parts = math.prod(_parts(o) for o in enclosing_ops(op) if isinstance(o, scf.ForOp))
+    return parts * math.prod(
         steps
         for dim, (steps, word) in enumerate(zip(call.extents, call.semantics, strict=True))
         if not is_conditional or word.data == PARALLEL or dim == visiting(call)
     )
+
+
+def _parts(loop: scf.ForOp) -> int:
+    """How often a loop inside of a step runs."""
+    begin, end, step = (constant_of(value) for value in (loop.lb, loop.ub, loop.step))
+    assert begin is not None and end is not None and step is not None
+    return len(range(begin, end, step))
 
 
 def visiting(call: CallOp) -> int | None:

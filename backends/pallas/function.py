@@ -20,7 +20,7 @@ from xdsl.ir.affine import (
 from gemmir.backend import Argument, Signature
 from gemmir.backends.pallas.arithmetic import ARITHMETIC
 from gemmir.backends.pallas.arrays import Operand, operand_of, require_dense
-from gemmir.backends.pallas.cost import Cost, cost_of, visiting, vmem_limit
+from gemmir.backends.pallas.cost import Cost, cost_of, in_vmem_before, visiting, vmem_limit
 from gemmir.backends.pallas.emitter import Emitter, Expr, Ref, Table, element_of
 from gemmir.backends.pallas.layout import INDENT, broken
 from gemmir.backends.pallas.memory import MEMORY
@@ -221,6 +221,14 @@ class FunctionText:
         ]
         given = [*first, *(self._shaped(o) for o in inputs)]
         results = ", ".join(self.arrays[o.base] for o in outputs)
+        arrays = zip(inputs, call.blocks, strict=False)
+        whole = [self.arrays[o.base] for o, b in arrays if in_vmem_before(o, b)]
+        if whole:
+            self.lines += ["    if not interpret:"]
+        self.lines += [
+            f"        {name} = pltpu.with_memory_space_constraint({name}, pltpu.VMEM)"
+            for name in dict.fromkeys(whole)
+        ]
         self.lines += [f"    {results} = pl.pallas_call("]
         self.lines += [*lines, *broken(")(", given, ")", 1)]
         for output in outputs:
@@ -288,7 +296,7 @@ def _spec(call: CallOp, operand: Operand, block: BlockAttr, prefetched: Sequence
 
     The index map of the others may read the array that is prefetched.
     """
-    if block.buffers.data == 1 and operand.is_whole:
+    if in_vmem_before(operand, block):
         return "pl.BlockSpec(memory_space=pltpu.VMEM)"
     names = index_names(call)
     along = visiting(call)
