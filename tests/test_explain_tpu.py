@@ -160,6 +160,7 @@ def test_copies_outside_are_a_second_figure() -> None:
     """And fewer cycles than HBM takes are not believed in either."""
     found = Comparison(ours=some(), xla=some(copy_cycles=200, copy_bytes=MIB, hbm_cycles=1300))
     assert found.xla_mxu_utilisation == pytest.approx(900 / 1300)
+    assert some(copy_cycles=200).mxu_utilisation_with_copies == pytest.approx(900 / 1200)
     lines = [" ".join(line.split()) for line in comparison_lines(found)]
     assert lines[0] == f"profile {LABEL}, libtpu 0"
     assert "MXU utilisation, simulated 90.0% 69.2%" in lines

@@ -27,7 +27,7 @@ def calls(jaxpr: Any) -> list[dict[str, Any]]:
     `blocks` is None where it depends on values that are not known before the call, or where the
     kernel copies by itself.
     """
-    return [_call(equation.params["grid_mapping"]) for equation in _pallas_calls(jaxpr.jaxpr)]
+    return [_call(equation.params["grid_mapping"]) for equation in _pallas_calls(jaxpr)]
 
 
 def _pallas_calls(jaxpr: Any) -> Iterator[Any]:
@@ -36,9 +36,8 @@ def _pallas_calls(jaxpr: Any) -> Iterator[Any]:
             yield equation
             continue
         for value in equation.params.values():
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                yield from _pallas_calls(inner)
+            if hasattr(value, "eqns"):
+                yield from _pallas_calls(value)
 
 
 def _call(mapping: Any) -> dict[str, Any]:
