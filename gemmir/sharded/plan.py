@@ -22,6 +22,7 @@ Knows nothing of JAX, of kernels and of the mesh but the sizes of its axes.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -93,14 +94,35 @@ def _spelled_axes(axes: Axes) -> str:
 class Collective:
     """One exchange between the `size` devices along `axes`, taken as one axis, major first.
 
+    `extents` are those of its axes in the mesh, by name in the order of the mesh.
+
     `label` is the dimension that is gathered or scattered; of a reduction it is that by which the
     sums can go round a ring piece by piece, or None where no dimension of c can be cut.
     """
 
     kind: Kind
     axes: Axes
-    size: int
+    extents: tuple[tuple[str, int], ...]
     label: str | None
+
+    @property
+    def size(self) -> int:
+        """The number of devices."""
+        return math.prod(extent for _, extent in self.extents)
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """For each device its number where the axes are taken in the order of the mesh."""
+        extents = dict(self.extents)
+        strides = {
+            axis: math.prod(extent for _, extent in self.extents[place + 1 :])
+            for place, axis in enumerate(extents)
+        }
+        steps = tuple(strides[axis] for axis in self.axes)
+        places = itertools.product(*(range(extents[axis]) for axis in self.axes))
+        return tuple(
+            sum(i * step for i, step in zip(index, steps, strict=True)) for index in places
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +267,8 @@ def _collective(
         "scatter": triple[2],
         "reduce": None,
     }
-    return Collective(kind=kind, axes=(axis,), size=sizes[axis], label=labels[kind])
+    extents = ((axis, sizes[axis]),)
+    return Collective(kind=kind, axes=(axis,), extents=extents, label=labels[kind])
 
 
 def _no_product(axis: str, triple: Triple, a: Lying, b: Lying, c: Lying) -> CallError:
@@ -295,8 +318,8 @@ def _merge(found: list[Collective], a: Lying, b: Lying, c: Lying) -> tuple[Colle
         where = {"gather_b": b, "scatter": c}.get(kind, a)
         order = [axis for axes in where.axes for axis in axes]
         axes = sorted((each.axes[0] for each in group), key=order.index)
-        size = math.prod(each.size for each in group)
-        merged.append(Collective(kind=kind, axes=tuple(axes), size=size, label=label))
+        extents = tuple(extent for each in group for extent in each.extents)
+        merged.append(Collective(kind=kind, axes=tuple(axes), extents=extents, label=label))
     return tuple(merged)
 
 

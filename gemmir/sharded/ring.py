@@ -29,9 +29,14 @@ Product = Callable[[Any, Array | None], Array]
 
 
 def send(x: Array, ring: Collective, distance: int) -> Array:
-    """What the device `distance` places before this one sends."""
-    pairs = [(source, (source + distance) % ring.size) for source in range(ring.size)]
-    return lax.ppermute(x, ring.axes, pairs)
+    """What the device `distance` places before this one sends.
+
+    `ppermute` of several axes counts devices in the order of the mesh, whatever the order in which
+    it is given them (JAX 0.10), and `axis_index` in the order that it is given.
+    """
+    numbers = ring.numbers
+    pairs = [(numbers[i], numbers[(i + distance) % ring.size]) for i in range(ring.size)]
+    return lax.ppermute(x, tuple(axis for axis, _ in ring.extents), pairs)
 
 
 def place(ring: Collective, distance: int = 0) -> Any:

@@ -37,6 +37,11 @@ TOGETHER: Final[dict[str, Specs]] = {
     "reduce and scatter": ([None, ["e", "d"]], [["e", "d"]], [None, "d"]),
     "gather by rows, scatter by rows": (["e", "d"], ["d", "e"], ["d", "e"]),
     "two axes as one ring": ([["e", "d"]], [None, ["e", "d"]], [None, ["e", "d"]]),
+    "axes against the order of the mesh": (
+        [["d", "e"]],
+        [None, ["d", "e"]],
+        [None, ["d", "e"]],
+    ),
     "a ring of two": (["e"], [None, "e"], [None, "e"]),
 }
 """What two axes can ask for at once."""

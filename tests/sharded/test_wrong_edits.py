@@ -7,31 +7,38 @@ from typing import Any, Final
 import pytest
 
 from tests.sharded.conftest import Ask
-from tests.sharded.test_mesh import RULES, SHAPE
+from tests.sharded.test_mesh import RULES, SHAPE, TOGETHER
 
 BY_ROWS: Final = "gather x by rows"
 ALONG_K: Final = "gather x along k"
 REDUCE: Final = "reduce"
 SCATTER: Final = "scatter rows"
+ORDER: Final = "axes against the order of the mesh"
 
 EDITS: Final[dict[str, tuple[str, str, str, str]]] = {
     "a permutation that skips devices": (
         BY_ROWS,
         "ring",
-        "(source + distance) % ring.size",
-        "(source + 2 * distance) % ring.size",
+        "(i + distance) % ring.size",
+        "(i + 2 * distance) % ring.size",
     ),
     "a permutation the other way round": (
         ALONG_K,
         "ring",
-        "(source + distance) % ring.size",
-        "(source - distance) % ring.size",
+        "(i + distance) % ring.size",
+        "(i - distance) % ring.size",
     ),
     "sums that go the other way round": (
         SCATTER,
         "ring",
-        "(source + distance) % ring.size",
-        "(source - distance) % ring.size",
+        "(i + distance) % ring.size",
+        "(i - distance) % ring.size",
+    ),
+    "devices counted in the order of the mesh": (
+        ORDER,
+        "ring",
+        "numbers = ring.numbers",
+        "numbers = range(ring.size)",
     ),
     "the last chunk is taken for its neighbour": (
         BY_ROWS,
@@ -107,7 +114,8 @@ EDITS: Final[dict[str, tuple[str, str, str, str]]] = {
 def test_a_wrong_edit_is_seen(ask: Ask, name: str) -> None:
     rule, *edit = EDITS[name]
     sizes: dict[str, Any] = SHAPE | {"epilogue": "bias+relu+residual"}
-    found = ask(mesh={"d": 8}, specs=RULES[rule], **sizes, edit=edit)
+    mesh = {"d": 8} if rule in RULES else {"e": 2, "d": 4}
+    found = ask(mesh=mesh, specs=(RULES | TOGETHER)[rule], **sizes, edit=edit)
     assert "ratios" not in found or max(found["ratios"].values()) > 1, found
 
 
