@@ -337,7 +337,9 @@ class Gemm:
         if self.accumulator.is_integer:
             return self._exact_reference(arrays)
         wide = {name: array.astype(self._wide) for name, array in arrays.items()}
-        x = self.alpha * (self._op(wide["a"], self.trans_a) @ self._op(wide["b"], self.trans_b))
+        x = self.alpha * self._times(
+            self._op(wide["a"], self.trans_a), self._op(wide["b"], self.trans_b)
+        )
         if self.beta:
             x = x + self.beta * wide["c"]
         for step in self.steps:
@@ -347,7 +349,7 @@ class Gemm:
     def _exact_reference(self, arrays: Mapping[str, Array]) -> Array:
         """Sums of products of 8 bits are exact in float64 for any k that memory has room for."""
         a, b = (arrays[name].astype(np.float64) for name in "ab")
-        x = _wrapped(self._op(a, self.trans_a) @ self._op(b, self.trans_b))
+        x = _wrapped(self._times(self._op(a, self.trans_a), self._op(b, self.trans_b)))
         x = _wrapped(x * int(self.alpha))
         if self.beta:
             x = _wrapped(x + arrays["c"].astype(np.int64) * int(self.beta))
@@ -382,8 +384,8 @@ class Gemm:
         gamma = self.product.gamma(roundings, emulated=emulated)
         wide = {name: array.astype(self._wide) for name, array in arrays.items()}
         op_a, op_b = self._op(wide["a"], self.trans_a), self._op(wide["b"], self.trans_b)
-        magnitude = abs(self.alpha) * (np.abs(op_a) @ np.abs(op_b))
-        x = self.alpha * (op_a @ op_b)
+        magnitude = abs(self.alpha) * self._times(np.abs(op_a), np.abs(op_b))
+        x = self.alpha * self._times(op_a, op_b)
         if self.beta:
             magnitude = magnitude + abs(self.beta) * np.abs(wide["c"])
             x = x + self.beta * wide["c"]
@@ -418,6 +420,10 @@ class Gemm:
         if self.result is self.accumulator:
             return bound
         return bound + self.result.unit * (np.abs(x) + bound) + self.result.least
+
+    def _times(self, a: Array, b: Array) -> Array:
+        """a @ b in the shape of C, of which both may be one matrix for a whole batch."""
+        return np.broadcast_to(a @ b, self.operands[-1].shape)
 
     @property
     def _wide(self) -> type[np.floating[Any]]:

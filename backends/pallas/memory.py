@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -57,29 +57,40 @@ def _sum(x: Expr, y: Expr) -> Expr:
 
 
 def _read(e: Emitter, op: vector.TransferReadOp) -> None:
+    """What is not in bounds is left out where that is known, and masked where it is not."""
     ref, shape = e.ref(op.source), shape_of(op.result)
-    whole = _part(e, ref, op.source, op.indices, op.permutation_map, shape)
-    cut = [
-        axis
+    cut = {
+        axis: _index(e, ref.extents[axis])
         for axis, inside in enumerate(op.in_bounds)
         if not inside.value.data and constant_of(ref.extents[axis]) != shape[axis]
-    ]
-    if not cut:
+    }
+    short = {axis: end for axis, end in cut.items() if _is_known(ref, axis, end)}
+    whole = _part(e, ref, op.source, op.indices, op.permutation_map, shape, short)
+    masked = {axis: end for axis, end in cut.items() if axis not in short}
+    if not masked:
         e.define(op, (), lambda _: whole)
         return
-    if any(constant_of(op.indices[axis]) != 0 for axis in cut):
+    if any(constant_of(index) != 0 for index in op.indices):
         raise _unreadable(op.source, "a masked read that begins behind the start of a part")
-    limits = [ref.extents[axis] for axis in cut]
-    dynamic = [limit for limit in limits if not isinstance(limit, int)]
+    for axis in masked:
+        own = ref.shape[1 - axis if ref.transposed else axis]
+        if ref.offsets[axis] != ZERO and own % shape[axis]:
+            raise _unreadable(op.source, f"{shape[axis]} elements at a time of {own}")
+    tests = [_inside(whole, axis, end.within(SUM)) for axis, end in masked.items()]
+    mask = tests[0] if len(tests) == 1 else " & ".join(f"({test})" for test in tests)
 
     def make(exprs: Sequence[Expr]) -> Expr:
-        values = iter(exprs[1:])
-        ends = [str(n) if isinstance(n, int) else next(values).within(SUM) for n in limits]
-        tests = [_inside(whole, axis, end) for axis, end in zip(cut, ends, strict=True)]
-        mask = tests[0] if len(tests) == 1 else " & ".join(f"({test})" for test in tests)
         return replace(whole, text=f"jnp.where({mask}, {whole.text}, {exprs[0].text})")
 
-    e.define(op, (op.padding, *dynamic), make)
+    e.define(op, (op.padding,), make)
+
+
+def _is_known(ref: Ref, axis: int, end: Expr) -> bool:
+    """Whether it is known when the kernel is traced how much of a part is there.
+
+    Then a product of parts is as much shorter, and no zeros are added to it.
+    """
+    return end.is_literal and ref.offsets[axis].is_literal
 
 
 def _inside(part: Expr, axis: int, end: str) -> str:
@@ -93,7 +104,7 @@ def _write(e: Emitter, op: vector.TransferWriteOp) -> None:
     for inside, extent, size in zip(op.in_bounds, ref.extents, shape, strict=True):
         if not inside.value.data and constant_of(extent) != size:
             raise _unreadable(op.source, "a write that is masked")
-    part = _part(e, ref, op.source, op.indices, op.permutation_map, shape)
+    part = _part(e, ref, op.source, op.indices, op.permutation_map, shape, {})
     value = in_order(e.expr(op.vector), ref.transposed)
     if len(part.text) + len(value.text) > INLINE:
         value = e.named("total", value) if value.level < ATOM else value
@@ -117,13 +128,19 @@ def _part(
     indices: Sequence[SSAValue],
     order: Attribute | None,
     shape: tuple[int, ...],
+    short: Mapping[int, Expr],
 ) -> Expr:
-    """The elements of `shape` at `indices` of a part of a block, as they lie."""
+    """The elements of `shape` at `indices` of a part of a block, as they lie.
+
+    Along an axis that is `short` there are only so many.
+    """
     if not isinstance(order, AffineMapAttr) or order.data != AffineMap.identity(2):
         raise _unreadable(source, "a vector that is turned")
     at = [_sum(o, _index(e, i)) for o, i in zip(ref.offsets, indices, strict=True)]
     dims = (1, 0) if ref.transposed else (0, 1)
-    slices = [_slice(own, at[d], shape[d]) for own, d in zip(ref.shape, dims, strict=True)]
+    slices = [
+        _slice(own, at[d], shape[d], short.get(d)) for own, d in zip(ref.shape, dims, strict=True)
+    ]
     if None in slices:
         raise _unreadable(source, f"{list(shape)} elements")
     rows, columns = (1 if own == 1 else shape[d] for own, d in zip(ref.shape, dims, strict=True))
@@ -136,8 +153,10 @@ def _part(
     )
 
 
-def _slice(own: int, at: Expr, size: int) -> str | None:
-    """`size` elements of `own`, from `at` on; None where there are not so many."""
+def _slice(own: int, at: Expr, size: int, short: Expr | None) -> str | None:
+    """`size` elements of `own`, or as many as `short` says, from `at` on; None where they lack."""
+    if short is not None:
+        return f"pl.ds({at.text}, {short.text})"
     if own == 1 or (at == ZERO and size == own):
         return ":"
     if not at.text.isdigit():
