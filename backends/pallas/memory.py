@@ -27,7 +27,7 @@ from gemmir.backends.pallas.emitter import (
 )
 from gemmir.backends.pallas.types import jax_type
 from gemmir.errors import BackendError
-from gemmir.ir.index import Extent, constant_of
+from gemmir.ir.index import Extent, constant_of, upper_bound
 from gemmir.ir.views import offsets_of, sizes_of
 
 
@@ -64,14 +64,14 @@ def _read(e: Emitter, op: vector.TransferReadOp) -> None:
         for axis, inside in enumerate(op.in_bounds)
         if not inside.value.data and constant_of(ref.extents[axis]) != shape[axis]
     }
-    short = {axis: end for axis, end in cut.items() if _is_known(ref, axis, end)}
+    if any(constant_of(op.indices[axis]) != 0 for axis in cut):
+        raise _unreadable(op.source, "a masked read that begins behind the start of a part")
+    short = {a: end for a, end in cut.items() if _is_known(ref, a, end, shape[a])}
     whole = _part(e, ref, op.source, op.indices, op.permutation_map, shape, short)
     masked = {axis: end for axis, end in cut.items() if axis not in short}
     if not masked:
         e.define(op, (), lambda _: whole)
         return
-    if any(constant_of(index) != 0 for index in op.indices):
-        raise _unreadable(op.source, "a masked read that begins behind the start of a part")
     for axis in masked:
         own = ref.shape[1 - axis if ref.transposed else axis]
         if ref.offsets[axis] != ZERO and own % shape[axis]:
@@ -85,12 +85,14 @@ def _read(e: Emitter, op: vector.TransferReadOp) -> None:
     e.define(op, (op.padding,), make)
 
 
-def _is_known(ref: Ref, axis: int, end: Expr) -> bool:
-    """Whether it is known when the kernel is traced how much of a part is there.
+def _is_known(ref: Ref, axis: int, end: Expr, size: int) -> bool:
+    """Whether it is known when the kernel is traced that less than `size` is there, and how much.
 
     Then a product of parts is as much shorter, and no zeros are added to it.
     """
-    return end.is_literal and ref.offsets[axis].is_literal
+    most = upper_bound(ref.extents[axis])
+    is_less = most is not None and most <= size
+    return is_less and end.is_literal and ref.offsets[axis].is_literal
 
 
 def _inside(part: Expr, axis: int, end: str) -> str:

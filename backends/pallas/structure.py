@@ -31,15 +31,13 @@ from gemmir.ir.pallas import DotOp
 def _dot(e: Emitter, op: DotOp) -> None:
     """A product of matrices that lie either way: what is transposed is so in the unit."""
     _require_matrices(e, op)
-    match None if op.precision is None else op.precision.data:
-        case None:
-            e.define(op, op.operands, lambda x: _product(op, x, narrow=False))
-        case Precision.BF16X1:
-            e.define(op, op.operands, lambda x: _product(op, list(map(_hi, x)), narrow=True))
-        case Precision.BF16X3:
-            _sum_of_products(e, op)
-        case Precision.TF32:
-            raise BackendError("GEM0474", "a TPU does not round to tf32", "use bf16x3 or bf16x1")
+    precision = None if op.precision is None else op.precision.data
+    if precision is Precision.BF16X3:
+        _sum_of_products(e, op)
+    elif precision is Precision.BF16X1:
+        e.define(op, op.operands, lambda x: _product(op, list(map(_hi, x)), narrow=True))
+    else:
+        e.define(op, op.operands, lambda x: _product(op, x, narrow=False))
 
 
 def _product(op: DotOp, x: Sequence[Expr], *, narrow: bool) -> Expr:
