@@ -45,7 +45,7 @@ def module_of(text: str, symbol: str) -> types.ModuleType:
     try:
         exec(compile(text, file, "exec"), module.__dict__)
         module.__dict__[python_name(symbol)]
-    except (SyntaxError, NameError, KeyError) as error:
+    except Exception as error:
         raise BackendError(
             "GEM0473", f"the file of {symbol} is not one of gemmir's: {error!r}"
         ) from error
