@@ -26,10 +26,20 @@ def wrapped(text: str, depth: int) -> list[str]:
     """A statement on one line where that fits; one that ends with a call, with one operand each."""
     begin = re.search(r"= [\w.]+\(", text)
     is_long = len(INDENT) * depth + len(text) > WIDTH
-    if not is_long or begin is None or not text.endswith(")"):
+    if not is_long or begin is None or _end_of(text, begin.end()) != len(text) - 1:
         return [INDENT * depth + text]
     items = list(_operands(text[begin.end() : -1]))
     return broken(text[: begin.end()], items, ")", depth)
+
+
+def _end_of(text: str, start: int) -> int | None:
+    """Where the bracket closes that was opened before `start`."""
+    depth = 1
+    for at, character in enumerate(text[start:], start):
+        depth += (character in "([{") - (character in ")]}")
+        if depth == 0:
+            return at
+    return None
 
 
 def _operands(text: str) -> Iterator[str]:

@@ -14,7 +14,6 @@ from xdsl.ir.affine import AffineMap
 from gemmir.backends.pallas.arithmetic import in_order
 from gemmir.backends.pallas.emitter import (
     ATOM,
-    INLINE,
     PRODUCT,
     SUM,
     ZERO,
@@ -29,6 +28,10 @@ from gemmir.backends.pallas.types import jax_type
 from gemmir.errors import BackendError
 from gemmir.ir.index import Extent, constant_of, upper_bound
 from gemmir.ir.views import offsets_of, sizes_of
+
+
+STATEMENT: Final = 80
+"""Characters of a block and of what is written into it on one line."""
 
 
 def _subview(e: Emitter, op: memref.SubviewOp) -> None:
@@ -108,7 +111,7 @@ def _write(e: Emitter, op: vector.TransferWriteOp) -> None:
             raise _unreadable(op.source, "a write that is masked")
     part = _part(e, ref, op.source, op.indices, op.permutation_map, shape, {})
     value = in_order(e.expr(op.vector), ref.transposed)
-    if len(part.text) + len(value.text) > INLINE:
+    if len(part.text) + len(value.text) > STATEMENT:
         value = e.named("total", value) if value.level < ATOM else value
     if not value.shape:
         element = jax_type(element_of(op.vector))

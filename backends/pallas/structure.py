@@ -24,7 +24,7 @@ from gemmir.backends.pallas.types import jax_type
 from gemmir.dtypes import Precision
 from gemmir.errors import BackendError
 from gemmir.ir.dialect import YieldOp
-from gemmir.ir.index import constant_of
+from gemmir.ir.index import constant_of, upper_bound
 from gemmir.ir.pallas import DotOp
 
 
@@ -111,7 +111,7 @@ def _if(e: Emitter, op: scf.IfOp) -> None:
 def _when(e: Emitter, condition: str, region: Region) -> None:
     if len(region.block.ops) < 2:
         return
-    if e.lines and e.lines[-1]:
+    if e.lines and e.lines[-1] and not e.lines[-1].endswith(":"):
         e.line("")
     e.line(f"@pl.when({condition})")
     e.line("def _():")
@@ -120,21 +120,25 @@ def _when(e: Emitter, condition: str, region: Region) -> None:
 
 
 def _for(e: Emitter, op: scf.ForOp) -> None:
-    """A loop of Python, which JAX unrolls."""
-    bounds = [constant_of(value) for value in (op.lb, op.ub, op.step)]
+    """A loop of Python, which JAX unrolls; steps that there may not be are made on a condition."""
+    bounds = [constant_of(op.lb), upper_bound(op.ub), constant_of(op.step)]
     if op.results or None in bounds:
         raise BackendError(
             "GEM0475",
-            "a loop in a kernel whose bounds are not constant, or that has results",
+            "a loop in a kernel that may have any number of steps, or that has results",
             "tile by sizes that divide the block",
         )
     index = op.body.block.args[0]
     name = e.names.new(index.name_hint, "i")
     e.values[index] = Expr(text=name, is_literal=True)
+    end = None if constant_of(op.ub) is not None else e.expr(op.ub).within(SUM)
     e.settle()
     e.line(f"for {name} in range({', '.join(map(str, bounds))}):")
     with e.inner():
-        e.ops(op.body.block.ops)
+        if end is None:
+            e.ops(op.body.block.ops)
+        else:
+            _when(e, f"{name} < {end}", op.body)
 
 
 def _nothing(e: Emitter, op: YieldOp | scf.YieldOp) -> None:
