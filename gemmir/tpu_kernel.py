@@ -20,6 +20,7 @@ from gemmir.gemm import Gemm
 from gemmir.jax_modules import is_traced, jax
 from gemmir.kernel import BoundCall, Kernel, Slot
 from gemmir.machine import TpuMachine
+from gemmir.machine.tpu import tpu_of
 from gemmir.measure import LEAST_ROUNDS, Timing, timing_of
 from gemmir.tpu_derivative import differentiable
 
@@ -144,11 +145,12 @@ class TpuKernel(Kernel):
                 f"a kernel for {machine.target} on {device.platform}",
                 "interpret=True, or gemmir run --interpret, runs it in Pallas's interpreter",
             )
-        if device.device_kind != machine.device_kind:
+        there = tpu_of(device.device_kind)
+        if there != machine:
             raise MissingError(
                 "GEM0614",
                 f"a kernel for {machine.product} ({machine.device_kind}) on {device.device_kind}",
-                "compile for the target of that device",
+                f"compile for {there.target}" if there else "there is no target for that device",
             )
 
 

@@ -21,7 +21,7 @@ from gemmir.machine.host import (
     require_runnable,
     triple_for,
 )
-from gemmir.machine.tpu import TPU7X, V4, V5E, V5P, V6E, TpuMachine
+from gemmir.machine.tpu import SHIPPED_TPUS, TPU7X, V4, V5E, V5P, V6E, TpuMachine, tpu_of
 
 LINUX = "x86_64-unknown-linux-gnu"
 
@@ -56,6 +56,10 @@ def test_every_target_names_its_machine():
         ("cuda:sm_90", "cuda:sm_90a"),
         ("tpu:v6", "tpu:v6e"),
         ("tpu:7x", "tpu:tpu7x"),
+        ("tpu", "tpu:v5e"),
+        ("tpu:v5litepod", "tpu:v5e"),
+        ("tpu:V5 lite", "tpu:v5e"),
+        ("tpu:v7x", "tpu:tpu7x"),
     ],
 )
 def test_an_unknown_target_lists_all_and_names_the_nearest(target: str, nearest: str):
@@ -191,3 +195,9 @@ def test_a_foreign_cpu_has_its_own_triple_and_others_the_hosts():
     assert triple_for(host.llvm_cpu) == host.llvm_triple
     for machine in SHIPPED:
         assert triple_for(machine.llvm_cpu).split("-")[0] == machine.llvm_triple.split("-")[0]
+
+
+def test_a_tpu_is_found_by_what_jax_calls_it():
+    for machine in SHIPPED_TPUS:
+        assert tpu_of(machine.device_kind) == tpu_of(machine.product) == machine
+    assert tpu_of("TPU v3") is None

@@ -29,7 +29,6 @@ from gemmir.errors import BackendError
 from gemmir.ir.index import Extent, constant_of, upper_bound
 from gemmir.ir.views import offsets_of, sizes_of
 
-
 STATEMENT: Final = 80
 """Characters of a block and of what is written into it on one line."""
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 LARGE_FLOPS: Final = 100_000_000
 """The evaluator runs vectorized IR at about 5 MFLOP/s."""
 
+LARGE_FLOPS_OF_BLOCKS: Final = 20_000_000_000
+"""Whole blocks, as a TPU multiplies them, it leaves to NumPy: some 10 GFLOP/s."""
+
 SLOW_SECONDS: Final = 1.0
 """A stage that takes longer is reported while the others are still to come."""
 
@@ -66,7 +69,7 @@ def check(
     job = problem.job(both=True)
 
     flops = job.problem.flops if job.problem else 0
-    if flops > LARGE_FLOPS:
+    if flops > (LARGE_FLOPS_OF_BLOCKS if job.machine.kind == "tpu" else LARGE_FLOPS):
         note(
             f"{flops:,} flops take minutes to evaluate; the same --schedule on a smaller problem "
             "finds the same faults"

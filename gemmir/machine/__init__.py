@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from gemmir.errors import MissingError
 from gemmir.machine.cpu import SHIPPED, CpuMachine
 from gemmir.machine.gpu import SHIPPED_GPUS, GpuMachine
-from gemmir.machine.tpu import SHIPPED_TPUS, TpuMachine
+from gemmir.machine.tpu import OTHER_NAMES, SHIPPED_TPUS, TpuMachine
 
 __all__ = ["HOST", "CpuMachine", "GpuMachine", "Machine", "TpuMachine", "machine_for", "targets"]
 
@@ -46,11 +46,12 @@ def machine_for(target: str) -> Machine:
     if target in named:
         return named[target]
     known = [HOST, *named]
-    nearest = difflib.get_close_matches(target, known, n=1, cutoff=0.0)
+    meant = OTHER_NAMES.get(target.lower().replace(" ", ""))
+    nearest = meant or difflib.get_close_matches(target, known, n=1, cutoff=0.0)[0]
     raise MissingError(
         "GEM0602",
         f"there is no target {target!r}; the targets are {', '.join(known)}",
-        f"use {nearest[0]}",
+        f"use {nearest}",
     )
 
 

@@ -215,3 +215,22 @@ exact.
 
 SHIPPED_TPUS: Final = (V4, V5E, V5P, V6E, TPU7X)
 """The TPUs that can be named; none needs to be there."""
+
+OTHER_NAMES: Final = {
+    "tpu": V5E.target,
+    "tpu:v5lite": V5E.target,
+    "tpu:v5litepod": V5E.target,
+    "tpu:v5": V5P.target,
+    "tpu:v6lite": V6E.target,
+    "tpu:trillium": V6E.target,
+    "tpu:v7": TPU7X.target,
+    "tpu:v7x": TPU7X.target,
+    "tpu:ironwood": TPU7X.target,
+}
+"""What Google Cloud, JAX and people call them: the targets that are meant, for hints."""
+
+
+def tpu_of(device_kind: str) -> TpuMachine | None:
+    """The TPU that JAX calls `device_kind`; some of its versions say the product's name."""
+    names = {name: m for m in SHIPPED_TPUS for name in (m.product, m.device_kind)}
+    return names.get(device_kind)
