@@ -126,10 +126,14 @@ class Figures:
 
     @property
     def loop_cycles(self) -> float | None:
-        """Cycles in the bundles of the main loop; None where the code does not multiply."""
+        """Cycles in the bundles of all loops; None where the code does not multiply.
+
+        What is around a loop in a step of the grid is done once in each.
+        """
         if self.loop is None or not self.loop.mxu_busy_cycles:
             return None
-        return self.iterations * self.loop.bundles
+        around = math.prod(self.grid) / self.machine.cores_per_device * self.loop.around_bundles
+        return self.iterations * self.loop.bundles + around
 
     @property
     def end_bytes(self) -> int:
@@ -160,8 +164,9 @@ class Figures:
         """The part of `cycles` in which each unit is busy, or that is lost to each cause."""
         found = {MXU: self.ideal / cycles, HBM: self.hbm_cycles / cycles}
         if self.loop is not None and self.loop_cycles is not None:
+            inner = self.iterations * self.loop.bundles / cycles
             part = self.loop_cycles / cycles
-            found |= {unit: n * part for unit, n in self.loop.slots.items() if unit != MATMUL}
-            found[STEPS] = part * (1 - self.loop.mxu_occupancy)
+            found |= {unit: n * inner for unit, n in self.loop.slots.items() if unit != MATMUL}
+            found[STEPS] = part - inner * self.loop.mxu_occupancy
             found[WAITS] = 1 - part
         return {name: round(max(share, 0.0), 4) for name, share in found.items()}

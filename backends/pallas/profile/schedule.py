@@ -45,11 +45,13 @@ class Loop:
     only some iterations have, such as the first and the last along k. `slots` is the part of the
     slots of each unit that an iteration occupies, `mxu_busy_cycles` that of the matrix units in
     cycles. `spills` and `fills` are vector registers stored and loaded again in an iteration.
-    `depth` is 1 for a loop that is in no other. A kernel without a loop counts as one iteration.
+    `depth` is 1 for a loop that is in no other; otherwise `around_bundles` are those of the
+    outermost loop around it that are not in it. A kernel without a loop counts as one iteration.
     """
 
     bundles: int
     edge_bundles: int
+    around_bundles: int
     mxu_busy_cycles: float
     slots: Mapping[str, float]
     spills: int
@@ -179,11 +181,13 @@ def main_loop(found: Listing) -> Loop:
     busy = [n - sum(column) for n, *column in zip(found.busy(inner), *removed, strict=True)]
     edge = sum(region.end - region.first for region in rare)
     bundles = max(inner.end - inner.first - edge, 1)
+    outer = next((loop for loop in found.loops if inner in loop), inner)
     by_unit = dict(zip(found.units, busy, strict=True))
     capacity = dict(zip(found.units, found.capacity, strict=True))
     return Loop(
         bundles=bundles,
         edge_bundles=edge,
+        around_bundles=(outer.end - outer.first) - (inner.end - inner.first),
         mxu_busy_cycles=by_unit[MATMUL] / capacity[MATMUL],
         slots={name: round(n / bundles / capacity[name], 4) for name, n in by_unit.items()},
         spills=by_unit.get(SPILL, 0),

@@ -69,6 +69,7 @@ def test_innermost_loop_and_its_spills() -> None:
         )
     )
     assert (found.depth, found.bundles, found.edge_bundles) == (2, 7, 0)
+    assert found.around_bundles == 13 - 7
     assert (found.mxu_busy_cycles, found.spills, found.fills) == (7, 7, 7)
     assert found.slots == {"MATMUL": 1, "VLOAD": 1, "VLOAD:FILL": 0.3333, "VSTORE:SPILL": 1}
 

@@ -21,6 +21,7 @@ BLOCKS: Final = (256, 256, 256)
 LOOP: Final = Loop(
     bundles=500,
     edge_bundles=60,
+    around_bundles=0,
     mxu_busy_cycles=256.0,
     slots={"MATMUL": 0.512, "VLOAD": 0.2},
     spills=0,
@@ -139,8 +140,10 @@ def test_two_cores_share_the_grid() -> None:
 
 
 def test_a_loop_in_the_kernel_is_counted_by_its_products() -> None:
-    found = figures(V5E, loop=replace(LOOP, depth=2, mxu_busy_cycles=64.0))
+    """And what is around it in a step is done once in each of the 64 steps."""
+    found = figures(V5E, loop=replace(LOOP, depth=2, mxu_busy_cycles=64.0, around_bundles=80))
     assert found.iterations == 256 * 64 / 64
+    assert found.loop_cycles == 256 * 500 + 64 * 80
 
 
 def test_hbm_is_the_least_that_a_schedule_takes() -> None:
