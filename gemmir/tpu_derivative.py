@@ -34,8 +34,8 @@ def differentiable(
 ) -> Callable[..., Any]:
     """`function`, which computes `problem`, with a derivative.
 
-    Taking it is a `CallError`: GEM0545 where the problem is not known or has groups, GEM0546 where
-    it has integers.
+    Taking it is a `CallError` GEM0545 where the problem is not known or has groups. JAX itself
+    takes none of integers.
     """
 
     def forward(*arrays: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -60,8 +60,6 @@ def require_derivative(problem: Gemm | None) -> Gemm:
             + ("it has groups" if problem else "it comes from a text whose epilogue is only ops"),
             "differentiate a kernel of gemmir.compile(Gemm(…)) without groups",
         )
-    if problem.accumulator.is_integer:
-        raise CallError("GEM0546", f"products of {problem.dtype} have no derivative", "use floats")
     return problem
 
 
