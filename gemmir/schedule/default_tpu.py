@@ -93,7 +93,7 @@ def spelled(gemm: Gemm, machine: TpuMachine, blocks: TpuBlocks, *, fuse: bool) -
     copied = [f"promote{{operand={name} to=vmem}}" for name in "ab" if name != blocks.whole]
     epilogue = ["fuse-epilogue"] if fuse else []
     parts = list(_parts(gemm, machine, blocks))
-    by_part = parts and not is_cut and gemm.beta == 0
+    by_part = parts and not is_cut and gemm.beta == 0 and gemm.groups is None
     if blocks.whole:
         yield f"promote{{operand={blocks.whole} to=vmem}}"
     yield f"tile{{loops={','.join(loops)} sizes={','.join(map(str, sizes))} over=grid}}"
@@ -116,7 +116,7 @@ def _parts(gemm: Gemm, machine: TpuMachine, blocks: TpuBlocks) -> Iterator[str]:
     Each part transposes again what it shares with others: on v6e parts of 128 rows take 1.4 times
     as long where B is transposed, and parts of 256 columns 1.1 times where A is.
     """
-    if gemm.element.item_bytes == SPLIT_BYTES or gemm.k == 0 or gemm.groups is not None:
+    if gemm.element.item_bytes == SPLIT_BYTES or gemm.k == 0:
         return
     sizes = {"n": machine.mxu_size, "m": gemm.m if gemm.trans_b else PART_ROWS}
     found = {
