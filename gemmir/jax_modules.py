@@ -42,6 +42,6 @@ def _module(name: str) -> Any:
     except ImportError as error:
         raise MissingError(
             "GEM0615",
-            f"kernels for TPUs run in JAX, which cannot be imported: {error}",
-            "install gemmir[tpu]",
+            f"kernels for TPUs need JAX: {error}",
+            "pip install gemmir[tpu]",
         ) from error

@@ -65,8 +65,8 @@ def require_libtpu() -> None:
     if missing:
         raise MissingError(
             "GEM0630",
-            f"compiling for a TPU without one needs {' and '.join(NEEDED)}, and "
-            f"{' and '.join(missing)} is not installed",
+            f"compiling for a TPU without one needs {' and '.join(NEEDED)}: there is no "
+            f"{' and no '.join(missing)}",
             "pip install gemmir[tpu-aot]",
         )
 
