@@ -139,15 +139,15 @@ class _Draft:
         self.steps.append(f"tile{{loops=k sizes={size}}}")
         return True
 
-    def inside(self) -> None:
-        """Perhaps loops over parts of the blocks of a step."""
+    def inside(self, among: str = "mnk") -> None:
+        """Perhaps loops over parts of the blocks of a step, over some of the dimensions `among`."""
         if 0 in (self.gemm.m, self.gemm.n) or not self.chance(3):
             return
         if self.chance(4):
             size = self.draw(st.sampled_from(SMALL))
             self.steps.append(f"tile{{loops=m sizes={size} edges=peel}}")
             return
-        names = self.draw(st.lists(st.sampled_from("mnk"), min_size=1, max_size=3, unique=True))
+        names = self.draw(st.lists(st.sampled_from(among), min_size=1, unique=True))
         names = [name for name in names if name != "k" or self.gemm.k]
         sizes = {name: self.size(name, divides=name != "k") for name in names}
         if not sizes:
@@ -162,6 +162,8 @@ def tpu_schedules(draw: st.DrawFn, gemm: Gemm, machine: TpuMachine | None = None
     draft = _Draft(draw=draw, gemm=gemm, machine=machine)
     draft.promote_whole()
     innermost = draft.over_grid()
+    if gemm.beta == 0 and draft.chance(3):
+        return _summed_part_by_part(draft, innermost)
     draft.steps.append("promote{operand=c to=vmem}")
     if draft.over_k():
         innermost = "k"
@@ -173,6 +175,20 @@ def tpu_schedules(draw: st.DrawFn, gemm: Gemm, machine: TpuMachine | None = None
     draft.steps.append(f"pipeline{{loop={innermost} stages=2 with=dma}}")
     draft.inside()
     draft.steps.append("vectorize{with=mxu}")
+    return Schedule.parse(",".join(draft.steps))
+
+
+def _summed_part_by_part(draft: _Draft, innermost: str) -> Schedule:
+    """All of k at once; C is summed in the loops inside a step, and stored straight into its block.
+
+    So the epilogue is fused twice: into the grid, and into the parts.
+    """
+    for operand in draft.draw(st.permutations(draft.left)):
+        draft.promote(operand)
+    fused = ["fuse-epilogue"] if draft.gemm.steps else []
+    draft.steps += [*fused, f"pipeline{{loop={innermost} stages=2 with=dma}}"]
+    draft.inside(among="mn")
+    draft.steps += ["promote{operand=c to=vmem}", *fused, "vectorize{with=mxu}"]
     return Schedule.parse(",".join(draft.steps))
 
 
