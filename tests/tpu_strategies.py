@@ -149,7 +149,7 @@ class _Draft:
             return
         names = self.draw(st.lists(st.sampled_from(among), min_size=1, unique=True))
         names = [name for name in names if name != "k" or self.gemm.k]
-        sizes = {name: self.size(name, divides=name != "k") for name in names}
+        sizes = {name: self.size(name, divides=True) for name in names}
         if not sizes:
             return
         loops, cuts = ",".join(sizes), ",".join(map(str, sizes.values()))
