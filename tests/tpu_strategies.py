@@ -134,7 +134,7 @@ class _Draft:
         """Perhaps a loop over k."""
         if not self.gemm.k or self.chance(2):
             return False
-        size = self.size("k")
+        size = self.size("k", divides=len(self.left) < len("ab"))
         self.tile["k"] = min(size, self.tile["k"])
         self.steps.append(f"tile{{loops=k sizes={size}}}")
         return True

@@ -23,7 +23,7 @@ from xdsl.ir import Block, BlockArgument, SSAValue
 from gemmir.errors import ScheduleError
 from gemmir.ir.dialect import EpilogueOp, GemmOp, Number, enclosing_ops, memref_type
 from gemmir.ir.grid import erase_unused
-from gemmir.ir.index import before, upper_bound
+from gemmir.ir.index import before, constant_of, upper_bound
 from gemmir.ir.pallas import CallOp, DotOp, in_vmem, is_block
 from gemmir.ir.transfers import Tile, mask_of_rows, read, splat, store_tile, write
 from gemmir.ir.views import chain, extents, offsets_of, sizes_of, subview, total_offsets
@@ -64,6 +64,8 @@ def plan_blocks(gemm: GemmOp) -> BlockPlan:
             "vectorize: with=mxu, and the parts of a block that a loop goes through differ in size",
             "use sizes that divide the block, or edges=peel",
         )
+    for value, k in ((gemm.a, 1), (gemm.b, 0)):
+        _require_whole_parts(value, k)
     accumulator = chain(gemm.c)[0]
     if is_block(accumulator):
         raise ScheduleError(
@@ -80,6 +82,20 @@ def plan_blocks(gemm: GemmOp) -> BlockPlan:
         accumulator=accumulator,
         is_stored=not (is_alone and _buffer(gemm.c) is accumulator),
     )
+
+
+def _require_whole_parts(value: SSAValue, k: int) -> None:
+    """The last part of a block along `k` does not go beyond it; `ScheduleError` GEM0368."""
+    block, views = chain(value)
+    depth, size = memref_type(block).get_shape()[k], upper_bound(extents(value)[k])
+    is_first = all(constant_of(offsets_of(view)[k]) == 0 for view in views)
+    if size and depth % size and not is_first:
+        raise ScheduleError(
+            "GEM0368",
+            f"vectorize: with=mxu, and the last of the parts of {size} along k goes beyond a block "
+            f"of {depth}",
+            f"use a size of k that divides {depth}",
+        )
 
 
 def _buffer(value: SSAValue) -> SSAValue:

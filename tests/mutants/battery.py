@@ -182,7 +182,7 @@ TPU_CASES: Final = (
         gemm=Gemm(m=24, n=48, k=21, dtype="bf16", trans_a=True, trans_b=True, out="bf16"),
         schedule=f"{BLOCK_A},tile{{loops=n,m sizes=16,8 over=grid}},{KEPT},{BLOCK_B},"
         "pipeline{loop=m stages=2 with=dma},"
-        f"tile{{loops=n,k sizes=8,12}},{MXU}",
+        f"tile{{loops=n,k sizes=8,7}},{MXU}",
     ),
     Case(
         gemm=Gemm(m=20, n=33, k=30, dtype="i8", batch=3, batch_stride_b=0, beta=1),

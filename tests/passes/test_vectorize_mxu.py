@@ -111,7 +111,7 @@ def test_a_loop_inside_a_step_stays_a_loop(after: After) -> None:
     [
         "tile{loops=m sizes=8}",
         "tile{loops=n sizes=8}",
-        "tile{loops=k sizes=12}",
+        "tile{loops=k sizes=8}",
         "tile{loops=k,n,m sizes=8,16,4}",
         "tile{loops=m sizes=6 edges=peel}",
         "tile{loops=m,n sizes=5,7 edges=peel}",
@@ -162,6 +162,8 @@ def test_no_products_where_k_is_0(after: After) -> None:
         (f"{GRID},{AB},{BY_N},{MXU}", "GEM0367", "put fuse-epilogue before pipeline"),
         (full("tile{loops=m sizes=6}", F), "GEM0368", "or edges=peel"),
         (full("tile{loops=n sizes=24}", F), "GEM0368", "differ in size"),
+        (full("tile{loops=k sizes=12}", F), "GEM0368", "parts of 12 along k goes beyond a block"),
+        (sliced("tile{loops=k sizes=12}", F), "GEM0368", "use a size of k that divides 16"),
         (f"{full(epilogue=F)},{MXU}", "GEM0301", "no gemmir.gemm"),
         (f"{full(epilogue=F).replace('mxu', 'fma width=8')}", "GEM0372", "not in registers"),
     ],

@@ -403,6 +403,15 @@ WRONG = (
         TPU,
     ),
     Wrong(
+        "GEM0368",
+        Gemm(m=64, n=256, k=384, dtype="bf16"),
+        f"{BLOCK_B}{GRID}{KEPT}tile{{loops=k sizes=256}},{BLOCK_A}pipeline{{loop=k stages=2 "
+        f"with=dma}},{MXU}",
+        "parts of 256 along k goes beyond a block of 384",
+        "use a size of k that divides 384",
+        TPU,
+    ),
+    Wrong(
         "GEM0383",
         BLOCK,
         f"{GRID}{BLOCK_A}{BLOCK_B}{CALL}{MXU}",
