@@ -148,7 +148,8 @@ class _Draft:
             self.steps.append(f"tile{{loops=m sizes={size} edges=peel}}")
             return
         names = self.draw(st.lists(st.sampled_from(among), min_size=1, unique=True))
-        names = [name for name in names if name != "k" or self.gemm.k]
+        slices_are_whole = self.gemm.k and self.gemm.k % self.tile["k"] == 0
+        names = [name for name in names if name != "k" or slices_are_whole]
         sizes = {name: self.size(name, divides=True) for name in names}
         if not sizes:
             return
