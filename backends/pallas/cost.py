@@ -16,7 +16,7 @@ from gemmir.backends.pallas.emitter import element_of, shape_of
 from gemmir.backends.pallas.types import item_bytes
 from gemmir.errors import BackendError
 from gemmir.ir.dialect import enclosing_ops, memref_type
-from gemmir.ir.index import constant_of
+from gemmir.ir.index import constant_of, upper_bound
 from gemmir.ir.pallas import PARALLEL, BlockAttr, CallOp, DotOp
 from gemmir.machine import TpuMachine
 
@@ -137,8 +137,8 @@ def _times(call: CallOp, op: Operation) -> int:
 
 
 def _parts(loop: scf.ForOp) -> int:
-    """How often a loop inside of a step runs."""
-    begin, end, step = (constant_of(value) for value in (loop.lb, loop.ub, loop.step))
+    """How often a loop inside of a step runs at most."""
+    begin, end, step = constant_of(loop.lb), upper_bound(loop.ub), constant_of(loop.step)
     assert begin is not None and end is not None and step is not None
     return len(range(begin, end, step))
 

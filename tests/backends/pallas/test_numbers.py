@@ -141,3 +141,13 @@ def test_no_array_but_the_output_is_written() -> None:
     run_pallas(artifact, artifact.text, operands.arrays)
     assert operands.damage(before) == ""
     assert not np.array_equal(operands.output, before.output)
+
+
+def test_parts_of_slices_of_which_the_last_are_not_there() -> None:
+    """k = 300 in blocks of 256, of which the second has 44: in it one part of two is made."""
+    gemm = Gemm(m=40, n=130, k=300, dtype="bf16", trans_b=True, epilogue="bias")
+    schedule = slices(gemm, "tile{loops=k sizes=128},").replace(
+        "tile{loops=k sizes=128},promote{operand=a", "tile{loops=k sizes=256},promote{operand=a"
+    )
+    assert "@pl.when(p_2 < size)" in gemmir.lower(gemm, "tpu:v5e", schedule).artifact.text
+    require_right(gemm, schedule)
