@@ -67,10 +67,6 @@ class Lying:
             (n for n, axes in zip(self.labels, self.axes, strict=True) if axis in axes), None
         )
 
-    def extent(self, label: str) -> int:
-        """The extent of the dimension `label`."""
-        return self.shape[self.labels.index(label)]
-
     def with_place(self, axis: str, label: Place) -> Lying:
         """This array with `axis` moved behind the other axes of `label`, or taken away."""
         pairs = zip(self.labels, self.axes, strict=True)

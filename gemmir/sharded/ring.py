@@ -1,8 +1,8 @@
 """Rings: what goes from device to device while the device multiplies what it has.
 
 The devices along the axes of a collective form a ring in which each sends to both neighbours, so
-that both directions of a link carry data. An operand goes round as chunks (`chunks`), sums as
-pieces of c to which each device adds its part (`sum_pieces`): the one is the other backwards. Both
+that both directions of a link carry data. An operand goes round as chunks (`over_chunks`), sums as
+pieces of c to which each device adds its part (`sum_pieces`); the one is the other backwards. Both
 have as many products as devices, and while one is computed what the next one needs is under way.
 
 These run on one device inside `jax.shard_map`.
@@ -29,7 +29,7 @@ Product = Callable[[Any, Array | None], Array]
 
 
 def send(x: Array, ring: Collective, distance: int) -> Array:
-    """What the device `distance` places before this one sends.
+    """What the device `distance` places behind sends to this one.
 
     `ppermute` of several axes counts devices in the order of the mesh, whatever the order in which
     it is given them (JAX 0.10), and `axis_index` in the order that it is given.
@@ -40,7 +40,7 @@ def send(x: Array, ring: Collective, distance: int) -> Array:
 
 
 def place(ring: Collective, distance: int = 0) -> Any:
-    """The index of the device `distance` places behind this one."""
+    """The index of the device `distance` places ahead."""
     return lax.rem(lax.axis_index(ring.axes) + distance % ring.size, ring.size)
 
 

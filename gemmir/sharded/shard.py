@@ -51,8 +51,7 @@ def _gather(x: Array, array: Lying, each: Collective) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:
-    """The shards on this device: of a and b all that does not go round a ring, of the epilogue's
-    operands what goes with c."""
+    """What this device has of a, b and the operands of the epilogue, and how it makes c of it."""
 
     problem: Problem
     a: Array

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import gemmir
-from gemmir.errors import CallError
+from gemmir.errors import CallError, GemmirError
 
 jax: Any = pytest.importorskip("jax", reason="jax is not installed: pip install 'gemmir[tpu]'")
 P: Any = jax.sharding.PartitionSpec
@@ -57,6 +57,12 @@ ERRORS: Final[tuple[tuple[str, dict[str, Any], str, str], ...]] = (
     ("GEM0559", {"w": np.ones((5, 4), np.float32)}, "(8, 6) and w of shape (5, 4)", "(k, n)"),
     ("GEM0559", {"x": np.ones(6, np.float32)}, "x of shape (6,)", "(k, n)"),
     ("GEM0559", {"w": np.ones((2, 6, 4), np.float32)}, "w of shape (2, 6, 4)", "(k, n)"),
+    ("GEM0559", {"w": [[1.0, 2.0]]}, "w that is no array", "(k, n)"),
+    ("GEM0565", {"in_specs": P("d", None)}, "in_specs is P('d', None)", "in_specs=(P(…), P(…))"),
+    ("GEM0565", {"out_specs": "d"}, "the spec of the result is 'd'", "out_specs=P(…)"),
+    ("GEM0566", {"x": X[:0]}, "nothing to share out", "1 or more"),
+    ("GEM0566", {"x": X[:, :0], "w": W[:0]}, "nothing to share out", "1 or more"),
+    ("GEM0106", {"epilogue": "tanh"}, "'tanh' is not known", "join any of"),
     ("GEM0560", {"x": X.astype(np.int16)}, "x of int16 and w of float32", "bfloat16"),
     ("GEM0560", {"x": X.astype(ml_dtypes.bfloat16)}, "x of bfloat16", "for both"),
     ("GEM0561", {"dtype": "bf16"}, "no product of arrays of float32", "use f32"),
@@ -78,7 +84,7 @@ ERRORS: Final[tuple[tuple[str, dict[str, Any], str, str], ...]] = (
 
 @pytest.mark.parametrize(("code", "changed", "message", "hint"), ERRORS)
 def test_errors(code: str, changed: dict[str, Any], message: str, hint: str) -> None:
-    with pytest.raises(CallError) as caught:
+    with pytest.raises(GemmirError) as caught:
         multiply(**changed)
     assert caught.value.code == code
     assert message in caught.value.message

@@ -167,10 +167,10 @@ class Run:
         m = math.prod(self.case.rows)
         gemm = self._gemm(m=m, n=self.case.n, k=self.case.k, epilogue=self.case.epilogue)
         flat = {
-            "a": operands["x"].reshape(m, -1),
+            "a": operands["x"].reshape(m, self.case.k),
             "b": operands["w"],
             **{
-                n: x.reshape(-1, x.shape[-1]) if n == "residual" else x
+                n: x.reshape(m, self.case.n) if n == "residual" else x
                 for n, x in operands.items()
                 if n in ("bias", "residual")
             },
