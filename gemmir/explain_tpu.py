@@ -253,8 +253,9 @@ def _kernel_lines(found: CallFacts, machine: TpuMachine) -> Iterator[str]:
     for block in found.blocks:
         array = " x ".join(map(str, block.array))
         shape = " x ".join(map(str, block.block))
+        buffers = "1 buffer" if block.buffers == 1 else f"{block.buffers} buffers"
         yield (
-            f"block      {block.name}: {shape} of {array} {block.dtype}, {block.buffers} buffers, "
+            f"block      {block.name}: {shape} of {array} {block.dtype}, {buffers}, "
             f"{_size(block.vmem_bytes)}; {_size(block.hbm_bytes)} in all steps"
         )
     if found.scratch_bytes:

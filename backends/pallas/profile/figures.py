@@ -75,17 +75,30 @@ class Figures:
         return self.machine.hbm_bytes_per_cycle_per_core * self.machine.cores_per_device
 
     @property
-    def hbm_bytes(self) -> int:
-        """Bytes of HBM that are moved: by block in a kernel, and otherwise each array once.
-
-        Arrays that XLA has copied to VMEM before a kernel begins are not in HBM for its blocks.
-        """
+    def call(self) -> hlo.Op | None:
+        """The op that the kernel is."""
         calls = [op for op in self.ops if op.opcode == hlo.CUSTOM_CALL]
-        if self.blocks is None or len(calls) != 1:
+        return calls[0] if len(calls) == 1 else None
+
+    @property
+    def fetched(self) -> tuple[Moved, ...] | None:
+        """What the blocks of arrays in HBM move, where that is known.
+
+        An array that XLA has copied to VMEM before the kernel begins is not in HBM.
+        """
+        if self.blocks is None or self.call is None:
+            return None
+        arrays = (*self.call.operands, *self.call.results)
+        pairs = zip(arrays, self.blocks, strict=False)
+        return tuple(block for array, block in pairs if array.space == hlo.HBM)
+
+    @property
+    def hbm_bytes(self) -> int:
+        """Bytes of HBM that are moved: by block in a kernel, and otherwise each array once."""
+        if self.fetched is None:
             return hlo.hbm_bytes(self.ops)
-        arrays = (*calls[0].operands, *calls[0].results)
-        moved = [b.bytes for a, b in zip(arrays, self.blocks, strict=False) if a.space == hlo.HBM]
-        return sum(moved) + hlo.hbm_bytes([op for op in self.ops if op is not calls[0]])
+        beside = [op for op in self.ops if op is not self.call]
+        return sum(block.bytes for block in self.fetched) + hlo.hbm_bytes(beside)
 
     @property
     def hbm_cycles(self) -> float:
@@ -140,7 +153,7 @@ class Figures:
         """Bytes that a kernel needs before it can begin, and that it writes when it is done."""
         if self.kernel is None:
             return max((op.window_bytes for op in self.ops), default=0)
-        return sum(block.first_bytes for block in self.kernel.blocks or ())
+        return sum(block.first_bytes for block in self.fetched or ())
 
     @cached_property
     def cycles_by(self) -> dict[Method, int]:

@@ -188,7 +188,7 @@ def _read(
         copy_bytes=hlo.copy_bytes(figures.ops),
         copy_cycles=math.ceil(figures.copy_cycles),
         hbm_bytes=figures.hbm_bytes,
-        hbm_bytes_by_block=figures.blocks is not None,
+        hbm_bytes_by_block=figures.fetched is not None,
         hbm_cycles=math.ceil(figures.hbm_cycles),
         vmem_bytes=hlo.vmem_bytes(figures.ops),
         code_bytes=result["code_bytes"],

@@ -168,6 +168,7 @@ def test_arrays_in_vmem_are_not_fetched_by_block() -> None:
     near = replace(call.operands[0], space=hlo.VMEM)
     found = replace(found, ops=[replace(call, operands=(near, call.operands[1]))])
     assert found.hbm_bytes == 64_000 + 16_000
+    assert found.end_bytes == 2000
 
 
 def test_an_op_beside_the_kernel_takes_what_hbm_does() -> None:
