@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -26,7 +26,7 @@ from gemmir.backends.pallas.emitter import (
 )
 from gemmir.backends.pallas.types import jax_type
 from gemmir.errors import BackendError
-from gemmir.ir.index import Extent, constant_of, upper_bound
+from gemmir.ir.index import Extent, constant_of
 from gemmir.ir.views import offsets_of, sizes_of
 
 STATEMENT: Final = 80
@@ -59,7 +59,7 @@ def _sum(x: Expr, y: Expr) -> Expr:
 
 
 def _read(e: Emitter, op: vector.TransferReadOp) -> None:
-    """What is not in bounds is left out where that is known, and masked where it is not."""
+    """A part of a block, with the padding where it is not in bounds."""
     ref, shape = e.ref(op.source), shape_of(op.result)
     cut = {
         axis: _index(e, ref.extents[axis])
@@ -68,33 +68,21 @@ def _read(e: Emitter, op: vector.TransferReadOp) -> None:
     }
     if any(constant_of(op.indices[axis]) != 0 for axis in cut):
         raise _unreadable(op.source, "a masked read that begins behind the start of a part")
-    short = {a: end for a, end in cut.items() if _is_known(ref, a, end, shape[a])}
-    whole = _part(e, ref, op.source, op.indices, op.permutation_map, shape, short)
-    masked = {axis: end for axis, end in cut.items() if axis not in short}
-    if not masked:
+    whole = _part(e, ref, op.source, op.indices, op.permutation_map, shape)
+    if not cut:
         e.define(op, (), lambda _: whole)
         return
-    for axis in masked:
+    for axis in cut:
         own = ref.shape[1 - axis if ref.transposed else axis]
         if ref.offsets[axis] != ZERO and own % shape[axis]:
             raise _unreadable(op.source, f"{shape[axis]} elements at a time of {own}")
-    tests = [_inside(whole, axis, end.within(SUM)) for axis, end in masked.items()]
+    tests = [_inside(whole, axis, end.within(SUM)) for axis, end in cut.items()]
     mask = tests[0] if len(tests) == 1 else " & ".join(f"({test})" for test in tests)
 
     def make(exprs: Sequence[Expr]) -> Expr:
         return replace(whole, text=f"jnp.where({mask}, {whole.text}, {exprs[0].text})")
 
     e.define(op, (op.padding,), make)
-
-
-def _is_known(ref: Ref, axis: int, end: Expr, size: int) -> bool:
-    """Whether it is known when the kernel is traced that less than `size` is there, and how much.
-
-    Then a product of parts is as much shorter, and no zeros are added to it.
-    """
-    most = upper_bound(ref.extents[axis])
-    is_less = most is not None and most <= size
-    return is_less and end.is_literal and ref.offsets[axis].is_literal
 
 
 def _inside(part: Expr, axis: int, end: str) -> str:
@@ -108,7 +96,7 @@ def _write(e: Emitter, op: vector.TransferWriteOp) -> None:
     for inside, extent, size in zip(op.in_bounds, ref.extents, shape, strict=True):
         if not inside.value.data and constant_of(extent) != size:
             raise _unreadable(op.source, "a write that is masked")
-    part = _part(e, ref, op.source, op.indices, op.permutation_map, shape, {})
+    part = _part(e, ref, op.source, op.indices, op.permutation_map, shape)
     value = in_order(e.expr(op.vector), ref.transposed)
     if len(part.text) + len(value.text) > STATEMENT:
         value = e.named("total", value) if value.level < ATOM else value
@@ -132,19 +120,13 @@ def _part(
     indices: Sequence[SSAValue],
     order: Attribute | None,
     shape: tuple[int, ...],
-    short: Mapping[int, Expr],
 ) -> Expr:
-    """The elements of `shape` at `indices` of a part of a block, as they lie.
-
-    Along an axis that is `short` there are only so many.
-    """
+    """The elements of `shape` at `indices` of a part of a block, as they lie."""
     if not isinstance(order, AffineMapAttr) or order.data != AffineMap.identity(2):
         raise _unreadable(source, "a vector that is turned")
     at = [_sum(o, _index(e, i)) for o, i in zip(ref.offsets, indices, strict=True)]
     dims = (1, 0) if ref.transposed else (0, 1)
-    slices = [
-        _slice(own, at[d], shape[d], short.get(d)) for own, d in zip(ref.shape, dims, strict=True)
-    ]
+    slices = [_slice(own, at[d], shape[d]) for own, d in zip(ref.shape, dims, strict=True)]
     if None in slices:
         raise _unreadable(source, f"{list(shape)} elements")
     rows, columns = (1 if own == 1 else shape[d] for own, d in zip(ref.shape, dims, strict=True))
@@ -157,10 +139,8 @@ def _part(
     )
 
 
-def _slice(own: int, at: Expr, size: int, short: Expr | None) -> str | None:
-    """`size` elements of `own`, or as many as `short` says, from `at` on; None where they lack."""
-    if short is not None:
-        return f"pl.ds({at.text}, {short.text})"
+def _slice(own: int, at: Expr, size: int) -> str | None:
+    """`size` elements of `own`, from `at` on; None where there are not so many."""
     if own == 1 or (at == ZERO and size == own):
         return ":"
     if not at.text.isdigit():

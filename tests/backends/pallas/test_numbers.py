@@ -97,7 +97,7 @@ def test_nothing_to_multiply(m: int, n: int, k: int, beta: float) -> None:
 
 
 @pytest.mark.parametrize("trans", [False, True])
-@pytest.mark.parametrize("inside", ["tile{loops=k sizes=48},", "tile{loops=m,n,k sizes=64,64,32},"])
+@pytest.mark.parametrize("inside", ["tile{loops=k sizes=32},", "tile{loops=m,n,k sizes=64,64,32},"])
 def test_parts_of_blocks(trans: bool, inside: str) -> None:
     gemm = Gemm(m=256, n=128, k=256, dtype="bf16", trans_a=trans, trans_b=trans, epilogue="gelu")
     require_right(gemm, slices(gemm, inside))
