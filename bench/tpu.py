@@ -8,14 +8,18 @@
 
 Needs JAX and libtpu and no TPU: nothing here is measured. `--blocks` profiles other blocks than the
 default ones, as ORDER/MxNxK, with the operand that is in VMEM as a whole behind another slash where
-there is one; `--store` keeps them in the shipped library, which the default schedules go by.
+there is one; `--search N` looks for some, among the windows of XLA's own product, the N best by the
+model of the default schedules, and blocks beside a whole A. `--store` keeps them in the shipped
+library, which the default schedules go by.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -23,12 +27,15 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from gemmir.backends.pallas.profile import Array, Program, profile
 from gemmir.cache import ObjectCache
 from gemmir.compiler import lower
+from gemmir.errors import GemmirError
 from gemmir.gemm import Gemm
 from gemmir.machine import TpuMachine, machine_for
-from gemmir.schedule.default_tpu import TpuBlocks, spelled
-from gemmir.tpu_profile import LABEL, Comparison, compare
+from gemmir.schedule.default_tpu import VMEM_SHARE, TpuBlocks, ranked_blocks, spelled, vmem_bytes
+from gemmir.tpu_profile import LABEL, Comparison, compare, programs
+from gemmir.xla_dot import FUNCTION, xla_dot
 
 CUBES: Final = (
     "tpu:v5e/bf16/4096x4096x4096",
@@ -50,6 +57,9 @@ BARS: Final = {
 
 RESULTS: Final = {"i8": "i32"}
 """The type of C, where it is not bf16."""
+
+ROWS: Final = 32
+"""Rows of a register of the narrowest type."""
 
 LIMIT_SECONDS: Final = 3600.0
 
@@ -93,6 +103,7 @@ class Case:
 def main(
     case: Annotated[list[str] | None, typer.Option(help="TARGET/TYPE/MxNxK.")] = None,
     blocks: Annotated[str | None, typer.Option(help="ORDER/MxNxK or ORDER/MxNxK/OPERAND.")] = None,
+    search: Annotated[int, typer.Option(help="Blocks of the model to choose from.")] = 0,
     store: Annotated[bool, typer.Option("--store", help="Keep the blocks as those found.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures.")] = None,
     names: Annotated[bool, typer.Option("--list", help="Print the names of the suite.")] = False,
@@ -106,13 +117,14 @@ def main(
     given = None if blocks is None else read_blocks(blocks)
     rows: list[dict[str, Any]] = []
     for each in cases:
-        row = profiled(each, given)
+        blocks_of = searched(each, search) if search else given
+        row = profiled(each, blocks_of)
         rows.append(row)
         typer.echo(line(row))
         if json_file is not None:
             write(json_file, row)
-        if store and given is not None:
-            keep(each, given, row)
+        if store and blocks_of is not None:
+            keep(each, blocks_of, row)
     if strict and any(row["ratio"] < row["bar"] for row in rows):
         raise typer.Exit(MISSED)
 
@@ -124,6 +136,60 @@ def read_blocks(text: str) -> TpuBlocks:
         raise typer.BadParameter(f"{text!r} is not ORDER/MxNxK or ORDER/MxNxK/OPERAND")
     order, m, n, k, whole = found.groups()
     return TpuBlocks(order=order, m=int(m), n=int(n), k=int(k), whole=whole or "")
+
+
+def searched(case: Case, count: int) -> TpuBlocks:
+    """The blocks with the fewest cycles by libtpu's schedule, of those worth a try.
+
+    As in XLA's figures, copies before the kernel are not among them.
+    """
+    tried = dict.fromkeys(candidates(case, count))
+    return min(tried, key=lambda blocks: schedule_cycles(case, blocks))
+
+
+def candidates(case: Case, count: int) -> Iterator[TpuBlocks]:
+    """XLA's windows, the best blocks of the model, and columns of B beside all of A."""
+    gemm, machine = case.gemm, case.machine
+    arrays = (_array(gemm.m, gemm.k, gemm), _array(gemm.k, gemm.n, gemm))
+    program = Program(text=xla_dot(gemm), function=FUNCTION, arguments=arrays)
+    xla = profile(machine, program, flops=gemm.flops, dtype=gemm.dtype, simulate=False)
+    if len(xla.grid) == len(case.shape):
+        columns, rows, slices = xla.grid
+        yield TpuBlocks(
+            order="nm",
+            m=_part(gemm.m, rows, ROWS),
+            n=_part(gemm.n, columns, machine.lanes),
+            k=_part(gemm.k, slices, machine.lanes),
+        )
+    yield from ranked_blocks(gemm, machine)[:count]
+    for columns in (machine.mxu_size, 2 * machine.mxu_size):
+        blocks = TpuBlocks(order="nm", m=gemm.m, n=columns, k=gemm.k, whole="a")
+        if vmem_bytes(gemm, blocks) <= machine.vmem_bytes_per_core * VMEM_SHARE:
+            yield blocks
+
+
+def schedule_cycles(case: Case, blocks: TpuBlocks) -> float:
+    """The cycles of a kernel by its schedule, which takes seconds to know."""
+    gemm, machine = case.gemm, case.machine
+    schedule = "\n".join(spelled(gemm, machine, blocks, fuse=False))
+    try:
+        program = programs(gemm, lower(gemm, case.target, schedule).artifact)[0]
+        found = profile(machine, program, flops=gemm.flops, dtype=gemm.dtype, simulate=False)
+    except GemmirError as error:
+        _note(f"{case} {blocks}: {error}")
+        return math.inf
+    cycles = found.cycles_by["schedule"]
+    _note(f"{case} {blocks}: {cycles:,} cycles, and {found.copy_cycles:,} of copies before")
+    return cycles
+
+
+def _part(extent: int, parts: int, step: int) -> int:
+    """One of equal parts of a dimension, rounded up to whole registers."""
+    return min(-(-extent // (parts * step)) * step, extent)
+
+
+def _array(rows: int, columns: int, gemm: Gemm) -> Array:
+    return Array(shape=(rows, columns), dtype=gemm.element.numpy.name)
 
 
 def profiled(case: Case, blocks: TpuBlocks | None) -> dict[str, Any]:

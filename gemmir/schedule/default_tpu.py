@@ -149,15 +149,21 @@ def tpu_blocks(gemm: Gemm, machine: TpuMachine) -> TpuBlocks:
 
     Where none fits, as on a machine with little VMEM, those that take least of it.
     """
-    fitting = [
+    ranked = ranked_blocks(gemm, machine)
+    if not ranked:
+        return min(_candidates(gemm, machine), key=lambda blocks: vmem_bytes(gemm, blocks))
+    return ranked[0]
+
+
+def ranked_blocks(gemm: Gemm, machine: TpuMachine) -> Sequence[TpuBlocks]:
+    """All blocks that fit, by the time that the model says `gemm` takes with them."""
+    fitting = (
         blocks
         for blocks in _candidates(gemm, machine)
         if vmem_bytes(gemm, blocks) <= machine.vmem_bytes_per_core * VMEM_SHARE
         and step_cycles(gemm, machine, blocks) <= MOST_STEP_CYCLES
-    ]
-    if not fitting:
-        return min(_candidates(gemm, machine), key=lambda blocks: vmem_bytes(gemm, blocks))
-    return min(fitting, key=lambda blocks: (cycles(gemm, machine, blocks), blocks.order))
+    )
+    return sorted(fitting, key=lambda blocks: (cycles(gemm, machine, blocks), blocks.order))
 
 
 def _candidates(gemm: Gemm, machine: TpuMachine) -> Iterator[TpuBlocks]:
