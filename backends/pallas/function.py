@@ -221,20 +221,27 @@ class FunctionText:
         ]
         given = [*first, *(self._shaped(o) for o in inputs)]
         results = ", ".join(self.arrays[o.base] for o in outputs)
-        arrays = zip(inputs, call.blocks, strict=False)
-        whole = [self.arrays[o.base] for o, b in arrays if in_vmem_before(o, b)]
-        if whole:
-            self.lines += ["    if not interpret:"]
-        self.lines += [
-            f"        {name} = pltpu.with_memory_space_constraint({name}, pltpu.VMEM)"
-            for name in dict.fromkeys(whole)
-        ]
+        self.lines += self._placed(call, inputs)
         self.lines += [f"    {results} = pl.pallas_call("]
         self.lines += [*lines, *broken(")(", given, ")", 1)]
         for output in outputs:
             shape, name = memref_type(output.base).get_shape(), self.arrays[output.base]
             if output.shape != shape:
                 self.lines.append(f"    {name} = {name}.reshape{shape}")
+
+    def _placed(self, call: CallOp, inputs: Sequence[Operand]) -> Iterator[str]:
+        """Where arrays are before the call, where one of them is in VMEM as a whole.
+
+        The others are not, or XLA would copy them there too, only to be copied once more by blocks.
+        """
+        pairs = list(zip(inputs, call.blocks, strict=False))
+        spaces = {self.arrays[o.base]: in_vmem_before(o, block) for o, block in pairs}
+        if not any(spaces.values()):
+            return
+        yield "    if not interpret:"
+        for name, is_whole in spaces.items():
+            space = "VMEM" if is_whole else "HBM"
+            yield f"        {name} = pltpu.with_memory_space_constraint({name}, pltpu.{space})"
 
     def _shaped(self, operand: Operand) -> str:
         """An operand in the shape that its blocks cut."""
