@@ -6,6 +6,10 @@
     d op(A)   = alpha dX op(B)^T          d op(B) = alpha op(A)^T dX          dC0 = beta dX
 
 dX is rounded to the type of A and B before it is multiplied, that of 8-bit floats to bf16.
+
+Of a grouped GEMM all this holds in the rows of each product, with its own B and bias; in rows of no
+product dX is 0 and dC0 is dC. dA is a grouped GEMM again. d op(B) sums over rows, of which every
+product has others: it is XLA's ragged product.
 """
 
 from __future__ import annotations
@@ -14,9 +18,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+import numpy as np
+
 from gemmir.dtypes import ELEMENTS, PRODUCTS
 from gemmir.errors import CallError
-from gemmir.gemm import Gemm
+from gemmir.gemm import OFFSETS, Gemm
 from gemmir.jax_modules import jax, jnp
 
 Compile = Callable[[Gemm], Callable[..., Any]]
@@ -34,8 +40,8 @@ def differentiable(
 ) -> Callable[..., Any]:
     """`function`, which computes `problem`, with a derivative.
 
-    Taking it is a `CallError` GEM0545 where the problem is not known or has groups. JAX itself
-    takes none of integers.
+    Taking it is a `CallError` GEM0545 where the problem is not known. JAX itself takes none of
+    integers.
     """
 
     def forward(*arrays: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -44,7 +50,8 @@ def differentiable(
 
     def backward(arrays: tuple[Any, ...], gradient: Any) -> tuple[Any, ...]:
         gemm = require_derivative(problem)
-        return Backward(gemm, compile).gradients(arrays, gradient)
+        of = Backward if gemm.groups is None else GroupedBackward
+        return of(gemm, compile).gradients(arrays, gradient)
 
     result = jax().custom_vjp(function)
     result.defvjp(forward, backward)
@@ -53,12 +60,12 @@ def differentiable(
 
 def require_derivative(problem: Gemm | None) -> Gemm:
     """The problem, where it has a derivative."""
-    if problem is None or problem.groups is not None:
+    if problem is None:
         raise CallError(
             "GEM0545",
-            "the derivative of this kernel is not known: "
-            + ("it has groups" if problem else "it comes from a text whose epilogue is only ops"),
-            "differentiate a kernel of gemmir.compile(Gemm(…)) without groups",
+            "the derivative of this kernel is not known: it comes from a text whose epilogue is "
+            "only ops",
+            "differentiate a kernel of gemmir.compile(Gemm(…))",
         )
     return problem
 
@@ -92,8 +99,12 @@ class Backward:
         if not set(gemm.steps) & set(CURVED):
             return jnp().zeros(gemm.operands[-1].shape, self.summed)
         product = replace(gemm, out=None, beta=0.0, epilogue="")
-        found = self.compile(product)(named["a"], named["b"])
+        found = self._product_of(product, named)
         return found + gemm.beta * named["c"].astype(self.summed) if gemm.beta else found
+
+    def _product_of(self, plain: Gemm, named: Mapping[str, Any]) -> Any:
+        """The product alone."""
+        return self.compile(plain)(named["a"], named["b"])
 
     def _epilogue(self, x: Any, others: Mapping[str, Any]) -> Any:
         for step in self.gemm.steps:
@@ -144,6 +155,76 @@ class Backward:
         )
         found = self.compile(product)(a, b)
         return found.sum(axis=0) if is_shared else found
+
+
+class GroupedBackward(Backward):
+    """The derivative of one grouped GEMM."""
+
+    def gradients(self, arrays: Sequence[Any], gradient: Any) -> tuple[Any, ...]:
+        """The derivative by each of `arrays`, in order, in its type; offsets have none."""
+        gemm = self.gemm
+        named = dict(zip((o.name for o in gemm.operands), arrays, strict=True))
+        offsets, row = named[OFFSETS], jnp().arange(gemm.m)[:, None]
+        product = jnp().sum(offsets[1:-1] <= row, axis=1)
+        is_inside = row < offsets[-1]
+        wide = {n: named[n].astype(self.summed) for n in ("bias", "residual") if n in named}
+
+        def epilogue(x: Any, others: Mapping[str, Any]) -> Any:
+            rows = {n: y[product] if n == "bias" else y for n, y in others.items()}
+            return jnp().where(is_inside, self._epilogue(x, rows), 0)
+
+        _, pull = jax().vjp(epilogue, self._sum(named), wide)
+        by_sum, by_others = pull(gradient.astype(self.summed))
+        factor = by_sum.astype(ELEMENTS[PRODUCTS[self.dtype].element.name].numpy)
+        found = {"a": self._by_a(named, factor), "b": self._by_b(named, factor), **by_others}
+        found["c"] = jnp().where(is_inside, gemm.beta * by_sum, gradient)
+        none = np.zeros(offsets.shape, jax().dtypes.float0)
+        return tuple(
+            none if name == OFFSETS else found[name].astype(x.dtype) for name, x in named.items()
+        )
+
+    def _of_rows(self, gemm: Gemm, a: Any, b: Any, named: Mapping[str, Any]) -> Any:
+        """The grouped product `gemm` of the same rows, 0 in rows of no product."""
+        zeros = jnp().zeros((gemm.m, gemm.n), gemm.result.numpy)
+        return self.compile(gemm)(a, b, named[OFFSETS], out=zeros)
+
+    def _product_of(self, plain: Gemm, named: Mapping[str, Any]) -> Any:
+        return self._of_rows(plain, named["a"], named["b"], named)
+
+    def _by_a(self, named: Mapping[str, Any], by_sum: Any) -> Any:
+        """alpha dX op(B)^T."""
+        gemm, element = self.gemm, PRODUCTS[self.dtype].element.name
+        product = Gemm(
+            m=gemm.m,
+            n=gemm.k,
+            k=gemm.n,
+            dtype=self.dtype,
+            out=element if element in PRODUCTS[self.dtype].results else None,
+            alpha=gemm.alpha,
+            groups=gemm.groups,
+            trans_b=not gemm.trans_b,
+        )
+        return self._of_rows(product, by_sum, self._factor(named["b"]), named)
+
+    def _by_b(self, named: Mapping[str, Any], by_sum: Any) -> Any:
+        """alpha A^T dX of each product, as B is stored."""
+        lax, a = jax().lax, self._factor(named["a"])
+        rows = lax.RaggedDotDimensionNumbers(
+            dot_dimension_numbers=(((0,), (0,)), ((), ())),
+            lhs_ragged_dimensions=[0],
+            rhs_group_dimensions=[],
+        )
+        left, right = (by_sum, a) if self.gemm.trans_b else (a, by_sum)
+        is_f32 = PRODUCTS[self.dtype].element.name == "f32"
+        found = lax.ragged_dot_general(
+            left,
+            right,
+            jnp().diff(named[OFFSETS]),
+            rows,
+            precision=lax.Precision.HIGHEST if is_f32 else None,
+            preferred_element_type=self.summed,
+        )
+        return self.gemm.alpha * found
 
 
 def _add(x: Any, y: Any) -> Any:
