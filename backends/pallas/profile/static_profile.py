@@ -54,9 +54,9 @@ class Profile:
     there is. `copy_bytes` are moved by copies outside of the kernels, in `copy_cycles` that are not
     in `cycles`. `hbm_bytes` counts every block that is moved where `hbm_bytes_by_block`, and
     otherwise each array once, which is the least. `shares` says what part of the cycles each unit
-    is busy or each cause takes; `bound` is the largest. Each core runs `loop` `iterations` times; it
-    is None where libtpu dumped no code. `refused` is why libtpu did not simulate, where it was asked
-    to; `late`, that the time was too short.
+    is busy or each cause takes; `bound` is the largest. Each core runs `loop` `iterations` times;
+    it is None where libtpu dumped no code. `refused` is why libtpu did not simulate, where it was
+    asked to; `late`, that the time was too short.
     """
 
     target: str
