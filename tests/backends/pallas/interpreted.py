@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -85,3 +85,15 @@ def random_numbers(gemm: Gemm, seed: int = 0) -> dict[str, Array]:
             array = generator.uniform(-1, 1, operand.shape)
         found[operand.name] = array.astype(dtype)
     return found
+
+
+def default_problems(machine: TpuMachine, dtypes: Sequence[str] | None = None) -> Iterator[Gemm]:
+    """Problems of every type that `machine` multiplies, for which it has a default schedule."""
+    for dtype in machine.mxu_dtypes if dtypes is None else dtypes:
+        steps = "bias+relu" if dtype == "i8" else "bias+gelu"
+        yield Gemm(m=1000, n=520, k=760, dtype=dtype, beta=1, epilogue="residual")
+        yield Gemm(m=512, n=512, k=512, dtype=dtype)
+        yield Gemm(m=264, n=300, k=1024, dtype=dtype, trans_a=True, trans_b=True, epilogue=steps)
+        yield Gemm(m=8, n=4096, k=4096, dtype=dtype, alpha=2, epilogue="bias")
+        yield Gemm(m=100, n=256, k=128, dtype=dtype, batch=3, batch_stride_b=0, epilogue=steps)
+        yield Gemm(m=200, n=160, k=192, dtype=dtype, groups=4, trans_b=True, epilogue=steps)
