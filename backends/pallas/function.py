@@ -107,7 +107,7 @@ class FunctionText:
         lines = self.lines
         if not lines:
             lines = [] if last in parameters else [f"    {last} = {self._zeros()}"]
-        doc = f'    """{last}, of whole arrays; `interpret` is that of pl.pallas_call."""'
+        doc = f'    """Return {last}; `interpret` is that of pl.pallas_call."""'
         return "\n".join([*head, doc, *lines, f"    return {last}", ""])
 
     def _zeros(self) -> str:
