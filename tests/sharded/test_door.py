@@ -100,6 +100,16 @@ def test_one_device() -> None:
     assert np.array_equal(multiply(), X @ W)
 
 
+def test_jax_refuses_derivatives_of_integers() -> None:
+    whole = [array.astype(np.int8) for array in (X, W)]
+
+    def total(x: Any) -> Any:
+        return multiply(x, whole[1]).sum()
+
+    with pytest.raises(TypeError, match="int8"):
+        jax.grad(total)(whole[0])
+
+
 def test_the_door_is_there_before_jax_is() -> None:
     code = "import gemmir, sys; print('jax' in sys.modules, gemmir.sharded_matmul.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
