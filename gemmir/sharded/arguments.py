@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 DEFAULT_TARGET: Final = "tpu:v5e"
 """The machine whose schedule is interpreted where the devices of a mesh are CPUs."""
 
+MULTIPLIED: Final = frozenset(dtype for machine in SHIPPED_TPUS for dtype in machine.mxu_dtypes)
+"""The products that some TPU makes."""
+
 
 def check_shapes(x: Any, w: Any) -> None:
     """`CallError` GEM0559 where the two are no arrays, or have no product, GEM0566 if one is empty.
@@ -93,14 +96,15 @@ def types_of(
     Raises `CallError`: GEM0560 where arrays of such types are not multiplied, GEM0561 where they
     are not multiplied so, GEM0562 where the result cannot have its type.
     """
-    plain = {p.element.numpy: name for name, p in PRODUCTS.items() if name == p.element.name}
+    multiplied = {name: p for name, p in PRODUCTS.items() if name in MULTIPLIED}
+    plain = {p.element.numpy: name for name, p in multiplied.items() if name == p.element.name}
     if x != w or x not in plain:
         raise CallError(
             "GEM0560",
             f"x of {x.name} and w of {w.name}",
             f"use one of {', '.join(known.name for known in plain)} for both",
         )
-    fitting = [name for name, product in PRODUCTS.items() if product.element.numpy == x]
+    fitting = [name for name, product in multiplied.items() if product.element.numpy == x]
     product = plain[x] if dtype is None else dtype
     if product not in fitting:
         raise CallError(

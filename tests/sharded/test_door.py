@@ -65,7 +65,14 @@ ERRORS: Final[tuple[tuple[str, dict[str, Any], str, str], ...]] = (
     ("GEM0106", {"epilogue": "tanh"}, "'tanh' is not known", "join any of"),
     ("GEM0560", {"x": X.astype(np.int16)}, "x of int16 and w of float32", "bfloat16"),
     ("GEM0560", {"x": X.astype(ml_dtypes.bfloat16)}, "x of bfloat16", "for both"),
-    ("GEM0561", {"dtype": "bf16"}, "no product of arrays of float32", "use f32"),
+    ("GEM0560", {"x": X.astype(np.float64), "w": W.astype(np.float64)}, "x of float64", "float32"),
+    (
+        "GEM0561",
+        {"dtype": "bf16"},
+        "no product of arrays of float32",
+        "use f32 or bf16x1 or bf16x3",
+    ),
+    ("GEM0561", {"dtype": "tf32"}, "'tf32' is no product", "use f32 or bf16x1 or bf16x3"),
     ("GEM0562", {"preferred_element_type": np.int32}, "int32 of a product of f32", "float32"),
     (
         "GEM0563",
