@@ -269,3 +269,43 @@ func.func @f(%x: vector<8x16xbf16>, %y: vector<16x128xbf16>) {
   func.return
 }
 // CHECK: pallas.dot: precision bf16x3 is for f32, not for bf16
+
+// -----
+
+func.func @f(%offsets: memref<4xi64>) {
+  %visits = gemmir.visits %offsets rows 20 : i64 by 8 : i64 : memref<4xi64> -> memref<5x5xi32, #gemmir.space<smem>>
+  func.return
+}
+// CHECK: gemmir.visits: memref<4xi64> does not say where products begin
+
+// -----
+
+func.func @f(%offsets: memref<4xi32>) {
+  %visits = gemmir.visits %offsets rows 20 : i64 by 0 : i64 : memref<4xi32> -> memref<5x5xi32, #gemmir.space<smem>>
+  func.return
+}
+// CHECK: gemmir.visits: 20 rows in tiles of 0
+
+// -----
+
+func.func @f(%numbers: memref<5x3xi64, #gemmir.space<smem>>, %y: memref<20x128xf32>) {
+  pallas.call grid [3] semantics ["arbitrary"] prefetched(%numbers : memref<5x3xi64, #gemmir.space<smem>>) along 0
+    outs(%y : memref<20x128xf32>) blocks [#pallas.block<[8, 128], affine_map<(d0)[s0] -> (s0, 0)>, 2>] {
+  ^bb0(%i: index, %o: memref<8x128xf32, #gemmir.space<vmem>>):
+    gemmir.yield
+  }
+  func.return
+}
+// CHECK: pallas.call: memref<5x3xi64, #gemmir.space<smem>> is not rows of i32 in SMEM
+
+// -----
+
+func.func @f(%numbers: memref<5x4xi32, #gemmir.space<smem>>, %y: memref<20x128xf32>) {
+  pallas.call grid [3] semantics ["arbitrary"] prefetched(%numbers : memref<5x4xi32, #gemmir.space<smem>>) along 0
+    outs(%y : memref<20x128xf32>) blocks [#pallas.block<[8, 128], affine_map<(d0)[s0] -> (s0, 0)>, 2>] {
+  ^bb0(%i: index, %o: memref<8x128xf32, #gemmir.space<vmem>>):
+    gemmir.yield
+  }
+  func.return
+}
+// CHECK: has no column for each step along dimension 0
