@@ -149,6 +149,8 @@ def test_schedules_drawn_for_a_tpu_have_every_pass() -> None:
         seen.update(word for word in words if word in text)
         if text.startswith("promote"):
             seen.add("promoted as a whole")
+        if text.index("operand=c") > text.index("pipeline"):
+            seen.add("summed part by part")
 
     draw()
-    assert seen == words | {"promoted as a whole"}
+    assert seen == words | {"promoted as a whole", "summed part by part"}

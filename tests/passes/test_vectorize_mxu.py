@@ -15,6 +15,7 @@ from gemmir.errors import ScheduleError
 from gemmir.ir.dialect import EpilogueOp, GemmOp
 from gemmir.ir.loops import dimension_of
 from gemmir.ir.pallas import CallOp, DotOp
+from gemmir.ir.views import chain
 
 After = Callable[[Gemm, str], ModuleOp]
 Kind = TypeVar("Kind", bound=Operation)
@@ -124,6 +125,31 @@ def test_meaning_of_loops_inside_a_step(
 ) -> None:
     gemm = bf16(beta=0.5, epilogue="bias+gelu", trans_a=True)
     after(gemm, make(inside, F))
+
+
+PARTS = (
+    f"tile{{loops=m,n sizes=16,32 over=grid}},{AB},{F},{BY_N},tile{{loops=n,m sizes=16,8}},"
+    f"promote{{operand=c to=vmem}},{F},{MXU}"
+)
+"""C is promoted behind pipeline, in the loops inside a step, and the epilogue fused twice."""
+
+
+def test_parts_of_c_are_stored_straight_into_its_block(after: After) -> None:
+    module = after(bf16(epilogue="bias+relu", out="bf16"), PARTS)
+    (call,) = ops(module, CallOp)
+    assert list(call.scratch) == []
+    loops = ops(module, scf.ForOp)
+    assert [dimension_of(loop) for loop in loops] == ["n", "m"]
+    (write,) = ops(module, vector.TransferWriteOp)
+    assert chain(write.source)[0] is call.references[-1]
+    assert str(write.vector.type) == "vector<8x16xbf16>"
+    assert write.parent_op() is loops[1]
+
+
+@pytest.mark.parametrize("epilogue", ["bias", "gelu+residual", "relu+bias+residual"])
+@pytest.mark.parametrize(("m", "n"), [(16, 32), (40, 48), (17, 33), (1, 1)])
+def test_meaning_of_parts(after: After, epilogue: str, m: int, n: int) -> None:
+    after(bf16(m, n, epilogue=epilogue, alpha=2.0, trans_b=True), PARTS)
 
 
 @pytest.mark.parametrize("dtype", ["f32", "bf16", "bf16x1", "bf16x3", "i8", "e4m3", "e5m2"])
