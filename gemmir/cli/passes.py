@@ -51,7 +51,7 @@ def passes(
     ] = None,
     json: Json = False,
 ) -> None:
-    """List the passes with their parameters: type, default, and an example."""
+    """List the passes with their parameters: type, default, and examples."""
     from gemmir.passes import pass_class, pass_names
 
     known = pass_names()
