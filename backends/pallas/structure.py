@@ -10,7 +10,7 @@ from xdsl.dialects import scf
 from xdsl.dialects.builtin import Float32Type
 from xdsl.ir import Region, SSAValue
 
-from gemmir.backends.pallas.arithmetic import listed
+from gemmir.backends.pallas.arithmetic import in_order, listed
 from gemmir.backends.pallas.emitter import (
     ATOM,
     SUM,
@@ -41,16 +41,19 @@ def _dot(e: Emitter, op: DotOp) -> None:
 
 
 def _product(op: DotOp, x: Sequence[Expr], *, narrow: bool) -> Expr:
-    """One product; of f32 in all digits, unless `narrow` says that it is rounded already."""
+    """One product; of f32 in all digits, unless `narrow` says that it is rounded already.
+
+    B of one column lies as such: JAX 0.10.2 has no product of types below f32 with one row of it.
+    """
     rows, columns = shape_of(op.result)
     options = f"preferred_element_type={jax_type(element_of(op.result))}"
     if isinstance(element_of(op.lhs), Float32Type) and not narrow:
         options = f"precision=lax.Precision.HIGHEST, {options}"
-    left, right = x
-    text = f"jnp.dot({listed(x)}, {options})"
+    left, right = x if columns > 1 else (x[0], in_order(x[1], transposed=False))
+    text = f"jnp.dot({listed((left, right))}, {options})"
     if left.transposed or right.transposed:
         along = f"(({int(not left.transposed)},), ({int(right.transposed)},))"
-        text = f"lax.dot_general({listed(x)}, ({along}, ((), ())), {options})"
+        text = f"lax.dot_general({listed((left, right))}, ({along}, ((), ())), {options})"
     return Expr(text=text, shape=(rows, columns))
 
 

@@ -13,7 +13,7 @@ from gemmir.backends.pallas.load import load
 from gemmir.dtypes import PRODUCTS
 from gemmir.errors import BackendError
 from gemmir.machine import TpuMachine
-from gemmir.machine.tpu import SHIPPED_TPUS
+from gemmir.machine.tpu import SHIPPED_TPUS, V5E
 from tests.backends.pallas.texts import READ_A, WRITE, emitted, module
 
 
@@ -26,6 +26,14 @@ def test_default_schedules(machine: TpuMachine) -> None:
         for problem in (gemm, replace(gemm, batch=2, batch_stride_b=0, trans_a=True, k=96)):
             text = stablehlo(gemmir.lower(problem, machine.target).artifact)
             assert "@tpu_custom_call" in text and "output_operand_alias" in text
+
+
+@pytest.mark.parametrize("dtype", V5E.mxu_dtypes)
+@pytest.mark.parametrize("trans_b", [False, True])
+def test_one_row_or_column(dtype: str, trans_b: bool) -> None:
+    for m, n in ((130, 1), (1, 130), (1, 1)):
+        gemm = Gemm(m=m, n=n, k=1000, dtype=dtype, trans_b=trans_b)
+        assert "@tpu_custom_call" in stablehlo(gemmir.lower(gemm, V5E.target).artifact)
 
 
 def test_an_operand_is_not_transposed_outside_the_kernel() -> None:
