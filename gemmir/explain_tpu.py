@@ -125,15 +125,8 @@ def tpu_explanation(lowered: Lowered, profile: Comparison | None = None) -> TpuE
 
 def call_facts(call: CallOp, machine: TpuMachine, problem: Gemm | None) -> CallFacts:
     """What one kernel has in VMEM at each step, what it moves and what it computes."""
-    arrays = (*call.inputs, *call.outputs)
-    operands = [
-        operand_of(_name(value), value, block, reference)
-        for value, block, reference in zip(arrays, call.blocks, call.references, strict=True)
-    ]
-    blocks = tuple(
-        _block_facts(call, operand, block.buffers.data, machine)
-        for operand, block in zip(operands, call.blocks, strict=True)
-    )
+    operands = _operands(call)
+    blocks = tuple(_block_facts(call, operands, number, machine) for number in range(len(operands)))
     scratch = sum(
         padded_bytes(kind.get_shape(), item_bytes(kind.element_type), machine)
         for kind in (memref_type(buffer) for buffer in call.scratch)
@@ -164,10 +157,26 @@ def _name(value: Any) -> str:
     return str(value.name_hint or "array")
 
 
-def _block_facts(call: CallOp, operand: Operand, buffers: int, machine: TpuMachine) -> BlockFacts:
+def _operands(call: CallOp) -> list[Operand]:
+    """The arrays of a call as they lie, the inputs first."""
+    arrays = (*call.inputs, *call.outputs)
+    return [
+        operand_of(_name(value), value, block, reference)
+        for value, block, reference in zip(arrays, call.blocks, call.references, strict=True)
+    ]
+
+
+def _block_facts(
+    call: CallOp, operands: Sequence[Operand], number: int, machine: TpuMachine
+) -> BlockFacts:
+    """The blocks of one operand; an input that is also an output is the old one."""
+    operand, buffers = operands[number], call.blocks.data[number].buffers.data
     kind = memref_type(operand.base)
+    first_output = len(call.inputs)
+    written = [other.base for other in operands[first_output:]]
+    is_old = number < first_output and operand.base in written
     return BlockFacts(
-        name=_name(operand.base),
+        name=f"old {_name(operand.base)}" if is_old else _name(operand.base),
         dtype=BY_MLIR[str(kind.element_type)].name,
         array=operand.shape,
         block=operand.block,
@@ -285,6 +294,7 @@ def _kernel_lines(found: CallFacts, machine: TpuMachine) -> Iterator[str]:
 
 
 def _size(count: int) -> str:
-    if count >= MIB:
-        return f"{count / MIB:.3g} MiB"
-    return f"{count / 1024:.3g} KiB"
+    for unit, scale in (("MiB", MIB), ("KiB", 1024)):
+        if count >= scale:
+            return f"{count / scale:.3g} {unit}"
+    return f"{count} B"

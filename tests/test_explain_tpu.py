@@ -74,6 +74,11 @@ def test_a_loop_over_k_is_a_dimension_of_the_grid() -> None:
     assert (found.chunk, found.chunks) == (128, 8)
 
 
+def test_a_c_that_is_read_has_two_blocks() -> None:
+    found = kernel(lowered(gemm=replace(GEMM, beta=1.0)))
+    assert [block.name for block in found.blocks] == ["a", "b", "old c", "c"]
+
+
 def test_what_is_predicted() -> None:
     """Of a step on v5e: the products take 1024 cycles, 0.8 MiB of HBM at 546 bytes a cycle more."""
     found = kernel(lowered()).prediction

@@ -10,8 +10,8 @@ import pytest
 from gemmir.backends.pallas.profile import Array, Program
 
 needs_libtpu: Final = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None,
-    reason="libtpu is not installed: pip install gemmir[tpu-aot]",
+    any(importlib.util.find_spec(name) is None for name in ("jax", "libtpu")),
+    reason="jax or libtpu is not installed: pip install gemmir[tpu-aot]",
 )
 
 KERNEL: Final = """

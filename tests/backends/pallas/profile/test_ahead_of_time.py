@@ -111,7 +111,7 @@ def test_without_libtpu(monkeypatch: pytest.MonkeyPatch) -> None:
     error = failure(SMALL)
     assert error.code == "GEM0630"
     assert error.exit_code == 4
-    assert "there is no libtpu" in error.message
+    assert "no libtpu" in error.message
     assert "gemmir[tpu-aot]" in error.hint
 
 
