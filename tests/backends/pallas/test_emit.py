@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from gemmir import Gemm
 from gemmir.errors import BackendError
 from gemmir.machine import TpuMachine
 from gemmir.machine.tpu import SHIPPED_TPUS
-from tests.backends.pallas.texts import DOT, OLD, READ_A, READ_B, WRITE, emitted, module
+from tests.backends.pallas.texts import DOT, OLD, READ_A, READ_B, VMEM, WRITE, emitted, module
 
 
 def lines_of(text: str) -> list[str]:
@@ -126,6 +127,58 @@ def test_masks_only_where_a_read_is_not_in_bounds() -> None:
     assert "iota" not in text(256)
     masks = [line for line in text(300).split("\n") if "iota" in line]
     assert [", 1) < size" in masks[0], ", 0) < size" in masks[1], len(masks)] == [True, True, 2]
+
+
+def test_a_part_of_a_part_begins_where_both_do() -> None:
+    body = (
+        f"%part = memref.subview %b_block[%i, 0] [64, 128] [1, 1] : memref<256x128xf32, {VMEM}> "
+        f"to memref<64x128xf32, strided<[128, 1], offset: ?>, {VMEM}>",
+        "%c5 = arith.constant 5 : index",
+        "%row = vector.transfer_read %part[%c5, %c0], %zero {in_bounds = [true, true]} : "
+        f"memref<64x128xf32, strided<[128, 1], offset: ?>, {VMEM}>, vector<1x128xf32>",
+        "vector.transfer_write %row, %c_block[%c5, %c0] {in_bounds = [true, true]} : "
+        f"vector<1x128xf32>, memref<64x128xf32, {VMEM}>",
+    )
+    assert lines_of(emitted(module(*body)).text)[1:] == [
+        "c_ref[5:6, :] = b_ref[pl.ds(i + 5, 1), :]"
+    ]
+
+
+def test_what_else_is_done_where_a_condition_does_not_hold() -> None:
+    one, two = (
+        f"%{name} = arith.constant dense<{value}> : vector<64x128xf32>"
+        for name, value in (("one", 1.0), ("two", 2.0))
+    )
+    body = (
+        "%flag = arith.cmpi eq, %i, %c0 : index",
+        f"{one}\n    {two}",
+        f"scf.if %flag {{ {WRITE.replace('%product', '%one')} }}",
+        f"else {{ {WRITE.replace('%product', '%two')} }}",
+    )
+    assert lines_of(emitted(module(*body)).text)[2:] == [
+        "@pl.when(i == 0)",
+        "def _():",
+        "c_ref[...] = jnp.full((64, 128), 1.0, jnp.float32)",
+        "",
+        "@pl.when(jnp.logical_not(i == 0))",
+        "def _():",
+        "c_ref[...] = jnp.full((64, 128), 2.0, jnp.float32)",
+    ]
+
+
+def test_a_product_of_sums_of_bf16_has_its_three_largest_parts() -> None:
+    dot = DOT.replace("%right :", "%right precision <bf16x3> :")
+    lines = lines_of(emitted(module(READ_A, READ_B, dot, WRITE)).text)
+    assert "left_hi = left.astype(jnp.bfloat16)" in lines
+    rest = "left_lo = (left - left_hi.astype(jnp.float32)).astype(jnp.bfloat16)"
+    assert rest in lines
+    assert lines[-1] == "c_ref[...] = product_part + (product_part_2 + product_part_3)"
+    factors = [re.findall(r"\w+_[hl][io]", line) for line in lines if "product_part" in line]
+    assert factors[:3] == [
+        ["left_hi", "right_hi"],
+        ["left_hi", "right_lo"],
+        ["left_lo", "right_hi"],
+    ]
 
 
 def test_numbers_have_the_digits_of_their_type() -> None:
