@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 LARGE_FLOPS: Final = 100_000_000
 """The evaluator runs vectorized IR at about 5 MFLOP/s."""
 
-LARGE_FLOPS_OF_BLOCKS: Final = 20_000_000_000
-"""Whole blocks, as a TPU multiplies them, it leaves to NumPy: some 10 GFLOP/s."""
+LARGE_FLOPS_OF_BLOCKS: Final = 5_000_000_000
+"""Whole blocks, as a TPU multiplies them, it leaves to NumPy: 1 GFLOP/s and more."""
 
 SLOW_SECONDS: Final = 1.0
 """A stage that takes longer is reported while the others are still to come."""
