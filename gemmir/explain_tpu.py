@@ -24,12 +24,16 @@ from gemmir.ir.dialect import memref_type
 from gemmir.ir.pallas import ARBITRARY, CallOp, DotOp
 from gemmir.machine import TpuMachine
 from gemmir.schedule import pass_text
+from gemmir.schedule.default_tpu import COPY_SECONDS
 from gemmir.tpu_profile import Comparison, comparison_lines
 
 if TYPE_CHECKING:
     from gemmir.compiler import Lowered
 
 MIB: Final = 1 << 20
+
+HBM: Final = "HBM"
+STEPS: Final = "overhead of steps"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,13 +53,15 @@ class BlockFacts:
 class Prediction:
     """The cycles of one step on one core, by what they are spent on, and what comes of them.
 
-    The products of a step and its overhead follow each other; copies go on meanwhile. The first
-    blocks are waited for. `bound` is the largest of the three.
+    The products of a step and its overhead follow each other, and meanwhile the blocks of the next
+    are copied: at the rate of HBM, or, where they are small, with the latency of a copy. The first
+    blocks are waited for. `cycles` are for all of it, as the default schedules reckon.
     """
 
     mxu_cycles_per_step: float
-    hbm_cycles_per_step: float
     overhead_cycles_per_step: float
+    hbm_cycles_per_step: float
+    copy_cycles_per_step: float
     cycles: float
     mxu_utilisation: float
     bound: str
@@ -207,21 +213,24 @@ def _dtype(call: CallOp, problem: Gemm | None) -> str:
 def _prediction(
     call: CallOp, blocks: Sequence[BlockFacts], flops: int, dtype: str, machine: TpuMachine
 ) -> Prediction:
-    steps = max(math.prod(call.extents), 1)
+    steps, rate = max(math.prod(call.extents), 1), machine.hbm_bytes_per_cycle_per_core
     mxu = flops / steps / machine.mxu_flops_per_cycle(dtype)
-    hbm = sum(block.hbm_bytes for block in blocks) / steps / machine.hbm_bytes_per_cycle_per_core
     overhead = machine.grid_step_overhead_cycles
-    per_step = {"MXU": mxu, "HBM": hbm, "overhead of steps": overhead}
-    first = sum(block.vmem_bytes / block.buffers for block in blocks[: len(call.inputs)])
-    cycles = steps / machine.cores_per_device * max(mxu + overhead, hbm)
-    cycles += first / machine.hbm_bytes_per_cycle_per_core
+    first = sum(min(b.vmem_bytes // b.buffers, b.hbm_bytes) for b in blocks[: len(call.inputs)])
+    hbm = (sum(block.hbm_bytes for block in blocks) - first) / steps / rate
+    copied = max(hbm, COPY_SECONDS * machine.clock_hz + hbm / 2)
+    work = "MXU" if mxu >= overhead else STEPS
+    per_step = {work: mxu + overhead, HBM if copied == hbm else "latency of copies": copied}
+    bound = max(per_step, key=lambda name: per_step[name])
+    cycles = steps / machine.cores_per_device * per_step[bound] + first / rate
     return Prediction(
         mxu_cycles_per_step=mxu,
-        hbm_cycles_per_step=hbm,
         overhead_cycles_per_step=overhead,
+        hbm_cycles_per_step=hbm,
+        copy_cycles_per_step=copied,
         cycles=cycles,
         mxu_utilisation=mxu * steps / machine.cores_per_device / cycles,
-        bound=max(per_step, key=lambda name: per_step[name]),
+        bound=bound,
     )
 
 
@@ -283,9 +292,9 @@ def _kernel_lines(found: CallFacts, machine: TpuMachine) -> Iterator[str]:
     )
     guess = found.prediction
     yield (
-        f"predicted  {guess.mxu_cycles_per_step:.0f} cycles of the matrix units a step, "
-        f"{guess.hbm_cycles_per_step:.0f} of HBM meanwhile, {guess.overhead_cycles_per_step:.0f} "
-        f"of overhead"
+        f"predicted  a step {guess.mxu_cycles_per_step:,.0f} cycles of the matrix units and "
+        f"{guess.overhead_cycles_per_step:,.0f} of overhead, meanwhile "
+        f"{guess.copy_cycles_per_step:,.0f} of copies"
     )
     yield (
         f"           {guess.cycles:,.0f} cycles, {guess.mxu_utilisation:.1%} of the matrix units; "

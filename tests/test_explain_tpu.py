@@ -18,6 +18,7 @@ from gemmir.errors import MissingError, ProfileError
 from gemmir.explain import explain, facts
 from gemmir.explain_tpu import CallFacts, tpu_explanation
 from gemmir.gemm import Gemm
+from gemmir.machine.tpu import V5E
 from gemmir.tpu_profile import LABEL, Comparison, compare, comparison_lines, programs
 
 FULL_K: Final = """
@@ -80,14 +81,28 @@ def test_a_c_that_is_read_has_two_blocks() -> None:
 
 
 def test_what_is_predicted() -> None:
-    """Of a step on v5e: the products take 1024 cycles, 0.8 MiB of HBM at 546 bytes a cycle more."""
+    """Of a step on v5e: the products take 1024 cycles, half of its bytes and 0.5 us more.
+
+    The first blocks of A and B, 1 MiB at 546 bytes a cycle, are waited for and are not in a step.
+    """
     found = kernel(lowered()).prediction
     assert found.mxu_cycles_per_step == 2 * 256 * 256 * 1024 / 131072
+    assert found.overhead_cycles_per_step == V5E.grid_step_overhead_cycles
     moved = MIB + 2 * 1024 * 768 * 2 + 512 * 768 * 2
-    assert found.hbm_cycles_per_step == pytest.approx(moved / 6 / (819e9 / 1.5e9))
-    assert found.bound == "HBM"
-    first = MIB / (819e9 / 1.5e9)
-    assert found.cycles == pytest.approx(6 * found.hbm_cycles_per_step + first)
+    rate = 819e9 / 1.5e9
+    assert found.hbm_cycles_per_step == pytest.approx((moved - MIB) / 6 / rate)
+    assert found.copy_cycles_per_step == pytest.approx(750 + found.hbm_cycles_per_step / 2)
+    assert found.bound == "latency of copies"
+    assert found.cycles == pytest.approx(6 * found.copy_cycles_per_step + MIB / rate)
+
+
+def test_large_blocks_are_bound_by_the_matrix_units_and_long_rows_by_hbm() -> None:
+    large = Gemm(m=4096, n=4096, k=4096, dtype="bf16", out="bf16")
+    schedule = FULL_K.replace("256,256", "512,512")
+    assert kernel(lowered(schedule, large)).prediction.bound == "MXU"
+    thin = Gemm(m=128, n=4096, k=4096, dtype="bf16", out="bf16")
+    schedule = FULL_K.replace("256,256", "128,1024")
+    assert kernel(lowered(schedule, thin)).prediction.bound == "HBM"
 
 
 def test_two_cores_share_the_steps() -> None:
