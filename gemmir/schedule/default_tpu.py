@@ -121,7 +121,7 @@ def _parts(gemm: Gemm, machine: TpuMachine, blocks: TpuBlocks) -> Iterator[str]:
     Each part transposes again what it shares with others: on v6e parts of 128 rows take 1.4 times
     as long where B is transposed, and parts of 256 columns 1.1 times where A is.
     """
-    if gemm.element.item_bytes == SPLIT_BYTES or gemm.k == 0:
+    if gemm.element.item_bytes == SPLIT_BYTES or 0 in (gemm.m, gemm.n, gemm.k):
         return
     sizes = {"n": machine.mxu_size, "m": gemm.m if gemm.trans_b else PART_ROWS}
     found = {

@@ -79,9 +79,10 @@ def test_default_schedules_lower_to_one_kernel(machine: TpuMachine) -> None:
 
 
 @pytest.mark.parametrize("sizes", [(0, 7, 3), (5, 0, 3), (5, 7, 0)])
-def test_empty_problems_lower(sizes: tuple[int, int, int]) -> None:
+@pytest.mark.parametrize("trans_b", [False, True])
+def test_empty_problems_lower(sizes: tuple[int, int, int], trans_b: bool) -> None:
     m, n, k = sizes
-    gemm = Gemm(m=m, n=n, k=k, dtype="bf16")
+    gemm = Gemm(m=m, n=n, k=k, dtype="bf16", trans_b=trans_b)
     assert "gemmir.gemm" not in list(prepare(gemm, "tpu:v6e").stages.values())[-1].text
 
 
