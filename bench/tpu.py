@@ -106,9 +106,9 @@ def main(
     search: Annotated[int, typer.Option(help="Blocks of the model to choose from.")] = 0,
     store: Annotated[bool, typer.Option("--store", help="Keep the blocks as those found.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures.")] = None,
-    limit: Annotated[
-        float, typer.Option(help="Seconds to simulate a program; the schedule tells otherwise.")
-    ] = LIMIT_SECONDS,
+    schedule: Annotated[
+        bool, typer.Option("--schedule", help="By the schedule alone, without simulating.")
+    ] = False,
     names: Annotated[bool, typer.Option("--list", help="Print the names of the suite.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 below a bar.")] = False,
 ) -> None:
@@ -121,7 +121,7 @@ def main(
     rows: list[dict[str, Any]] = []
     for each in cases:
         blocks_of = searched(each, search) if search else given
-        row = profiled(each, blocks_of, limit)
+        row = profiled(each, blocks_of, simulate=not schedule)
         rows.append(row)
         typer.echo(line(row))
         if json_file is not None:
@@ -195,14 +195,21 @@ def _array(rows: int, columns: int, gemm: Gemm) -> Array:
     return Array(shape=(rows, columns), dtype=gemm.element.numpy.name)
 
 
-def profiled(case: Case, blocks: TpuBlocks | None, limit_seconds: float) -> dict[str, Any]:
+def profiled(case: Case, blocks: TpuBlocks | None, *, simulate: bool) -> dict[str, Any]:
     """The row of a case, from the two profiles."""
     gemm, machine = case.gemm, case.machine
     schedule = None
     if blocks is not None:
         schedule = "\n".join(spelled(gemm, machine, blocks, fuse=False))
     lowered = lower(gemm, case.target, schedule)
-    found = compare(lowered, cache=ObjectCache(None), say=_note, limit_seconds=limit_seconds)
+    if simulate:
+        found = compare(lowered, cache=ObjectCache(None), say=_note, limit_seconds=LIMIT_SECONDS)
+    else:
+        ours, xla = (
+            profile(machine, program, flops=gemm.flops, dtype=gemm.dtype, simulate=False)
+            for program in programs(gemm, lowered.artifact)
+        )
+        found = Comparison(ours=ours, xla=xla)
     return {
         "case": str(case),
         "schedule": list(lowered.schedule.steps),
