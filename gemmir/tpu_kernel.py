@@ -61,7 +61,7 @@ class TpuKernel(Kernel):
     @cached_property
     def function(self) -> Callable[..., Any]:
         """The function of arrays of JAX alone, C last where it is read; jitted, and not checked."""
-        plain = partial(self._entry, interpret=self.way.interpret)
+        plain = _batched(partial(self._entry, interpret=self.way.interpret))
         return jax().jit(differentiable(plain, self.way.problem, self.way.compile))
 
     def __call__(self, *operands: object, out: Any = None, **named: object) -> Any:
@@ -152,6 +152,32 @@ class TpuKernel(Kernel):
                 f"a kernel for {machine.product} ({machine.device_kind}) on {device.device_kind}",
                 f"compile for {there.target}" if there else "there is no target for that device",
             )
+
+
+def _batched(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, which `jax.vmap` makes many of at once where JAX can, or else one by one.
+
+    Pallas gives the grid of a kernel one more dimension. JAX 0.10.2 cannot where an operand is in
+    VMEM as a whole.
+    """
+    result: Any = jax().custom_batching.custom_vmap(function)
+
+    def rule(count: int, is_batched: Sequence[bool], *arrays: Any) -> tuple[Any, bool]:
+        axes = [0 if batched else None for batched in is_batched]
+        try:
+            return _batched(jax().vmap(function, axes, axis_size=count))(*arrays), True
+        except NotImplementedError:
+            moving = [x for x, axis in zip(arrays, axes, strict=True) if axis == 0]
+
+        def one(parts: Sequence[Any]) -> Any:
+            rest = iter(parts)
+            own = (next(rest) if axis == 0 else x for x, axis in zip(arrays, axes, strict=True))
+            return result(*own)
+
+        return jax().lax.map(one, moving), True
+
+    result.def_vmap(rule)
+    return result
 
 
 def _check(slot: Slot, value: Any) -> None:

@@ -6,13 +6,14 @@ import sys
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
 import pytest
 
 import gemmir
-from gemmir import Gemm
+from gemmir import Gemm, tpu_kernel
 from gemmir.dtypes import ELEMENTS
 from gemmir.errors import CallError, GemmirError, MissingError
 from gemmir.tpu_derivative import STEPS
@@ -185,6 +186,43 @@ class TestTransformations:
         assert (
             "@tpu_custom_call" in call.trace(*arrays).lower(lowering_platforms=("tpu",)).as_text()
         )
+
+    @pytest.mark.parametrize("axes", [(0, None, None), (0, 0, None), (None, 0, 0)])
+    def test_vmap_one_by_one(
+        self, axes: tuple[int | None, ...], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: Any, **__: Any) -> Any:
+            raise NotImplementedError
+
+        arrays = list(arrays_of(LAYER).values())[:3]
+        given = [
+            x if axis is None else jnp.stack([x, 2 * x])
+            for x, axis in zip(arrays, axes, strict=True)
+        ]
+        kernel = gemmir.lower(LAYER, TARGET).compile(interpret=True)
+        expected = jax.vmap(kernel, axes)(*given)
+        again = gemmir.lower(LAYER, TARGET).compile(interpret=True)
+        monkeypatch.setattr(
+            tpu_kernel, "jax", lambda: SimpleNamespace(**{**vars(jax), "vmap": refuse})
+        )
+        assert bool(jnp.all(jax.vmap(again, axes)(*given) == expected))
+
+    def test_vmap_for_a_tpu_of_a_whole_operand_is_one_by_one(self) -> None:
+        """What JAX has no batching rule for; a loop runs the kernel for each."""
+        schedule = (
+            "promote{operand=b to=vmem},tile{loops=m,n sizes=128,128 over=grid},"
+            "promote{operand=c to=vmem},promote{operand=a to=vmem},"
+            "pipeline{loop=n stages=2 with=dma},vectorize{with=mxu}"
+        )
+        gemm = Gemm(m=256, n=256, k=256, dtype="bf16")
+        a, b = (jax.ShapeDtypeStruct(s, jnp.bfloat16) for s in ((3, 256, 256), (256, 256)))
+        kernel = compiled(gemm, schedule, interpret=False)
+        for axes, arrays in (((0, None), (a, b)), ((None, 0), (b, a)), ((0, 0), (a, a))):
+            call = jax.jit(jax.vmap(kernel, in_axes=axes))
+            text = call.trace(*arrays).lower(lowering_platforms=("tpu",)).as_text()
+            assert "@tpu_custom_call" in text and "stablehlo.while" in text
+        twice = jax.jit(jax.vmap(jax.vmap(kernel, (0, None)), (None, 0)))
+        twice.trace(a, a).lower(lowering_platforms=("tpu",))
 
 
 DERIVATIVES: Final = {
