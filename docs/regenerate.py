@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import sys
@@ -45,6 +46,9 @@ TPU_TARGET: Final = "tpu:v5e"
 
 WORDS: Final = ("dtype", "out", "epilogue")
 """Fields of a problem that are no numbers."""
+
+PROFILES: Final = DOCS.parent / "bench" / "results" / "tpu-static.json"
+"""What `bench/tpu.py` wrote."""
 
 DIRECTIVE: Final = re.compile(
     r"^<!-- (?P<kind>[a-z]+)(?:: (?P<argument>[^\n]*))? -->\n(?P<body>.*?)^<!-- end -->$",
@@ -380,6 +384,36 @@ def _tpus(page: Page, argument: str) -> str:
     )
 
 
+def _profiles(page: Page, argument: str) -> str:
+    """The static profiles of kernels for TPUs, beside XLA's."""
+    columns = [
+        "problem",
+        "by",
+        "gemmir",
+        "XLA",
+        "ratio",
+        "with copies outside: gemmir",
+        "XLA",
+        "spills: gemmir",
+        "XLA",
+    ]
+    rows: list[dict[str, Any]] = json.loads(PROFILES.read_text())["rows"]
+    return table(columns, [_profile_cells(row) for row in rows])
+
+
+def _profile_cells(row: Mapping[str, Any]) -> list[str]:
+    sides = row["ours"], row["xla"]
+    return [
+        f"`{row['case']}`",
+        row["method"],
+        f"{row['mxu_utilisation']:.1%}",
+        f"{row['xla_mxu_utilisation']:.1%}",
+        f"{row['ratio']:.3f}",
+        *(f"{side['mxu_utilisation_with_copies']:.1%}" for side in sides),
+        *(str(side.get("spills", "-")) for side in sides),
+    ]
+
+
 def _machines(page: Page, argument: str) -> str:
     """The machines that can be named."""
     columns = ["target", "vector bytes", "vector registers", "L1", "L2", "L3", "FMA a cycle"]
@@ -409,6 +443,7 @@ KINDS: Final[Mapping[str, Callable[[Page, str], str]]] = {
     "machines": _machines,
     "output": _output,
     "pallas": _pallas,
+    "profiles": _profiles,
     "schedule": _schedule,
     "stage": _stage,
     "tpus": _tpus,
