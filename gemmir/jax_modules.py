@@ -31,6 +31,11 @@ def jnp() -> Any:
     return _module("jax.numpy")
 
 
+def pallas_tpu() -> Any:
+    """The module `jax.experimental.pallas.tpu`; GEM0615 where JAX is not installed."""
+    return _module("jax.experimental.pallas.tpu")
+
+
 def is_traced(value: object) -> bool:
     """Whether a value stands for one that JAX has later."""
     return isinstance(value, _module("jax.core").Tracer)

@@ -17,7 +17,7 @@ import numpy as np
 from gemmir.backend import Loaded, Signature
 from gemmir.errors import CallError, MissingError
 from gemmir.gemm import Gemm
-from gemmir.jax_modules import is_traced, jax
+from gemmir.jax_modules import is_traced, jax, pallas_tpu
 from gemmir.kernel import BoundCall, Kernel, Slot
 from gemmir.machine import TpuMachine
 from gemmir.machine.tpu import tpu_of
@@ -56,6 +56,12 @@ class TpuKernel(Kernel):
 
     def __init__(self, loaded: Loaded, signature: Signature, way: Way) -> None:
         super().__init__(loaded, signature)
+        if not isinstance(way.interpret, bool | pallas_tpu().InterpretParams):
+            raise CallError(
+                "GEM0546",
+                f"interpret={way.interpret!r}",
+                "use True, or pltpu.InterpretParams(…), or False on a TPU",
+            )
         self.way = way
 
     @cached_property

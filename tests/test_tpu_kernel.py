@@ -363,6 +363,8 @@ class TestErrors:
     def test_interpret_is_for_tpus(self) -> None:
         with pytest.raises(CallError, match="GEM0544"):
             gemmir.compile(UPDATE, interpret=True)
+        with pytest.raises(CallError, match="GEM0546"):
+            gemmir.compile(UPDATE, TARGET, interpret="yes")
 
     def test_without_jax(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "jax", None)
