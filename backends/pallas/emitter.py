@@ -28,10 +28,10 @@ CHOICE, CONDITION, BOTH, SUM, PRODUCT, SIGN, ATOM = range(7)
 """How tightly the outermost operator of an expression binds."""
 
 _ADVICE: Final = {
-    "gemmir.gemm": "add vectorize{with=mxu} and pipeline",
-    "gemmir.epilogue": "add fuse-epilogue and vectorize{with=mxu}",
-    "gemmir.forall": "add pipeline, which makes the grid of a kernel of it",
-    "gemmir.pack": "add pipeline, which makes blocks of buffers that are copied to",
+    "gemmir.gemm": "add pipeline{… with=dma} and then vectorize{with=mxu}",
+    "gemmir.epilogue": "add fuse-epilogue before pipeline, and then vectorize{with=mxu}",
+    "gemmir.forall": "tile over=grid, and add pipeline, which makes the grid of a kernel of it",
+    "gemmir.pack": "add pipeline{… with=dma}, which makes blocks of what is copied to vmem",
 }
 
 
