@@ -185,6 +185,8 @@ def comparison_lines(found: Comparison) -> Iterator[str]:
     for who, one in (("gemmir", found.ours), ("XLA", found.xla)):
         if one.refused:
             yield f"  {who} is not simulated: {one.refused}"
+    if found.ours.copy_bytes or found.xla.copy_bytes:
+        yield "  copies of a whole operand before a product are in the second line only"
 
 
 def _rows(found: Comparison) -> Iterator[tuple[str, str, str]]:

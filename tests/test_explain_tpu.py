@@ -186,6 +186,7 @@ def test_copies_outside_are_a_second_figure() -> None:
     assert "MXU utilisation, simulated 90.0% 69.2%" in lines
     assert "with copies outside 90.0% 60.0%" in lines
     assert "HBM traffic 1.0 MiB 1.0 MiB, 1.0 MiB of it copied" in lines
+    assert lines[-1] == "copies of a whole operand before a product are in the second line only"
 
 
 def test_programs_take_what_is_read() -> None:
