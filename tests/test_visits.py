@@ -48,17 +48,17 @@ def visits_of(offsets: list[int], rows: int, size: int) -> Array:
     """What `gemmir.visits` makes, through the evaluator and a kernel that copies it out."""
     count = most_visits(len(offsets) - 1, rows, size)
     text = f"""
-    func.func @f(%offsets: memref<{len(offsets)}xi32>, %out: memref<5x{count}xi32>) {{
+    func.func @f(%offsets: memref<{len(offsets)}xi32>, %out: memref<6x{count}xi32>) {{
       %visits = gemmir.visits %offsets rows {rows} : i64 by {size} : i64
-        : memref<{len(offsets)}xi32> -> memref<5x{count}xi32, #gemmir.space<smem>>
-      gemmir.epilogue ins(%visits : memref<5x{count}xi32, #gemmir.space<smem>>)
-                      outs(%out : memref<5x{count}xi32>) {{
+        : memref<{len(offsets)}xi32> -> memref<6x{count}xi32, #gemmir.space<smem>>
+      gemmir.epilogue ins(%visits : memref<6x{count}xi32, #gemmir.space<smem>>)
+                      outs(%out : memref<6x{count}xi32>) {{
       ^bb0(%x: i32, %old: i32):
         gemmir.yield %x : i32
       }}
       func.return
     }}"""
-    found = np.full((5, count), -1, np.int32)
+    found = np.full((6, count), -1, np.int32)
     evaluate(parse_module(text), [np.array(offsets, np.int32), found])
     return found
 
@@ -72,7 +72,7 @@ def test_every_row_is_visited_once_for_its_product(case: tuple[list[int], int, i
     offsets, rows, size = case
     found = visits_of(offsets, rows, size)
     owner = np.full(rows, -1)
-    for product, tile, begin, end, _ in found.T:
+    for product, tile, begin, end, *_ in found.T:
         assert 0 <= begin <= end <= size
         assert (owner[tile * size + begin : tile * size + end] == -1).all()
         owner[tile * size + begin : tile * size + end] = product
@@ -87,13 +87,26 @@ def test_every_row_is_visited_once_for_its_product(case: tuple[list[int], int, i
 def test_visits_of_a_tile_follow_each_other(case: tuple[list[int], int, int]) -> None:
     offsets, rows, size = case
     found = visits_of(offsets, rows, size)
-    tiles, firsts = found[Visit.TILE], found[Visit.IS_FIRST]
+    tiles = found[Visit.TILE]
     assert (np.diff(tiles) >= 0).all()
-    assert firsts.tolist() == [int(n == 0 or t != tiles[n - 1]) for n, t in enumerate(tiles)]
     assert (found[Visit.PRODUCT] < len(offsets) - 1).all()
     assert (tiles <= max(rows - 1, 0) // size).all()
     has_rows = found[Visit.BEGIN] < found[Visit.END]
     assert (np.diff(has_rows.astype(int)) <= 0).all()
+
+
+@given(visited())
+@example(([0, 0, 0], 20, 8))
+@example(([0, 8, 16, 20], 20, 8))
+def test_old_elements_are_taken_where_some_stay(case: tuple[list[int], int, int]) -> None:
+    offsets, rows, size = case
+    last, old = -1, None
+    for _, tile, begin, end, takes_old, shown in visits_of(offsets, rows, size).T:
+        is_whole = begin == 0 and end == min(size, rows - tile * size)
+        assert takes_old == (tile != last and not is_whole)
+        old = tile if takes_old or old is None else old
+        assert shown == old
+        last = tile
 
 
 @st.composite

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from xdsl.dialects import func, memref
@@ -254,14 +255,16 @@ class FunctionText:
     ) -> dict[int, int]:
         """The inputs that are outputs too, which are changed in place.
 
-        `before` is how many arrays the call has before the inputs.
+        `before` is how many arrays the call has before the inputs. By what is prefetched the grid
+        may read other blocks than it writes, which the IR has in the right order.
         """
         found: dict[int, int] = {}
         for position, output in enumerate(outputs):
             for number, operand in enumerate(inputs):
                 if operand.base is not output.base:
                     continue
-                if operand != output or position in found.values():
+                is_same = operand == output if not before else _is_cut_alike(operand, output)
+                if not is_same or position in found.values():
                     name = self.arrays[output.base]
                     raise BackendError(
                         "GEM0471",
@@ -270,6 +273,13 @@ class FunctionText:
                     )
                 found[before + number] = position
         return found
+
+
+def _is_cut_alike(operand: Operand, other: Operand) -> bool:
+    """Whether two operands have the same blocks, of which a step may have different ones."""
+    pairs = zip(operand.axes, other.axes, strict=True)
+    axes = tuple(replace(axis, index=own.index) for axis, own in pairs)
+    return replace(operand, axes=axes) == other
 
 
 def _require_products(call: CallOp, machine: TpuMachine) -> None:

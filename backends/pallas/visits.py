@@ -22,7 +22,8 @@ def {name}(offsets):
     """Which rows of which tile of {size} belong to which product, a column for each step.
 
     Rows: the product; the tile; the first and one past the last of its rows that are the product's;
-    whether no step before has the tile. Steps that are not needed have no rows.
+    whether the first visit of the tile leaves rows of it out, and the last tile for which that was
+    so. Steps that are not needed have no rows.
     """
     begin, end = offsets[:-1], offsets[1:]
     first = begin // {size}
@@ -36,8 +37,10 @@ def {name}(offsets):
     is_there = step < past[-1]
     start = jnp.where(is_there, jnp.maximum(begin[product] - tile * {size}, 0), 0)
     stop = jnp.where(is_there, jnp.minimum(end[product] - tile * {size}, {size}), 0)
-    is_first = (step == 0) | (tile != jnp.roll(tile, 1))
-    return jnp.stack([product, tile, start, stop, is_first.astype(jnp.int32)])
+    is_whole = (start == 0) & (stop == jnp.minimum({rows} - tile * {size}, {size}))
+    takes_old = ((step == 0) | (tile != jnp.roll(tile, 1))) & ~is_whole
+    old = lax.cummax(jnp.where(takes_old | (step == 0), tile, 0))
+    return jnp.stack([product, tile, start, stop, takes_old.astype(jnp.int32), old])
 
 '''
 
@@ -47,6 +50,7 @@ def visits_function(name: str, op: VisitsOp) -> str:
     (bounds,) = memref_type(op.offsets).get_shape()
     return _FUNCTION.format(
         name=name,
+        rows=op.rows.value.data,
         size=op.tile,
         most=op.tile - 1,
         steps=memref_type(op.result).get_shape()[1],

@@ -117,16 +117,18 @@ def _prefetch(frame: Frame, op: PrefetchOp) -> Step:
 
 
 def _visits(frame: Frame, op: VisitsOp) -> Step:
-    made, size = memref_of(op.result), op.tile
+    made, rows, size = memref_of(op.result), op.rows.value.data, op.tile
 
     def step(offsets: View) -> tuple[View]:
         view = new_view(made, made.get_shape(), on_heap=False)
-        columns = list(_visit_columns(offsets.array().tolist(), size))
+        columns = list(_visit_columns(offsets.array().tolist(), rows, size))
         count = made.get_shape()[1]
         if len(columns) > count:
             raise FaultError("GEM0907", f"{len(columns)} visits are not {count}")
-        last = columns[-1][:2] if columns else (offsets.sizes[0] - 2, 0)
-        columns += [(*last, 0, 0, int(not columns and v == 0)) for v in range(len(columns), count)]
+        if not columns:
+            columns = [(offsets.sizes[0] - 2, 0, 0, 0, 1, 0)][:count]
+        last = columns[-1] if columns else ()
+        columns += [(*last[:2], 0, 0, 0, *last[5:])] * (count - len(columns))
         if count:
             view.fill_from(np.array(columns, np.int32).T)
         return (view,)
@@ -134,12 +136,15 @@ def _visits(frame: Frame, op: VisitsOp) -> Step:
     return step
 
 
-def _visit_columns(offsets: Sequence[int], size: int) -> Iterator[tuple[int, int, int, int, int]]:
-    seen = -1
+def _visit_columns(offsets: Sequence[int], rows: int, size: int) -> Iterator[tuple[int, ...]]:
+    seen, old = -1, 0
     for product, (begin, end) in enumerate(pairwise(offsets)):
         for tile in range(begin // size, -(-end // size) if begin < end else 0):
             start = tile * size
-            yield product, tile, max(begin - start, 0), min(end - start, size), int(tile > seen)
+            own = max(begin - start, 0), min(end - start, size)
+            takes_old = tile > seen and own != (0, min(rows - start, size))
+            old = tile if takes_old or seen < 0 else old
+            yield product, tile, *own, int(takes_old), old
             seen = tile
 
 

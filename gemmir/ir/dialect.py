@@ -502,7 +502,8 @@ class Visit(IntEnum):
     TILE = 1
     BEGIN = 2
     END = 3
-    IS_FIRST = 4
+    TAKES_OLD = 4
+    OLD = 5
 
 
 def most_visits(groups: int, rows: int, size: int) -> int:
@@ -520,10 +521,11 @@ class VisitsOp(IRDLOperation):
     `offsets` says where in `rows` rows those of each product begin, as `Gemm` has it; tile i has
     the rows from i * `size` on. A visit is a tile and a product that has rows in it. Column v of
     the result is visit v in the order of rows: the number of the product, that of the tile, the
-    first and one past the last of the rows of the tile that are the product's, and 1 where no visit
-    before was of that tile, otherwise 0. So those of one tile follow each other. Columns behind the
-    last visit repeat its product and tile, with rows from 0 to 0; if there is none, the last
-    product and tile 0.
+    first and one past the last of the rows of the tile that are the product's. So those of one tile
+    follow each other. Then there is 1 where a visit is the first of its tile and leaves rows of it
+    out, which keep what is in them, otherwise 0; and the last tile for which that was so, or the
+    tile of the first visit. Columns behind the last visit repeat its product and tile, with rows
+    from 0 to 0; if there is none, the last product and tile 0, all of which is left out.
     """
 
     name = "gemmir.visits"

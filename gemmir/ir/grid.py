@@ -419,9 +419,20 @@ def _arrays(
                     array_of(value, is_output=is_output).operands.append((op, number))
     for array in list(found.values()):
         if array.is_output and plan.visits is not None:  # visits leave rows as they were
-            old = replace(array, is_output=False, packs=[], operands=[])
-            found.setdefault((array.root, array.block, False), old)
+            if (array.root, array.block, False) in found:
+                continue
+            old = replace(array, block=_old(array.block), is_output=False, packs=[], operands=[])
+            found[array.root, old.block, False] = old
     return sorted(found.values(), key=lambda array: array.is_output)
+
+
+def _old(block: BlockAttr) -> BlockAttr:
+    """The block with the old elements that a visit leaves: it stays where the visit leaves none."""
+    of = block.map.data
+    tile, old = AffineExpr.symbol(Visit.TILE), AffineExpr.symbol(Visit.OLD)
+    starts = tuple(old if start == tile else start for start in of.results)
+    shown = AffineMap(of.num_dims, of.num_symbols, starts)
+    return BlockAttr(block.extents, shown, block.buffers.data)
 
 
 def _block_of(
@@ -460,7 +471,7 @@ def _block_of(
                     "tile each of m and n once over=grid",
                 )
             starts[dim] = AffineExpr.dimension(index.index)
-    symbols = 0 if plan.visits is None else Visit.TILE + 1
+    symbols = 0 if plan.visits is None else Visit.OLD + 1
     found = AffineMap(len(plan.loops), symbols, tuple(starts))
     return root, BlockAttr(shape, found, plan.buffers)
 

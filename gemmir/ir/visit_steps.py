@@ -1,6 +1,6 @@
 """What a step of a grid does that visits the rows of one product in a tile.
 
-    gemmir.gemm on blocks             if %is_first { copy the old block of C into the new one }
+    gemmir.gemm on blocks             if %takes_old { copy the old block of C into the new one }
     gemmir.epilogue on blocks    ->   if %begin < %end {
                                         gemmir.gemm on blocks
                                         gemmir.epilogue on the rows from %begin to %end of blocks
@@ -44,15 +44,15 @@ def visit_blocks(
     slice_: SSAValue | None,
     blocks: Sequence[Pair],
 ) -> None:
-    """Begin with the old elements at the first visit of a tile, and do nothing without rows.
+    """Begin with the old elements where a visit leaves some, and do nothing without rows.
 
     `number` is that of the visit, `slice_` that of the slice of k where there are several. `blocks`
     are those with the old and the new elements of an array.
     """
     work = next(op for op in body.ops if any(isinstance(o, GemmOp) for o in op.walk()))
     builder = before(work)
-    is_first = load_number(builder, visits, Visit.IS_FIRST, number)
-    conditions = [equals(builder, visits, is_first, 1)]
+    takes_old = load_number(builder, visits, Visit.TAKES_OLD, number)
+    conditions = [equals(builder, visits, takes_old, 1)]
     if slice_ is not None:
         conditions.append(equals(builder, visits, slice_, 0))
     condition = both(builder, conditions)

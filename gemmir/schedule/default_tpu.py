@@ -240,7 +240,7 @@ def cycles(gemm: Gemm, machine: TpuMachine, blocks: TpuBlocks) -> float:
     """Cycles of one core for the whole product, its share of it where several cores work.
 
     Of several products each has its block of B, and tiles of rows in which one ends are visited
-    again.
+    again. Old elements that only such tiles keep are left out.
     """
     item, out = gemm.element.item_bytes, gemm.result.item_bytes
     rate = machine.hbm_bytes_per_cycle_per_core
@@ -252,7 +252,8 @@ def cycles(gemm: Gemm, machine: TpuMachine, blocks: TpuBlocks) -> float:
         counts["m"] = max(most_visits(gemm.groups, gemm.m, blocks.m), 1)
     tiles = max((gemm.batch or 1) * counts["m"] * counts["n"] / machine.cores_per_device, 1)
     steps = tiles * counts["k"]
-    tile_copy = _blocks_like_c(gemm) * blocks.m * blocks.n * out / rate
+    read = _blocks_like_c(gemm) - (gemm.groups is not None and gemm.beta == 0)
+    tile_copy = read * blocks.m * blocks.n * out / rate
     copy = {"m": blocks.m * blocks.k * item / rate, "n": blocks.k * blocks.n * item / rate}
 
     work = step_cycles(gemm, machine, blocks) + machine.grid_step_overhead_cycles

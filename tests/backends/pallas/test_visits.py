@@ -88,12 +88,12 @@ def test_numbers_are_those_of_the_ir(case: tuple[list[int], int, int]) -> None:
     module = parse_module(
         f"""func.func @f(%offsets: memref<{len(offsets)}xi32>) {{
           %visits = gemmir.visits %offsets rows {rows} : i64 by {size} : i64
-            : memref<{len(offsets)}xi32> -> memref<5x{expected.shape[1]}xi32, #gemmir.space<smem>>
+            : memref<{len(offsets)}xi32> -> memref<6x{expected.shape[1]}xi32, #gemmir.space<smem>>
           func.return
         }}"""
     )
     (op,) = (o for o in module.walk() if isinstance(o, VisitsOp))
-    made: dict[str, Any] = {"jnp": jax.numpy}
+    made: dict[str, Any] = {"jnp": jax.numpy, "lax": jax.lax}
     exec(visits_function("found", op), made)
     found = made["found"](np.array(offsets, np.int32))
     np.testing.assert_array_equal(np.asarray(found), expected)
@@ -102,8 +102,9 @@ def test_numbers_are_those_of_the_ir(case: tuple[list[int], int, int]) -> None:
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize("offsets", OFFSETS_OF_ROWS.values(), ids=OFFSETS_OF_ROWS)
 def test_rows_of_every_kind(name: str, offsets: tuple[int, ...]) -> None:
-    gemm = replace(MOE, epilogue=EPILOGUE)
-    require_right(gemm, lowered(gemm, schedule=SCHEDULES[name]), offsets)
+    for beta in (0.0, 0.5):
+        gemm = replace(MOE, beta=beta, epilogue=EPILOGUE)
+        require_right(gemm, lowered(gemm, schedule=SCHEDULES[name]), offsets)
 
 
 WRONG_EDITS: Final = {
@@ -164,12 +165,13 @@ def test_the_file_says_what_is_prefetched() -> None:
 
 
 @pytest.mark.parametrize("mode", ["on_wait", "eager"])
+@pytest.mark.parametrize("beta", [0.0, 0.5])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_no_races_and_nothing_is_read_too_early(
-    name: str, mode: Literal["on_wait", "eager"]
+    name: str, beta: float, mode: Literal["on_wait", "eager"]
 ) -> None:
     """The interpreter of Mosaic's semantics needs whole blocks of an array that is changed."""
-    gemm = Gemm(m=192, n=256, k=256, groups=4, beta=0.5, epilogue="bias+relu")
+    gemm = Gemm(m=192, n=256, k=256, groups=4, beta=beta, epilogue="bias+relu")
     artifact = lowered(gemm, schedule=SCHEDULES[name] or WHOLE)
     operands = make_operands(signature_of(build(gemm)))
     operands.by_name[OFFSETS].array[:] = (0, 5, 70, 71, 150)

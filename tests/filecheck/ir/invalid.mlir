@@ -273,7 +273,7 @@ func.func @f(%x: vector<8x16xbf16>, %y: vector<16x128xbf16>) {
 // -----
 
 func.func @f(%offsets: memref<4xi64>) {
-  %visits = gemmir.visits %offsets rows 20 : i64 by 8 : i64 : memref<4xi64> -> memref<5x5xi32, #gemmir.space<smem>>
+  %visits = gemmir.visits %offsets rows 20 : i64 by 8 : i64 : memref<4xi64> -> memref<6x5xi32, #gemmir.space<smem>>
   func.return
 }
 // CHECK: gemmir.visits: memref<4xi64> does not say where products begin
@@ -281,7 +281,7 @@ func.func @f(%offsets: memref<4xi64>) {
 // -----
 
 func.func @f(%offsets: memref<4xi32>) {
-  %visits = gemmir.visits %offsets rows 20 : i64 by 0 : i64 : memref<4xi32> -> memref<5x5xi32, #gemmir.space<smem>>
+  %visits = gemmir.visits %offsets rows 20 : i64 by 0 : i64 : memref<4xi32> -> memref<6x5xi32, #gemmir.space<smem>>
   func.return
 }
 // CHECK: gemmir.visits: 20 rows in tiles of 0

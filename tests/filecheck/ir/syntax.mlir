@@ -83,10 +83,10 @@ func.func @grid(%x: memref<2x20x128xf32>, %y: memref<20x128xf32>, %offsets: memr
     gemmir.yield
   }
 
-  // CHECK: %visits = gemmir.visits %offsets rows 20 : i64 by 8 : i64 : memref<4xi32> -> memref<5x5xi32, #gemmir.space<smem>>
-  %visits = gemmir.visits %offsets rows 20 : i64 by 8 : i64 : memref<4xi32> -> memref<5x5xi32, #gemmir.space<smem>>
-  // CHECK-NEXT: pallas.call grid [5 : i64] semantics ["arbitrary"] prefetched(%visits : memref<5x5xi32, #gemmir.space<smem>>) along 0 : i64 outs(%y : memref<20x128xf32>) blocks [#pallas.block<[8, 128], affine_map<(d0)[s0, s1] -> (s1, 0)>, 2>] {
-  pallas.call grid [5] semantics ["arbitrary"] prefetched(%visits : memref<5x5xi32, #gemmir.space<smem>>) along 0 outs(%y : memref<20x128xf32>)
+  // CHECK: %visits = gemmir.visits %offsets rows 20 : i64 by 8 : i64 : memref<4xi32> -> memref<6x5xi32, #gemmir.space<smem>>
+  %visits = gemmir.visits %offsets rows 20 : i64 by 8 : i64 : memref<4xi32> -> memref<6x5xi32, #gemmir.space<smem>>
+  // CHECK-NEXT: pallas.call grid [5 : i64] semantics ["arbitrary"] prefetched(%visits : memref<6x5xi32, #gemmir.space<smem>>) along 0 : i64 outs(%y : memref<20x128xf32>) blocks [#pallas.block<[8, 128], affine_map<(d0)[s0, s1] -> (s1, 0)>, 2>] {
+  pallas.call grid [5] semantics ["arbitrary"] prefetched(%visits : memref<6x5xi32, #gemmir.space<smem>>) along 0 outs(%y : memref<20x128xf32>)
     blocks [#pallas.block<[8, 128], affine_map<(d0)[s0, s1] -> (s1, 0)>, 2>] {
   ^bb0(%v: index, %tile: memref<8x128xf32, #gemmir.space<vmem>>):
     gemmir.yield

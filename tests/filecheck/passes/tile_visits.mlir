@@ -31,7 +31,7 @@ func.func @gemm(%a: memref<20x128xf32>, %b: memref<3x128x256xf32>, %offsets: mem
 // Twenty rows of three products are three tiles of eight, and at most five visits of them. Views are
 // cut from the tile, whose rows the visit says: those of A and C begin where the product does in it.
 
-// CHECK:      [[VISITS:%\w+]] = gemmir.visits %offsets rows 20 : i64 by 8 : i64 : memref<4xi32> -> memref<5x5xi32, #gemmir.space<smem>>
+// CHECK:      [[VISITS:%\w+]] = gemmir.visits %offsets rows 20 : i64 by 8 : i64 : memref<4xi32> -> memref<6x5xi32, #gemmir.space<smem>>
 // CHECK-NEXT: gemmir.forall %j = {{.*}} over grid {
 // CHECK-NEXT:   gemmir.forall %v = %zero to {{%\w+}} step %one over grid {
 // CHECK-NEXT:     [[P:%\w+]] = memref.load [[VISITS]]{{\[}}%zero, %v]
@@ -46,13 +46,14 @@ func.func @gemm(%a: memref<20x128xf32>, %b: memref<3x128x256xf32>, %offsets: mem
 // CHECK:        } {gemmir.dim = "group"}
 // CHECK-NEXT: } {gemmir.dim = "n"}
 
-// The numbers are prefetched, and find the blocks. C is an input too: at the first visit of a tile its
-// block begins with the old elements. A visit with rows stores those alone.
+// The numbers are prefetched, and find the blocks. C is an input too: where the first visit of a tile
+// leaves rows out, its block begins with the old elements, which are read only then. A visit with rows
+// stores those alone.
 
-// CALL:      pallas.call grid [2 : i64, 5 : i64] semantics ["parallel", "arbitrary"] prefetched({{%\w+}} : memref<5x5xi32, #gemmir.space<smem>>) along 1 : i64
+// CALL:      pallas.call grid [2 : i64, 5 : i64] semantics ["parallel", "arbitrary"] prefetched({{%\w+}} : memref<6x5xi32, #gemmir.space<smem>>) along 1 : i64
 // CALL-SAME:   ins(%a, %b, %c : {{.*}}) outs(%c : memref<20x256xf32>)
-// CALL-SAME:   blocks [#pallas.block<[8, 128], affine_map<(d0, d1)[s0, s1] -> (s1, 0)>, 2>, #pallas.block<[1, 128, 128], affine_map<(d0, d1)[s0, s1] -> (s0, 0, d0)>, 2>, #pallas.block<[8, 128], affine_map<(d0, d1)[s0, s1] -> (s1, d0)>, 2>, #pallas.block<[8, 128], affine_map<(d0, d1)[s0, s1] -> (s1, d0)>, 2>]
-// CALL:        [[FIRST:%\w+]] = arith.cmpi eq, %is_first
+// CALL-SAME:   blocks [#pallas.block<[8, 128], affine_map<(d0, d1)[s0, s1, s2, s3, s4, s5] -> (s1, 0)>, 2>, #pallas.block<[1, 128, 128], affine_map<(d0, d1)[s0, s1, s2, s3, s4, s5] -> (s0, 0, d0)>, 2>, #pallas.block<[8, 128], affine_map<(d0, d1)[s0, s1, s2, s3, s4, s5] -> (s5, d0)>, 2>, #pallas.block<[8, 128], affine_map<(d0, d1)[s0, s1, s2, s3, s4, s5] -> (s1, d0)>, 2>]
+// CALL:        [[FIRST:%\w+]] = arith.cmpi eq, %takes_old
 // CALL-NEXT:   scf.if [[FIRST]] {
 // CALL-NEXT:     [[OLD:%\w+]] = vector.transfer_read %c_block{{\[}}
 // CALL-NEXT:     vector.transfer_write [[OLD]], [[NEW:%\w+]]{{\[}}
