@@ -206,7 +206,14 @@ def profiled(case: Case, blocks: TpuBlocks | None, *, simulate: bool) -> dict[st
         found = compare(lowered, cache=ObjectCache(None), say=_note, limit_seconds=LIMIT_SECONDS)
     else:
         ours, xla = (
-            profile(machine, program, flops=gemm.flops, dtype=gemm.dtype, simulate=False)
+            profile(
+                machine,
+                program,
+                flops=gemm.flops,
+                dtype=gemm.dtype,
+                simulate=False,
+                limit_seconds=LIMIT_SECONDS,
+            )
             for program in programs(gemm, lowered.artifact)
         )
         found = Comparison(ours=ours, xla=xla)
