@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from gemmir import tpu_profile
-from gemmir.backends.pallas.profile import Profile, ahead_of_time
+from gemmir.backends.pallas.profile import Profile
 from gemmir.cache import ObjectCache
 from gemmir.compiler import Lowered, lower, lower_text
 from gemmir.errors import MissingError, ProfileError
@@ -129,14 +129,14 @@ def test_as_json() -> None:
 
 
 def test_without_libtpu_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # pyright: ignore
+    monkeypatch.setitem(sys.modules, "libtpu", None)
     assert "pip install gemmir[tpu-aot]" in explain(lowered())
 
 
 # The profile -------------------------------------------------------------------------------------
 
 
-def some(**changes: object) -> Profile:
+def some(**changes: Any) -> Profile:
     """A profile with the figures that matter here."""
     plain = Profile(
         target="tpu:v5e",
@@ -163,7 +163,7 @@ def some(**changes: object) -> Profile:
         late=False,
         versions={"jax": "0", "jaxlib": "0", "libtpu": "0"},
     )
-    return replace(plain, **changes)  # pyright: ignore
+    return replace(plain, **changes)
 
 
 def test_both_are_compared_by_a_method_that_both_have() -> None:
@@ -254,7 +254,7 @@ def test_what_cannot_be_compared(tmp_path: Path) -> None:
 
 
 def test_a_missing_libtpu_is_an_error_of_the_profile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead_of_time.importlib.util, "find_spec", lambda name: None)  # pyright: ignore
+    monkeypatch.setitem(sys.modules, "libtpu", None)
     with pytest.raises(MissingError) as caught:
         compare(lowered(), cache=ObjectCache(None), say=print)
     assert caught.value.code == "GEM0630"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
+import sys
 import time
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from gemmir.backends.pallas.profile import Program, ahead_of_time, compile_for
+from gemmir.backends.pallas.profile import Program, compile_for
 from gemmir.backends.pallas.profile.ahead_of_time import environment
 from gemmir.errors import GemmirError, MissingError, ProfileError
 from gemmir.machine.tpu import SHIPPED_TPUS, V5E, TpuMachine
@@ -102,12 +102,7 @@ def test_a_generation_that_libtpu_does_not_know() -> None:
 
 
 def test_without_libtpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        ahead_of_time.importlib.util,
-        "find_spec",
-        lambda name: None if name == "libtpu" else find(name),  # pyright: ignore
-    )
+    monkeypatch.setitem(sys.modules, "libtpu", None)
     error = failure(SMALL)
     assert error.code == "GEM0630"
     assert error.exit_code == 4
