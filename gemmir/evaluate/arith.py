@@ -81,6 +81,10 @@ def _or(a: Element, b: Element) -> Element:
     return a | b
 
 
+def _xor(a: Element, b: Element) -> Element:
+    return a ^ b
+
+
 def _shift_left(a: Element, b: Element) -> Element:
     return a << b
 
@@ -300,7 +304,7 @@ MEANINGS: Final[Meanings] = {
     arith.MinSIOp: elementwise(_least),
     arith.AndIOp: elementwise(_and),
     arith.OrIOp: elementwise(_or),
-    arith.XOrIOp: elementwise(operator.xor),
+    arith.XOrIOp: elementwise(_xor),
     arith.ShLIOp: elementwise(_shift_left),
     arith.CmpiOp: _cmpi,
     arith.CmpfOp: _cmpf,
