@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any, Final, cast
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
-from xdsl.utils.str_enum import StrEnum
 
 
 @dataclass(frozen=True, kw_only=True)

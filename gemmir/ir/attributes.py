@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from xdsl.dialects.builtin import IntAttr, MemRefLayoutAttr
 from xdsl.dialects.utils import EnumAttribute
-from xdsl.ir import Attribute, ParametrizedAttribute
+from xdsl.ir import Attribute, Data, ParametrizedAttribute
 from xdsl.ir.affine import AffineConstantExpr, AffineExpr, AffineMap
 from xdsl.irdl import irdl_attr_definition
 from xdsl.parser import AttrParser
@@ -51,7 +51,7 @@ class SpaceAttr(EnumAttribute[Space]):
 
 
 @irdl_attr_definition
-class PrecisionAttr(EnumAttribute[Precision]):
+class PrecisionAttr(Data[Precision]):
     """`#gemmir.precision<bf16x3>`: how factors of f32 are rounded where they are multiplied."""
 
     name = "gemmir.precision"
@@ -59,7 +59,11 @@ class PrecisionAttr(EnumAttribute[Precision]):
     @classmethod
     def parse_parameter(cls, parser: AttrParser) -> Precision:
         with parser.in_angle_brackets():
-            return parser.parse_str_enum(Precision)
+            start = parser.pos
+            word = parser.parse_identifier("a precision")
+            if word not in set(Precision):
+                parser.raise_error(f"{word} is not {', '.join(Precision)}", start, parser.pos)
+            return Precision(word)
 
     def print_parameter(self, printer: Printer) -> None:
         with printer.in_angle_brackets():

@@ -11,6 +11,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from gemmir.gemm import Gemm
+from gemmir.jax_modules import jax
 from gemmir.sharded.arguments import (
     check_shapes,
     extras_of,
@@ -84,8 +85,10 @@ def sharded_matmul(
     not what the epilogue has, GEM0559 where shapes make no product, GEM0560 to GEM0562 where types
     make none, GEM0563 where `bias` or `residual` has another shape or type, GEM0564 where there is
     no mesh, GEM0565 where a spec is something else, GEM0566 where an array is empty; `ProblemError`
-    where the epilogue is not one; and what `gemmir.compile` does of the product of a shard.
+    where the epilogue is not one; `MissingError` GEM0615 without JAX; and what `gemmir.compile`
+    does of the product of a shard.
     """
+    jax()
     from gemmir.sharded.product import multiply
 
     check_shapes(x, w)

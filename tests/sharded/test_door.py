@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import gemmir
-from gemmir.errors import CallError, GemmirError
+from gemmir.errors import CallError, GemmirError, MissingError
 
 jax: Any = pytest.importorskip("jax", reason="jax is not installed: pip install 'gemmir[tpu]'")
 P: Any = jax.sharding.PartitionSpec
@@ -121,3 +121,9 @@ def test_the_door_is_there_before_jax_is() -> None:
     code = "import gemmir, sys; print('jax' in sys.modules, gemmir.sharded_matmul.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "sharded_matmul"]
+
+
+def test_without_jax(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jax", None)
+    with pytest.raises(MissingError, match="GEM0615"):
+        multiply()
