@@ -78,10 +78,14 @@ from gemmir.ir.attributes import PanelAttr, PrecisionAttr, Space, SpaceAttr, Swi
 CORES = "cores"
 """The mapping of `gemmir.forall` onto the cores of a CPU."""
 
+CLUSTERS = "clusters"
 BLOCKS = "blocks"
+WARPGROUPS = "warpgroups"
 WARPS = "warps"
 THREADS = "threads"
 """The mappings of `gemmir.forall` onto a GPU: blocks of a grid, and what is inside a block.
+
+Loops over blocks inside loops over clusters are over the blocks of one cluster.
 
 Nested loops are numbered with the innermost fastest, so that 32 iterations of the loops over
 threads inside the loops over warps are the lanes of one warp.
@@ -94,8 +98,8 @@ GRID = "grid"
 """The mapping of `gemmir.forall` onto the grid of a TPU kernel, whose steps a core walks in order.
 """
 
-INSIDE_BLOCK = (WARPS, THREADS)
-MAPPINGS = (CORES, BLOCKS, *INSIDE_BLOCK, GRID)
+INSIDE_BLOCK = (WARPGROUPS, WARPS, THREADS)
+MAPPINGS = (CORES, CLUSTERS, BLOCKS, *INSIDE_BLOCK, GRID)
 
 _MemRef = base(MemRefType)
 
@@ -614,12 +618,14 @@ def enclosing_ops(op: Operation) -> list[Operation]:
 __all__ = [
     "BLOCKS",
     "BLOCKS_PER_SM",
+    "CLUSTERS",
     "CORES",
     "GEMMIR",
     "GRID",
     "INSIDE_BLOCK",
     "MAPPINGS",
     "THREADS",
+    "WARPGROUPS",
     "WARPS",
     "BarrierOp",
     "EpilogueOp",

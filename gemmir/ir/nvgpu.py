@@ -54,6 +54,7 @@ from gemmir.ir.dialect import (
     memref_type,
     require_product,
 )
+from gemmir.ir.warpgroup import WARPGROUP_OPS, TensorMapType
 
 _MemRef = base(MemRefType)
 _Vector = base(VectorType)
@@ -286,4 +287,15 @@ class AsyncWaitOp(IRDLOperation):
             raise VerifyException(f"{self.name}: groups {self.groups.value.data}")
 
 
-NVGPU = Dialect("nvgpu", [AsyncCopyOp, AsyncCreateGroupOp, AsyncWaitOp, LdMatrixOp, MmaSyncOp])
+NVGPU = Dialect(
+    "nvgpu",
+    [
+        AsyncCopyOp,
+        AsyncCreateGroupOp,
+        AsyncWaitOp,
+        LdMatrixOp,
+        MmaSyncOp,
+        *WARPGROUP_OPS,
+    ],
+    [TensorMapType],
+)
