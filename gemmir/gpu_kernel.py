@@ -159,10 +159,6 @@ class GpuKernel(Kernel):
         others = sorted({view.stream for view in order} - {stream})
         start = self._program.bind(addresses, gpu=gpu, stream=stream)
 
-        def run() -> int:
-            start()
-            return 0
-
         def run_between() -> int:
             """Behind what other streams do to the arrays now, and before what they do next."""
             with self._driver.use(gpu):
@@ -173,7 +169,7 @@ class GpuKernel(Kernel):
                     self._driver.wait(other, stream)
             return 0
 
-        return _Prepared(run=run_between if others else run, result=out, kept=order)
+        return _Prepared(run=run_between if others else start, result=out, kept=order)
 
     def _new_on_gpu(self, like: object, view: DeviceView) -> Any:
         """An output of the library of `like`, on the same GPU and stream."""
@@ -229,7 +225,7 @@ class _Copies:
     memories: tuple[Memory, ...]
     are_read: tuple[bool, ...]
     output: Slot
-    start: Callable[[], None]
+    start: Callable[[], int]
 
     def send(self) -> None:
         """Copy what the kernel reads."""

@@ -48,8 +48,8 @@ class Program:
 
     def bind(
         self, addresses: Sequence[int], *, gpu: int, stream: int = LEGACY_STREAM
-    ) -> Callable[[], None]:
-        """A call that starts the kernels on these arrays and does not wait for them.
+    ) -> Callable[[], int]:
+        """A call that starts the kernels on these arrays, does not wait for them and returns 0.
 
         Raises `MissingError` GEM0610 where `gpu` does not run the code, and `DeviceError`.
         """
@@ -59,19 +59,14 @@ class Program:
             kernels = self._on(gpu)
             workspaces = self._workspaces_on(gpu, stream)
             places = [memory.address for memory in workspaces]
-            launch = driver.launcher(kernels, [*addresses, *places])
-        alone = len(kernels) <= 1 and not workspaces
+            call = driver.launcher(gpu, kernels, [*addresses, *places], stream)
 
-        def call(_workspaces: object = workspaces) -> None:
-            with driver.use(gpu):
-                launch(stream)
-
-        def call_in_turn() -> None:
+        def call_in_turn(_workspaces: object = workspaces) -> int:
             """No kernel of another call may come between those that share a workspace."""
             with self._lock:
-                call()
+                return call()
 
-        return call if alone else call_in_turn
+        return call_in_turn if workspaces or len(kernels) > 1 else call
 
     def run(self, *addresses: int) -> int:
         """Run on arrays of `first_gpu` and wait; 0 as the status of a function on the CPU."""

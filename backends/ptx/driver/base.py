@@ -49,7 +49,8 @@ class Driver(Protocol):
     """The driver of NVIDIA's GPUs, through one Python library.
 
     What takes or returns a module, a function, an event or an address must be called inside `use`.
-    `launcher`, `wait` and `record` only enqueue. A failure is a `DeviceError` (GEM0524 to GEM0526).
+    What `launcher` returns, `wait` and `record` only enqueue. A failure is a `DeviceError` (GEM0524
+    to GEM0526).
     """
 
     @property
@@ -83,9 +84,17 @@ class Driver(Protocol):
         ...
 
     def launcher(
-        self, kernels: Sequence[tuple[object, KernelLaunch]], addresses: Sequence[int]
-    ) -> Callable[[int], None]:
-        """A call that starts all `kernels`, in order, on the stream that it is given."""
+        self,
+        gpu: int,
+        kernels: Sequence[tuple[object, KernelLaunch]],
+        addresses: Sequence[int],
+        stream: int,
+    ) -> Callable[[], int]:
+        """A call that starts all `kernels`, in order, on `stream`, and returns 0.
+
+        It may be made in any thread, outside `use` too. Tensor maps are made now, of the addresses
+        (GEM0527 to GEM0535).
+        """
         ...
 
     def allocate(self, size: int) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from types import TracebackType
 from typing import Any, Final
 
 from gemmir.backend import KernelLaunch
+from gemmir.backends.ptx.driver import libcuda
 from gemmir.backends.ptx.driver.base import (
     LEGACY_STREAM,
     LOG_BYTES,
@@ -19,6 +21,7 @@ from gemmir.backends.ptx.driver.base import (
     no_memory,
     refused_code,
 )
+from gemmir.backends.ptx.driver.parameters import Parameters
 
 MODULE: Final = "cuda.bindings.driver"
 
@@ -90,27 +93,31 @@ class BindingsDriver:
         return found
 
     def launcher(
-        self, kernels: Sequence[tuple[object, KernelLaunch]], addresses: Sequence[int]
-    ) -> Callable[[int], None]:
-        """A call that starts all `kernels`, in order, on the stream that it is given."""
-        count = len(addresses)
-        values = (ctypes.c_uint64 * count)(*addresses)
-        size = ctypes.sizeof(ctypes.c_uint64)
-        places = [ctypes.addressof(values) + i * size for i in range(count)]
-        pointers = (ctypes.c_void_p * count)(*places)
-        parameters = ctypes.addressof(pointers)
-        launch, kept = self._api.cuLaunchKernel, (values, pointers)
-        started = [(f, k.blocks, k.threads, k.dynamic_shared_bytes) for f, k in kernels]
+        self,
+        gpu: int,
+        kernels: Sequence[tuple[object, KernelLaunch]],
+        addresses: Sequence[int],
+        stream: int,
+    ) -> Callable[[], int]:
+        """A call that starts all `kernels`, in order, on `stream`, and returns 0.
 
-        def call(stream: int, _kept: object = kept) -> None:
-            for function, blocks, threads, shared in started:
-                (status,) = launch(
-                    function, blocks, 1, 1, threads, 1, 1, shared, stream, parameters, 0
-                )
+        ctypes makes the call in 0.3 us, since all arguments are ready; the wheel takes some 2 us.
+        """
+        parameters = [Parameters(kernel, addresses) for _, kernel in kernels]
+        started = [
+            _launch_arguments(function, kernel, stream, made.places)
+            for (function, kernel), made in zip(kernels, parameters, strict=True)
+        ]
+        launch = libcuda.library().cuLaunchKernel
+
+        def start(_kept: object = parameters) -> int:
+            for arguments in started:
+                status = launch(*arguments)
                 if status:
-                    raise failed("cuLaunchKernel", self._said(status))
+                    raise failed("cuLaunchKernel", self._said(self._api.CUresult(status)))
+            return 0
 
-        return call
+        return libcuda.inside(partial(self.use, gpu), start)
 
     def allocate(self, size: int) -> int:
         """The address of `size` bytes."""
@@ -192,6 +199,25 @@ class BindingsDriver:
             ask(status)[1] for ask in (self._api.cuGetErrorName, self._api.cuGetErrorString)
         )
         return f"{name.decode()}, {text.decode()}" if name and text else f"status {int(status)}"
+
+
+def _launch_arguments(
+    function: Any, kernel: KernelLaunch, stream: int, places: int
+) -> tuple[Any, ...]:
+    """What cuLaunchKernel takes, as ctypes passes it without a look at it."""
+    return (
+        ctypes.c_void_p(int(function)),
+        kernel.blocks,
+        1,
+        1,
+        kernel.threads,
+        1,
+        1,
+        kernel.dynamic_shared_bytes,
+        ctypes.c_void_p(stream),
+        ctypes.c_void_p(places),
+        None,
+    )
 
 
 _NO_TIMING: Final = 2

@@ -8,16 +8,15 @@ events of our own, made by the same driver in the same context.
 from __future__ import annotations
 
 import ctypes
-import struct
-import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import partial
 from importlib import import_module
 from typing import Any, Final
 
 from gemmir.backend import KernelLaunch
+from gemmir.backends.ptx.driver import libcuda
 from gemmir.backends.ptx.driver.base import (
     LEGACY_STREAM,
     Bytes,
@@ -26,6 +25,7 @@ from gemmir.backends.ptx.driver.base import (
     no_memory,
     refused_code,
 )
+from gemmir.backends.ptx.driver.parameters import Parameters
 
 MODULE: Final = "pycuda.driver"
 
@@ -101,28 +101,36 @@ class PycudaDriver:
         return found
 
     def launcher(
-        self, kernels: Sequence[tuple[object, KernelLaunch]], addresses: Sequence[int]
-    ) -> Callable[[int], None]:
-        """A call that starts all `kernels`, in order, on the stream that it is given."""
-        packed = struct.pack(f"{len(addresses)}P", *addresses)
-        started: list[tuple[Any, tuple[int, int, int], tuple[int, int, int], int]] = [
-            (function, (k.blocks, 1, 1), (k.threads, 1, 1), k.dynamic_shared_bytes)
-            for function, k in kernels
+        self,
+        gpu: int,
+        kernels: Sequence[tuple[object, KernelLaunch]],
+        addresses: Sequence[int],
+        stream: int,
+    ) -> Callable[[], int]:
+        """A call that starts all `kernels`, in order, on `stream`, and returns 0."""
+        started: list[tuple[Any, tuple[Any, ...]]] = [
+            (function, _launch_arguments(kernel, Parameters(kernel, addresses).to_bytes()))
+            for function, kernel in kernels
         ]
 
-        def call(stream: int) -> None:
-            if stream != LEGACY_STREAM:
-                self.wait(LEGACY_STREAM, stream)
-            for function, grid, block, shared in started:
+        def start() -> int:
+            for function, arguments in started:
                 try:
-                    function._launch_kernel(grid, block, packed, shared, None)
+                    function._launch_kernel(*arguments)
                 except self._api.Error as error:
                     said = _said(error).removeprefix("cuLaunchKernel failed: ")
                     raise failed("cuLaunchKernel", said) from error
-            if stream != LEGACY_STREAM:
-                self.wait(stream, LEGACY_STREAM)
+            return 0
 
-        return call
+        def start_in_order() -> int:
+            """Behind what is on the stream, and before what comes there."""
+            self.wait(LEGACY_STREAM, stream)
+            start()
+            self.wait(stream, LEGACY_STREAM)
+            return 0
+
+        is_default = stream == LEGACY_STREAM
+        return libcuda.inside(partial(self.use, gpu), start if is_default else start_in_order)
 
     def allocate(self, size: int) -> int:
         """The address of `size` bytes."""
@@ -147,15 +155,15 @@ class PycudaDriver:
 
     def wait(self, stream: int, on: int) -> None:
         """Hold back later work of `stream` until the present work of the stream `on` is done."""
-        library, event = _libcuda(), ctypes.c_void_p()
-        _require(library, "cuEventCreate", ctypes.byref(event), _NO_TIMING)
-        _require(library, "cuEventRecord", event, ctypes.c_void_p(on))
-        _require(library, "cuStreamWaitEvent", ctypes.c_void_p(stream), event, 0)
-        _require(library, "cuEventDestroy_v2", event)
+        event = ctypes.c_void_p()
+        libcuda.require("cuEventCreate", ctypes.byref(event), _NO_TIMING)
+        libcuda.require("cuEventRecord", event, ctypes.c_void_p(on))
+        libcuda.require("cuStreamWaitEvent", ctypes.c_void_p(stream), event, 0)
+        libcuda.require("cuEventDestroy_v2", event)
 
     def synchronize(self, stream: int) -> None:
         """Wait for the work of a stream."""
-        _require(_libcuda(), "cuStreamSynchronize", ctypes.c_void_p(stream))
+        libcuda.require("cuStreamSynchronize", ctypes.c_void_p(stream))
 
     def record(self) -> object:
         """An event at the present end of the legacy stream."""
@@ -196,12 +204,7 @@ def _said(error: BaseException) -> str:
     return str(error).strip() or type(error).__name__
 
 
-@cache
-def _libcuda() -> ctypes.CDLL:
-    return ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-
-
-def _require(library: ctypes.CDLL, call: str, *arguments: Any) -> None:
-    status = getattr(library, call)(*arguments)
-    if status:
-        raise failed(call, f"status {status}")
+def _launch_arguments(kernel: KernelLaunch, parameters: bytes) -> tuple[Any, ...]:
+    """What a function of PyCUDA is started with, on the default stream."""
+    grid, block = (kernel.blocks, 1, 1), (kernel.threads, 1, 1)
+    return grid, block, parameters, kernel.dynamic_shared_bytes, None

@@ -11,8 +11,9 @@ import pytest
 
 from gemmir.backends.ptx import assemble as assembling
 from gemmir.backends.ptx import driver
-from gemmir.backends.ptx.driver import pycuda
-from tests.backends.ptx.fakes import FakeCuda, bindings_module, libcuda, pycuda_module
+from gemmir.backends.ptx.driver import libcuda
+from tests.backends.ptx.fakes import FakeCuda, bindings_module, pycuda_module
+from tests.backends.ptx.fakes import libcuda as fake_libcuda
 
 Install = Callable[[FakeCuda], FakeCuda]
 
@@ -50,6 +51,7 @@ def by_bindings(monkeypatch: pytest.MonkeyPatch, no_driver_kept: None) -> Instal
     def install(cuda: FakeCuda) -> FakeCuda:
         hide(monkeypatch, "pycuda", "pycuda.driver")
         show(monkeypatch, bindings_module(cuda))
+        monkeypatch.setattr(libcuda, "library", lambda: fake_libcuda(cuda))
         return cuda
 
     return install
@@ -62,7 +64,7 @@ def by_pycuda(monkeypatch: pytest.MonkeyPatch, no_driver_kept: None) -> Install:
     def install(cuda: FakeCuda) -> FakeCuda:
         hide(monkeypatch, "cuda", "cuda.bindings", "cuda.bindings.driver")
         show(monkeypatch, pycuda_module(cuda))
-        monkeypatch.setattr(pycuda, "_libcuda", lambda: libcuda(cuda))
+        monkeypatch.setattr(libcuda, "library", lambda: fake_libcuda(cuda))
         return cuda
 
     return install

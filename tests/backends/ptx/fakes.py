@@ -8,12 +8,14 @@ Python ends the test.
 from __future__ import annotations
 
 import ctypes
-import struct
+import json
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
+from itertools import accumulate
 from types import ModuleType, SimpleNamespace
 from typing import Any, Final, TypeAlias
 
@@ -21,13 +23,15 @@ import numpy as np
 import numpy.typing as npt
 
 from gemmir import dlpack
+from gemmir.backends.ptx.driver.tensor_maps import MAP_ALIGNMENT, MAP_BYTES
 from gemmir.backends.ptx.emulator import emulate
-from gemmir.backends.ptx.emulator.parse import parse
 
 Array = npt.NDArray[Any]
 
 FIRST_ADDRESS: Final = 0x7F00_0000_0000_0000
+FIRST_HANDLE: Final = 0x5500
 ALIGNMENT: Final = 256
+POINTER_BYTES: Final = 8
 
 GARBAGE: Final = 0xFF
 """What new memory holds: NaNs of every float type."""
@@ -62,7 +66,11 @@ class Function:
     gpu: int
     text: str
     symbol: str
+    handle: int
     attributes: dict[Any, int] = field(default_factory=dict[Any, int], compare=False)
+
+    def __int__(self) -> int:
+        return self.handle
 
 
 @dataclass
@@ -78,6 +86,8 @@ class FakeCuda:
     log: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
     failing: dict[str, Status] = field(default_factory=dict[str, Status])
     memory: dict[int, Array] = field(default_factory=dict[int, Array])
+    parameters: list[list[bytes]] = field(default_factory=list[list[bytes]])
+    functions: list[Function] = field(default_factory=list[Function])
 
     def __post_init__(self) -> None:
         self._next = FIRST_ADDRESS
@@ -145,7 +155,10 @@ class FakeCuda:
         self.call("function", symbol)
         if symbol not in module[1]:
             raise FakeFaultError(Status.NOT_FOUND)
-        return Function(*module, symbol)
+        with self._lock:
+            made = Function(*module, symbol, handle=FIRST_HANDLE + len(self.functions))
+            self.functions.append(made)
+        return made
 
     def launch(
         self,
@@ -154,15 +167,19 @@ class FakeCuda:
         block: tuple[int, ...],
         shared: int,
         stream: int,
-        addresses_of: Callable[[int], list[int]],
+        parameters_of: Callable[[list[int]], list[bytes]],
     ) -> None:
+        """`parameters_of` has the bytes of parameters of these sizes; of 128 are tensor maps."""
         self.call("launch", function.symbol, stream, shared)
         if function.gpu != self.stack[-1]:
             raise FakeFaultError(Status.INVALID_HANDLE)
         if shared and shared not in function.attributes.values():
             raise FakeFaultError(Status.INVALID_VALUE)
-        count = len(parse(function.text, function.symbol).parameters)
-        arrays = [self.bytes_at(address) for address in addresses_of(count)]
+        sizes = parameter_sizes(function.text, function.symbol)
+        found = parameters_of(sizes)
+        pointers = (int.from_bytes(p, "little") for p in found if len(p) == POINTER_BYTES)
+        arrays = [self.bytes_at(address) for address in pointers]
+        self.parameters.append(found)
         if self.runs:
             x, y, z = grid
             emulate(
@@ -179,6 +196,17 @@ class FakeCuda:
         with self._lock:
             self._events += 1
             return self._events
+
+
+_ENTRY = r"\.entry\s+{}\s*\(([^)]*)\)"
+_PARAMETER = re.compile(r"\.param\s+(?:\.align\s+64\s+\.b8\s+\w+\[(\d+)\]|\.[ub]64)")
+
+
+def parameter_sizes(text: str, symbol: str) -> list[int]:
+    """The bytes of each parameter of a kernel: arrays of bytes that are aligned to 64, pointers."""
+    entry = re.search(_ENTRY.format(re.escape(symbol)), text)
+    assert entry is not None
+    return [int(size or POINTER_BYTES) for size in _PARAMETER.findall(entry.group(1))]
 
 
 def _triple(found: tuple[int, ...]) -> tuple[int, int, int]:
@@ -251,16 +279,6 @@ class Bindings:
         self.cuda.call("attribute", name, value)
         function.attributes[name] = value
 
-    def launch(self, function: Function, *rest: Any) -> None:
-        x, y, z, bx, by, bz, shared, stream, parameters, extra = rest
-        assert extra == 0
-
-        def addresses(count: int) -> list[int]:
-            places = (ctypes.c_void_p * count).from_address(parameters)
-            return [ctypes.c_uint64.from_address(place or 0).value for place in places]
-
-        self.cuda.launch(function, (x, y, z), (bx, by, bz), shared, stream, addresses)
-
     def copy_in(self, to: int, at: int, size: int) -> None:
         self.cuda.copy_in(to, _at(at, size))
 
@@ -309,7 +327,6 @@ class Bindings:
             "cuModuleLoadDataEx": (1, self.load),
             "cuModuleGetFunction": (1, self.function),
             "cuFuncSetAttribute": (0, self.attribute),
-            "cuLaunchKernel": (0, self.launch),
             "cuMemAlloc": (1, self.cuda.allocate),
             "cuMemFree": (0, self.cuda.free),
             "cuMemcpyHtoD": (0, self.copy_in),
@@ -343,6 +360,7 @@ def bindings_module(cuda: FakeCuda) -> ModuleType:
     functions = Bindings(cuda).functions()
     vars(module).update({name: answering(*found) for name, found in functions.items()})
     vars(module).update(
+        CUresult=Status,
         CUjit_option=SimpleNamespace(
             CU_JIT_INFO_LOG_BUFFER="info log",
             CU_JIT_INFO_LOG_BUFFER_SIZE_BYTES="info size",
@@ -427,10 +445,12 @@ def pycuda_module(cuda: FakeCuda) -> ModuleType:
         ) -> None:
             assert stream is None
 
-            def addresses(count: int) -> list[int]:
-                return list(struct.unpack(f"{count}P", packed))
+            def parameters(sizes: list[int]) -> list[bytes]:
+                assert len(packed) == sum(sizes)
+                ends = list(accumulate(sizes))
+                return [packed[end - n : end] for n, end in zip(sizes, ends, strict=True)]
 
-            tried(cuda.launch, self._function, grid, block, shared, 1, addresses)
+            tried(cuda.launch, self._function, grid, block, shared, 1, parameters)
 
     class Module:
         def __init__(self, module: tuple[int, str]) -> None:
@@ -484,33 +504,92 @@ def pycuda_module(cuda: FakeCuda) -> ModuleType:
     return module
 
 
-def libcuda(cuda: FakeCuda) -> Any:
-    """What PyCUDA does not show and is asked of libcuda itself: events of any stream."""
+@dataclass(frozen=True)
+class Libcuda:
+    """What is asked of libcuda itself, by ctypes."""
 
-    def answering(name: str) -> Callable[..., int]:
-        def call(*handles: Any) -> int:
+    cuda: FakeCuda
+
+    def current(self, place: Any) -> None:
+        place._obj.value = self.cuda.stack[-1] + 1 if self.cuda.stack else None
+
+    def launch(self, handle: Any, *rest: Any) -> None:
+        x, y, z, bx, by, bz, shared, stream, places, extra = rest
+        assert extra is None
+        function = next(f for f in self.cuda.functions if f.handle == handle.value)
+
+        def parameters(sizes: list[int]) -> list[bytes]:
+            found = (ctypes.c_void_p * len(sizes)).from_address(places.value)
+            return [ctypes.string_at(at or 0, n) for at, n in zip(found, sizes, strict=True)]
+
+        self.cuda.launch(function, (x, y, z), (bx, by, bz), shared, stream.value, parameters)
+
+    def create(self, place: Any, flags: int) -> None:
+        place._obj.value = self.cuda.event()
+
+    def noted(self, name: str, *handles: Any) -> None:
+        self.cuda.call(name, *(handle.value for handle in handles if hasattr(handle, "value")))
+
+    def nothing(self, event: Any) -> None:
+        """An event is not needed any more."""
+
+    def encode(self, place: Any, kind: int, rank: int, start: Any, *rest: Any) -> None:
+        """Write all that is said of a tensor map where it shall be."""
+        extents, strides, box, steps, interleave, swizzle, promotion, fill = rest
+        assert place.value % MAP_ALIGNMENT == 0
+        assert list(steps) == [1] * rank
+        self.cuda.call("encode", start.value)
+        made = encoded(
+            kind,
+            start.value,
+            extents,
+            strides[: rank - 1],
+            box,
+            (interleave, swizzle, promotion, fill),
+        )
+        ctypes.memmove(place.value, made, len(made))
+
+    def functions(self) -> dict[str, Callable[..., None]]:
+        return {
+            "cuCtxGetCurrent": self.current,
+            "cuEventCreate": self.create,
+            "cuEventDestroy_v2": self.nothing,
+            "cuEventRecord": partial(self.noted, "record"),
+            "cuLaunchKernel": self.launch,
+            "cuStreamSynchronize": partial(self.noted, "synchronize"),
+            "cuStreamWaitEvent": partial(self.noted, "wait"),
+            "cuTensorMapEncodeTiled": self.encode,
+        }
+
+
+def encoded(
+    kind: int,
+    start: int,
+    extents: Sequence[int],
+    strides: Sequence[int],
+    box: Sequence[int],
+    modes: Sequence[int],
+) -> bytes:
+    """A tensor map of the fake driver: what it was made of."""
+    said = json.dumps([kind, start, [*extents], [*strides], [*box], [*modes]])
+    return said.encode().ljust(MAP_BYTES)
+
+
+def libcuda(cuda: FakeCuda) -> Any:
+    """The driver as ctypes shows it: every function returns its status."""
+
+    def answering(function: Callable[..., None]) -> Callable[..., int]:
+        def call(*arguments: Any) -> int:
             try:
-                cuda.call(name, *(handle.value for handle in handles if hasattr(handle, "value")))
+                function(*arguments)
             except FakeFaultError as error:
                 return int(error.status)
             return 0
 
         return call
 
-    def create(place: Any, flags: int) -> int:
-        place._obj.value = cuda.event()
-        return 0
-
-    def destroy(event: object) -> int:
-        return 0
-
-    return SimpleNamespace(
-        cuEventCreate=create,
-        cuEventRecord=answering("record"),
-        cuStreamWaitEvent=answering("wait"),
-        cuEventDestroy_v2=destroy,
-        cuStreamSynchronize=answering("synchronize"),
-    )
+    functions = Libcuda(cuda).functions()
+    return SimpleNamespace(**{name: answering(found) for name, found in functions.items()})
 
 
 @dataclass

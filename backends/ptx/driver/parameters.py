@@ -1,0 +1,52 @@
+"""The parameters of a kernel as they lie in memory: its tensor maps, then its pointers."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Final
+
+from gemmir.backend import KernelLaunch
+from gemmir.backends.ptx.driver.tensor_maps import MAP_ALIGNMENT, MAP_BYTES, encode
+from gemmir.errors import DeviceError
+
+POINTER_BYTES: Final = 8
+
+
+class Parameters:
+    """What a kernel is started with, made once and for all its launches.
+
+    `places` is the address of an array of the address of each parameter, as cuLaunchKernel takes
+    them. Both live as long as this object.
+    """
+
+    def __init__(self, kernel: KernelLaunch, addresses: Sequence[int]) -> None:
+        """Raises `DeviceError` GEM0535 where blocks fill no clusters, and as `encode` does."""
+        _require_clusters(kernel)
+        count = len(kernel.tensor_maps)
+        self._size = count * MAP_BYTES + len(addresses) * POINTER_BYTES
+        self._room = (ctypes.c_uint8 * (self._size + MAP_ALIGNMENT))()
+        begin = ctypes.addressof(self._room)
+        self._start = begin + -begin % MAP_ALIGNMENT
+        maps = [self._start + n * MAP_BYTES for n in range(count)]
+        for tensor_map, place in zip(kernel.tensor_maps, maps, strict=True):
+            encode(tensor_map, addresses[tensor_map.argument], place)
+        end = self._start + count * MAP_BYTES
+        (ctypes.c_uint64 * len(addresses)).from_address(end)[:] = list(addresses)
+        pointers = [end + n * POINTER_BYTES for n in range(len(addresses))]
+        self._places = (ctypes.c_void_p * (count + len(addresses)))(*maps, *pointers)
+        self.places = ctypes.addressof(self._places)
+
+    def to_bytes(self) -> bytes:
+        """All parameters, one behind the other."""
+        return ctypes.string_at(self._start, self._size)
+
+
+def _require_clusters(kernel: KernelLaunch) -> None:
+    if kernel.blocks % kernel.cluster:
+        raise DeviceError(
+            "GEM0535",
+            f"{kernel.symbol} has {kernel.blocks} blocks, which fill no clusters of "
+            f"{kernel.cluster}",
+            "use a schedule without clusters",
+        )
