@@ -8,7 +8,7 @@ Only a perfect nest can be reordered: a copy or a size computed between two loop
 loops over the grid of a TPU kernel are walked with the innermost fastest, and a block that does not
 change from one step to the next is not copied again.
 
-Loops over the blocks of a GPU are numbered with the innermost fastest, so that their order says
+Loops over the blocks, or clusters of blocks, of a GPU are numbered with the innermost fastest, so that their order says
 which blocks run at the same time and share what is in the L2 cache. With `group` the blocks go
 through the first dimension a few tiles at a time, and through all of the second for each of those:
 
@@ -30,7 +30,7 @@ from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
-from gemmir.ir.dialect import BLOCKS, GRID, ForallOp, GemmOp, enclosing_ops
+from gemmir.ir.dialect import BLOCKS, CLUSTERS, GRID, ForallOp, GemmOp, enclosing_ops
 from gemmir.ir.index import Extent, as_index, before, constant_of
 from gemmir.ir.loops import (
     DIMENSION,
@@ -55,7 +55,7 @@ def plan(gemm: GemmOp, order: Sequence[str]) -> list[Loop]:
         )
     loops = nest[: len(order)][::-1]
     units = {loop.over.data for loop in loops if isinstance(loop, ForallOp)}
-    if units and not any(_are_over(unit, loops) for unit in (BLOCKS, GRID)):
+    if units and not any(_are_over(unit, loops) for unit in (CLUSTERS, BLOCKS, GRID)):
         raise ScheduleError(
             "GEM0341", f"interchange: a loop over {' and '.join(units)} stays where it is"
         )
@@ -110,10 +110,10 @@ class GroupPlan:
 
 def plan_group(loops: Sequence[Loop], order: Sequence[str], group: int) -> GroupPlan:
     """Decide the grouping in `order`; `ScheduleError` (GEM0343, GEM0344) if there is none."""
-    if len(loops) != 2 or not _are_over(BLOCKS, loops):
+    if len(loops) != 2 or not any(_are_over(unit, loops) for unit in (CLUSTERS, BLOCKS)):
         raise ScheduleError(
             "GEM0343",
-            f"interchange: group={group} numbers the tiles of two loops over blocks",
+            f"interchange: group={group} numbers the tiles of two loops over blocks or clusters",
             "put it behind tile{loops=m,n … over=blocks}, with an order of two",
         )
     if group < 2:
@@ -145,8 +145,10 @@ def rasterize(plan: GroupPlan) -> None:
         return
     bounds = (as_index(outer, 0), as_index(outer, rows * columns), as_index(outer, 1))
     dimensions = f"{dimension_of(outer)},{dimension_of(inner)}"
-    number, builder = open_loop(before(outer), dimensions, bounds, BLOCKS)
-    number.name_hint = "block"
+    assert isinstance(outer, ForallOp)
+    unit = outer.over.data
+    number, builder = open_loop(before(outer), dimensions, bounds, unit)
+    number.name_hint = unit.removesuffix("s")
     for loop, tile in zip(plan.loops, _tiles(builder, plan, number), strict=True):
         variable = loop.body.block.args[0]
         offset = builder.insert(arith.MuliOp(tile, loop.step)).result

@@ -37,10 +37,12 @@ from gemmir.ir.grid import make_call, plan_grid
 from gemmir.ir.index import Extent, as_index, before, constant_of
 from gemmir.ir.loops import carry, conditional, dimension_of, require_gemms
 from gemmir.ir.nvgpu import AsyncCreateGroupOp, AsyncWaitOp
+from gemmir.ir.specialize import plan_specialize, specialize
 from gemmir.ir.views import offsets_of, sizes_of, subview
 
 DMA = "dma"
-COPIES = ("cp.async", DMA)
+TMA = "tma"
+COPIES = ("cp.async", TMA, DMA)
 GRID_STAGES = 2
 """Buffers of a block of a grid: one is used while the other is copied."""
 
@@ -73,7 +75,11 @@ class PipelinePlan:
 
 
 def plan(module: builtin.ModuleOp, loop: str, stages: int) -> list[PipelinePlan]:
-    """The loops to pipeline; `ScheduleError` (GEM0393 to GEM0395) where there is nothing to do."""
+    """What to do with each loop; `ScheduleError` (GEM0393 to GEM0395) where there is nothing."""
+    return [_plan_loop(op, stages) for op in _loops_to_pipeline(module, loop, stages)]
+
+
+def _loops_to_pipeline(module: builtin.ModuleOp, loop: str, stages: int) -> list[scf.ForOp]:
     if stages < 2:
         raise ScheduleError(
             "GEM0393", f"pipeline: stages={stages} leaves nothing to overlap", "use 2 or more"
@@ -90,7 +96,7 @@ def plan(module: builtin.ModuleOp, loop: str, stages: int) -> list[PipelinePlan]
             f"pipeline: no loop over {loop} copies slices of k into shared memory",
             "use tile{loops=k …}, then promote{operand=a to=shared …}, then pipeline{loop=k …}",
         )
-    return [_plan_loop(op, stages) for op in found]
+    return found
 
 
 def _packs(loop: scf.ForOp) -> tuple[PackOp, ...]:
@@ -265,6 +271,7 @@ class Pipeline(ModulePass):
     loop: str
     stages: int
     with_: str = "cp.async"
+    specialize: bool = False
 
     @classmethod
     def from_spec(cls, spec: ArgSpec) -> Pipeline:
@@ -286,6 +293,17 @@ class Pipeline(ModulePass):
                 f"pipeline: with={self.with_!r} copies nothing",
                 f"use {', '.join(COPIES)}",
             )
+        if self.specialize != (self.with_ == TMA):
+            raise ScheduleError(
+                "GEM0278",
+                f"pipeline: with={self.with_} specialize={str(self.specialize).lower()}",
+                "warpgroups that only copy go with the TMA: use with=tma specialize=true, or "
+                "neither",
+            )
+        if self.with_ == TMA:
+            for found in _loops_to_pipeline(op, self.loop, self.stages):
+                specialize(plan_specialize(found, _packs(found), self.stages))
+            return
         if self.with_ == DMA:
             _require_two(self.stages)
             for gemm in products:

@@ -52,6 +52,7 @@ from gemmir.ir.attributes import (
 from gemmir.ir.build import added, narrowed, scaled, widened
 from gemmir.ir.dialect import (
     BLOCKS,
+    INSIDE_BLOCK,
     WARPS,
     BarrierOp,
     EpilogueOp,
@@ -185,7 +186,7 @@ def plan_share(gemm: GemmOp, operand: str, layout: str | None) -> SharePlan:
     value, dim = (gemm.a, 0) if operand == "a" else (gemm.b, 1)
     kind, amount = _shared_layout(operand, layout)
     foralls = [o for o in enclosing_ops(gemm) if isinstance(o, ForallOp)]
-    inside = [o for o in foralls if o.over.data != BLOCKS]
+    inside = [o for o in foralls if o.over.data in INSIDE_BLOCK]
     accumulator = memref_type(gemm.c).memory_space
     if len(inside) == len(foralls) or accumulator != SpaceAttr(Space.REGISTERS):
         raise ScheduleError(
@@ -350,7 +351,7 @@ def _of_the_block(builder: Builder, source: SSAValue, plan: SharePlan) -> SSAVal
 
 def _is_of_a_thread(view: memref.SubviewOp) -> bool:
     around = [o for o in enclosing_ops(view) if isinstance(o, ForallOp)]
-    return bool(around) and around[0].over.data != BLOCKS
+    return bool(around) and around[0].over.data in INSIDE_BLOCK
 
 
 def plan_block(gemm: GemmOp, operand: str, layout: str | None) -> MemRefType[Number]:

@@ -10,9 +10,10 @@ the last tile: `clip` makes it smaller within the loop, so that all tiles have a
 run time; `peel` gives it a loop of its own with its static size; `overlap` moves it back inside, so
 that every tile is full and some elements are computed twice. Moves no data, changes no layout.
 
-`over` gives every tile a unit of its own: the cores of a CPU, the blocks of a GPU, the warps and
-threads of a block, or the steps of the grid of a TPU kernel. A block has the same threads
-everywhere, so that at an edge some have an empty tile. Where an extent is known only at run time
+`over` gives every tile a unit of its own: the cores of a CPU, the blocks of a GPU, the warpgroups,
+warps and threads of a block, or the steps of the grid of a TPU kernel. Blocks of Hopper may be
+tiled as clusters first, whose blocks share what they copy. A block has the same threads everywhere
+and a cluster the same blocks, so that at an edge some have an empty tile. Where an extent is known only at run time
 there are as many units as its bound may need, and a block whose tile is empty does nothing.
 `per_sm` is how many blocks a multiprocessor shall hold at least: it limits the registers of a
 thread.
@@ -30,7 +31,7 @@ from dataclasses import dataclass
 
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects import arith, builtin
+from xdsl.dialects import arith, builtin, scf
 from xdsl.dialects.builtin import IntegerAttr, i64
 from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
@@ -40,6 +41,7 @@ from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr
 from gemmir.ir.dialect import (
     BLOCKS,
     BLOCKS_PER_SM,
+    CLUSTERS,
     CORES,
     GRID,
     INSIDE_BLOCK,
@@ -53,12 +55,21 @@ from gemmir.ir.dialect import (
 )
 from gemmir.ir.groups import group_loop, products_of, spread_rows
 from gemmir.ir.index import Extent, as_index, before, both, enclosing_function, equals, upper_bound
-from gemmir.ir.loops import DIMENSIONS, GROUP, Loop, conditional, open_loop, require_gemms
+from gemmir.ir.loops import (
+    DIMENSIONS,
+    GROUP,
+    TILES,
+    Loop,
+    conditional,
+    dimension_of,
+    open_loop,
+    require_gemms,
+)
 from gemmir.ir.pallas import CallOp
 from gemmir.ir.views import extents, subview
 from gemmir.ir.visits import insert_visits, open_visits
 
-OUTERMOST = (BLOCKS, GRID)
+OUTERMOST = (CLUSTERS, BLOCKS, GRID)
 """Units that the outermost loops run over, with all else inside them."""
 
 COUNTED = (*OUTERMOST, *INSIDE_BLOCK)
@@ -203,8 +214,9 @@ def _check_unit(gemm: GemmOp, names: Sequence[str], over: str, edges: str) -> No
     """Loops over blocks are the outermost, and what is inside a block is the same in all blocks."""
     cut = group_loop(gemm) if GROUP in names else None
     loops = [o for o in enclosing_ops(gemm) if isinstance(o, Loop) and o is not cut]
-    around = [o.over.data if isinstance(o, ForallOp) else "" for o in loops]
-    if over in OUTERMOST and set(around) - {over}:
+    around = [o.over.data if isinstance(o, ForallOp) else "" for o in loops if not _is_taken(o)]
+    allowed = {over, CLUSTERS} if over == BLOCKS else {over}
+    if over in OUTERMOST and (set(around) - allowed or len(around) < len(loops)):
         raise ScheduleError(
             "GEM0319",
             f"tile: over={over} inside another loop",
@@ -214,12 +226,18 @@ def _check_unit(gemm: GemmOp, names: Sequence[str], over: str, edges: str) -> No
         raise ScheduleError(
             "GEM0319",
             f"tile: over={over} stands inside {', '.join(o or 'a loop' for o in around) or 'none'}",
-            "tile over blocks, then over warps if at all, then over threads, and then other loops",
+            "tile over blocks, then over warpgroups or warps if at all, then over threads, and then "
+            "other loops",
         )
     if edges != "clip":
         raise ScheduleError(
             "GEM0327", f"tile: over={over} cannot {edges}: every unit runs once", "use edges=clip"
         )
+
+
+def _is_taken(loop: Loop) -> bool:
+    """Whether this is the loop in which one block takes several tiles, made by `persist`."""
+    return isinstance(loop, scf.ForOp) and dimension_of(loop) == TILES
 
 
 def _check_loop(gemm: GemmOp, loop: LoopPlan, made: Sequence[LoopPlan], over: str | None) -> None:
@@ -402,13 +420,14 @@ def _write_tile(
     first = [] if gemm.first is None else [gemm.first]
     cuts: dict[str, tuple[Extent, Extent]] = {}
     some: list[SSAValue] = []
+    is_inside = plan.over in INSIDE_BLOCK or (plan.over == BLOCKS and _in_cluster(gemm))
     for loop, variable, segment in zip(plan.loops, variables, segments, strict=True):
         cuts[loop.dimension] = (
-            _cut(builder, gemm, loop, variable, segment)
-            if plan.over not in INSIDE_BLOCK
-            else _cut_for_unit(builder, gemm, loop, variable)
+            _cut_for_unit(builder, gemm, loop, variable)
+            if is_inside
+            else _cut(builder, gemm, loop, variable, segment)
         )
-        if plan.over == BLOCKS and not isinstance(loop.extent, int):
+        if plan.over == BLOCKS and not is_inside and not isinstance(loop.extent, int):
             size = as_index(gemm, cuts[loop.dimension][1])
             is_some = arith.CmpiOp(size, as_index(gemm, 0), "sgt")
             some.append(builder.insert(is_some).result)
@@ -425,6 +444,11 @@ def _write_tile(
             lambda otherwise: None,
         )
     )
+
+
+def _in_cluster(gemm: GemmOp) -> bool:
+    """Whether the loops to come are over the blocks of one cluster."""
+    return any(isinstance(o, ForallOp) and o.over.data == CLUSTERS for o in enclosing_ops(gemm))
 
 
 def _write_product(
@@ -506,7 +530,7 @@ def _panel_width(gemm: GemmOp, dimension: str) -> int | None:
 
 @dataclass(frozen=True)
 class Tile(ModulePass):
-    """Tile `loops` by `sizes`; `over` maps them onto cores, blocks, warps, threads or a grid."""
+    """Tile `loops` by `sizes`; `over` maps them onto cores, the units of a GPU, or a grid."""
 
     name = "gemmir-tile"
 

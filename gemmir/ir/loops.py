@@ -24,6 +24,9 @@ DIMENSIONS: Final = ("batch", "m", "n", "k")
 GROUP: Final = "group"
 """The dimension of the loop over the products of a grouped GEMM."""
 
+TILES: Final = "tiles"
+"""The dimension of the loop in which a block that stays takes one tile after another."""
+
 Loop: TypeAlias = scf.ForOp | ForallOp
 
 

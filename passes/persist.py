@@ -1,0 +1,151 @@
+"""Let a fixed number of blocks stay, and take one tile after another.
+
+    gemmir.forall %t = 0 to 1024 over blocks    ->    gemmir.forall %b = 0 to 132 over blocks
+        the tile with the number %t                       scf.for %t = %b to 1024 step 132
+                                                              the tile with the number %t
+
+So a block is set up once, and copies for its next tile can begin while it still stores the last
+one. Loops over blocks that are nested become one first, numbered with the innermost fastest;
+`interchange` with `group` numbers them otherwise. Of clusters, whole ones stay: the loop over tiles
+comes to stand inside the loops over the blocks of a cluster.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xdsl.builder import Builder
+from xdsl.context import Context
+from xdsl.dialects import arith, builtin
+from xdsl.ir import SSAValue
+from xdsl.passes import ModulePass
+
+from gemmir.errors import ScheduleError
+from gemmir.ir.dialect import BLOCKS, CLUSTERS, ForallOp, GemmOp, enclosing_ops
+from gemmir.ir.index import as_index, before, constant_of
+from gemmir.ir.loops import TILES, dimension_of, move, open_loop, require_gemms
+
+
+@dataclass(frozen=True, kw_only=True)
+class PersistPlan:
+    """The loops over tiles, outermost first, how many tiles each has, and how many blocks stay.
+
+    `inner` are the loops over the blocks of a cluster.
+    """
+
+    loops: tuple[ForallOp, ...]
+    trips: tuple[int, ...]
+    inner: tuple[ForallOp, ...]
+    blocks: int
+
+    @property
+    def unit(self) -> str:
+        """What takes the tiles."""
+        return self.loops[0].over.data
+
+
+def plan(gemm: GemmOp, blocks: int) -> PersistPlan:
+    """Decide which loops become one; `ScheduleError` (GEM0270 to GEM0272) where none can."""
+    foralls = [o for o in enclosing_ops(gemm) if isinstance(o, ForallOp)][::-1]
+    units = [o.over.data for o in foralls]
+    if not foralls or foralls[0] not in _outermost(gemm) or set(units) - {CLUSTERS, BLOCKS}:
+        raise ScheduleError(
+            "GEM0270",
+            f"persist: the tile is one of {', '.join(units) or 'no unit'}",
+            "put it behind tile{… over=blocks} and interchange, before tiles inside a block",
+        )
+    loops = tuple(o for o in foralls if o.over.data == units[0])
+    inner = tuple(foralls[len(loops) :])
+    if dimension_of(loops[-1]) is None or any(len(o.body.block.ops) != 2 for o in loops[:-1]):
+        raise ScheduleError(
+            "GEM0271",
+            f"persist: the loops over {units[0]} do not stand directly inside one another",
+            "tile over them once, with all of their loops",
+        )
+    trips = tuple(map(_trips, loops))
+    if not 1 <= blocks < math.prod(trips):
+        tiles = math.prod(trips)
+        raise ScheduleError(
+            "GEM0272",
+            f"persist: blocks={blocks} for {tiles} tiles of {units[0]}",
+            f"use 1 to {tiles - 1}" if tiles > 1 else "leave persist out",
+        )
+    return PersistPlan(loops=loops, trips=trips, inner=inner, blocks=blocks)
+
+
+def _outermost(gemm: GemmOp) -> list[ForallOp]:
+    """The loop that stands in the function itself."""
+    around = enclosing_ops(gemm)
+    return [o for o in around[-3:-2] if isinstance(o, ForallOp)]
+
+
+def _trips(loop: ForallOp) -> int:
+    ub, step = constant_of(loop.ub), constant_of(loop.step)
+    assert ub is not None and step is not None
+    return -(-ub // step)
+
+
+def persist(plan: PersistPlan) -> None:
+    """Write the loops of `plan` anew."""
+    outer, last = plan.loops[0], plan.loops[-1]
+    tiles = math.prod(plan.trips)
+
+    def index(value: int) -> SSAValue:
+        return as_index(outer, value)
+
+    bounds = (index(0), index(plan.blocks), index(1))
+    number, builder = open_loop(before(outer), TILES, bounds, plan.unit)
+    number.name_hint = plan.unit.removesuffix("s")
+    kept: list[tuple[ForallOp, SSAValue]] = []
+    for loop in plan.inner:
+        name = dimension_of(loop)
+        assert name is not None
+        same = (loop.lb, loop.ub, loop.step)
+        variable, builder = open_loop(builder, name, same, loop.over.data)
+        variable.name_hint = loop.body.block.args[0].name_hint
+        kept.append((loop, variable))
+    turn, body = open_loop(builder, TILES, (number, index(tiles), index(plan.blocks)))
+    turn.name_hint = "tile"
+    for loop, value in zip(plan.loops, _places(body, plan, turn), strict=True):
+        loop.body.block.args[0].replace_all_uses_with(value)
+    for loop, variable in kept:
+        loop.body.block.args[0].replace_all_uses_with(variable)
+    for loop in (last, *plan.inner):
+        inside = set(plan.inner)
+        move([o for o in list(loop.body.block.ops)[:-1] if o not in inside], body)
+    outer.detach()
+    outer.erase()
+
+
+def _places(builder: Builder, plan: PersistPlan, number: SSAValue) -> Sequence[SSAValue]:
+    """Where each of the loops is at the tile of this number, the innermost fastest."""
+    found: list[SSAValue] = []
+    rest = number
+    for loop, trips in list(zip(plan.loops, plan.trips, strict=True))[:0:-1]:
+        count = as_index(plan.loops[0], trips)
+        found.append(_scaled(builder, builder.insert(arith.RemUIOp(rest, count)).result, loop))
+        rest = builder.insert(arith.DivUIOp(rest, count)).result
+    return [_scaled(builder, rest, plan.loops[0]), *found[::-1]]
+
+
+def _scaled(builder: Builder, place: SSAValue, loop: ForallOp) -> SSAValue:
+    if constant_of(loop.step) == 1:
+        return place
+    scaled = builder.insert(arith.MuliOp(place, loop.step)).result
+    scaled.name_hint = loop.body.block.args[0].name_hint
+    return scaled
+
+
+@dataclass(frozen=True)
+class Persist(ModulePass):
+    """Let `blocks` blocks, or clusters of them, take all tiles in turn."""
+
+    name = "gemmir-persist"
+
+    blocks: int
+
+    def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
+        for gemm in require_gemms("persist", op):
+            persist(plan(gemm, self.blocks))
