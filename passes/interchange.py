@@ -8,9 +8,10 @@ Only a perfect nest can be reordered: a copy or a size computed between two loop
 loops over the grid of a TPU kernel are walked with the innermost fastest, and a block that does not
 change from one step to the next is not copied again.
 
-Loops over the blocks, or clusters of blocks, of a GPU are numbered with the innermost fastest, so that their order says
-which blocks run at the same time and share what is in the L2 cache. With `group` the blocks go
-through the first dimension a few tiles at a time, and through all of the second for each of those:
+Loops over the blocks of a GPU, or over clusters of them, are numbered with the innermost fastest,
+so that their order says which run at the same time and share what is in the L2 cache. With `group`
+they go through the first dimension a few tiles at a time, and through all of the second for each of
+those:
 
     0 2 4 6 8        order=m,n group=2 of 3 x 5 tiles, m downwards: 4 blocks in a row read 2 tiles
     1 3 5 7 9        of A and 2 of B, where row by row they would read 1 and 4
@@ -31,7 +32,7 @@ from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.dialect import BLOCKS, CLUSTERS, GRID, ForallOp, GemmOp, enclosing_ops
-from gemmir.ir.index import Extent, as_index, before, constant_of
+from gemmir.ir.index import Extent, as_index, before
 from gemmir.ir.loops import (
     DIMENSION,
     Loop,
@@ -39,6 +40,7 @@ from gemmir.ir.loops import (
     open_loop,
     require_gemms,
     tiles_overlap,
+    trips,
 )
 
 
@@ -122,16 +124,10 @@ def plan_group(loops: Sequence[Loop], order: Sequence[str], group: int) -> Group
             f"interchange: groups of {group} tiles leave the order as it is",
             "use 2 or more, or leave group out",
         )
-    tiles = {dimension_of(loop): _trips(loop) for loop in loops}
+    tiles = {dimension_of(loop): trips(loop) for loop in loops}
     return GroupPlan(
         loops=(loops[0], loops[1]), group=group, tiles=(tiles[order[0]], tiles[order[1]])
     )
-
-
-def _trips(loop: Loop) -> int:
-    ub, step = constant_of(loop.ub), constant_of(loop.step)
-    assert ub is not None and step is not None
-    return -(-ub // step)
 
 
 def rasterize(plan: GroupPlan) -> None:

@@ -25,7 +25,7 @@ from xdsl.passes import ModulePass
 from gemmir.errors import ScheduleError
 from gemmir.ir.dialect import BLOCKS, CLUSTERS, ForallOp, GemmOp, enclosing_ops
 from gemmir.ir.index import as_index, before, constant_of
-from gemmir.ir.loops import TILES, dimension_of, move, open_loop, require_gemms
+from gemmir.ir.loops import TILES, dimension_of, move, open_loop, require_gemms, trips
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class PersistPlan:
     """
 
     loops: tuple[ForallOp, ...]
-    trips: tuple[int, ...]
+    counts: tuple[int, ...]
     inner: tuple[ForallOp, ...]
     blocks: int
 
@@ -64,15 +64,15 @@ def plan(gemm: GemmOp, blocks: int) -> PersistPlan:
             f"persist: the loops over {units[0]} do not stand directly inside one another",
             "tile over them once, with all of their loops",
         )
-    trips = tuple(map(_trips, loops))
-    if not 1 <= blocks < math.prod(trips):
-        tiles = math.prod(trips)
+    counts = tuple(map(trips, loops))
+    if not 1 <= blocks < math.prod(counts):
+        tiles = math.prod(counts)
         raise ScheduleError(
             "GEM0272",
             f"persist: blocks={blocks} for {tiles} tiles of {units[0]}",
             f"use 1 to {tiles - 1}" if tiles > 1 else "leave persist out",
         )
-    return PersistPlan(loops=loops, trips=trips, inner=inner, blocks=blocks)
+    return PersistPlan(loops=loops, counts=counts, inner=inner, blocks=blocks)
 
 
 def _outermost(gemm: GemmOp) -> list[ForallOp]:
@@ -81,16 +81,10 @@ def _outermost(gemm: GemmOp) -> list[ForallOp]:
     return [o for o in around[-3:-2] if isinstance(o, ForallOp)]
 
 
-def _trips(loop: ForallOp) -> int:
-    ub, step = constant_of(loop.ub), constant_of(loop.step)
-    assert ub is not None and step is not None
-    return -(-ub // step)
-
-
 def persist(plan: PersistPlan) -> None:
     """Write the loops of `plan` anew."""
     outer, last = plan.loops[0], plan.loops[-1]
-    tiles = math.prod(plan.trips)
+    tiles = math.prod(plan.counts)
 
     def index(value: int) -> SSAValue:
         return as_index(outer, value)
@@ -123,10 +117,10 @@ def _places(builder: Builder, plan: PersistPlan, number: SSAValue) -> Sequence[S
     """Where each of the loops is at the tile of this number, the innermost fastest."""
     found: list[SSAValue] = []
     rest = number
-    for loop, trips in list(zip(plan.loops, plan.trips, strict=True))[:0:-1]:
-        count = as_index(plan.loops[0], trips)
-        found.append(_scaled(builder, builder.insert(arith.RemUIOp(rest, count)).result, loop))
-        rest = builder.insert(arith.DivUIOp(rest, count)).result
+    for loop, count in list(zip(plan.loops, plan.counts, strict=True))[:0:-1]:
+        extent = as_index(plan.loops[0], count)
+        found.append(_scaled(builder, builder.insert(arith.RemUIOp(rest, extent)).result, loop))
+        rest = builder.insert(arith.DivUIOp(rest, extent)).result
     return [_scaled(builder, rest, plan.loops[0]), *found[::-1]]
 
 

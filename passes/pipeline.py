@@ -37,7 +37,8 @@ from gemmir.ir.grid import make_call, plan_grid
 from gemmir.ir.index import Extent, as_index, before, constant_of
 from gemmir.ir.loops import carry, conditional, dimension_of, require_gemms
 from gemmir.ir.nvgpu import AsyncCreateGroupOp, AsyncWaitOp
-from gemmir.ir.specialize import plan_specialize, specialize
+from gemmir.ir.roles import specialize
+from gemmir.ir.specialize import plan_specialize
 from gemmir.ir.views import offsets_of, sizes_of, subview
 
 DMA = "dma"

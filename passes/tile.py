@@ -13,8 +13,9 @@ that every tile is full and some elements are computed twice. Moves no data, cha
 `over` gives every tile a unit of its own: the cores of a CPU, the blocks of a GPU, the warpgroups,
 warps and threads of a block, or the steps of the grid of a TPU kernel. Blocks of Hopper may be
 tiled as clusters first, whose blocks share what they copy. A block has the same threads everywhere
-and a cluster the same blocks, so that at an edge some have an empty tile. Where an extent is known only at run time
-there are as many units as its bound may need, and a block whose tile is empty does nothing.
+and a cluster the same blocks, so that at an edge some have an empty tile. Where an extent is known
+only at run time there are as many units as its bound may need, and a block whose tile is empty does
+nothing.
 `per_sm` is how many blocks a multiprocessor shall hold at least: it limits the registers of a
 thread.
 
@@ -226,8 +227,8 @@ def _check_unit(gemm: GemmOp, names: Sequence[str], over: str, edges: str) -> No
         raise ScheduleError(
             "GEM0319",
             f"tile: over={over} stands inside {', '.join(o or 'a loop' for o in around) or 'none'}",
-            "tile over blocks, then over warpgroups or warps if at all, then over threads, and then "
-            "other loops",
+            "tile over blocks, then over warpgroups or warps if at all, then over threads, and "
+            "then other loops",
         )
     if edges != "clip":
         raise ScheduleError(

@@ -13,6 +13,13 @@ a warp has its tile as a whole, and reads A and B from shared memory:
                                         %bk = nvgpu.ldmatrix "b" %b[%k, 0]   : vector<16x32xbf16>
                                         %y  = nvgpu.mma.sync %ak, %bk, %x    : vector<64x32xf32>
 
+On Hopper a warpgroup multiplies what the TMA has copied, and lets one product be under way while it
+waits for the next stage:
+
+    gemmir.gemm %a, %b, %acc   ->   %y = nvgpu.warpgroup.mma %a, %b, %x      : vector<64x256xf32>
+      (64 x 64, 64 x 256)           %z = nvgpu.warpgroup.wait groups 1 %y    in the loop over k
+                                    %w = nvgpu.warpgroup.wait groups 0 %z    behind it
+
 The matrix unit of a TPU multiplies whole blocks in VMEM:
 
     gemmir.gemm %a, %b, %acc   ->   %x = vector.transfer_read %a_block   : vector<512x4096xbf16>
@@ -33,23 +40,27 @@ from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, builtin, memref, scf
 from xdsl.dialects.builtin import (
+    FixedBitwidthType,
+    MemRefType,
     StringAttr,
     VectorType,
     f64,
 )
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
+from xdsl.rewriter import InsertPoint
 from xdsl.utils.arg_spec import ArgSpec
 
 from gemmir.dtypes import Precision
 from gemmir.errors import ScheduleError
-from gemmir.ir.attributes import PanelAttr, PrecisionAttr, Space, SpaceAttr
+from gemmir.ir.attributes import PanelAttr, PrecisionAttr, Space, SpaceAttr, SwizzleAttr
 from gemmir.ir.dialect import (
     THREADS,
     WARPS,
     EpilogueOp,
     ForallOp,
     GemmOp,
+    Number,
     OuterProductOp,
     PackOp,
     enclosing_ops,
@@ -74,10 +85,17 @@ from gemmir.ir.nvgpu import LdMatrixOp, MmaSyncOp
 from gemmir.ir.team_copies import plan_share, vectorize_share
 from gemmir.ir.transfers import Tile, read, splat, store_tile, write
 from gemmir.ir.views import chain, extents, offsets_of, subview, total_offsets
+from gemmir.ir.warpgroup import (
+    COLUMN_STEP,
+    WARPGROUP_ROWS,
+    WarpgroupMmaOp,
+    WarpgroupWaitOp,
+    WarpSpecializeOp,
+)
 from gemmir.ir.whole_blocks import plan_blocks, vectorize_blocks
 
-MXU = "mxu"
-UNITS = ("fma", "mma", MXU)
+MMA, WGMMA, MXU = "mma", "wgmma", "mxu"
+UNITS = ("fma", MMA, WGMMA, MXU)
 
 MMA_SHAPES: Mapping[str, tuple[tuple[int, int, int], ...]] = {
     "f16": ((16, 8, 16), (16, 8, 8)),
@@ -93,6 +111,17 @@ MMA_SHAPES: Mapping[str, tuple[tuple[int, int, int], ...]] = {
 
 PTX ISA 9.0, section "Matrix multiply-accumulate operation using mma instruction".
 """
+
+WGMMA_DTYPES = ("f16", "bf16", "tf32", "e4m3", "e5m2", "i8", "u8")
+WGMMA_K_BYTES = 32
+"""What a warpgroup multiplies, as `Gemm.dtype` says it, and the bytes of each row that one
+instruction takes: PTX ISA 9.0, section "Asynchronous multiply-and-accumulate instruction"."""
+
+UNDER_WAY = 1
+"""Products that are under way while the next stage is awaited."""
+
+PAIR_BYTES = 2
+"""Elements of this size may lie either way for a warpgroup."""
 
 PAIRED_DOUBLES = 2
 """Products of f64 along k that are fed together: two elements of a lane are one 128-bit load."""
@@ -117,6 +146,7 @@ class GemmPlan:
     k: Extent
     mma: tuple[int, int, int] | None = None
     precision: PrecisionAttr | None = None
+    of_warpgroup: bool = False
 
     @property
     def starts(self) -> range:
@@ -141,7 +171,22 @@ def plan_gemm(
         )
     rows, columns = memref_type(accumulator).get_shape()
     element, summed = (memref_type(v).element_type for v in (gemm.a, accumulator))
-    if with_ == "mma":
+    if with_ == WGMMA:
+        _require_warpgroup(gemm)
+        whole = (
+            -(-rows // WARPGROUP_ROWS) * WARPGROUP_ROWS,
+            -(-columns // COLUMN_STEP) * COLUMN_STEP,
+        )
+        return GemmPlan(
+            accumulator=accumulator,
+            rows=whole[0],
+            columns=whole[1],
+            width=whole[1],
+            k=extents(gemm.a)[1],
+            precision=gemm.precision,
+            of_warpgroup=True,
+        )
+    if with_ == MMA:
         m, n, k = _mma_shape(gemm, shape)
         whole = -(-rows // m) * m, -(-columns // n) * n
         return GemmPlan(
@@ -169,6 +214,44 @@ def plan_gemm(
     return GemmPlan(
         accumulator=accumulator, rows=rows, columns=columns, width=width, k=extents(gemm.a)[1]
     )
+
+
+def _require_warpgroup(gemm: GemmOp) -> None:
+    """A warpgroup multiplies what lies in shared memory, swizzled; GEM0280 to GEM0282."""
+    element = product_name(memref_type(gemm.a).element_type, gemm.precision)
+    if element not in WGMMA_DTYPES:
+        raise ScheduleError(
+            "GEM0280",
+            f"vectorize: with=wgmma has no instruction for {element}",
+            f"use {', '.join(WGMMA_DTYPES)}, or another unit",
+        )
+    for name, value, along_k in (("a", gemm.a, 1), ("b", gemm.b, 0)):
+        of = memref_type(value)
+        if not isinstance(of.layout, SwizzleAttr) or not is_shared(value):
+            raise ScheduleError(
+                "GEM0281",
+                f"vectorize: with=wgmma reads {name} from swizzled tiles in shared memory",
+                f"put promote{{operand={name} to=shared layout=swizzle:128}} before vectorize",
+            )
+        if of.layout.dim.data != along_k and _item_bytes(of) != PAIR_BYTES:
+            raise ScheduleError(
+                "GEM0282",
+                f"vectorize: with=wgmma reads {element} along k, and {name} is adjacent along "
+                f"{'mn'[name == 'b']}",
+                "use trans_b without trans_a, a type of 16 bits, or with=mma",
+            )
+    if not any(isinstance(o, WarpSpecializeOp) for o in enclosing_ops(gemm)):
+        raise ScheduleError(
+            "GEM0281",
+            "vectorize: with=wgmma is the work of a warpgroup that others copy for",
+            "put pipeline{loop=k stages=… with=tma specialize=true} before vectorize",
+        )
+
+
+def _item_bytes(of: MemRefType[Number]) -> int:
+    element = of.element_type
+    assert isinstance(element, FixedBitwidthType)
+    return element.size
 
 
 def _listed(shape: Sequence[int]) -> str:
@@ -254,6 +337,9 @@ def vectorize_gemm(gemm: GemmOp, plan: GemmPlan) -> list[SSAValue]:
     zero = splat(gemm, 0, VectorType(summed, (plan.rows, plan.width)))
     outer = _loops_between(gemm, plan.accumulator)
     begin, finish = carry(outer, [zero] * len(plan.starts))
+    if plan.of_warpgroup:
+        (total,) = finish([_begin_product(gemm, plan, begin[0])])
+        return [_finished(total)]
     if plan.mma is None:
         return finish(_sum_over_k(gemm, plan, begin))
     return finish(_multiply(gemm, plan, plan.mma, begin))
@@ -293,6 +379,29 @@ def _sum_over_k(gemm: GemmOp, plan: GemmPlan, begin: list[SSAValue]) -> list[SSA
     loop.attributes[DIMENSION] = StringAttr("k")
     builder.insert(loop)
     return list(loop.results)
+
+
+def _begin_product(gemm: GemmOp, plan: GemmPlan, total: SSAValue) -> SSAValue:
+    """Multiply all of the slice of k that is in shared memory, past whose end there are zeros."""
+    builder = before(gemm)
+    a, b = _shared_tiles(builder, gemm, plan)
+    product = builder.insert(WarpgroupMmaOp(a, b, total, plan.precision))
+    return builder.insert(WarpgroupWaitOp(UNDER_WAY, product.result)).result
+
+
+def _finished(total: SSAValue) -> SSAValue:
+    """The sum when all products are done, behind the loop over k."""
+    assert isinstance(total.owner, Operation)
+    return Builder(InsertPoint.after(total.owner)).insert(WarpgroupWaitOp(0, total)).result
+
+
+def _shared_tiles(builder: Builder, gemm: GemmOp, plan: GemmPlan) -> tuple[SSAValue, SSAValue]:
+    """A and B as they lie in shared memory, with all rows, columns and k of whole instructions."""
+    windows = [v.owner for v in (gemm.a, gemm.b)]
+    first, second = (w for w in windows if isinstance(w, memref.SubviewOp))
+    depth = min(memref_type(first.source).get_shape()[1], memref_type(second.source).get_shape()[0])
+    a = subview(builder, first.source, offsets_of(first), (plan.rows, depth))
+    return a, subview(builder, second.source, offsets_of(second), (depth, plan.columns))
 
 
 def _multiply(
@@ -479,8 +588,8 @@ def _copy_block(builder: Builder, pack: PackOp, plan: PackPlan, panel: Strip, bl
 class Vectorize(ModulePass):
     """Lower the GEMM, its copies and its epilogues to the unit `with`, `width` lanes wide.
 
-    `shape` is m, n and k of the instruction of the tensor cores, where there are several. The
-    matrix unit of a TPU, mxu, takes whole blocks and has neither.
+    `shape` is m, n and k of the instruction of the tensor cores, where there are several. A
+    warpgroup, wgmma, and the matrix unit of a TPU, mxu, take whole tiles and have neither.
     """
 
     name = "gemmir-vectorize"
@@ -507,9 +616,13 @@ class Vectorize(ModulePass):
             raise ScheduleError(
                 "GEM0370", f"vectorize: with={self.with_!r} is no unit", f"use {', '.join(UNITS)}"
             )
-        if self.with_ == MXU:
+        if self.with_ in (WGMMA, MXU):
             self._refuse_lanes()
+        if self.with_ == MXU:
             vectorize_blocks([plan_blocks(gemm) for gemm in products])
+            return
+        if self.with_ == WGMMA:
+            self._vectorize(op, products, COLUMN_STEP)
             return
         if self.width is None or self.width < 1:
             width = "no width" if self.width is None else f"width={self.width}"
@@ -521,7 +634,7 @@ class Vectorize(ModulePass):
             if value is not None:
                 raise ScheduleError(
                     "GEM0365",
-                    f"vectorize: {name} of with=mxu, which takes whole blocks",
+                    f"vectorize: {name} of with={self.with_}, which takes whole tiles",
                     f"leave {name} out",
                 )
 

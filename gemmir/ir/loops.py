@@ -74,6 +74,13 @@ def loops_around(op: Operation, dimension: str) -> list[Loop]:
     return [o for o in enclosing_ops(op) if isinstance(o, Loop) and dimension_of(o) == dimension]
 
 
+def trips(loop: Loop) -> int:
+    """How many iterations a loop from 0 has, whose bounds are static."""
+    ub, step = constant_of(loop.ub), constant_of(loop.step)
+    assert ub is not None and step is not None
+    return max(-(-ub // step), 0)
+
+
 def runs_more_than_once(loop: Loop) -> bool:
     """Whether the bounds alone show that the loop has at least two iterations."""
     lb, ub, step = (constant_of(v) for v in (loop.lb, loop.ub, loop.step))

@@ -119,7 +119,7 @@ def test_a_copy_that_belongs_to_no_group_is_a_fault(after: After) -> None:
 @pytest.mark.parametrize(
     ("schedule", "code", "words"),
     [
-        (f"{SHARED}pipeline{{loop=k stages=2 with=tma}}", "GEM0392", "use cp.async"),
+        (f"{SHARED}pipeline{{loop=k stages=2 with=rdma}}", "GEM0392", "use cp.async"),
         (f"{SHARED}pipeline{{loop=k stages=1}}", "GEM0393", "use 2 or more"),
         (f"{SHARED}pipeline{{loop=m stages=2}}", "GEM0394", "no loop over m copies"),
         (f"{UNITS}{C}{SLICES}{THREE}", "GEM0394", "then promote.*, then pipeline"),

@@ -174,7 +174,7 @@ def test_meaning_of_every_type_and_transposition(
         (f"{GRID},{K},{C},{A},{B},{BY_K}", "GEM0391", "before tile.loops=k"),
         (f"{GRID},{C},{B},{K},{A},{BY_K}", "GEM0391", "b is promoted between the loops"),
         (f"{FULL},{BY_N},{BY_N}", "GEM0354", "no loop runs over one"),
-        (f"{FULL},pipeline{{loop=n stages=2 with=tma}}", "GEM0392", "use cp.async, dma"),
+        (f"{FULL},pipeline{{loop=n stages=2 with=rdma}}", "GEM0392", "use cp.async, tma, dma"),
     ],
 )
 def test_errors(after: After, schedule: str, code: str, words: str) -> None:

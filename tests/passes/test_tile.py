@@ -166,7 +166,12 @@ PACKED_A = "tile{loops=k sizes=5},promote{operand=a to=l2 layout=panel:2},"
         (SMALL, "tile{loops=m,m sizes=4,2}", "GEM0321", "name each of m, n, k at most once"),
         (SMALL, "tile{loops=batch sizes=1}", "GEM0321", "'batch'"),
         (SMALL, "tile{loops=m sizes=4 edges=mask}", "GEM0322", "use clip or overlap or peel"),
-        (SMALL, "tile{loops=m sizes=4 over=tiles}", "GEM0323", "use one of cores, blocks"),
+        (
+            SMALL,
+            "tile{loops=m sizes=4 over=tiles}",
+            "GEM0323",
+            "use one of cores, clusters, blocks",
+        ),
         (SMALL, "tile{loops=k sizes=4 over=cores}", "GEM0324", "k carries the sum"),
         (SMALL, "tile{loops=m,n sizes=4,4 over=cores}", "GEM0324", "one of m, n or batch"),
         (BATCH, "tile{loops=m sizes=2}", "GEM0325", "open batch first"),

@@ -28,6 +28,7 @@ from gemmir.device_arrays import DeviceArray
 from gemmir.errors import DeviceMemoryError, MissingError
 from gemmir.gemm import DTYPES
 from gemmir.gpu_kernel import GpuKernel, target_for
+from gemmir.machine.gpu import SM_90A
 from gemmir.reference import reference_of_gemm
 
 Array = npt.NDArray[Any]
@@ -86,7 +87,7 @@ def compiled(gemm: gemmir.Gemm, target: str) -> GpuKernel:
 def drawn() -> Iterator[gemmir.Gemm]:
     """Problems of every element type, with edges, other orders and strides."""
     generator = random.Random(SEED)
-    for dtype in DTYPES:
+    for dtype in ("f32", *SM_90A.mma_dtypes):
         for _ in range(DRAWN):
             m, n, k = (generator.choice(SIZES) for _ in range(3))
             beta = generator.choice((0.0, 0.0, 2.0))

@@ -1,0 +1,439 @@
+"""Writing what the warpgroups of a block do apart: the loops of a block, once for each role.
+
+See `gemmir.ir.specialize` for what is decided before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from xdsl.builder import Builder
+from xdsl.dialects import arith, memref, scf
+from xdsl.dialects.builtin import (
+    IndexType,
+    IntegerAttr,
+    MemRefType,
+    StridedLayoutAttr,
+    i32,
+)
+from xdsl.ir import Block, BlockArgument, Operation, Region, SSAValue
+from xdsl.rewriter import InsertPoint
+
+from gemmir.ir.attributes import SwizzleAttr
+from gemmir.ir.dialect import (
+    BarrierOp,
+    ForallOp,
+    PackOp,
+    YieldOp,
+    enclosing_ops,
+    is_shared,
+    memref_type,
+    static_strides,
+)
+from gemmir.ir.index import (
+    Extent,
+    as_index,
+    at_end,
+    before,
+    constant_of,
+    enclosing_function,
+    entry_constant,
+)
+from gemmir.ir.loops import DIMENSION, conditional, trips
+from gemmir.ir.specialize import Load, SpecializePlan
+from gemmir.ir.views import chain, offsets_of, sizes_of, subview
+from gemmir.ir.warpgroup import (
+    WARPS_OF_GROUP,
+    ArriveExpectOp,
+    ArriveOp,
+    ClusterBarrierOp,
+    CreateBarriersOp,
+    CreateDescriptorOp,
+    TmaLoadOp,
+    WaitOp,
+    WarpSpecializeOp,
+)
+
+
+def specialize(plan: SpecializePlan) -> None:
+    """Rewrite the block of `plan`."""
+    body = plan.block.body.block
+    wide = [_all_stages(load, plan.stages) for load in plan.loads]
+    maps = [_descriptor(load) for load in plan.loads]
+    ops = [o for o in body.ops if not isinstance(o, memref.AllocaOp | YieldOp)]
+    builder = before(ops[0])
+    arrivals = WARPS_OF_GROUP * plan.warpgroups * plan.cluster
+    full = builder.insert(CreateBarriersOp(stages=plan.stages, arrivals=1)).result
+    empty = builder.insert(CreateBarriersOp(stages=plan.stages, arrivals=arrivals)).result
+    full.name_hint, empty.name_hint = "full", "empty"
+    is_cluster = plan.cluster > 1
+    builder.insert(ClusterBarrierOp() if is_cluster else BarrierOp())
+    producer, consumers = Block(), Block(arg_types=[IndexType()])
+    consumers.args[0].name_hint = "warpgroup"
+    both = (
+        _Producer(plan, wide, full, empty, maps=maps),
+        _Consumer(plan, wide, full, empty, number=consumers.args[0]),
+    )
+    for role, block in zip(both, (producer, consumers), strict=True):
+        role.run(ops, at_end(block))
+        block.add_op(YieldOp())
+        _erase_unused(block)
+    builder.insert(
+        WarpSpecializeOp(
+            Region(producer),
+            Region(consumers),
+            warpgroups=plan.warpgroups,
+            registers=plan.registers,
+        )
+    )
+    if is_cluster:
+        builder.insert(ClusterBarrierOp())
+    for op in reversed([*(load.alloca for load in plan.loads), *ops]):
+        op.detach()
+        op.erase(safe_erase=False)
+
+
+def _all_stages(load: Load, stages: int) -> SSAValue:
+    """A buffer of all stages beside the one of a single slice."""
+    shape = list(load.shape)
+    dim, width, chunk = (f.data for f in (load.layout.dim, load.layout.width, load.layout.chunk))
+    shape[load.slow] *= stages
+    layout = SwizzleAttr(dim, width, shape[load.slow] * width, chunk)
+    space = memref_type(load.alloca.memref).memory_space
+    made = MemRefType(load.element, shape, layout, space)
+    alloca = memref.AllocaOp(operands=[[], []], result_types=[made])
+    alloca.memref.name_hint = load.alloca.memref.name_hint
+    before(load.alloca).insert(alloca)
+    return alloca.memref
+
+
+def _descriptor(load: Load) -> SSAValue:
+    """How boxes of the operand are copied, at the entry of the function.
+
+    Matrices of a batch that are all the same are one.
+    """
+    root = load.root
+    of = memref_type(root)
+    entry = enclosing_function(load.pack).body.block
+    after = root.owner if isinstance(root.owner, Operation) else None
+    is_first = isinstance(root, BlockArgument)
+    position = next(o for o in entry.ops if not isinstance(o, arith.ConstantOp))
+    place = InsertPoint.before(position) if is_first or after is None else InsertPoint.after(after)
+    builder = Builder(place)
+    if len(of.get_shape()) == 3 and static_strides(of)[0] == 0:
+        shape, strides = of.get_shape()[1:], static_strides(of)[1:]
+        root = builder.insert(_matrix_of(root, shape, strides)).result
+    made = builder.insert(CreateDescriptorOp(root, load.box_type))
+    made.result.name_hint = f"{load.root.name_hint or 'operand'}_map"
+    return made.result
+
+
+def _matrix_of(
+    root: SSAValue, shape: Sequence[int], strides: Sequence[int]
+) -> memref.ReinterpretCastOp:
+    source = memref_type(root)
+    made = MemRefType(
+        source.element_type, shape, StridedLayoutAttr(strides, 0), source.memory_space
+    )
+    return memref.ReinterpretCastOp.from_dynamic(root, [0], list(shape), list(strides), made)
+
+
+@dataclass
+class _Role:
+    """Writes what one role does: the loops of the block once more, with what it has in them."""
+
+    plan: SpecializePlan
+    wide: Sequence[SSAValue]
+    full: SSAValue
+    empty: SSAValue
+    known: dict[SSAValue, SSAValue] = field(default_factory=dict[SSAValue, SSAValue])
+
+    first_parity = 0
+
+    def run(self, ops: Iterable[Operation], builder: Builder) -> None:
+        """Write `ops` of the block."""
+        stage = [self.constant(0), self.constant(self.first_parity)]
+        self.block(ops, builder, stage)
+
+    def block(
+        self, ops: Iterable[Operation], builder: Builder, stage: list[SSAValue]
+    ) -> list[SSAValue]:
+        """Write `ops`; `stage` are the number and the parity of the next stage, and so returned."""
+        for op in ops:
+            if isinstance(op, YieldOp | scf.YieldOp):
+                continue
+            if op is self.plan.loop:
+                stage = self.k_loop(builder, stage)
+            elif self.plan.loop not in op.walk():
+                self.clone(op, builder)
+            elif isinstance(op, scf.ForOp):
+                stage = self.outer_loop(op, builder, stage)
+            else:
+                assert isinstance(op, ForallOp)
+                self.warpgroup(op, builder)
+                stage = self.block(op.body.block.ops, builder, stage)
+        return stage
+
+    def outer_loop(
+        self, loop: scf.ForOp, builder: Builder, stage: list[SSAValue]
+    ) -> list[SSAValue]:
+        """A loop around that over k, which passes on the stage."""
+        made, body, inner = self.open(loop, builder, stage)
+        stage = self.block(loop.body.block.ops, inner, list(body.args[1:]))
+        inner.insert(scf.YieldOp(*stage))
+        return list(made.results)
+
+    def open(
+        self, loop: scf.ForOp, builder: Builder, carried: Sequence[SSAValue]
+    ) -> tuple[scf.ForOp, Block, Builder]:
+        """The loop `loop`, empty, that carries these values."""
+        body = Block(arg_types=[IndexType(), *[v.type for v in carried]])
+        names = ("stage", "parity", "before")
+        for argument, name in zip(body.args[1:], names, strict=False):
+            argument.name_hint = name
+        body.args[0].name_hint = loop.body.block.args[0].name_hint
+        self.known[loop.body.block.args[0]] = body.args[0]
+        bounds = [self.of(v) for v in (loop.lb, loop.ub, loop.step)]
+        made = scf.ForOp(bounds[0], bounds[1], bounds[2], carried, Region(body))
+        made.attributes[DIMENSION] = loop.attributes[DIMENSION]
+        builder.insert(made)
+        return made, body, at_end(body)
+
+    def of(self, value: SSAValue) -> SSAValue:
+        """What has become of `value` here."""
+        return self.known.get(value, value)
+
+    def extent(self, extent: Extent) -> Extent:
+        """What has become of an extent here."""
+        return extent if isinstance(extent, int) else self.of(extent)
+
+    def constant(self, value: int) -> SSAValue:
+        """A number of a stage or a parity."""
+        return entry_constant(self.plan.loop, IntegerAttr(value, i32))
+
+    def advance(self, builder: Builder, stage: SSAValue, parity: SSAValue) -> list[SSAValue]:
+        """The stage after this one: behind the last the first, in the next phase."""
+        one, zero, count = (self.constant(n) for n in (1, 0, self.plan.stages))
+        after = builder.insert(arith.AddiOp(stage, one)).result
+        wraps = builder.insert(arith.CmpiOp(after, count, "eq")).result
+        following = builder.insert(arith.SelectOp(wraps, zero, after)).result
+        turn = builder.insert(arith.ExtUIOp(wraps, i32)).result
+        return [following, builder.insert(arith.XOrIOp(parity, turn)).result]
+
+    def view(self, builder: Builder, number: int, stage: SSAValue) -> SSAValue:
+        """The slice in the stage of this number of the buffer of a load."""
+        load, whole = self.plan.loads[number], self.wide[number]
+        at = builder.insert(arith.IndexCastOp(stage, IndexType())).result
+        length = as_index(self.plan.loop, load.shape[load.slow])
+        offsets: list[Extent] = [0, 0]
+        offsets[load.slow] = builder.insert(arith.MuliOp(at, length)).result
+        return subview(builder, whole, offsets, load.shape)
+
+    def warpgroup(self, loop: ForallOp, builder: Builder) -> None:
+        """What the variable of a loop over warpgroups is here."""
+        raise NotImplementedError
+
+    def clone(self, op: Operation, builder: Builder) -> None:
+        """Write an op that has nothing to do with stages."""
+        raise NotImplementedError
+
+    def k_loop(self, builder: Builder, stage: list[SSAValue]) -> list[SSAValue]:
+        """Write the loop over k."""
+        raise NotImplementedError
+
+
+@dataclass
+class _Producer(_Role):
+    """The thread that copies. Of a barrier of empty stages no phase has ended at first."""
+
+    maps: Sequence[SSAValue] = ()
+
+    first_parity = 1
+
+    def warpgroup(self, loop: ForallOp, builder: Builder) -> None:
+        """Nothing that is copied is one warpgroup's."""
+
+    def clone(self, op: Operation, builder: Builder) -> None:
+        """Only what may lead to where a slice begins."""
+        is_plain = op.name.startswith("arith.") or isinstance(op, memref.LoadOp)
+        if is_plain and all(o in self.known or _is_outside(o, self.plan) for o in op.operands):
+            builder.insert(op.clone(self.known))
+
+    def k_loop(self, builder: Builder, stage: list[SSAValue]) -> list[SSAValue]:
+        loop = self.plan.loop
+        made, body, inner = self.open(loop, builder, stage)
+        number, parity = body.args[1:]
+        inner.insert(WaitOp(self.empty, number, parity))
+        total = sum(load.bytes for load in self.plan.loads)
+        inner.insert(ArriveExpectOp(self.full, number, bytes=total))
+        for op in loop.body.block.ops:
+            self.clone(op, inner)
+        for which in range(len(self.plan.loads)):
+            self.load(inner, which, number)
+        inner.insert(scf.YieldOp(*self.advance(inner, number, parity)))
+        return list(made.results)
+
+    def load(self, builder: Builder, which: int, stage: SSAValue) -> None:
+        """Begin to copy a slice, box by box."""
+        load, view = self.plan.loads[which], self.view(builder, which, stage)
+        begin: list[Extent] = [0, 0]
+        if load.split > 1:
+            part = load.shape[1 - load.k] // load.split
+            rank = self.rank(builder)
+            begin[1 - load.k] = self.times(builder, rank, part)
+        part_shape = list(load.shape)
+        part_shape[1 - load.k] //= load.split
+        at = self.coordinates(builder, load)
+        mask = (1 << load.split) - 1 if load.split > 1 else None
+        for row in range(0, part_shape[0], load.box[0]):
+            for column in range(0, part_shape[1], load.box[1]):
+                places = [self.plus(builder, begin[d], (row, column)[d]) for d in (0, 1)]
+                whole = load.box == load.shape
+                target = view if whole else subview(builder, view, places, load.box)
+                indices = [*at[:-2]]
+                for d in (0, 1):
+                    indices.append(self.plus(builder, at[d - 2], places[d]))
+                builder.insert(
+                    TmaLoadOp(
+                        self.maps[which],
+                        [as_index(self.plan.loop, i) for i in indices],
+                        self.full,
+                        stage,
+                        target,
+                        multicast=mask,
+                    )
+                )
+
+    def coordinates(self, builder: Builder, load: Load) -> list[Extent]:
+        """Where the slice begins in the tensor of its descriptor."""
+        views = chain(load.pack.source)[1]
+        rank = len(memref_type(load.root).get_shape())
+        at: list[Extent] = [0] * rank
+        dims = list(range(rank))
+        for view in views:
+            for dim, offset in zip(dims, offsets_of(view), strict=True):
+                at[dim] = self.plus(builder, at[dim], self.extent(offset))
+            dropped = len(dims) - len(memref_type(view.result).get_shape())
+            dims = dims[dropped:]
+        owner = self.maps[self.plan.loads.index(load)].owner
+        assert isinstance(owner, CreateDescriptorOp)
+        return at[rank - len(memref_type(owner.tensor).get_shape()) :]
+
+    def rank(self, builder: Builder) -> SSAValue:
+        """The number of this block in its cluster, the innermost loop fastest."""
+        total: Extent = 0
+        for loop in self.plan.ranks:
+            variable: Extent = loop.body.block.args[0]
+            step = constant_of(loop.step)
+            if step != 1:
+                variable = builder.insert(arith.DivUIOp(variable, loop.step)).result
+            total = self.plus(builder, self.times(builder, total, trips(loop)), variable)
+        return as_index(self.plan.loop, total)
+
+    def plus(self, builder: Builder, first: Extent, second: Extent) -> Extent:
+        if isinstance(first, int) and isinstance(second, int):
+            return first + second
+        if first == 0 or second == 0:
+            return second if first == 0 else first
+        terms = [as_index(self.plan.loop, e) for e in (first, second)]
+        return builder.insert(arith.AddiOp(terms[0], terms[1])).result
+
+    def times(self, builder: Builder, value: Extent, factor: int) -> Extent:
+        if isinstance(value, int):
+            return value * factor
+        if factor == 1:
+            return value
+        return builder.insert(arith.MuliOp(value, as_index(self.plan.loop, factor))).result
+
+
+@dataclass
+class _Consumer(_Role):
+    """A warpgroup that multiplies; its number is `number`."""
+
+    number: SSAValue | None = None
+
+    def warpgroup(self, loop: ForallOp, builder: Builder) -> None:
+        """Nested loops are numbered with the innermost fastest."""
+        assert self.number is not None
+        groups = self.plan.groups
+        inner = math.prod(map(trips, groups[groups.index(loop) + 1 :]))
+        value = self.number
+        if inner > 1:
+            value = builder.insert(arith.DivUIOp(value, as_index(loop, inner))).result
+        if loop is not groups[0]:
+            value = builder.insert(arith.RemUIOp(value, as_index(loop, trips(loop)))).result
+        if constant_of(loop.step) != 1:
+            value = builder.insert(arith.MuliOp(value, loop.step)).result
+        value.name_hint = loop.body.block.args[0].name_hint
+        self.known[loop.body.block.args[0]] = value
+
+    def clone(self, op: Operation, builder: Builder) -> None:
+        """All but barriers of the block; windows into a buffer become such into its stage."""
+        if isinstance(op, BarrierOp | PackOp):
+            return
+        if isinstance(op, memref.SubviewOp) and is_shared(op.source):
+            offsets = [self.extent(o) for o in offsets_of(op)]
+            sizes = [self.extent(s) for s in sizes_of(op)]
+            self.known[op.result] = subview(builder, self.of(op.source), offsets, sizes)
+            return
+        builder.insert(op.clone(self.known))
+
+    def k_loop(self, builder: Builder, stage: list[SSAValue]) -> list[SSAValue]:
+        loop = self.plan.loop
+        made, body, inner = self.open(loop, builder, [*stage, stage[0]])
+        number, parity, last = body.args[1:]
+        inner.insert(WaitOp(self.full, number, parity))
+        for which, load in enumerate(self.plan.loads):
+            self.known[load.alloca.memref] = self.view(inner, which, number)
+        for op in loop.body.block.ops:
+            if not isinstance(op, scf.YieldOp):
+                self.clone(op, inner)
+        is_later = inner.insert(arith.CmpiOp(body.args[0], self.of(loop.lb), "ne")).result
+        inner.insert(
+            conditional(
+                is_later,
+                lambda then: then.insert(self.release(last)),
+                lambda otherwise: None,
+            )
+        )
+        inner.insert(scf.YieldOp(*self.advance(inner, number, parity), number))
+        self.release_last(builder, loop, made.results[2])
+        return list(made.results[:2])
+
+    def release_last(self, builder: Builder, loop: scf.ForOp, last: SSAValue) -> None:
+        """The stage of the last iteration, if there was one."""
+        lb, ub = constant_of(loop.lb), constant_of(loop.ub)
+        if lb is not None and ub is not None:
+            if lb < ub:
+                builder.insert(self.release(last))
+            return
+        bounds = [self.of(v) for v in (loop.lb, loop.ub)]
+        ran = builder.insert(arith.CmpiOp(bounds[0], bounds[1], "slt")).result
+        builder.insert(
+            conditional(ran, lambda then: then.insert(self.release(last)), lambda otherwise: None)
+        )
+
+    def release(self, stage: SSAValue) -> ArriveOp:
+        """This warpgroup no longer reads the stage."""
+        cluster = self.plan.cluster
+        return ArriveOp(self.empty, stage, cluster=cluster if cluster > 1 else None)
+
+
+def _is_outside(value: SSAValue, plan: SpecializePlan) -> bool:
+    """Whether a value is made outside of what is rewritten."""
+    owner = value.owner
+    holder = owner if isinstance(owner, Operation) else owner.parent_op()
+    if isinstance(owner, Block):
+        return holder is plan.block or plan.block not in enclosing_ops(holder) if holder else True
+    return plan.block not in enclosing_ops(owner)
+
+
+def _erase_unused(block: Block) -> None:
+    """Erase views and index arithmetic that nothing uses."""
+    for op in reversed(list(block.walk())):
+        is_plain = op.name.startswith("arith.") or isinstance(op, memref.SubviewOp | memref.LoadOp)
+        if is_plain and not any(result.uses for result in op.results):
+            op.detach()
+            op.erase()
