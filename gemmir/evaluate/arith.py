@@ -253,14 +253,24 @@ def _extsi(frame: Frame, op: arith.ExtSIOp) -> Step:
     return elementwise(spread if bits(op.input.type) == 1 else widen)(frame, op)
 
 
+def _extui(frame: Frame, op: arith.ExtUIOp) -> Step:
+    target, width = dtype_of(op.result.type), bits(op.input.type)
+
+    def widen(x: Element) -> Element:
+        return np.asarray(x if width == 1 else _unsigned(x, width)).astype(target)[()]
+
+    return elementwise(widen)(frame, op)
+
+
 def _index_cast(frame: Frame, op: arith.IndexCastOp) -> Step:
-    if op.result.type != IndexType():
-        raise FaultError("GEM0903", f"an index is not cast to {op.result.type}")
+    if op.result.type == IndexType():
+        return elementwise(int)(frame, op)
+    made = dtype_of(op.result.type)
 
-    def step(x: Element) -> tuple[int]:
-        return (int(x),)
+    def narrow(x: int) -> Element:
+        return np.asarray(x).astype(made)[()]
 
-    return step
+    return elementwise(narrow)(frame, op)
 
 
 def _bitcast(frame: Frame, op: arith.BitcastOp) -> Step:
@@ -312,6 +322,7 @@ MEANINGS: Final[Meanings] = {
     arith.FPToSIOp: _fptosi,
     arith.ExtFOp: _convert,
     arith.ExtSIOp: _extsi,
+    arith.ExtUIOp: _extui,
     arith.TruncFOp: _convert,
     arith.BitcastOp: _bitcast,
     arith.IndexCastOp: _index_cast,

@@ -12,6 +12,18 @@
 | GEM0908 | a loop whose step is not positive                                      |
 | GEM0909 | a write to an array that may only be read                              |
 | GEM0910 | some threads of a block at what all of them must reach                 |
+| GEM0911 | a wait for copies of which one belongs to no group                     |
+| GEM0920 | all that run wait for each other                                       |
+| GEM0921 | a sum used to which products are still added                           |
+| GEM0922 | more arrivals than a phase has left                                    |
+| GEM0923 | other bytes than a phase expects                                       |
+| GEM0924 | an mbarrier that is not there, or not known to all                     |
+| GEM0925 | shared memory touched while something else uses it                     |
+| GEM0926 | what threads wrote, touched by others without a fence                  |
+| GEM0927 | one thread at what a warpgroup does                                    |
+| GEM0928 | something under way where a role or a block ends                       |
+| GEM0929 | a block of a cluster that is not there                                 |
+| GEM0930 | a parity that is neither 0 nor 1                                       |
 """
 
 from __future__ import annotations

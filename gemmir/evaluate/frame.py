@@ -14,6 +14,8 @@ from xdsl.dialects import func, scf
 from xdsl.ir import Block, Operation, SSAValue
 
 from gemmir.evaluate.fault import FaultError, error_in
+from gemmir.evaluate.fibers import Fibers
+from gemmir.evaluate.sums import require_finished
 from gemmir.evaluate.view import Buffer
 from gemmir.ir.dialect import YieldOp
 
@@ -42,19 +44,22 @@ Plan: TypeAlias = "tuple[tuple[Visit, ...], tuple[SSAValue, ...]]"
 
 
 class Frame:
-    """One run of a function: the values so far, and who made the heap buffers still in use.
+    """One run of a function: who runs in it, and who made the heap buffers still in use.
 
-    `begun` are asynchronous copies of no group yet, `groups` those that have not landed: what lets
-    each of them land.
+    With `watched` shared memory is watched: there are fibers that may disturb each other.
     """
 
-    def __init__(self, meanings: Meanings) -> None:
+    def __init__(self, meanings: Meanings, *, watched: bool = False) -> None:
         self.heap: dict[Buffer, Operation] = {}
-        self.begun: list[Callable[[], None]] = []
-        self.groups: list[list[Callable[[], None]]] = []
+        self.fibers = Fibers()
+        self.watched = watched
         self._meanings = meanings
-        self.values: dict[SSAValue, Any] = {}
         self._plans: dict[Block, Plan] = {}
+
+    @property
+    def values(self) -> dict[SSAValue, Any]:
+        """The values so far, of the fiber whose turn it is."""
+        return self.fibers.current.values
 
     def run(self, block: Block, arguments: Sequence[Any]) -> Sequence[Any]:
         """Run `block` on `arguments`; returns the operands of its terminator.
@@ -92,6 +97,9 @@ class Frame:
         try:
             if meaning is None:
                 raise FaultError("GEM0903", f"the evaluator has no meaning for {op.name}")
-            return Visit(op, meaning(self, op), tuple(op.operands), tuple(op.results))
+            step = meaning(self, op)
+            if self.watched:
+                step = require_finished(op, step)
+            return Visit(op, step, tuple(op.operands), tuple(op.results))
         except FaultError as fault:
             raise error_in(op, fault) from None

@@ -11,7 +11,18 @@ from xdsl.dialects.builtin import MemRefType, ModuleOp, StringAttr
 from xdsl.ir import Attribute
 
 from gemmir.dtypes import restrided
-from gemmir.evaluate import arith, gemmir, math, memref, nvgpu, pallas, scf, vector
+from gemmir.evaluate import (
+    arith,
+    gemmir,
+    grid,
+    math,
+    memref,
+    nvgpu,
+    pallas,
+    scf,
+    vector,
+    warpgroup,
+)
 from gemmir.evaluate.fault import EvaluationError, FaultError, error_in
 from gemmir.evaluate.frame import Frame, Meanings
 from gemmir.evaluate.memref import memref_of
@@ -25,6 +36,7 @@ from gemmir.evaluate.view import (
     strided_view,
     strides_of,
 )
+from gemmir.ir.warpgroup import WARPGROUP_OPS
 
 MEANINGS: Final[Meanings] = {
     **arith.MEANINGS,
@@ -34,6 +46,8 @@ MEANINGS: Final[Meanings] = {
     **scf.MEANINGS,
     **gemmir.MEANINGS,
     **nvgpu.MEANINGS,
+    **grid.MEANINGS,
+    **warpgroup.MEANINGS,
     **pallas.MEANINGS,
 }
 """What every op inside a function means."""
@@ -50,7 +64,7 @@ def evaluate(module: ModuleOp, arrays: Sequence[Array], *, symbol: str | None = 
     """
     function = _function(module, symbol)
     views = _bind(function, arrays)
-    frame = Frame(MEANINGS)
+    frame = Frame(MEANINGS, watched=any(isinstance(op, WARPGROUP_OPS) for op in function.walk()))
     with np.errstate(all="ignore"):
         frame.run(function.body.block, views)
     for op in frame.heap.values():

@@ -15,6 +15,7 @@ import numpy as np
 from gemmir.evaluate.arith import elementwise
 from gemmir.evaluate.fault import FaultError
 from gemmir.evaluate.frame import Frame, Meanings, Step
+from gemmir.evaluate.grid import block_barrier, grid_loop
 from gemmir.evaluate.math import fused_multiply_add
 from gemmir.evaluate.memref import memref_of, new_view
 from gemmir.evaluate.nvgpu import begin_copy
@@ -83,12 +84,19 @@ def _forall(frame: Frame, op: ForallOp) -> Step:
             frame.run(body, (i,))
         return ()
 
-    return run_block if is_team(op) else run
+    if is_team(op):
+        return run_block
+    return grid_loop(frame, op) or run
 
 
 def _barrier(frame: Frame, op: BarrierOp) -> Step:
-    """Where there are no threads there is nobody to wait for."""
-    return lambda: ()
+    """All threads of a block are in one fiber, so that there is nobody to wait for."""
+
+    def step() -> tuple[()]:
+        block_barrier(frame.fibers.current, op.name)
+        return ()
+
+    return step
 
 
 def _pack(frame: Frame, op: PackOp) -> Step:

@@ -53,7 +53,7 @@ def begin_copy(frame: Frame, target: View, land: Callable[[], None]) -> None:
     """Let `land` happen when a wait asks for it; what is in `target` is lost now."""
     dtype = target.buffer.data.dtype
     target.fill_from(np.full(target.sizes, never_written(dtype), dtype))
-    frame.begun.append(land)
+    frame.fibers.current.begun.append(land)
 
 
 def _async_copy(frame: Frame, op: AsyncCopyOp) -> Step:
@@ -94,8 +94,9 @@ def _indices(values: Sequence[object]) -> tuple[int, ...]:
 
 def _create_group(frame: Frame, op: AsyncCreateGroupOp) -> Step:
     def step() -> tuple[()]:
-        frame.groups.append(frame.begun)
-        frame.begun = []
+        fiber = frame.fibers.current
+        fiber.groups.append(fiber.begun)
+        fiber.begun = []
         return ()
 
     return step
@@ -105,10 +106,11 @@ def _wait(frame: Frame, op: AsyncWaitOp) -> Step:
     allowed = _number(op.groups)
 
     def step() -> tuple[()]:
-        if frame.begun:
-            raise FaultError("GEM0911", f"{len(frame.begun)} copies belong to no group")
-        while len(frame.groups) > allowed:
-            for land in frame.groups.pop(0):
+        fiber = frame.fibers.current
+        if fiber.begun:
+            raise FaultError("GEM0911", f"{len(fiber.begun)} copies belong to no group")
+        while len(fiber.groups) > allowed:
+            for land in fiber.groups.pop(0):
                 land()
         return ()
 

@@ -58,7 +58,7 @@ class Team:
 
     def barrier(self, visit: Visit, threads: list[Thread]) -> None:
         """All threads are here, or it is an error."""
-        self._require_all(visit.op, threads)
+        self.once(visit, threads)
 
     def once(self, visit: Visit, threads: list[Thread]) -> None:
         """An op that all threads come to and that counts once for the block."""

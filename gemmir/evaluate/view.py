@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 from xdsl.dialects.builtin import DYNAMIC_INDEX, MemRefType, NoneAttr, StridedLayoutAttr
@@ -20,6 +22,18 @@ from gemmir.evaluate.values import Array
 from gemmir.ir.attributes import PanelAttr, SwizzleAttr
 
 
+class Watch(Protocol):
+    """Is told which elements of a buffer threads touch, before they do."""
+
+    def read(self, places: Array) -> None:
+        """Those at `places`, counted from the first of the buffer, are read."""
+        ...
+
+    def write(self, places: Array) -> None:
+        """They are written."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Buffer:
     """Memory: a 1-D array, whether it must be freed, and whether it still may be used."""
@@ -27,6 +41,7 @@ class Buffer:
     data: Array
     on_heap: bool = False
     freed: bool = False
+    watch: Watch | None = None
     memory: memoryview = field(init=False)
 
     def __post_init__(self) -> None:
@@ -65,6 +80,26 @@ class View(ABC):
     def _set(self, starts: Sequence[int], shape: tuple[int, ...], elements: Array) -> None:
         """Store `elements`, broadcast to `shape`, at `starts`."""
 
+    @abstractmethod
+    def places(self, starts: Sequence[int], shape: tuple[int, ...]) -> Array:
+        """Which elements of the buffer those at `starts` are."""
+
+    def all_places(self) -> Array:
+        """Which elements of the buffer it shows."""
+        return self.places(self._first, self.sizes)
+
+    @property
+    def _first(self) -> tuple[int, ...]:
+        return (0,) * len(self.sizes)
+
+    def _reads(self, starts: Sequence[int], shape: tuple[int, ...]) -> None:
+        if self.buffer.watch is not None:
+            self.buffer.watch.read(self.places(starts, shape))
+
+    def _writes(self, starts: Sequence[int], shape: tuple[int, ...]) -> None:
+        if self.buffer.watch is not None:
+            self.buffer.watch.write(self.places(starts, shape))
+
     def check(self, starts: Sequence[int], shape: tuple[int, ...]) -> None:
         """Fault with GEM0904 unless `shape` elements at `starts` lie within the extents."""
         for start, extent, size in zip(starts, shape, self.sizes, strict=True):
@@ -76,20 +111,36 @@ class View(ABC):
     def read(self, starts: Sequence[int], shape: tuple[int, ...]) -> Array:
         """A copy of the `shape` elements at `starts`."""
         self.check(starts, shape)
+        self._reads(starts, shape)
         return self._get(starts, shape).copy()
 
     def write(self, starts: Sequence[int], elements: Array) -> None:
         """Store `elements` at `starts`."""
         self.check(starts, elements.shape)
+        self._writes(starts, elements.shape)
         self._set(starts, elements.shape, elements)
 
     def array(self) -> Array:
         """All elements; for reading, before anything is written."""
-        return self._get((0,) * len(self.sizes), self.sizes)
+        self._reads(self._first, self.sizes)
+        return self.peek()
 
     def fill_from(self, elements: Array) -> None:
         """Store into every element; `elements` may share the memory, and is broadcast."""
-        self._set((0,) * len(self.sizes), self.sizes, elements)
+        self._writes(self._first, self.sizes)
+        self.poke(elements)
+
+    def elsewhere(self, buffer: Buffer) -> View:
+        """The same of another buffer."""
+        return replace(self, buffer=buffer)
+
+    def peek(self) -> Array:
+        """All elements, as they are when something else than a thread of the block reads them."""
+        return self._get(self._first, self.sizes)
+
+    def poke(self, elements: Array) -> None:
+        """Store into every element, as something else than a thread of the block does."""
+        self._set(self._first, self.sizes, elements)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,6 +156,12 @@ class StridedView(View):
     def window(self, starts: Sequence[int], shape: tuple[int, ...]) -> StridedView:
         self.check(starts, shape)
         return StridedView(self.buffer, shape, self._offset(starts), self.strides)
+
+    def places(self, starts: Sequence[int], shape: tuple[int, ...]) -> Array:
+        found: Array = np.array(self._offset(starts))
+        for extent, stride in zip(shape, self.strides, strict=True):
+            found = found[..., None] + np.arange(extent) * stride
+        return found
 
     def _elements(self, data: Array, starts: Sequence[int], shape: tuple[int, ...]) -> Array:
         if 0 in shape:
@@ -182,17 +239,17 @@ class PanelView(View):
         full[self.dim] = -(-shape[self.dim] // self.width) * self.width
         return PanelView(self.buffer, tuple(full), self.layout, self.offset)
 
-    def _places(self, starts: Sequence[int], shape: tuple[int, ...]) -> Array:
+    def places(self, starts: Sequence[int], shape: tuple[int, ...]) -> Array:
         panel, within = np.divmod(starts[self.dim] + np.arange(shape[self.dim]), self.width)
         across = (starts[1 - self.dim] + np.arange(shape[1 - self.dim])) * self.pitch
         along = self.offset + panel * self.stride + within
         return along[:, None] + across if self.dim == 0 else across[:, None] + along
 
     def _get(self, starts: Sequence[int], shape: tuple[int, ...]) -> Array:
-        return self.buffer.readable()[self._places(starts, shape)]
+        return self.buffer.readable()[self.places(starts, shape)]
 
     def _set(self, starts: Sequence[int], shape: tuple[int, ...], elements: Array) -> None:
-        self.buffer.writable()[self._places(starts, shape)] = elements
+        self.buffer.writable()[self.places(starts, shape)] = elements
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -209,24 +266,27 @@ class SwizzledView(View):
         self.check(starts, shape)
         return SwizzledView(self.buffer, shape, self._at(starts), self.layout)
 
-    def _places(self, starts: Sequence[int], shape: tuple[int, ...]) -> Array:
-        dim, width, chunk = (
-            f.data for f in (self.layout.dim, self.layout.width, self.layout.chunk)
-        )
-        at = self._at(starts)
-        panel, along = np.divmod(at[dim] + np.arange(shape[dim]), width)
-        across = at[1 - dim] + np.arange(shape[1 - dim])
-        turn = across // self.layout.rows_alike % self.layout.chunks
-        place = along // chunk ^ turn[:, None]
-        found = panel * self.layout.stride.data + across[:, None] * width
-        found = found + place * chunk + along % chunk
-        return found.T if dim == 0 else found
+    def places(self, starts: Sequence[int], shape: tuple[int, ...]) -> Array:
+        return _swizzled_places(self.layout, self._at(starts), shape)
 
     def _get(self, starts: Sequence[int], shape: tuple[int, ...]) -> Array:
-        return self.buffer.readable()[self._places(starts, shape)]
+        return self.buffer.readable()[self.places(starts, shape)]
 
     def _set(self, starts: Sequence[int], shape: tuple[int, ...], elements: Array) -> None:
-        self.buffer.writable()[self._places(starts, shape)] = elements
+        self.buffer.writable()[self.places(starts, shape)] = elements
+
+
+@lru_cache(maxsize=64)
+def _swizzled_places(layout: SwizzleAttr, at: tuple[int, int], shape: tuple[int, ...]) -> Array:
+    """Which elements of the buffer those of a window at `at` are: loops ask again and again."""
+    dim, width, chunk = layout.dim.data, layout.width.data, layout.chunk.data
+    panel, along = np.divmod(at[dim] + np.arange(shape[dim]), width)
+    across = at[1 - dim] + np.arange(shape[1 - dim])
+    turn = across // layout.rows_alike % layout.chunks
+    place = along // chunk ^ turn[:, None]
+    found = panel * layout.stride.data + across[:, None] * width
+    found = found + place * chunk + along % chunk
+    return found.T if dim == 0 else found
 
 
 def swizzled_elements(sizes: tuple[int, ...], layout: SwizzleAttr) -> int:
