@@ -10,9 +10,9 @@ from xdsl.dialects import arith
 from xdsl.dialects.builtin import (
     DenseIntOrFPElementsAttr,
     FloatAttr,
+    IndexType,
     IntegerAttr,
     UnrealizedConversionCastOp,
-    VectorType,
 )
 from xdsl.ir import Attribute, Operation, SSAValue
 
@@ -51,20 +51,23 @@ def _literal(value: Any, element: Attribute) -> str:
 
 
 def _index_add(e: Emitter, op: arith.AddiOp) -> None:
-    if isinstance(op.result.type, VectorType):
+    if not isinstance(op.result.type, IndexType):
         _elementwise(e, op)
     else:
         e.values[op.result] = e.text.add(e.scalar(op.lhs), e.scalar(op.rhs))
 
 
 def _index_mul(e: Emitter, op: arith.MuliOp) -> None:
-    if isinstance(op.result.type, VectorType):
+    if not isinstance(op.result.type, IndexType):
         _elementwise(e, op)
         return
     e.values[op.result] = e.text.mul(e.scalar(op.lhs), e.scalar(op.rhs))
 
 
 def _index_sub(e: Emitter, op: arith.SubiOp) -> None:
+    if not isinstance(op.result.type, IndexType):
+        _elementwise(e, op)
+        return
     x, y = e.scalar(op.lhs), e.scalar(op.rhs)
     both_known = is_literal(x) and is_literal(y)
     e.values[op.result] = (
@@ -93,6 +96,8 @@ def _compare(e: Emitter, op: arith.CmpiOp) -> None:
     predicate = _PREDICATES[op.predicate.value.data]
     t = e.row_type(op.lhs.type)
     x, y = e.scalar(op.lhs), e.scalar(op.rhs)
+    if all(is_literal(v) or v in e.text.narrow for v in (x, y)):
+        t, x, y = "i32", e.text.narrowed(x), e.text.narrowed(y)
     e.values[op.result] = e.text.value(f"icmp {predicate} {t} {x}, {y}")
 
 
@@ -106,6 +111,8 @@ _BINARY: dict[str, str] = {
     arith.RemSIOp.name: "srem",
     arith.ShLIOp.name: "shl",
     arith.SubfOp.name: "fsub",
+    arith.SubiOp.name: "sub",
+    arith.XOrIOp.name: "xor",
 }
 
 
@@ -128,8 +135,19 @@ def _bitcast(e: Emitter, op: arith.BitcastOp) -> None:
 
 
 def _index_cast(e: Emitter, op: arith.IndexCastOp) -> None:
-    source = e.row_type(op.input.type)
-    e.values[op.result] = e.text.value(f"sext {source} {e.scalar(op.input)} to i64")
+    """An index has 64 bits: the other type is at most as wide."""
+    source, target = e.row_type(op.input.type), e.row_type(op.result.type)
+    word = "trunc" if isinstance(op.input.type, IndexType) else "sext"
+    x = e.scalar(op.input)
+    known = is_literal(x) or source == target
+    made = x if known else e.text.value(f"{word} {source} {x} to {target}")
+    e.values[op.result] = made
+
+
+def _widen(e: Emitter, op: arith.ExtUIOp) -> None:
+    source, target = e.row_type(op.input.type), e.row_type(op.result.type)
+    rows = [e.text.value(f"zext {source} {x} to {target}") for x in e.rows(op.input)]
+    set_rows(e, op.result, rows)
 
 
 def _convert(e: Emitter, op: arith.ExtFOp | arith.TruncFOp) -> None:
@@ -266,6 +284,7 @@ ARITHMETIC: Table = {
     arith.CmpiOp.name: _compare,
     arith.ConstantOp.name: _constant,
     arith.ExtFOp.name: _convert,
+    arith.ExtUIOp.name: _widen,
     arith.IndexCastOp.name: _index_cast,
     arith.SelectOp.name: _select,
     arith.TruncFOp.name: _convert,

@@ -3,7 +3,8 @@
 A vector<r x c> value is r rows of c lanes, a memref is a pointer with its sizes (strides are static
 and in the type), an index is i64. Where a vector belongs to a whole warp, each thread has some of
 its rows: `Emitter.spread` says how many and of how many lanes. While `Emitter.row` is set, vectors
-are that row of theirs only.
+are that row of theirs only. Loops of known length count in 32 bits where `counts_in_32_bits` says
+so, which saves a GPU an instruction for each that a wider counter takes.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class Emitter:
     buffers: list[str] = field(default_factory=list[str])
     outlined: list[str] = field(default_factory=list[str])
     spread: Spread | None = None
+    counts_in_32_bits: bool = False
     row: int | None = None
 
     def shape(self, t: Attribute) -> tuple[int, int]:

@@ -24,6 +24,7 @@ def _for(e: Emitter, op: scf.ForOp) -> None:
         return
     types = [e.row_type(v.type) for v in op.iter_args]
     runs = is_literal(lb) and is_literal(ub) and int(lb) < int(ub)
+    counter = "i32" if runs and e.counts_in_32_bits and int(ub) + int(step) < 1 << 31 else "i64"
     body, done = text.fresh("body"), text.fresh("done")
     before = text.block
     if runs:
@@ -36,18 +37,19 @@ def _for(e: Emitter, op: scf.ForOp) -> None:
     iv = f"%{text.fresh('i')}"
     phis = [[f"%{text.fresh('x')}" for _ in rows] for rows in inits]
     at = len(text.lines)
-    e.values[variable] = iv
-    text.multiples[iv] = math.gcd(text.divisor(lb), text.divisor(step))
+    index = iv if counter == "i64" else text.widened(iv)
+    e.values[variable] = index
+    text.multiples[index] = math.gcd(text.divisor(lb), text.divisor(step))
     for argument, names in zip(arguments, phis, strict=True):
         set_rows(e, argument, names)
     e.block(op.body.block)
     assert op.body.block.last_op is not None
     finals = [e.rows(v) for v in op.body.block.last_op.operands]
     latch = text.block
-    after = text.value(f"add nsw i64 {iv}, {step}")
-    again = text.value(f"icmp slt i64 {after}, {ub}")
+    after = text.value(f"add nsw {counter} {iv}, {step}")
+    again = text.value(f"icmp slt {counter} {after}, {ub}")
     text.line(f"br i1 {again}, label %{body}, label %{done}")
-    heads = [f"  {iv} = phi i64 [ {lb}, %{before} ], [ {after}, %{latch} ]"]
+    heads = [f"  {iv} = phi {counter} [ {lb}, %{before} ], [ {after}, %{latch} ]"]
     for names, begin, end, t in zip(phis, inits, finals, types, strict=True):
         for name, x, y in zip(names, begin, end, strict=True):
             heads.append(f"  {name} = phi {t} [ {x}, %{before} ], [ {y}, %{latch} ]")

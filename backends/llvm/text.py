@@ -113,7 +113,7 @@ class FunctionText:
     what the function begins with: memory on the stack. `numbers` are values of the entry block that
     are asked for again. `multiples` has a number that divides an index, and `alignments` one that
     divides an address in bytes, where more than 1 is known. `early_values` are instructions that
-    the function begins with, by their text.
+    the function begins with, by their text. `narrow` has, of an index that was an i32, that.
     """
 
     stack: list[str] = field(default_factory=list[str])
@@ -128,6 +128,7 @@ class FunctionText:
     alignments: dict[str, int] = field(default_factory=dict[str, int])
     early_values: dict[str, str] = field(default_factory=dict[str, str])
     early_names: set[str] = field(default_factory=set[str])
+    narrow: dict[str, str] = field(default_factory=dict[str, str])
 
     def fresh(self, stem: str) -> str:
         """A name that is not taken, without its `%`."""
@@ -148,6 +149,24 @@ class FunctionText:
             self.early_values[text] = name
             self.early_names.add(name)
         return self.early_values[text]
+
+    def widened(self, x: str) -> str:
+        """An i32 that is not negative as index."""
+        if x in self.early_names:
+            made = self.early(f"zext i32 {x} to i64")
+        else:
+            made = self.value(f"zext i32 {x} to i64")
+        self.narrow[made] = x
+        return made
+
+    def narrowed(self, x: str) -> str:
+        """An index as i32."""
+        if is_literal(x):
+            return x
+        if x in self.narrow:
+            return self.narrow[x]
+        write = self.early if x in self.early_names else self.value
+        return write(f"trunc i64 {x} to i32")
 
     def binary(self, word: str, x: str, y: str) -> str:
         """`word` (add, mul, udiv, urem or xor) of i64 that are not negative, as early as can be."""

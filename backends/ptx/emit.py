@@ -8,25 +8,42 @@ from functools import cache
 
 from xdsl.dialects import func
 from xdsl.dialects.builtin import IntegerAttr, ModuleOp
+from xdsl.ir import SSAValue
 
-from gemmir.backend import Artifact, KernelLaunch, Launch, signature_of
+from gemmir.backend import Artifact, KernelLaunch, Launch, TensorMap, signature_of
 from gemmir.backends.llvm.emit import EMITTERS
 from gemmir.backends.llvm.emitter import Emitter, Pointer, Table
 from gemmir.backends.llvm.text import FunctionText
+from gemmir.backends.ptx.barriers import BARRIERS
 from gemmir.backends.ptx.copies import COPIES
 from gemmir.backends.ptx.fragments import FRAGMENTS
 from gemmir.backends.ptx.instructions import required_ptx
 from gemmir.backends.ptx.launch import Layout, layouts_of
+from gemmir.backends.ptx.roles import ROLES
 from gemmir.backends.ptx.rows import RowEmitter
 from gemmir.backends.ptx.shared import SharedMemory, require_room, shared_memory
 from gemmir.backends.ptx.structure import ALIGNMENT_BYTES, GPU, workspace_bytes, workspaces
+from gemmir.backends.ptx.tma import PARAMETER, TMA, descriptors_of, tensor_map
+from gemmir.backends.ptx.transfers import TRANSFERS
+from gemmir.backends.ptx.wgmma import WGMMA
 from gemmir.errors import BackendError
 from gemmir.ir.dialect import BLOCKS_PER_SM, memref_type
+from gemmir.ir.warpgroup import CreateDescriptorOp
 from gemmir.llvm import LOCK, TargetMachine, binding_for_all
 from gemmir.machine import Machine
 from gemmir.machine.gpu import GpuMachine
 
-TABLE: Table = {**EMITTERS, **GPU, **FRAGMENTS, **COPIES}
+TABLE: Table = {
+    **EMITTERS,
+    **GPU,
+    **FRAGMENTS,
+    **TRANSFERS,
+    **COPIES,
+    **BARRIERS,
+    **TMA,
+    **WGMMA,
+    **ROLES,
+}
 
 
 def emit(module: ModuleOp, machine: Machine) -> Artifact:
@@ -41,8 +58,8 @@ def emit(module: ModuleOp, machine: Machine) -> Artifact:
         for op in module.body.block.ops
         if isinstance(op, func.FuncOp) and op.sym_name.data == signature.symbol
     )
-    kernels = _kernels(signature.symbol, layouts_of(function), machine)
     ptx_version = required_ptx(module, machine)
+    kernels = _kernels(function, machine)
     llvm = _module(function, kernels)
     return Artifact(
         kind="ptx",
@@ -59,11 +76,13 @@ def emit(module: ModuleOp, machine: Machine) -> Artifact:
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """One of the kernels of a function."""
+    """One of the kernels of a function, with the descriptors that it takes."""
 
     symbol: str
     layout: Layout
     shared: SharedMemory
+    descriptors: tuple[CreateDescriptorOp, ...]
+    tensor_maps: tuple[TensorMap, ...]
 
     @property
     def launch(self) -> KernelLaunch:
@@ -74,17 +93,25 @@ class Kernel:
             threads=self.layout.block,
             shared_bytes=self.shared.static_bytes,
             dynamic_shared_bytes=self.shared.dynamic_bytes,
+            tensor_maps=self.tensor_maps,
+            cluster=self.layout.cluster,
         )
 
 
-def _kernels(symbol: str, layouts: Sequence[Layout], machine: GpuMachine) -> list[Kernel]:
-    """The kernels of these layouts: several are numbered."""
+def _kernels(function: func.FuncOp, machine: GpuMachine) -> list[Kernel]:
+    """The kernels of a function: several are numbered."""
     found: list[Kernel] = []
+    symbol, layouts = function.sym_name.data, layouts_of(function)
+    pointers = [value for _, value in _pointers(function)]
     for number, layout in enumerate(layouts):
         name = symbol if len(layouts) == 1 else f"{symbol}_{number}"
         shared = shared_memory(layout.root, name)
         require_room(shared, machine)
-        found.append(Kernel(symbol=name, layout=layout, shared=shared))
+        used = tuple(descriptors_of(function, layout.root))
+        maps = tuple(tensor_map(op, pointers, layout.root) for op in used)
+        found.append(
+            Kernel(symbol=name, layout=layout, shared=shared, descriptors=used, tensor_maps=maps)
+        )
     return found
 
 
@@ -97,13 +124,12 @@ def _module(function: func.FuncOp, kernels: Sequence[Kernel]) -> str:
         ops = [op for op in function.body.block.ops if op not in others]
         head = f"define ptx_kernel void @{kernel.symbol}"
         e = RowEmitter(TABLE, kernel.symbol, FunctionText(declarations=declarations))
-        parameters = _parameters(e, function)
+        parameters = _parameters(e, function, kernel)
         e.ops(ops)
         lines = [f"{head}({parameters}) #{number} {{", "entry:", *e.text.stack, *e.text.lines]
         bodies.append("\n".join([*lines, "}", ""]))
-    held = _blocks_per_sm(function)
     attributes = [
-        f'attributes #{number} = {{ nounwind "nvvm.reqntid"="{kernel.layout.block},1,1"{held} }}'
+        f"attributes #{number} = {{ nounwind {_attributes(function, kernel.layout)} }}"
         for number, kernel in enumerate(kernels)
     ]
     parts = [
@@ -114,20 +140,37 @@ def _module(function: func.FuncOp, kernels: Sequence[Kernel]) -> str:
     return "\n".join([*parts, "", *bodies, *attributes]) + "\n"
 
 
-def _blocks_per_sm(function: func.FuncOp) -> str:
-    """The attribute by which LLVM and ptxas limit the registers of a thread."""
+def _attributes(function: func.FuncOp, layout: Layout) -> str:
+    """By what LLVM and ptxas know the threads of a block, and so the registers of each.
+
+    Where warps have roles the registers are divided again: a block then has all of them.
+    """
+    found = [f'"nvvm.reqntid"="{layout.block},1,1"']
     held = function.attributes.get(BLOCKS_PER_SM)
-    return f' "nvvm.minctasm"="{held.value.data}"' if isinstance(held, IntegerAttr) else ""
+    if isinstance(held, IntegerAttr):
+        found.append(f'"nvvm.minctasm"="{held.value.data}"')
+    elif layout.roles is not None:
+        found.append('"nvvm.minctasm"="1"')
+    if layout.cluster > 1:
+        found.append(f'"nvvm.cluster_dim"="{layout.cluster},1,1"')
+    return " ".join(found)
 
 
-def _parameters(e: Emitter, function: func.FuncOp) -> str:
+def _pointers(function: func.FuncOp) -> list[tuple[str, SSAValue]]:
     """The arrays of the caller and then the workspaces: every kernel takes all of them."""
-    parameters: list[str] = []
-    pointers = [
+    return [
         *((f"%a{n}", argument) for n, argument in enumerate(function.body.block.args)),
         *((f"%w{n}", alloc.memref) for n, alloc in enumerate(workspaces(function))),
     ]
-    for name, value in pointers:
+
+
+def _parameters(e: Emitter, function: func.FuncOp, kernel: Kernel) -> str:
+    """The tensor maps of the kernel, and the pointers."""
+    parameters: list[str] = []
+    for number, op in enumerate(kernel.descriptors):
+        e.values[op.result] = f"%t{number}"
+        parameters.append(f"{PARAMETER} %t{number}")
+    for name, value in _pointers(function):
         extents = tuple(str(s) for s in memref_type(value).get_shape())
         e.values[value] = Pointer(name, extents)
         e.text.align(name, ALIGNMENT_BYTES)

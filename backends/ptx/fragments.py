@@ -1,47 +1,22 @@
-"""Emitters of what a warp does as a whole: products on tensor cores, and vectors spread over lanes.
-
-Where a tile of r x c elements is summed, lane l has of each 8 x 8 block of it the elements (l / 4,
-2 (l mod 4)) and the one right of that: one row of two lanes for each block, blocks by rows within
-16 rows. PTX ISA 9.0, section "Matrix Fragments for mma.m16n8k16 with floating point type".
-"""
+"""Emitters of what a warp does as a whole: fragments and their products on tensor cores."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from xdsl.dialects import vector
-from xdsl.dialects.builtin import FixedBitwidthType, VectorType
-from xdsl.ir import SSAValue
+from xdsl.dialects.builtin import FixedBitwidthType
 
-from gemmir.backends.llvm.emitter import Emitter, Rows, Table, shape_of
-from gemmir.backends.llvm.memory import (
-    Access,
-    access_of,
-    difference,
-    load_line,
-    store_line,
-    transfer_read,
-    transfer_write,
-)
+from gemmir.backends.llvm.emitter import Emitter, Rows, Table
 from gemmir.backends.llvm.text import scalar_type
 from gemmir.backends.ptx.addresses import address_of, panels_of, swizzle_of
 from gemmir.backends.ptx.instructions import instruction_of
-from gemmir.backends.ptx.launch import LANES
+from gemmir.backends.ptx.spread import BLOCK, OF_WARP, PAIR, QUAD
+from gemmir.backends.ptx.threads import lane_of
 from gemmir.errors import BackendError
-from gemmir.ir.attributes import PanelAttr
 from gemmir.ir.dialect import memref_type, static_strides
 from gemmir.ir.nvgpu import LdMatrixOp, MmaSyncOp, matrix_shape
-
-BLOCK = 8
-"""Rows and columns of the matrices that `ldmatrix` moves."""
-
-PAIR = 2
-"""Adjacent elements of the sum that one lane has of a block."""
-
-QUAD = 4
-"""Lanes that share a row of A or a column of B."""
 
 HALVES = 2
 """Registers along k that a fragment has at most: of one product, or of two of f64."""
@@ -51,123 +26,6 @@ REGISTER_BYTES = 4
 
 ROW_BYTES = 16
 """A row of the matrices that `ldmatrix` moves."""
-
-
-def spread(shape: tuple[int, int]) -> tuple[int, int]:
-    """Rows and lanes that one thread has of a tile that belongs to its warp."""
-    rows, columns = shape
-    return rows * columns // (LANES * PAIR), PAIR
-
-
-def lane_of(e: Emitter) -> str:
-    """The number of this thread in its warp."""
-    intrinsic = "@llvm.nvvm.read.ptx.sreg.tid.x"
-    e.text.declare(f"i32 {intrinsic}()")
-    thread = e.text.early(f"zext i32 {e.text.early(f'call i32 {intrinsic}()')} to i64")
-    return e.text.binary("urem", thread, str(LANES))
-
-
-def _blocks(shape: tuple[int, int]) -> Iterator[tuple[int, int]]:
-    """The first element of each 8 x 8 block of a tile, in the order of a thread's rows."""
-    rows, columns = shape
-    for row in range(0, rows, 2 * BLOCK):
-        for column in range(0, columns, BLOCK):
-            for half in range(row, min(row + 2 * BLOCK, rows), BLOCK):
-                yield half, column
-
-
-def _parts(
-    e: Emitter,
-    memory: SSAValue,
-    indices: Sequence[SSAValue],
-    shape: tuple[int, int],
-    flags: Sequence[bool],
-) -> Iterator[Access]:
-    """How this thread reaches its part of each block of a tile at `indices` of `memory`."""
-    text, of, pointer = e.text, memref_type(memory), e.pointer(memory)
-    strides, scalar = static_strides(of), scalar_type(of.element_type)
-    lane = lane_of(e)
-    row = text.binary("udiv", lane, "4")
-    column = text.binary("mul", text.binary("urem", lane, "4"), str(PAIR))
-    at = [text.add(e.scalar(i), own) for i, own in zip(indices, (row, column), strict=True)]
-    address = text.address(pointer.address, scalar, list(zip(at, strides, strict=True)))
-    left = [
-        None if inside else difference(e, size, index)
-        for inside, size, index in zip(flags, pointer.sizes, at, strict=True)
-    ]
-    for first in _blocks(shape):
-        place = sum(i * s for i, s in zip(first, strides, strict=True))
-        limits = [
-            None if n is None else difference(e, n, str(i))
-            for n, i in zip(left, first, strict=True)
-        ]
-        yield Access(
-            address=text.offset(address, scalar, place),
-            element=of.element_type,
-            line_stride=strides[0],
-            lines=1,
-            lanes=PAIR,
-            lane_stride=strides[1],
-            line_limit=limits[0],
-            lane_limit=limits[1],
-        )
-
-
-def parts(
-    e: Emitter, op: vector.TransferReadOp | vector.TransferWriteOp, t: VectorType
-) -> list[tuple[Access, int]]:
-    """How this thread reaches each row that it has of a vector: an access and the line of it."""
-    if e.spread is None:
-        access, _ = access_of(e, op.source, op.indices, t, op)
-        return [(access, line) for line in range(access.lines)]
-    flags = [bool(flag.value.data) for flag in op.in_bounds.data]
-    return [(access, 0) for access in _parts(e, op.source, op.indices, shape_of(t), flags)]
-
-
-def _read(e: Emitter, op: vector.TransferReadOp) -> None:
-    t = op.result.type
-    assert isinstance(t, VectorType)
-    if e.spread is None:
-        transfer_read(e, op)
-        return
-    padding = e.scalar(op.padding)
-    e.values[op.result] = [load_line(e, *part, padding) for part in parts(e, op, t)]
-
-
-def _write(e: Emitter, op: vector.TransferWriteOp) -> None:
-    t = op.vector.type
-    assert isinstance(t, VectorType)
-    if e.spread is not None:
-        for part, value in zip(parts(e, op, t), e.rows(op.vector), strict=True):
-            store_line(e, *part, value)
-    elif (layout := swizzle_of(op.source) or panels_of(op.source)) is not None:
-        shape = shape_of(t)
-        runs_along = shape[1 - layout.dim.data] == 1
-        assert runs_along or isinstance(layout, PanelAttr)
-        access = Access(
-            address=address_of(e, op.source, [e.scalar(i) for i in op.indices]),
-            element=memref_type(op.source).element_type,
-            line_stride=0,
-            lines=1,
-            lanes=max(shape),
-            lane_stride=1 if runs_along else layout.pitch.data,
-            line_limit=None,
-            lane_limit=None,
-        )
-        store_line(e, access, 0, _as_row(e, t, e.rows(op.vector)))
-    else:
-        transfer_write(e, op)
-
-
-def _as_row(e: Emitter, t: VectorType, rows: Rows) -> str:
-    """The elements of a column or row vector as one row."""
-    if len(rows) == 1:
-        return rows[0]
-    scalar = scalar_type(t.element_type)
-    wide, made = f"<{len(rows)} x {scalar}>", "poison"
-    for number, element in enumerate(rows):
-        made = e.text.value(f"insertelement {wide} {made}, {scalar} {element}, i64 {number}")
-    return made
 
 
 def _ldmatrix(e: Emitter, op: LdMatrixOp) -> None:
@@ -412,7 +270,7 @@ def _mma_sync(e: Emitter, op: MmaSyncOp) -> None:
     operands = [register] * (of_a + halves) + [sums] * (2 * (m // BLOCK))
     text.declare(f"{result} @{instruction.intrinsic}({', '.join(operands)}) convergent nounwind")
     shape = matrix_shape(op.result)
-    total, places = e.rows(op.acc), {at: n for n, at in enumerate(_blocks(shape))}
+    total, places = e.rows(op.acc), {at: n for n, at in enumerate(OF_WARP.blocks(shape))}
     made = list(total)
     pair = f"<{PAIR} x {sums}>"
     for row in range(0, shape[0], m):
@@ -456,6 +314,4 @@ def _rounded_to_tf32(e: Emitter, words: Rows) -> Rows:
 FRAGMENTS: Table = {
     LdMatrixOp.name: _ldmatrix,
     MmaSyncOp.name: _mma_sync,
-    vector.TransferReadOp.name: _read,
-    vector.TransferWriteOp.name: _write,
 }

@@ -16,6 +16,7 @@ from xdsl.ir import Attribute
 from gemmir.errors import BackendError
 from gemmir.ir.dialect import product_name
 from gemmir.ir.nvgpu import AsyncCopyOp, MmaSyncOp
+from gemmir.ir.warpgroup import WARPGROUP_OPS
 from gemmir.machine.gpu import GpuMachine
 
 
@@ -130,6 +131,13 @@ def required_ptx(module: ModuleOp, machine: GpuMachine) -> int:
         if isinstance(op, AsyncCopyOp) and not machine.has_async_copies:
             raise BackendError(
                 "GEM0426", f"{machine.name} has no asynchronous copies", "leave pipeline out"
+            )
+        if isinstance(op, WARPGROUP_OPS) and not machine.has_warpgroups:
+            raise BackendError(
+                "GEM0426",
+                f"{machine.name} has no {op.name}",
+                "only sm_90a has products of warpgroups and the TMA: vectorize{with=mma}, and "
+                "pipeline without with=tma",
             )
         if not isinstance(op, MmaSyncOp):
             continue

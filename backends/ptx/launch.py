@@ -1,7 +1,7 @@
 """How kernels are laid out over a GPU, read from their loops over blocks, warps and threads.
 
-Each nest of loops over blocks in a function is one kernel. They run one after another, so that what
-one nest has stored is there for the next.
+Each nest of loops over clusters or blocks in a function is one kernel. They run one after another,
+so that what one nest has stored is there for the next.
 """
 
 from __future__ import annotations
@@ -15,39 +15,74 @@ from xdsl.dialects import func, vector
 from xdsl.ir import Operation
 
 from gemmir.errors import BackendError
-from gemmir.ir.dialect import BLOCKS, CORES, THREADS, WARPS, ForallOp, enclosing_ops
+from gemmir.ir.dialect import (
+    BLOCKS,
+    CLUSTERS,
+    CORES,
+    THREADS,
+    WARPGROUPS,
+    WARPS,
+    ForallOp,
+    enclosing_ops,
+)
 from gemmir.ir.index import constant_of
+from gemmir.ir.warpgroup import (
+    MOST_REGISTERS,
+    REGISTER_STEP,
+    WARPS_OF_GROUP,
+    WarpSpecializeOp,
+)
 
 LANES = 32
 """The threads of a warp."""
 
+GROUP_THREADS = WARPS_OF_GROUP * LANES
+"""The threads of a warpgroup."""
+
+THREADS_OF = {WARPS: LANES, WARPGROUPS: GROUP_THREADS}
+"""How many threads one iteration of a loop over these has."""
+
 MAX_THREADS = 1024
 """Threads of one block: CUDA C++ Programming Guide, table of technical specifications."""
+
+REGISTERS = 65536
+"""Registers of 32 bits that one block has at most: the same table."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The loops over blocks, warps and threads of one kernel, outermost first.
+    """The loops over clusters, blocks, warpgroups or warps, and threads of one kernel.
 
-    Where there are loops over warps, those over threads inside them are over the 32 of a warp. The
-    kernel is all of `root`: one of several nests of a function, or the function.
+    Outermost first. Where there are loops over clusters, those over blocks are over the blocks of
+    one. Where there are loops over warps or warpgroups, those over threads inside them are over the
+    threads of one. The kernel is all of `root`: one of several nests of a function, or the
+    function. Its threads may be split by `roles` instead.
     """
 
     root: ForallOp | func.FuncOp
+    clusters: tuple[ForallOp, ...]
     blocks: tuple[ForallOp, ...]
-    warps: tuple[ForallOp, ...]
+    teams: tuple[ForallOp, ...]
     threads: tuple[ForallOp, ...]
+    roles: WarpSpecializeOp | None
+
+    @property
+    def cluster(self) -> int:
+        """How many blocks a cluster has."""
+        return math.prod(map(trips, self.blocks)) if self.clusters else 1
 
     @property
     def grid(self) -> int:
         """How many blocks there are."""
-        return math.prod(map(trips, self.blocks))
+        return math.prod(map(trips, (*self.clusters, *self.blocks)))
 
     @property
     def block(self) -> int:
         """How many threads a block has."""
-        if self.warps:
-            return math.prod(map(trips, self.warps)) * LANES
+        if self.roles is not None:
+            return (1 + self.roles.count) * GROUP_THREADS
+        if self.teams:
+            return math.prod(map(trips, self.teams)) * THREADS_OF[self.teams[0].over.data]
         return math.prod(map(trips, self.threads))
 
 
@@ -93,19 +128,33 @@ def _layout(root: ForallOp | func.FuncOp) -> Layout:
         raise BackendError(
             "GEM0440", "a loop over cores on a GPU", "tile over=blocks, warps or threads"
         )
-    blocks, warps, threads = (
-        tuple(o for o in foralls if o.over.data == over) for over in (BLOCKS, WARPS, THREADS)
+    clusters, blocks, groups, warps, threads = (
+        tuple(o for o in foralls if o.over.data == over)
+        for over in (CLUSTERS, BLOCKS, WARPGROUPS, WARPS, THREADS)
     )
-    layout = Layout(root=root, blocks=blocks, warps=warps, threads=threads)
-    nest = (*blocks, *warps, *(() if warps else threads))
+    if groups and warps:
+        raise BackendError(
+            "GEM0440",
+            "a kernel has loops over warpgroups and over warps",
+            "tile over warpgroups for wgmma, or over warps for mma",
+        )
+    roles = next((o for o in root.walk() if isinstance(o, WarpSpecializeOp)), None)
+    teams = groups or warps
+    layout = Layout(
+        root=root, clusters=clusters, blocks=blocks, teams=teams, threads=threads, roles=roles
+    )
+    nest: tuple[Operation, ...] = (*clusters, *blocks, *teams, *(() if teams else threads))
     if any(outer not in enclosing_ops(inner) for outer, inner in pairwise(nest)):
         raise BackendError(
             "GEM0440",
             "a kernel is not one nest of loops over blocks with one over threads in it",
             "tile over blocks once, with all of its loops, and fuse the epilogue",
         )
-    for loop in threads if warps else ():
-        _require_warp(loop, nest)
+    for loop in threads if teams else ():
+        _require_team(loop, teams, nest)
+    if roles is not None:
+        _require_roles(roles, layout)
+        nest = (*nest, roles)
     if layout.block > MAX_THREADS:
         raise BackendError(
             "GEM0442",
@@ -116,23 +165,52 @@ def _layout(root: ForallOp | func.FuncOp) -> Layout:
     return layout
 
 
-def _require_warp(loop: ForallOp, nest: Sequence[ForallOp]) -> None:
-    """Loops over the threads of a warp are inside all over warps, and are 32 together."""
+def _require_team(loop: ForallOp, teams: Sequence[ForallOp], nest: Sequence[Operation]) -> None:
+    """Loops over the threads of a warp or warpgroup are inside all over these, and are all of it.
+
+    A warp has 32 threads, and a warpgroup 128.
+    """
+    over = teams[0].over.data
     around = [o for o in enclosing_ops(loop) if isinstance(o, ForallOp)]
     inner = [o for o in loop.body.walk() if isinstance(o, ForallOp)]
     own = [loop, *inner, *(o for o in around if o.over.data == THREADS)]
-    found = math.prod(map(trips, own))
-    if found != LANES or any(o not in around for o in nest):
+    found, wanted = math.prod(map(trips, own)), THREADS_OF[over]
+    if found != wanted or any(o not in around for o in nest):
         raise BackendError(
             "GEM0440",
-            f"loops over {found} threads inside those over warps, and a warp has {LANES}",
-            f"tile over threads so that {LANES} of them share the tile of a warp",
+            f"loops over {found} threads inside those over {over}, and one of these has {wanted}",
+            f"tile over threads so that {wanted} of them share its tile",
         )
 
 
-def _require_own_stores(root: Operation, foralls: Sequence[ForallOp]) -> None:
+def _require_roles(roles: WarpSpecializeOp, layout: Layout) -> None:
+    """A kernel whose threads have roles has no other loops over them, and registers for all."""
+    around = enclosing_ops(roles)
+    others = [o for o in layout.root.walk() if isinstance(o, WarpSpecializeOp) and o is not roles]
+    outside = [o for o in (*layout.clusters, *layout.blocks) if o not in around]
+    if layout.teams or layout.threads or others or outside:
+        raise BackendError(
+            "GEM0440",
+            "a kernel whose warps have roles has loops over warps or threads too",
+            "leave out what is over warpgroups, warps or threads beside pipeline with specialize",
+        )
+    threads = layout.block
+    given = min(MOST_REGISTERS, REGISTERS // threads // REGISTER_STEP * REGISTER_STEP)
+    fewer, more = roles.registers
+    together = GROUP_THREADS * (fewer + roles.count * more)
+    if not fewer <= given <= more or together > REGISTERS:
+        left = (REGISTERS // GROUP_THREADS - fewer) // roles.count // REGISTER_STEP * REGISTER_STEP
+        raise BackendError(
+            "GEM0446",
+            f"{fewer} registers for a thread that copies and {more} for one that multiplies: each "
+            f"of {threads} threads begins with {given}, and a block has {REGISTERS}",
+            f"use at most {given} and then {min(left, MOST_REGISTERS)}",
+        )
+
+
+def _require_own_stores(root: Operation, nest: Sequence[Operation]) -> None:
     for op in root.walk():
-        if isinstance(op, vector.TransferWriteOp) and not _inside_all(op, foralls):
+        if isinstance(op, vector.TransferWriteOp) and not _inside_all(op, nest):
             raise BackendError(
                 "GEM0441",
                 "a store outside the innermost loop over blocks or threads would be made many "
@@ -141,6 +219,6 @@ def _require_own_stores(root: Operation, foralls: Sequence[ForallOp]) -> None:
             )
 
 
-def _inside_all(op: Operation, foralls: Sequence[ForallOp]) -> bool:
+def _inside_all(op: Operation, nest: Sequence[Operation]) -> bool:
     around = enclosing_ops(op)
-    return all(loop in around for loop in foralls)
+    return all(o in around for o in nest)

@@ -14,7 +14,7 @@ from xdsl.ir import Operation, SSAValue
 
 from gemmir.backends.llvm.emitter import Emitter, set_rows, shape_of
 from gemmir.backends.llvm.memory import load_line, store_line
-from gemmir.backends.ptx.fragments import parts
+from gemmir.backends.ptx.transfers import parts
 from gemmir.ir.dialect import memref_type, static_strides
 
 ELEMENTWISE: Final = frozenset(

@@ -17,7 +17,10 @@ from typing import Final
 from gemmir.backends.ptx.assemble import find_tool
 from gemmir.errors import BackendError, MissingError
 
-PRODUCTS: Final = ("FFMA", "FFMA2", "DFMA", "HMMA", "IMMA", "DMMA", "QMMA")
+PRODUCTS: Final = (
+    *("FFMA", "FFMA2", "DFMA", "HMMA", "IMMA", "DMMA", "QMMA"),
+    *("HGMMA", "QGMMA", "IGMMA"),
+)
 """The instructions that a product is made of; the other multiply-adds make addresses."""
 
 _FUNCTION: Final = re.compile(r"^\s*\.section\s+\.text\.")

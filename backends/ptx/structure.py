@@ -9,22 +9,28 @@ from xdsl.dialects.builtin import FixedBitwidthType
 
 from gemmir.backends.llvm.emitter import Emitter, Pointer, Table
 from gemmir.backends.ptx.addresses import window
-from gemmir.backends.ptx.fragments import spread
-from gemmir.backends.ptx.launch import LANES, kernel_of, trips
-from gemmir.backends.ptx.shared import shared_buffers, shared_memory
+from gemmir.backends.ptx.launch import THREADS_OF, kernel_of, trips
+from gemmir.backends.ptx.shared import alignment_bytes, shared_buffers, shared_memory
+from gemmir.backends.ptx.spread import OF_GROUP, OF_WARP
+from gemmir.backends.ptx.threads import register, thread_of, warp_of
+from gemmir.backends.ptx.tma import finish_stores
 from gemmir.errors import BackendError
 from gemmir.ir.attributes import Space, SpaceAttr
 from gemmir.ir.dialect import (
     BLOCKS,
+    CLUSTERS,
+    WARPGROUPS,
     WARPS,
     BarrierOp,
     ForallOp,
     PrefetchOp,
     YieldOp,
+    enclosing_ops,
     is_shared,
     memref_type,
 )
 from gemmir.ir.index import constant_of
+from gemmir.ir.warpgroup import WARPS_OF_GROUP
 
 ALIGNMENT_BYTES = 16
 """The widest load and store of a thread: 128 bits."""
@@ -38,43 +44,49 @@ def _alloca(e: Emitter, op: memref.AllocaOp) -> None:
     number = shared_buffers(kernel).index(op)
     place = shared_memory(kernel, e.symbol).address(number)
     address = e.text.value(f"addrspacecast ptr addrspace(3) {place} to ptr")
-    e.text.align(address, ALIGNMENT_BYTES)
+    e.text.align(address, alignment_bytes(memref_type(op.memref)))
     e.values[op.memref] = Pointer(address, tuple(map(str, memref_type(op.memref).get_shape())))
 
 
 def _forall(e: Emitter, op: ForallOp) -> None:
     """One iteration: the unit that runs it reads its number and finds its index.
 
-    Vectors inside a loop over warps belong to the whole warp, and are spread over its threads,
-    unless a loop over the threads is inside that.
+    Vectors inside a loop over warps or warpgroups belong to the whole of one, and are spread over
+    its threads, unless a loop over the threads is inside that.
     """
-    kind = "ctaid" if op.over.data == BLOCKS else "tid"
-    index = _digit(e, kind, trips(op), _inner_trips(op))
+    index = _digit(e, op)
     lb, step = constant_of(op.lb), constant_of(op.step)
     assert lb is not None and step is not None
     scaled = e.text.binary("mul", index, str(step))
     e.values[op.body.block.args[0]] = e.text.binary("add", scaled, str(lb))
     before = e.spread
-    e.spread = spread if op.over.data == WARPS else None
+    e.spread = {WARPS: OF_WARP, WARPGROUPS: OF_GROUP}.get(op.over.data)
     e.block(op.body.block)
     e.spread = before
 
 
-def _inner_trips(op: ForallOp) -> int:
-    """How many units of this kind the loops inside `op` take; a warp has always all its threads."""
-    inner = [o for o in op.body.walk() if isinstance(o, ForallOp) and o.over == op.over]
-    return math.prod(map(trips, inner)) * (LANES if op.over.data == WARPS else 1)
-
-
-def _digit(e: Emitter, kind: str, count: int, weight: int) -> str:
-    """number / weight % count, for the number of this block or thread."""
-    if count == 1:
+def _digit(e: Emitter, op: ForallOp) -> str:
+    """Which iteration of `op` this block or thread runs, from 0."""
+    if trips(op) == 1:
         return "0"
+    over = op.over.data
+    inner = [o for o in op.body.walk() if isinstance(o, ForallOp)]
+    kinds = (CLUSTERS, BLOCKS) if over == CLUSTERS else (over,)
+    weight = math.prod(trips(o) for o in inner if o.over.data in kinds)
+    if over == WARPGROUPS:
+        number, weight = warp_of(e), weight * WARPS_OF_GROUP
+    elif over in (CLUSTERS, BLOCKS):
+        number = register(e, "cluster.ctarank" if _is_in_cluster(op) else "ctaid.x")
+    else:
+        number, weight = thread_of(e), weight * THREADS_OF.get(over, 1)
     text = e.text
-    intrinsic = f"@llvm.nvvm.read.ptx.sreg.{kind}.x"
-    text.declare(f"i32 {intrinsic}()")
-    number = text.early(f"zext i32 {text.early(f'call i32 {intrinsic}()')} to i64")
-    return text.binary("urem", text.binary("udiv", number, str(weight)), str(count))
+    quotient = text.binary("udiv", text.widened(number), str(weight))
+    return text.binary("urem", quotient, str(trips(op)))
+
+
+def _is_in_cluster(op: ForallOp) -> bool:
+    around = (o for o in enclosing_ops(op) if isinstance(o, ForallOp))
+    return op.over.data == BLOCKS and any(o.over.data == CLUSTERS for o in around)
 
 
 def _barrier(e: Emitter, op: BarrierOp) -> None:
@@ -83,6 +95,9 @@ def _barrier(e: Emitter, op: BarrierOp) -> None:
 
 
 def _return(e: Emitter, op: func.ReturnOp) -> None:
+    function = op.parent_op()
+    assert isinstance(function, func.FuncOp)
+    finish_stores(e, function)
     e.text.line("ret void")
 
 

@@ -57,6 +57,7 @@ class GpuMachine:
     mma_dtypes: tuple[str, ...] = AMPERE_MMA
     mma_k_bytes: int = 32
     has_async_copies: bool = True
+    has_warpgroups: bool = False
     dram_bytes_per_second: int
     clock_hz: int
 
@@ -193,6 +194,7 @@ SM_90A: Final = GpuMachine(
     fma_f32_per_cycle_per_sm=128,
     fma_f64_per_cycle_per_sm=64,
     mma_dtypes=(*ADA_MMA, "f64"),
+    has_warpgroups=True,
     dram_bytes_per_second=4_800_000_000_000,
     clock_hz=1_980_000_000,
 )

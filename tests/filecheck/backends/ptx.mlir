@@ -13,8 +13,8 @@ func.func @layer(%a: memref<64x128xbf16> {gemmir.name = "a", gemmir.access = "re
 // CHECK:      .target sm_80
 // CHECK:      .visible .entry layer(
 // CHECK:      .reqntid 64, 1, 1
-// CHECK-DAG:  .shared .align 128 .b8 layer_shared0[6144];
-// CHECK-DAG:  .shared .align 128 .b8 layer_shared1[6144];
+// CHECK-DAG:  .shared .align 512 .b8 layer_shared0[6144];
+// CHECK-DAG:  .shared .align 512 .b8 layer_shared1[6144];
 
 // Two slices are begun before the loop, in pieces of 16 bytes that go past the first cache. Nothing
 // is clipped: no copy has a size in a register.

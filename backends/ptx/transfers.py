@@ -1,0 +1,206 @@
+"""Emitters of vectors that are read from memory and written to it, spread over threads or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from xdsl.dialects import vector
+from xdsl.dialects.builtin import VectorType
+from xdsl.ir import SSAValue
+
+from gemmir.backends.llvm.emitter import Emitter, Rows, Table, shape_of
+from gemmir.backends.llvm.memory import (
+    Access,
+    access_of,
+    difference,
+    load_line,
+    store_line,
+    transfer_read,
+    transfer_write,
+)
+from gemmir.backends.llvm.text import scalar_type
+from gemmir.backends.ptx.addresses import address_of, panels_of, swizzle_of
+from gemmir.backends.ptx.shared import item_bytes
+from gemmir.backends.ptx.spread import BLOCK, OF_GROUP, PAIR, ROWS, Spread, spread_of
+from gemmir.backends.ptx.threads import CONVERGENT, lane_of
+from gemmir.ir.attributes import PanelAttr
+from gemmir.ir.dialect import memref_type, static_strides
+
+Transfer = vector.TransferReadOp | vector.TransferWriteOp
+
+
+def _parts(
+    e: Emitter, op: Transfer, spread: Spread, shape: tuple[int, int], flags: Sequence[bool]
+) -> Iterator[Access]:
+    """How this thread reaches its part of each block of a tile."""
+    text, of, pointer = e.text, memref_type(op.source), e.pointer(op.source)
+    strides, scalar = static_strides(of), scalar_type(of.element_type)
+    own = spread.origin(e)
+    at = [text.add(e.scalar(i), mine) for i, mine in zip(op.indices, own, strict=True)]
+    address = text.address(pointer.address, scalar, list(zip(at, strides, strict=True)))
+    left = [
+        None if inside else difference(e, size, index)
+        for inside, size, index in zip(flags, pointer.sizes, at, strict=True)
+    ]
+    for first in spread.blocks(shape):
+        place = sum(i * s for i, s in zip(first, strides, strict=True))
+        limits = [
+            None if n is None else difference(e, n, str(i))
+            for n, i in zip(left, first, strict=True)
+        ]
+        yield Access(
+            address=text.offset(address, scalar, place),
+            element=of.element_type,
+            line_stride=strides[0],
+            lines=1,
+            lanes=PAIR,
+            lane_stride=strides[1],
+            line_limit=limits[0],
+            lane_limit=limits[1],
+        )
+
+
+def _swizzled_parts(
+    e: Emitter, op: Transfer, spread: Spread, shape: tuple[int, int]
+) -> Iterator[Access]:
+    """The same in a swizzled buffer, where nothing is clipped."""
+    layout = swizzle_of(op.source)
+    assert layout is not None
+    own = [
+        e.text.binary("add", e.scalar(i), mine)
+        for i, mine in zip(op.indices, spread.origin(e), strict=True)
+    ]
+    for first in spread.blocks(shape):
+        at = [e.text.binary("add", mine, str(i)) for mine, i in zip(own, first, strict=True)]
+        yield Access(
+            address=address_of(e, op.source, at),
+            element=memref_type(op.source).element_type,
+            line_stride=0,
+            lines=1,
+            lanes=PAIR,
+            lane_stride=1 if layout.dim.data == 1 else layout.width.data,
+            line_limit=None,
+            lane_limit=None,
+        )
+
+
+def parts(e: Emitter, op: Transfer, t: VectorType) -> list[tuple[Access, int]]:
+    """How this thread reaches each row that it has of a vector: an access and the line of it."""
+    spread = spread_of(e)
+    if spread is None:
+        access, _ = access_of(e, op.source, op.indices, t, op)
+        return [(access, line) for line in range(access.lines)]
+    if swizzle_of(op.source) is not None:
+        return [(access, 0) for access in _swizzled_parts(e, op, spread, shape_of(t))]
+    flags = [bool(flag.value.data) for flag in op.in_bounds.data]
+    return [(access, 0) for access in _parts(e, op, spread, shape_of(t), flags)]
+
+
+def _read(e: Emitter, op: vector.TransferReadOp) -> None:
+    t = op.result.type
+    assert isinstance(t, VectorType)
+    if e.spread is None:
+        transfer_read(e, op)
+        return
+    padding = e.scalar(op.padding)
+    e.values[op.result] = [load_line(e, *part, padding) for part in parts(e, op, t)]
+
+
+def _write(e: Emitter, op: vector.TransferWriteOp) -> None:
+    t = op.vector.type
+    assert isinstance(t, VectorType)
+    if e.spread is not None:
+        if _has_matrices(e, op.source):
+            _store_matrices(e, op, shape_of(t))
+            return
+        for part, value in zip(parts(e, op, t), e.rows(op.vector), strict=True):
+            store_line(e, *part, value)
+    elif (layout := swizzle_of(op.source) or panels_of(op.source)) is not None:
+        shape = shape_of(t)
+        runs_along = shape[1 - layout.dim.data] == 1
+        assert runs_along or isinstance(layout, PanelAttr)
+        access = Access(
+            address=address_of(e, op.source, [e.scalar(i) for i in op.indices]),
+            element=memref_type(op.source).element_type,
+            line_stride=0,
+            lines=1,
+            lanes=max(shape),
+            lane_stride=1 if runs_along else layout.pitch.data,
+            line_limit=None,
+            lane_limit=None,
+        )
+        store_line(e, access, 0, _as_row(e, t, e.rows(op.vector)))
+    else:
+        transfer_write(e, op)
+
+
+def _as_row(e: Emitter, t: VectorType, rows: Rows) -> str:
+    """The elements of a column or row vector as one row."""
+    if len(rows) == 1:
+        return rows[0]
+    scalar = scalar_type(t.element_type)
+    wide, made = f"<{len(rows)} x {scalar}>", "poison"
+    for number, element in enumerate(rows):
+        made = e.text.value(f"insertelement {wide} {made}, {scalar} {element}, i64 {number}")
+    return made
+
+
+def _has_matrices(e: Emitter, memory: SSAValue) -> bool:
+    """Whether a tile of a warpgroup goes there by `stmatrix`: elements of 16 bits, in chunks."""
+    is_group = spread_of(e) == OF_GROUP
+    return is_group and swizzle_of(memory) is not None and item_bytes(memref_type(memory)) == 2
+
+
+def _store_matrices(e: Emitter, op: vector.TransferWriteOp, shape: tuple[int, int]) -> None:
+    """Four 8 x 8 matrices at a time, each of whose rows of 16 bytes one lane has the address of.
+
+    The matrices are 16 rows and 16 columns, first down and then to the right, as the registers are.
+    With `trans` their columns are stored where those are adjacent. The 8 rows of a matrix lie in
+    different banks. PTX ISA 9.0, section "Warp-level matrix store instruction: stmatrix".
+    """
+    text, layout = e.text, swizzle_of(op.source)
+    assert layout is not None
+    by_columns = layout.dim.data == 0
+    scalar = scalar_type(memref_type(op.source).element_type)
+    rows = e.rows(op.vector)
+    blocks = list(OF_GROUP.blocks(shape))
+    lane, first = lane_of(e), OF_GROUP.first_row(e)
+    right = text.binary("udiv", lane, str(ROWS))
+    down = text.binary("urem", lane, str(ROWS))
+    row, column = down, text.binary("mul", right, str(BLOCK))
+    if by_columns:
+        within = text.binary("urem", lane, str(BLOCK))
+        column = text.binary("add", column, within)
+        row = text.binary("mul", text.binary("udiv", down, str(BLOCK)), str(BLOCK))
+    own = [text.binary("add", row, first), column]
+    own = [text.binary("add", e.scalar(i), n) for i, n in zip(op.indices, own, strict=True)]
+    number = 0
+    while number < len(blocks):
+        count = 4 if blocks[number][1] + 2 * BLOCK <= shape[1] else 2
+        at = [
+            text.binary("add", mine, str(place))
+            for mine, place in zip(own, blocks[number], strict=True)
+        ]
+        address = address_of(e, op.source, at)
+        words = [
+            text.value(f"bitcast <{PAIR} x {scalar}> {value} to i32")
+            for value in rows[number : number + count]
+        ]
+        _store_words(e, address, words, transposed=by_columns)
+        number += count
+
+
+def _store_words(e: Emitter, address: str, words: Rows, *, transposed: bool) -> None:
+    """The matrices whose registers these are; lanes beyond what they need give an address too."""
+    count = len(words)
+    name = f"@llvm.nvvm.stmatrix.sync.aligned.m8n8.x{count}{'.trans' if transposed else ''}.b16.p3"
+    e.text.declare(f"void {name}(ptr addrspace(3), {', '.join(['i32'] * count)}) {CONVERGENT}")
+    shared = e.text.value(f"addrspacecast ptr {address} to ptr addrspace(3)")
+    listed = ", ".join(f"i32 {word}" for word in words)
+    e.text.line(f"call void {name}(ptr addrspace(3) {shared}, {listed})")
+
+
+TRANSFERS: Table = {
+    vector.TransferReadOp.name: _read,
+    vector.TransferWriteOp.name: _write,
+}
