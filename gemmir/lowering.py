@@ -21,7 +21,7 @@ from xdsl.utils.exceptions import VerifyException
 from gemmir.errors import ParseError, ScheduleError
 from gemmir.ir.attributes import Space, SpaceAttr
 from gemmir.ir.context import make_context
-from gemmir.ir.dialect import EpilogueOp, ForallOp, GemmOp, PackOp, memref_type
+from gemmir.ir.dialect import EpilogueOp, ForallOp, GemmOp, PackOp, UnpackOp, memref_type
 from gemmir.ir.loops import GROUP, dimension_of
 from gemmir.ir.pallas import CallOp
 from gemmir.schedule.schedule import Schedule, pass_text
@@ -66,7 +66,7 @@ def level_of(module: ModuleOp) -> str:
     level = "gemm"
     abstract = False
     for op in module.walk():
-        if isinstance(op, GemmOp | EpilogueOp | PackOp):
+        if isinstance(op, GemmOp | EpilogueOp | PackOp | UnpackOp):
             abstract = True
         if _is_tiling(op) and level == "gemm":
             level = "tiled"

@@ -20,6 +20,9 @@ exchanged so that a column of chunks touches all banks.
                                     gemmir.barrier
                                     gemmir.gemm %shared[tile of the thread], %b, %acc
 
+On Hopper the write-back of C may go through shared memory as well, `operand=c to=shared`, for the
+TMA to store from there (`gemmir.ir.staging`).
+
 The vector memory of a TPU, `to=vmem`, takes the blocks of A and B, each lying as its source does,
 and the accumulator of C. What of a block is past the edge is not filled.
 """
@@ -70,6 +73,7 @@ from gemmir.ir.dialect import (
 from gemmir.ir.index import Extent, before, constant_of, enclosing_function, upper_bound
 from gemmir.ir.loops import Loop, conditional, dimension_of, require_gemms
 from gemmir.ir.pallas import block_type, is_block
+from gemmir.ir.staging import plan_staging, stage
 from gemmir.ir.views import chain, extents, subview, total_offsets
 from gemmir.ir.visits import place_in_tile
 
@@ -264,6 +268,13 @@ def _shared_layout(operand: str, layout: str | None) -> tuple[str, int]:
             "use swizzle:32, swizzle:64 or swizzle:128",
         )
     return "panel", _panel_width(operand, layout)
+
+
+def _require_swizzle(kind: str) -> None:
+    if kind != "swizzle":
+        raise ScheduleError(
+            "GEM0286", "promote: operand=c to=shared in panels", "use layout=swizzle:128"
+        )
 
 
 def _swizzle_plan(
@@ -465,7 +476,8 @@ class Promote(ModulePass):
 
     a and b go to a cache level or to the shared memory of a block with `layout=panel:WIDTH`, to
     shared memory also with `layout=swizzle:BYTES`, and to vmem with no layout; c goes to registers
-    or to vmem, and `prefetch=true` asks for its tile in registers before the sum begins.
+    or to vmem, and `prefetch=true` asks for its tile in registers before the sum begins. From
+    registers it is written back through shared memory with `layout=swizzle:BYTES`.
     """
 
     name = "gemmir-promote"
@@ -485,6 +497,10 @@ class Promote(ModulePass):
                 copy_block(gemm, self.operand, plan_block(gemm, self.operand, self.layout))
             elif self.to == Space.SHARED and self.operand != "c":
                 share(gemm, self.operand, plan_share(gemm, self.operand, self.layout))
+            elif self.to == Space.SHARED:
+                kind, row_bytes = _shared_layout(self.operand, self.layout)
+                _require_swizzle(kind)
+                stage(plan_staging(gemm, row_bytes))
             elif self.operand == "c":
                 accumulate(gemm, plan_accumulate(gemm, self.to, self.layout, self.prefetch))
             else:

@@ -79,6 +79,7 @@ from gemmir.ir.index import (
     constant_of,
     equals,
     round_down,
+    upper_bound,
 )
 from gemmir.ir.loops import DIMENSION, carry, conditional, open_loop, require_gemms
 from gemmir.ir.nvgpu import LdMatrixOp, MmaSyncOp
@@ -89,6 +90,7 @@ from gemmir.ir.warpgroup import (
     COLUMN_STEP,
     WARPGROUP_ROWS,
     WarpgroupMmaOp,
+    WarpgroupSliceOp,
     WarpgroupWaitOp,
     WarpSpecializeOp,
 )
@@ -442,7 +444,8 @@ def _multiply(
 def vectorize_write_back(epilogue: EpilogueOp, plan: GemmPlan, sums: Sequence[SSAValue]) -> None:
     """Store the accumulators through the body of `epilogue`, clipped where the tile is."""
     builder = before(epilogue)
-    found = list(zip(extents(epilogue.output), (plan.rows, plan.columns), strict=True))
+    piece = _piece_of(epilogue, plan)
+    found = list(zip(extents(epilogue.output), piece.shape, strict=True))
     is_cut = any(isinstance(extent, int) and extent < whole for extent, whole in found)
     clipped = [
         equals(builder, epilogue, extent, whole)
@@ -450,11 +453,16 @@ def vectorize_write_back(epilogue: EpilogueOp, plan: GemmPlan, sums: Sequence[SS
         if not isinstance(extent, int)
     ]
     is_full = both(builder, clipped)
+    starts = plan.starts if piece.shape == (plan.rows, plan.columns) else (0,)
+    parts = sums
+    if piece.shape != (plan.rows, plan.columns):
+        parts = [builder.insert(WarpgroupSliceOp(sums[0], piece.place, piece.shape)).result]
 
     def store(inner: Builder, full: bool) -> None:
-        for start, total in zip(plan.starts, sums, strict=True):
-            in_bounds = (full, full and start + plan.width <= plan.columns)
-            tile = Tile((0, start), (plan.rows, plan.width), in_bounds)
+        for start, total in zip(starts, parts, strict=True):
+            width = min(plan.width, piece.shape[1])
+            in_bounds = (full, full and start + width <= piece.shape[1])
+            tile = Tile((0, start), (piece.shape[0], width), in_bounds)
             known = {
                 argument: total
                 for argument, value in zip(epilogue.body.block.args, epilogue.inputs, strict=False)
@@ -468,6 +476,27 @@ def vectorize_write_back(epilogue: EpilogueOp, plan: GemmPlan, sums: Sequence[SS
         builder.insert(conditional(is_full, lambda i: store(i, True), lambda i: store(i, False)))
     epilogue.detach()
     epilogue.erase()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A part of an accumulator that is written back on its own, in whole instructions."""
+
+    place: tuple[int, int]
+    shape: tuple[int, int]
+
+
+def _piece_of(epilogue: EpilogueOp, plan: GemmPlan) -> Piece:
+    """What `epilogue` takes of the accumulator of `plan`: all, or a piece of a warpgroup's."""
+    views = next(views for root, views in map(chain, epilogue.inputs) if root is plan.accumulator)
+    place = [constant_of(sum_of) for sum_of in total_offsets(before(epilogue), views)]
+    assert place[0] is not None and place[1] is not None
+    if not plan.of_warpgroup:
+        return Piece(place=(0, 0), shape=(plan.rows, plan.columns))
+    bounds = [upper_bound(e) or 0 for e in extents(epilogue.output)]
+    steps = (WARPGROUP_ROWS, COLUMN_STEP)
+    rows, columns = (-(-e // step) * step for e, step in zip(bounds, steps, strict=True))
+    return Piece(place=(place[0], place[1]), shape=(rows, columns))
 
 
 def vectorize_epilogue(epilogue: EpilogueOp, width: int) -> None:

@@ -32,6 +32,7 @@ from gemmir.ir.dialect import (
     OuterProductOp,
     PackOp,
     PrefetchOp,
+    UnpackOp,
     VisitsOp,
     accumulator_type,
 )
@@ -117,6 +118,14 @@ def _pack(frame: Frame, op: PackOp) -> Step:
     return step
 
 
+def _unpack(frame: Frame, op: UnpackOp) -> Step:
+    def step(source: View, target: View) -> tuple[()]:
+        target.fill_from(source.read((0, 0), target.sizes))
+        return ()
+
+    return step
+
+
 def _prefetch(frame: Frame, op: PrefetchOp) -> Step:
     def step(source: View) -> tuple[()]:
         return ()
@@ -163,6 +172,7 @@ MEANINGS: Final[Meanings] = {
     ForallOp: _forall,
     PackOp: _pack,
     PrefetchOp: _prefetch,
+    UnpackOp: _unpack,
     VisitsOp: _visits,
     OuterProductOp: elementwise(fused_multiply_add),
 }

@@ -7,6 +7,7 @@
 | `gemmir.forall`       | tiled and below    | a loop whose iterations run on other units      |
 | `gemmir.barrier`      | promoted and below | all threads of a block have come this far       |
 | `gemmir.pack`         | promoted           | copy into panels, zero-filled at the edge       |
+| `gemmir.unpack`       | promoted           | copy a piece of C out of shared memory          |
 | `gemmir.visits`       | tiled and below    | which tile of rows has rows of which product    |
 | `gemmir.prefetch`     | promoted and below | bring a tile near; no effect on values          |
 | `gemmir.outerproduct` | vectorized         | acc + lhs @ rhs, each element rounded once      |
@@ -429,6 +430,35 @@ class PackOp(IRDLOperation):
 
 
 @irdl_op_definition
+class UnpackOp(IRDLOperation):
+    """Copy the leading corner of `source`, in shared memory, into all of `target`."""
+
+    name = "gemmir.unpack"
+
+    source = operand_def(_MemRef)
+    target = operand_def(_MemRef)
+
+    assembly_format: ClassVar[str | None] = (
+        "$source `into` $target attr-dict `:` type($source) `into` type($target)"
+    )
+    traits = traits_def(MemoryReadEffect(), MemoryWriteEffect())
+
+    def __init__(self, source: SSAValue, target: SSAValue) -> None:
+        super().__init__(operands=[source, target])
+
+    def verify_(self) -> None:
+        source, target = memref_type(self.source), memref_type(self.target)
+        _require_same_elements(self.name, (source, target))
+        if len(source.get_shape()) != 2 or len(target.get_shape()) != 2:
+            raise VerifyException(f"{self.name}: source and target must be matrices")
+        if not is_shared(self.source) or is_shared(self.target):
+            raise VerifyException(f"{self.name}: {source} into {target}")
+        for room, extent in zip(source.get_shape(), target.get_shape(), strict=True):
+            if DYNAMIC_INDEX not in (extent, room) and extent > room:
+                raise VerifyException(f"{self.name}: {target} is larger than {source}")
+
+
+@irdl_op_definition
 class BarrierOp(IRDLOperation):
     """No thread of a block goes on before all have come here; what they wrote is then seen by all.
 
@@ -581,6 +611,7 @@ GEMMIR = Dialect(
         OuterProductOp,
         PackOp,
         PrefetchOp,
+        UnpackOp,
         VisitsOp,
         YieldOp,
     ],
@@ -635,6 +666,7 @@ __all__ = [
     "OuterProductOp",
     "PackOp",
     "PrefetchOp",
+    "UnpackOp",
     "Visit",
     "VisitsOp",
     "YieldOp",

@@ -18,14 +18,17 @@ from xdsl.dialects.builtin import (
     StridedLayoutAttr,
     i32,
 )
-from xdsl.ir import Block, BlockArgument, Operation, Region, SSAValue
+from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.rewriter import InsertPoint
 
 from gemmir.ir.attributes import SwizzleAttr
 from gemmir.ir.dialect import (
     BarrierOp,
+    EpilogueOp,
     ForallOp,
+    Number,
     PackOp,
+    UnpackOp,
     YieldOp,
     enclosing_ops,
     is_shared,
@@ -38,21 +41,25 @@ from gemmir.ir.index import (
     at_end,
     before,
     constant_of,
-    enclosing_function,
     entry_constant,
 )
 from gemmir.ir.loops import DIMENSION, conditional, trips
 from gemmir.ir.specialize import Load, SpecializePlan
 from gemmir.ir.views import chain, offsets_of, sizes_of, subview
 from gemmir.ir.warpgroup import (
+    WARPGROUP_ROWS,
     WARPS_OF_GROUP,
     ArriveExpectOp,
     ArriveOp,
     ClusterBarrierOp,
     CreateBarriersOp,
     CreateDescriptorOp,
+    ProxyFenceOp,
     TmaLoadOp,
+    TmaStoreOp,
+    TmaStoreWaitOp,
     WaitOp,
+    WarpgroupBarrierOp,
     WarpSpecializeOp,
 )
 
@@ -61,7 +68,8 @@ def specialize(plan: SpecializePlan) -> None:
     """Rewrite the block of `plan`."""
     body = plan.block.body.block
     wide = [_all_stages(load, plan.stages) for load in plan.loads]
-    maps = [_descriptor(load) for load in plan.loads]
+    maps = [_descriptor(load.root, load.box_type) for load in plan.loads]
+    stored = _stored_map(plan)
     ops = [o for o in body.ops if not isinstance(o, memref.AllocaOp | YieldOp)]
     builder = before(ops[0])
     arrivals = WARPS_OF_GROUP * plan.warpgroups * plan.cluster
@@ -74,7 +82,7 @@ def specialize(plan: SpecializePlan) -> None:
     consumers.args[0].name_hint = "warpgroup"
     both = (
         _Producer(plan, wide, full, empty, maps=maps),
-        _Consumer(plan, wide, full, empty, number=consumers.args[0]),
+        _Consumer(plan, wide, full, empty, number=consumers.args[0], stored=stored),
     )
     for role, block in zip(both, (producer, consumers), strict=True):
         role.run(ops, at_end(block))
@@ -109,25 +117,53 @@ def _all_stages(load: Load, stages: int) -> SSAValue:
     return alloca.memref
 
 
-def _descriptor(load: Load) -> SSAValue:
-    """How boxes of the operand are copied, at the entry of the function.
+def _descriptor(root: SSAValue, box: MemRefType[Number]) -> SSAValue:
+    """How boxes of an array are copied, at the entry of the function.
 
     Matrices of a batch that are all the same are one.
     """
-    root = load.root
     of = memref_type(root)
-    entry = enclosing_function(load.pack).body.block
-    after = root.owner if isinstance(root.owner, Operation) else None
-    is_first = isinstance(root, BlockArgument)
-    position = next(o for o in entry.ops if not isinstance(o, arith.ConstantOp))
-    place = InsertPoint.before(position) if is_first or after is None else InsertPoint.after(after)
-    builder = Builder(place)
+    owner = root.owner
+    if isinstance(owner, Operation):
+        builder = Builder(InsertPoint.after(owner))
+    else:
+        entry = next(o for o in owner.ops if not isinstance(o, arith.ConstantOp))
+        builder = before(entry)
+    tensor = root
     if len(of.get_shape()) == 3 and static_strides(of)[0] == 0:
         shape, strides = of.get_shape()[1:], static_strides(of)[1:]
-        root = builder.insert(_matrix_of(root, shape, strides)).result
-    made = builder.insert(CreateDescriptorOp(root, load.box_type))
-    made.result.name_hint = f"{load.root.name_hint or 'operand'}_map"
+        tensor = builder.insert(_matrix_of(root, shape, strides)).result
+    made = builder.insert(CreateDescriptorOp(tensor, box))
+    made.result.name_hint = f"{root.name_hint or 'operand'}_map"
     return made.result
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """How C is stored out of shared memory: its map, one box, and how many buffers there are."""
+
+    map: SSAValue
+    box: tuple[int, int]
+    buffers: int
+
+
+def _stored_map(plan: SpecializePlan) -> Stored | None:
+    """The map for pieces of C that go out through shared memory; None where none do."""
+    unpacks = [o for o in plan.block.walk() if isinstance(o, UnpackOp)]
+    if not unpacks:
+        return None
+    buffer = memref_type(chain(unpacks[0].source)[0])
+    layout = buffer.layout
+    assert isinstance(layout, SwizzleAttr)
+    width = layout.width.data
+    box = WARPGROUP_ROWS, width
+    swizzle = SwizzleAttr(1, width, WARPGROUP_ROWS * width, layout.chunk.data)
+    made = MemRefType(buffer.element_type, box, swizzle, buffer.memory_space)
+    return Stored(
+        map=_descriptor(chain(unpacks[0].target)[0], made),
+        box=box,
+        buffers=buffer.get_shape()[1] // width,
+    )
 
 
 def _matrix_of(
@@ -231,6 +267,28 @@ class _Role:
         offsets[load.slow] = builder.insert(arith.MuliOp(at, length)).result
         return subview(builder, whole, offsets, load.shape)
 
+    def plus(self, builder: Builder, first: Extent, second: Extent) -> Extent:
+        if isinstance(first, int) and isinstance(second, int):
+            return first + second
+        if first == 0 or second == 0:
+            return second if first == 0 else first
+        terms = [as_index(self.plan.loop, e) for e in (first, second)]
+        return builder.insert(arith.AddiOp(terms[0], terms[1])).result
+
+    def coordinates(self, builder: Builder, window: SSAValue, map: SSAValue) -> list[Extent]:
+        """Where a window of an array begins in the tensor of its map."""
+        root, views = chain(window)
+        rank = len(memref_type(root).get_shape())
+        at: list[Extent] = [0] * rank
+        dims = list(range(rank))
+        for view in views:
+            for dim, offset in zip(dims, offsets_of(view), strict=True):
+                at[dim] = self.plus(builder, at[dim], self.extent(offset))
+            dropped = len(dims) - len(memref_type(view.result).get_shape())
+            dims = dims[dropped:]
+        assert isinstance(map.owner, CreateDescriptorOp)
+        return at[rank - len(memref_type(map.owner.tensor).get_shape()) :]
+
     def warpgroup(self, loop: ForallOp, builder: Builder) -> None:
         """What the variable of a loop over warpgroups is here."""
         raise NotImplementedError
@@ -285,7 +343,7 @@ class _Producer(_Role):
             begin[1 - load.k] = self.times(builder, rank, part)
         part_shape = list(load.shape)
         part_shape[1 - load.k] //= load.split
-        at = self.coordinates(builder, load)
+        at = self.coordinates(builder, load.pack.source, self.maps[which])
         mask = (1 << load.split) - 1 if load.split > 1 else None
         for row in range(0, part_shape[0], load.box[0]):
             for column in range(0, part_shape[1], load.box[1]):
@@ -306,21 +364,6 @@ class _Producer(_Role):
                     )
                 )
 
-    def coordinates(self, builder: Builder, load: Load) -> list[Extent]:
-        """Where the slice begins in the tensor of its descriptor."""
-        views = chain(load.pack.source)[1]
-        rank = len(memref_type(load.root).get_shape())
-        at: list[Extent] = [0] * rank
-        dims = list(range(rank))
-        for view in views:
-            for dim, offset in zip(dims, offsets_of(view), strict=True):
-                at[dim] = self.plus(builder, at[dim], self.extent(offset))
-            dropped = len(dims) - len(memref_type(view.result).get_shape())
-            dims = dims[dropped:]
-        owner = self.maps[self.plan.loads.index(load)].owner
-        assert isinstance(owner, CreateDescriptorOp)
-        return at[rank - len(memref_type(owner.tensor).get_shape()) :]
-
     def rank(self, builder: Builder) -> SSAValue:
         """The number of this block in its cluster, the innermost loop fastest."""
         total: Extent = 0
@@ -331,14 +374,6 @@ class _Producer(_Role):
                 variable = builder.insert(arith.DivUIOp(variable, loop.step)).result
             total = self.plus(builder, self.times(builder, total, trips(loop)), variable)
         return as_index(self.plan.loop, total)
-
-    def plus(self, builder: Builder, first: Extent, second: Extent) -> Extent:
-        if isinstance(first, int) and isinstance(second, int):
-            return first + second
-        if first == 0 or second == 0:
-            return second if first == 0 else first
-        terms = [as_index(self.plan.loop, e) for e in (first, second)]
-        return builder.insert(arith.AddiOp(terms[0], terms[1])).result
 
     def times(self, builder: Builder, value: Extent, factor: int) -> Extent:
         if isinstance(value, int):
@@ -353,6 +388,13 @@ class _Consumer(_Role):
     """A warpgroup that multiplies; its number is `number`."""
 
     number: SSAValue | None = None
+    stored: Stored | None = None
+
+    def run(self, ops: Iterable[Operation], builder: Builder) -> None:
+        """Write `ops`; the block stays until all that it stores has been read."""
+        super().run(ops, builder)
+        if self.stored is not None:
+            builder.insert(TmaStoreWaitOp(0))
 
     def warpgroup(self, loop: ForallOp, builder: Builder) -> None:
         """Nested loops are numbered with the innermost fastest."""
@@ -378,7 +420,27 @@ class _Consumer(_Role):
             sizes = [self.extent(s) for s in sizes_of(op)]
             self.known[op.result] = subview(builder, self.of(op.source), offsets, sizes)
             return
+        if isinstance(op, UnpackOp):
+            self.store(builder, op)
+            return
+        if isinstance(op, EpilogueOp) and is_shared(op.output):
+            assert self.stored is not None
+            builder.insert(TmaStoreWaitOp(self.stored.buffers - 1))
+            builder.insert(WarpgroupBarrierOp())
         builder.insert(op.clone(self.known))
+
+    def store(self, builder: Builder, op: UnpackOp) -> None:
+        """Begin to store a whole box: what is past the edge of C is left out."""
+        assert self.stored is not None
+        builder.insert(ProxyFenceOp())
+        builder.insert(WarpgroupBarrierOp())
+        window = op.source.owner
+        assert isinstance(window, memref.SubviewOp)
+        offsets = [self.extent(o) for o in offsets_of(window)]
+        box = subview(builder, self.of(window.source), offsets, self.stored.box)
+        at = self.coordinates(builder, op.target, self.stored.map)
+        indices = [as_index(self.plan.loop, i) for i in at]
+        builder.insert(TmaStoreOp(box, self.stored.map, indices))
 
     def k_loop(self, builder: Builder, stage: list[SSAValue]) -> list[SSAValue]:
         loop = self.plan.loop

@@ -14,6 +14,7 @@
 | `nvgpu.fence.proxy`               | what threads stored, the TMA and the tensor cores will see   |
 | `nvgpu.warpgroup.mma`             | begin acc + a @ b, both in shared memory, by a warpgroup     |
 | `nvgpu.warpgroup.wait`            | until few products are under way                             |
+| `nvgpu.warpgroup.slice`           | some columns of 64 rows of a sum                             |
 | `nvgpu.warpgroup.barrier`         | all warps of this warpgroup have come this far               |
 | `nvgpu.cluster.barrier`           | all threads of all blocks of the cluster have come this far  |
 
@@ -54,7 +55,7 @@ from xdsl.irdl import (
     traits_def,
     var_operand_def,
 )
-from xdsl.traits import MemoryReadEffect, MemoryWriteEffect, RecursiveMemoryEffect
+from xdsl.traits import MemoryReadEffect, MemoryWriteEffect, NoMemoryEffect, RecursiveMemoryEffect
 from xdsl.utils.exceptions import VerifyException
 
 from gemmir.ir.attributes import PrecisionAttr, Space, SpaceAttr, SwizzleAttr
@@ -504,6 +505,55 @@ class WarpgroupWaitOp(IRDLOperation):
 
 
 @irdl_op_definition
+class WarpgroupSliceOp(IRDLOperation):
+    """The part of a finished sum at `row` and `column`, which threads have in registers already.
+
+    Rows are cut in steps of 64, columns in steps of 8.
+    """
+
+    name = "nvgpu.warpgroup.slice"
+
+    source = operand_def(_Vector)
+    result = result_def(_Vector)
+    row = prop_def(IntegerAttr)
+    column = prop_def(IntegerAttr)
+
+    assembly_format: ClassVar[str | None] = (
+        "$source `row` $row `column` $column attr-dict `:` type($source) `->` type($result)"
+    )
+    traits = traits_def(NoMemoryEffect())
+
+    def __init__(self, source: SSAValue, place: tuple[int, int], shape: tuple[int, int]) -> None:
+        of = cast("VectorType[Attribute]", source.type)
+        super().__init__(
+            operands=[source],
+            result_types=[VectorType(of.element_type, shape)],
+            properties={
+                "row": IntegerAttr(place[0], i64),
+                "column": IntegerAttr(place[1], i64),
+            },
+        )
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The first row and column."""
+        return _number(self.row), _number(self.column)
+
+    def verify_(self) -> None:
+        source, made = (cast("VectorType[Attribute]", v.type) for v in (self.source, self.result))
+        if [len(t.get_shape()) for t in (source, made)] != [2, 2]:
+            raise VerifyException(f"{self.name}: {made} of {source}")
+        if source.element_type != made.element_type:
+            raise VerifyException(f"{self.name}: {made} of {source}")
+        steps = (WARPGROUP_ROWS, COLUMN_STEP)
+        for place, part, whole, step in zip(
+            self.place, made.get_shape(), source.get_shape(), steps, strict=True
+        ):
+            if place < 0 or place % step or part % step or place + part > whole:
+                raise VerifyException(f"{self.name}: {part} from {place} on of {whole}")
+
+
+@irdl_op_definition
 class WarpSpecializeOp(IRDLOperation):
     """Split a block: one thread runs `producer`, each of `warpgroups` more warpgroups `consumers`.
 
@@ -581,5 +631,6 @@ WARPGROUP_OPS = (
     WarpSpecializeOp,
     WarpgroupBarrierOp,
     WarpgroupMmaOp,
+    WarpgroupSliceOp,
     WarpgroupWaitOp,
 )
