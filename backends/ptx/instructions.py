@@ -132,7 +132,7 @@ def required_ptx(module: ModuleOp, machine: GpuMachine) -> int:
             raise BackendError(
                 "GEM0426", f"{machine.name} has no asynchronous copies", "leave pipeline out"
             )
-        if isinstance(op, WARPGROUP_OPS) and not machine.has_warpgroups:
+        if isinstance(op, WARPGROUP_OPS) and not machine.wgmma_dtypes:
             raise BackendError(
                 "GEM0426",
                 f"{machine.name} has no {op.name}",

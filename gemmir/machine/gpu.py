@@ -20,6 +20,10 @@ ADA_MMA: Final = (*AMPERE_MMA, "e4m3", "e5m2")
 multiply-accumulate operation using mma instruction". f64 is added where they are faster at it than
 what is outside of them."""
 
+HOPPER_WGMMA: Final = ("bf16", "f16", "tf32", "e4m3", "e5m2", "i8", "u8")
+"""What warpgroups multiply, as `Gemm.dtype` says it: PTX ISA 9.0, section "Asynchronous warpgroup
+level matrix instructions". There are products of f64 neither here nor of unlike elements."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GpuMachine:
@@ -29,6 +33,10 @@ class GpuMachine:
     a kernel may opt in to; `fma_f32_per_cycle_per_sm` counts scalar fused multiply-adds outside the
     tensor cores, `mma_dtypes` are the element types that `vectorize{with=mma}` has instructions for
     there, each of `mma_k_bytes` along k. `clock_hz` is the boost clock.
+
+    `wgmma_dtypes` are those of `vectorize{with=wgmma}`. Such products read shared memory, where the
+    TMA puts what they need: of 16-bit elements they make `wgmma_flops_per_cycle_per_sm`, and of
+    others so many fewer as these are longer. `max_blocks_per_cluster` blocks may take in one copy.
 
     Raises `ProblemError` GEM0121 where a number is not positive, a block cannot be made of whole
     warps, or a block may have more shared memory than its multiprocessor.
@@ -56,8 +64,10 @@ class GpuMachine:
     fma_f64_per_cycle_per_sm: int
     mma_dtypes: tuple[str, ...] = AMPERE_MMA
     mma_k_bytes: int = 32
+    wgmma_dtypes: tuple[str, ...] = ()
+    wgmma_flops_per_cycle_per_sm: int | None = None
+    max_blocks_per_cluster: int = 1
     has_async_copies: bool = True
-    has_warpgroups: bool = False
     dram_bytes_per_second: int
     clock_hz: int
 
@@ -194,13 +204,17 @@ SM_90A: Final = GpuMachine(
     fma_f32_per_cycle_per_sm=128,
     fma_f64_per_cycle_per_sm=64,
     mma_dtypes=(*ADA_MMA, "f64"),
-    has_warpgroups=True,
+    wgmma_dtypes=HOPPER_WGMMA,
+    wgmma_flops_per_cycle_per_sm=4096,
+    max_blocks_per_cluster=8,
     dram_bytes_per_second=4_800_000_000_000,
     clock_hz=1_980_000_000,
 )
 """Hopper, H200 SXM: NVIDIA H100 Tensor Core GPU Architecture, table 3, whose chip it has.
 
 Memory: NVIDIA H200 datasheet. The clock is the one at which the datasheet's 67 TFLOP/s of f32 hold.
+Warpgroups: 989.4 TFLOP/s of dense f16 at 1830 MHz, H100 Tensor Core GPU Architecture, table 2.
+Clusters: CUDA C++ Programming Guide, the size that is portable.
 """
 
 SM_120: Final = GpuMachine(

@@ -12,21 +12,24 @@ from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
 from gemmir.gemm import Gemm
-from gemmir.ir.dialect import BLOCKS, CORES, INSIDE_BLOCK, MAPPINGS
+from gemmir.ir.dialect import BLOCKS, CLUSTERS, CORES, INSIDE_BLOCK, MAPPINGS, WARPGROUPS
+from gemmir.ir.specialize import THREADS_OF_GROUP, default_registers
+from gemmir.ir.warpgroup import WARPGROUP_ROWS
 from gemmir.machine import CpuMachine, GpuMachine, Machine, TpuMachine
 from gemmir.passes.parallelize import Parallelize
-from gemmir.passes.pipeline import Pipeline
+from gemmir.passes.pipeline import TMA, Pipeline
 from gemmir.passes.promote import Promote
 from gemmir.passes.split_k import SplitK, slice_size
 from gemmir.passes.tile import Tile
-from gemmir.passes.vectorize import MMA_SHAPES, Vectorize
+from gemmir.passes.vectorize import MMA, MMA_SHAPES, WGMMA, Vectorize
 from gemmir.schedule.default_gpu import LOAD_BYTES
 from gemmir.schedule.fit_tpu import check_fits_tpu
 from gemmir.schedule.schedule import Schedule
 
 ADDRESS_REGISTERS = 40
 """Registers of a thread beside its tile: 73 less the 44 of an 8 x 4 tile, as ptxas reports them
-for sm_80, and room for addresses of edges."""
+for sm_80, and room for addresses of edges. Of the 232 of a warpgroup 192 may so be sums, which is
+as many as ptxas 13.0 takes without spills."""
 
 
 FRAGMENT_BYTES = 32
@@ -46,6 +49,7 @@ class _Walk:
     held_bytes: dict[str, int] = field(default_factory=dict[str, int])
     stages: int = 1
     blocks_per_sm: int = 1
+    warpgroups: int = 1
 
 
 def check_fits(schedule: Schedule, gemm: Gemm, machine: Machine) -> None:
@@ -74,7 +78,10 @@ def check_fits(schedule: Schedule, gemm: Gemm, machine: Machine) -> None:
 def _follow(walk: _Walk, p: ModulePass) -> None:
     if isinstance(p, Tile):
         for name, size in zip(p.loops, p.sizes, strict=False):
-            walk.tile[name] = min(walk.tile.get(name, size), size)
+            whole = walk.tile.get(name, size)
+            walk.tile[name] = min(whole, size)
+            if p.over == WARPGROUPS:
+                walk.warpgroups *= max(-(-whole // max(size, 1)), 1)
         if p.over == BLOCKS:
             walk.block = dict(walk.tile)
             walk.blocks_per_sm = p.per_sm or 1
@@ -138,6 +145,12 @@ def _check_blocks_per_sm(walk: _Walk, machine: GpuMachine) -> None:
 
 
 def _check_stages(walk: _Walk, p: Pipeline) -> None:
+    if p.with_ == TMA and not _has_warpgroups(walk.machine):
+        raise ScheduleError(
+            "GEM0318",
+            f"pipeline: with={p.with_}, and {walk.machine.target} has no TMA",
+            "use with=cp.async, without specialize",
+        )
     if isinstance(walk.machine, GpuMachine) and not walk.machine.has_async_copies:
         raise ScheduleError(
             "GEM0318",
@@ -168,10 +181,49 @@ def _check_unit(walk: _Walk, name: str, over: str | None) -> None:
 
 
 def _require_unit(machine: CpuMachine | GpuMachine, what: str, unit: str, hint: str = "") -> None:
-    units = (BLOCKS, *INSIDE_BLOCK) if isinstance(machine, GpuMachine) else (CORES,)
+    units = _units(machine)
     if unit not in units:
         raise ScheduleError(
             "GEM0318", f"{what}, and {machine.target} has none", hint or f"use {', '.join(units)}"
+        )
+
+
+def _units(machine: CpuMachine | GpuMachine) -> tuple[str, ...]:
+    if not isinstance(machine, GpuMachine):
+        return (CORES,)
+    if _has_warpgroups(machine):
+        return (CLUSTERS, BLOCKS, *INSIDE_BLOCK)
+    return (BLOCKS, *(unit for unit in INSIDE_BLOCK if unit != WARPGROUPS))
+
+
+def _has_warpgroups(machine: CpuMachine | GpuMachine) -> bool:
+    return isinstance(machine, GpuMachine) and bool(machine.wgmma_dtypes)
+
+
+def _check_warpgroups(walk: _Walk) -> None:
+    """Refuse types that warpgroups do not multiply, and sums that leave a thread no registers."""
+    machine = walk.machine
+    known = machine.wgmma_dtypes if isinstance(machine, GpuMachine) else ()
+    if walk.dtype not in known:
+        raise ScheduleError(
+            "GEM0318",
+            f"vectorize: with=wgmma multiplies {walk.dtype}, and {machine.target} has "
+            + (f"warpgroups for {', '.join(known)}" if known else "no warpgroups"),
+            "use with=mma or with=fma",
+        )
+    if walk.accumulator is None:
+        return
+    rows, columns = walk.accumulator
+    _, most = default_registers(walk.warpgroups)
+    needed = -(-rows // WARPGROUP_ROWS) * WARPGROUP_ROWS * columns // THREADS_OF_GROUP
+    if needed + ADDRESS_REGISTERS > most:
+        fitting = (most - ADDRESS_REGISTERS) * THREADS_OF_GROUP
+        raise ScheduleError(
+            "GEM0312",
+            f"vectorize: a {rows} x {columns} tile takes {needed} registers of each thread, and of "
+            f"{walk.warpgroups} warpgroups a thread has {most}, {ADDRESS_REGISTERS} of them for "
+            "what is beside it",
+            f"use tiles of at most {fitting} elements over warpgroups",
         )
 
 
@@ -205,8 +257,10 @@ def _check_shape(
 
 
 def _check_vectors(walk: _Walk, p: Vectorize) -> None:
-    if p.with_ == "mma":
+    if p.with_ == MMA:
         _check_tensor_cores(walk, p)
+    if p.with_ == WGMMA:
+        _check_warpgroups(walk)
     if p.width is None:
         return
     vector_bytes = LOAD_BYTES if isinstance(walk.machine, GpuMachine) else walk.machine.vector_bytes

@@ -46,6 +46,7 @@ class Wrong:
 
 
 GPU = "cuda:sm_80"
+HOPPER = "cuda:sm_90a"
 TPU = "tpu:v5e"
 BLOCKED = "tile{loops=m,n sizes=8,8 over=blocks},tile{loops=m,n sizes=4,4 over=threads},"
 HALF = Gemm(m=32, n=16, k=64, dtype="f16")
@@ -58,6 +59,10 @@ SHARED = (
 )
 PIPELINE = "pipeline{loop=k stages=2},"
 MMA = "vectorize{with=mma width=8}"
+CLUSTERS = "tile{loops=m,n sizes=16,16 over=clusters}"
+GROUPS = "tile{loops=m,n sizes=64,64 over=blocks},tile{loops=m sizes=64 over=warpgroups},"
+BY_TMA = "pipeline{loop=k stages=3 with=tma specialize=true}"
+WGMMA = "vectorize{with=wgmma}"
 
 BLOCK = Gemm(m=64, n=256, k=256, dtype="bf16")
 GRID = "tile{loops=m,n sizes=32,128 over=grid},"
@@ -131,6 +136,20 @@ WRONG = (
     Wrong("GEM0318", MATRIX, f"{TILES}{SUM}{MMA}", "f32, and cuda:sm_80 has", "with=fma", GPU),
     Wrong("GEM0318", MATRIX, f"{TILES}parallelize{{loop=n over=blocks}}", "has none", "cores"),
     Wrong("GEM0318", BRAIN, f"{SHARED}{MMA}", "sm_75 has tensor", "of f16", "cuda:sm_75"),
+    Wrong("GEM0318", MATRIX, CLUSTERS, "over=clusters", "use blocks, warps", GPU),
+    Wrong("GEM0318", MATRIX, GROUPS, "over=warpgroups", "use blocks, warps", GPU),
+    Wrong("GEM0318", BRAIN, f"{SHARED}{BY_TMA}", "cuda:sm_80 has no TMA", "with=cp.async", GPU),
+    Wrong("GEM0318", MATRIX, f"{GROUPS}{SUM}{WGMMA}", "warpgroups for bf16", "with=mma", HOPPER),
+    Wrong("GEM0318", BRAIN, f"{SHARED}{WGMMA}", "cuda:sm_80 has no warpgroups", "with=mma", GPU),
+    Wrong(
+        "GEM0312",
+        Gemm(m=512, n=512, k=64, dtype="bf16"),
+        "tile{loops=m,n sizes=256,256 over=blocks},tile{loops=m sizes=128 over=warpgroups},"
+        f"{SUM}{WGMMA}",
+        "a 128 x 256 tile takes 256 registers of each thread, and of 2 warpgroups a thread has 232",
+        "at most 24576 elements",
+        HOPPER,
+    ),
     Wrong(
         "GEM0318",
         HALF,
@@ -528,7 +547,7 @@ WRONG = (
         "put fuse-epilogue after promote{operand=c",
         TPU,
     ),
-    Wrong("GEM0392", HALF, f"{SHARED}pipeline{{loop=k stages=2 with=tma}}", "'tma'", "cp.as", GPU),
+    Wrong("GEM0392", HALF, f"{SHARED}pipeline{{loop=k stages=2 with=bulk}}", "bulk", "cp.as", GPU),
     Wrong("GEM0393", HALF, f"{SHARED}pipeline{{loop=k stages=1}}", "stages=1", "2 or", GPU),
     Wrong("GEM0394", HALF, f"{SLICES}{PIPELINE}{MMA}", "no loop over k", "then promote", GPU),
     Wrong("GEM0395", HALF, f"{SHARED}{PIPELINE}{PIPELINE}{MMA}", "already", "one pipeline", GPU),
