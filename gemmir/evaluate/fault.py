@@ -20,7 +20,7 @@
 | GEM0924 | an mbarrier that is not there, or not known to all                     |
 | GEM0925 | shared memory touched while something else uses it                     |
 | GEM0926 | what threads wrote, touched by others without a fence                  |
-| GEM0927 | one thread at what a warpgroup does                                    |
+| GEM0927 | one thread, or a whole block, at what a warpgroup does                 |
 | GEM0928 | something under way where a role or a block ends                       |
 | GEM0929 | a block of a cluster that is not there                                 |
 | GEM0930 | a parity that is neither 0 nor 1                                       |

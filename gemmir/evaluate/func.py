@@ -67,8 +67,18 @@ def evaluate(module: ModuleOp, arrays: Sequence[Array], *, symbol: str | None = 
     frame = Frame(MEANINGS, watched=any(isinstance(op, WARPGROUP_OPS) for op in function.walk()))
     with np.errstate(all="ignore"):
         frame.run(function.body.block, views)
+        _end(frame, function)
     for op in frame.heap.values():
         raise error_in(op, FaultError("GEM0905", f"{len(frame.heap)} buffers are never freed"))
+
+
+def _end(frame: Frame, function: func.FuncOp) -> None:
+    kernel = frame.fibers.current
+    try:
+        kernel.end()
+        kernel.block.end(kernel.clock)
+    except FaultError as fault:
+        raise error_in(function, fault) from None
 
 
 def _function(module: ModuleOp, symbol: str | None) -> func.FuncOp:

@@ -266,8 +266,8 @@ def _fence(frame: Frame, op: ProxyFenceOp) -> Step:
 
 
 def _require_warpgroup(fiber: Fiber) -> None:
-    if fiber.threads is Threads.ONE:
-        raise FaultError("GEM0927", f"{fiber.name} is one thread, not a warpgroup")
+    if fiber.threads is not Threads.WARPGROUP:
+        raise FaultError("GEM0927", f"{fiber.name} is {fiber.threads.value}, not a warpgroup")
 
 
 def _warpgroup_barrier(frame: Frame, op: WarpgroupBarrierOp) -> Step:
