@@ -1,47 +1,45 @@
-"""Kernels of a prepared folder on the GPU: checked against float64, then timed beside cuBLAS.
+"""Kernels of one prepared case on the GPU: checked against float64, then timed beside cuBLAS.
 
-All contestants of a problem take turns. Each is a CUDA graph of many launches over operands that
-together are more than twice the L2, so that no launch finds its own in it; a graph is timed by
-events. Imports what loads kernels, and nothing that lowers them.
+All contestants take turns. Each is a CUDA graph of many launches, so that what a launch costs the
+CPU is left out for all, over operands that together are more than twice the L2, so that no launch
+finds its own in it; a graph is timed by events. Imports what loads kernels, and nothing that lowers
+them.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import import_module
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from gemmir.backend import Argument, Signature
-from gemmir.backends.ptx.driver import find_driver
-from gemmir.backends.ptx.load import Program, load
+from gpu_check import WHOLE, Expected, compared, expected, is_exact, is_wrong, program_of
+from gpu_peers import peers_of
+
+from gemmir.backend import Argument
+from gemmir.backends.ptx.load import Program
 from gemmir.errors import DeviceError
+from gemmir.gemm import Gemm, Operand
 
-LEAST_ROUNDS: Final = 15
+LEAST_ROUNDS: Final = 10
 """Timings of each contestant, however long they take."""
 
-GRAPH_SECONDS: Final = 4e-3
+GRAPH_SECONDS: Final = 8e-3
 """One timing is so many launches that it takes about this long."""
+
+WARM_SECONDS: Final = 0.15
+"""Before the first timing, so that the clocks are those of work."""
 
 MOST_LAUNCHES: Final = 2000
 MOST_SETS: Final = 64
 """Limits of a graph, and of the operands that it goes through."""
 
-TORCH: Final = "torch"
-
-UNITS: Final = {"f64": 2.0**-53, "f32": 2.0**-24, "f16": 2.0**-11, "bf16": 2.0**-8}
-"""Unit roundoff of the type of a result."""
-
 STORED: Final = {
     "f64": "float64",
     "f32": "float32",
-    "tf32": "float32",
     "f16": "float16",
     "bf16": "bfloat16",
     "e4m3": "float8_e4m3fn",
@@ -50,222 +48,217 @@ STORED: Final = {
     "i8": "int8",
     "u8": "uint8",
 }
-"""PyTorch's name of the type of an array."""
+"""PyTorch's name of an element type."""
 
-TF32_UNIT: Final = 2.0**-11
-"""Unit roundoff of an operand that a tensor core reads as tf32, if it rounds to nearest.
-
-It may cut instead, which is twice that: PTX ISA 9.0, section "Alternate Floating-Point Data
-Formats".
-"""
+BITS: Final = {1: "uint8", 2: "int16", 4: "int32", 8: "int64"}
+"""PyTorch's name of a type of so many bytes by which bits are compared."""
 
 Call = Callable[[], Any]
+Tensors = Mapping[str, Any]
+Say = Callable[[str], None]
+"""Makes known which kernel is run next: if it takes the process along, it is to blame."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Operands:
-    """A, B and C on the GPU, as the signature lays them out."""
+@dataclass(kw_only=True)
+class Contestant:
+    """One that is timed: its launches, one for each set of operands, and what is known of it."""
 
-    a: Any
-    b: Any
-    c: Any
-
-    @property
-    def addresses(self) -> list[int]:
-        """Where they begin."""
-        return [x.data_ptr() for x in (self.a, self.b, self.c)]
-
-
-def race(folder: Path, manifest: Mapping[str, Any], *, seconds: float, seed: int) -> dict[str, Any]:
-    """Measure every case of `manifest`; a kernel that is wrong is named and not timed."""
-    torch: Any = import_module("torch")
-    torch.manual_seed(seed)
-    head = {
-        **{key: value for key, value in manifest.items() if key != "cases"},
-        "loader": find_driver().library,
-        "seed": seed,
-        "seconds": seconds,
-        "gpu": torch.cuda.get_device_name(0),
-        "l2_bytes": torch.cuda.get_device_properties(0).L2_cache_size,
-        "torch": torch.__version__,
-        "cuda": torch.version.cuda,
-        "python": sys.version.split()[0],
-        "smi": smi(),
-    }
-    rows: list[dict[str, Any]] = []
-    for case in manifest["cases"]:
-        try:
-            rows += _rows(torch, folder, case, seconds)
-            torch.cuda.empty_cache()
-        except (DeviceError, RuntimeError) as error:
-            # After a fault in a kernel the GPU does nothing more for this process.
-            rows.append({"case": case["case"], "name": "", "wrong": True, "error": str(error)})
-            break
-    return {**head, "rows": rows}
+    name: str
+    row: dict[str, Any]
+    calls: Sequence[Call] = ()
+    first: Any = None
+    output: Any = None
+    replay: Call | None = None
+    launches: int = 0
+    times: list[float] = field(default_factory=list[float])
+    flops: int = 0
 
 
-def smi() -> dict[str, str]:
-    """The driver, and the clocks and power of this moment."""
-    names = (
-        "driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.draw,power.limit,temperature.gpu"
-    )
-    command = ["nvidia-smi", f"--query-gpu={names}", "--format=csv,noheader", "-i", "0"]
-    try:
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return {}
-    return dict(zip(names.split(","), (x.strip() for x in said.split(",")), strict=True))
-
-
-def _rows(
-    torch: Any, folder: Path, case: Mapping[str, Any], seconds: float
+def race(
+    torch: Any, folder: Path, case: Mapping[str, Any], *, seconds: float, say: Say
 ) -> list[dict[str, Any]]:
-    """Every kernel of one problem, and PyTorch, in turns."""
-    problem, kernels = case["problem"], case["kernels"]
-    if not kernels:
-        return []
-    signatures = {n: Signature.from_json(kernel["signature"]) for n, kernel in kernels.items()}
-    arguments = next(iter(signatures.values())).arguments
-    sets = [_operands(torch, problem["dtype"], arguments) for _ in range(_sets(torch, arguments))]
-    torch.cuda.synchronize()
+    """A row for each contestant of a case; a kernel that is wrong is named and not timed."""
     stream = torch.cuda.Stream()
-    rows: list[dict[str, Any]] = []
-    graphs: dict[str, tuple[Call, int]] = {}
     with torch.cuda.stream(stream):
-        for name, kernel in kernels.items():
-            code = (folder / kernel["file"]).read_bytes()
-            start = time.perf_counter()
-            program = cast("Program", load(code, signatures[name]).owner)
-            handle = stream.cuda_stream
-            calls = [program.bind(s.addresses, gpu=0, stream=handle) for s in sets]
-            loaded = time.perf_counter() - start
-            row = {"case": case["case"], "name": name, **kernel, "load_seconds": loaded}
-            row |= _checked(torch, problem, sets[0], calls[0])
-            row["launch_microseconds"] = _microseconds(torch, calls[0])
-            rows.append(row)
-            print(
-                f"{case['case']} {name}: error/bound {row['error_by_bound']:.3g}", file=sys.stderr
-            )
-            if not row["wrong"]:
-                graphs[name] = _graph(torch, stream, calls)
-        peers = [_peer(torch, problem, s) for s in sets]
-        row = {"case": case["case"], "name": TORCH, "wrong": False}
-        try:
-            graphs[TORCH] = _graph(torch, stream, peers)
-            rows.append(row)
-        except (RuntimeError, NotImplementedError, ValueError) as error:
-            rows.append({**row, "missing": str(error).splitlines()[0]})
-        before = smi()
-        times = _turns(torch, stream, graphs, seconds)
-    _add_times(rows, times, problem["flops"])
+        gemm = Gemm(**case["problem"])
+        sets = _sets(torch, gemm)
+        stream.synchronize()
+        kernels = _kernels(torch, folder, case, sets, stream, say)
+        contestants = [*kernels, *_peers(torch, gemm, sets)]
+        running = [c for c in contestants if c.calls and _captured(torch, stream, c, say)]
+        say("")
+        _turns(torch, stream, running, seconds)
+    for contestant in running:
+        _add_times(torch, contestant)
+    rows = [contestant.row for contestant in contestants]
     for row in rows:
-        row["smi_before"], row["smi_after"] = before, smi()
+        _add_ratios(row, rows)
     return rows
 
 
-def _add_times(
-    rows: Sequence[dict[str, Any]], times: Mapping[str, Sequence[float]], flops: int
-) -> None:
-    """Seconds of one launch, the rate, and the ratio to PyTorch: above 1 is faster than it."""
-    for row in rows:
-        found = times.get(row["name"])
-        if not found:
-            continue
-        lower, median, upper = statistics.quantiles(found, n=4)
-        row["seconds"] = {"median": median, "lower": lower, "upper": upper, "count": len(found)}
-        row["tflops"] = flops / median / 1e12
-        if TORCH in times:
-            row["ratio"] = statistics.median(times[TORCH]) / median
-        said = ", ".join(f"{k} {row[k]:.4g}" for k in ("tflops", "ratio") if k in row)
-        print(f"{row['case']} {row['name']}: {median * 1e6:.1f} us, {said}", file=sys.stderr)
+def _kernels(
+    torch: Any,
+    folder: Path,
+    case: Mapping[str, Any],
+    sets: Sequence[Tensors],
+    stream: Any,
+    say: Say,
+) -> Iterator[Contestant]:
+    """The kernels of a case, each run once and compared."""
+    answers: dict[str, Expected] = {}
+    for name, kernel in case["kernels"].items():
+        say(name)
+        gemm = Gemm(**kernel["problem"])
+        row = {"name": name, "schedule": kernel["schedule"], "launch": kernel["launch"]}
+        contestant = Contestant(name=name, row=row, flops=gemm.flops)
+        try:
+            if gemm.epilogue not in answers:
+                answers[gemm.epilogue] = expected(torch, gemm, sets[0])
+            row |= _checked(torch, folder, kernel, sets, stream, answers[gemm.epilogue], contestant)
+        except (DeviceError, RuntimeError) as error:
+            torch.cuda.synchronize()
+            row |= {"wrong": True, "error": str(error)}
+            contestant.calls = ()
+        yield contestant
 
 
-def _sets(torch: Any, arguments: Sequence[Argument]) -> int:
-    """How many operands make more than twice the L2, at least two."""
-    l2 = torch.cuda.get_device_properties(0).L2_cache_size
-    each = sum(argument.span_bytes for argument in arguments)
-    return min(max(math.ceil(2 * l2 / max(each, 1)) + 1, 2), MOST_SETS)
-
-
-def _operands(torch: Any, dtype: str, arguments: Sequence[Argument]) -> Operands:
-    """Random numbers in [-1, 1), or whole ones of small size; C begins as NaN where it can."""
-    made: list[Any] = []
-    for argument in arguments:
-        kind = getattr(torch, STORED[argument.dtype])
-        strides = argument.strides
-        array = torch.empty_strided(argument.shape, strides, dtype=kind, device="cuda")
-        if argument.access == "write":
-            array.fill_(float("nan") if kind.is_floating_point else 99)
-        elif kind.is_floating_point:
-            array.copy_(torch.rand(argument.shape, device="cuda") * 2 - 1)
-        else:
-            low = 0 if kind == torch.uint8 else -8
-            array.copy_(torch.randint(low, 8, argument.shape, device="cuda"))
-        made.append(array)
-    a, b, c = made
-    return Operands(a=a, b=b, c=c)
-
-
-def _factors(problem: Mapping[str, Any], operands: Operands) -> tuple[Any, Any]:
-    a, b = operands.a, operands.b
-    return (a.mT if problem["trans_a"] else a), (b.mT if problem["trans_b"] else b)
-
-
-def _checked(torch: Any, problem: Mapping[str, Any], operands: Operands, call: Call) -> Any:
-    """Run once and compare with float64 by the a-priori bound of a sum of k products in f32."""
-    call()
-    torch.cuda.synchronize()
-    a, b = (x.double() for x in _factors(problem, operands))
-    exact, size = a @ b, a.abs() @ b.abs()
-    k, dtype = problem["k"], problem["dtype"]
-    whole = not operands.c.dtype.is_floating_point
-    unit = UNITS["f64"] if dtype == "f64" else UNITS["f32"]
-    of_operands = 4 * TF32_UNIT if dtype == "tf32" else 0.0
-    result = {torch.float16: "f16", torch.bfloat16: "bf16", torch.float64: "f64"}
-    out = 0.0 if whole else UNITS[result.get(operands.c.dtype, "f32")]
-    bound = (0.0 if whole else (k + 1) * unit / (1 - k * unit) + of_operands) * size
-    bound = bound * (1 + out) + out * exact.abs() + (0.5 if whole else 2.0**-149)
-    error = (operands.c.double() - exact).abs()
-    part = (error / bound).nan_to_num(nan=math.inf).max().item()
-    return {
-        "max_error": error.nan_to_num(nan=math.inf).max().item(),
-        "error_by_bound": part,
-        "wrong": part > 1,
-    }
-
-
-def _peer(torch: Any, problem: Mapping[str, Any], operands: Operands) -> Call:
-    """The product by PyTorch, into an array of its own; f32 without tf32 unless that is asked."""
-    a, b = _factors(problem, operands)
-    torch.backends.cuda.matmul.allow_tf32 = problem["dtype"] == "tf32"
-    if a.dtype == torch.int8:
-        return lambda: torch._int_mm(a, b)
-    out = torch.empty(operands.c.shape, dtype=a.dtype, device="cuda")
-    return lambda: torch.matmul(a, b, out=out)
-
-
-def _microseconds(torch: Any, call: Call, count: int = 500) -> float:
-    """Time on the CPU of one launch; few enough that the GPU's queue does not fill."""
-    torch.cuda.synchronize()
+def _checked(
+    torch: Any,
+    folder: Path,
+    kernel: Mapping[str, Any],
+    sets: Sequence[Tensors],
+    stream: Any,
+    answer: Expected,
+    contestant: Contestant,
+) -> dict[str, Any]:
+    """Load a kernel, run it, and compare; its calls are kept where it is right."""
+    gemm = Gemm(**kernel["problem"])
     start = time.perf_counter()
-    for _ in range(count):
-        call()
-    passed = time.perf_counter() - start
+    program, signature = program_of(folder, kernel)
+    arguments = {argument.name: argument for argument in signature.arguments}
+    outputs = [_output(torch, arguments["c"], s) for s in sets]
+    bind = _binder(program, signature.arguments, stream)
+    calls = [bind({**s, "c": c}) for s, c in zip(sets, outputs, strict=True)]
+    found: dict[str, Any] = {"load_seconds": time.perf_counter() - start}
+    calls[0]()
     torch.cuda.synchronize()
-    return passed / count * 1e6
+    found |= compared(torch, outputs[0], answer)
+    if not gemm.beta:
+        contestant.first = outputs[0].clone()
+    if is_exact(gemm):
+        found["exact_on_integers"] = _exact_on_integers(torch, gemm, arguments, bind)
+    found["wrong"] = is_wrong(found)
+    if not found["wrong"]:
+        contestant.calls, contestant.output = calls, outputs[0]
+    return found
 
 
-def _graph(torch: Any, stream: Any, calls: Sequence[Call]) -> tuple[Call, int]:
-    """A graph that makes the calls in turn, and how many it makes."""
+def _binder(
+    program: Program, arguments: Sequence[Argument], stream: Any
+) -> Callable[[Tensors], Call]:
+    def bind(tensors: Tensors) -> Call:
+        addresses = [tensors[argument.name].data_ptr() for argument in arguments]
+        return program.bind(addresses, gpu=0, stream=stream.cuda_stream)
+
+    return bind
+
+
+def _exact_on_integers(
+    torch: Any, gemm: Gemm, arguments: Mapping[str, Argument], bind: Callable[[Tensors], Call]
+) -> bool:
+    """Whether sums that need no rounding come out exactly."""
+    tensors: dict[str, Any] = {}
+    for name in ("a", "b"):
+        least = 0 if arguments[name].dtype == "u8" else -WHOLE
+        numbers = torch.randint(least, WHOLE + 1, arguments[name].shape, device="cuda")
+        tensors[name] = _empty(torch, arguments[name]).copy_(numbers)
+    exact = expected(torch, gemm, tensors).exact
+    tensors["c"] = _output(torch, arguments["c"], {})
+    bind(tensors)()
+    torch.cuda.synchronize()
+    return bool(torch.equal(tensors["c"], exact.to(tensors["c"].dtype)))
+
+
+def _peers(torch: Any, gemm: Gemm, sets: Sequence[Tensors]) -> Iterator[Contestant]:
+    """PyTorch, for the problem itself and for its bare product."""
+    for name, make in peers_of(torch, gemm).items():
+        contestant = Contestant(name=name, row={"name": name, "wrong": False}, flops=gemm.flops)
+        try:
+            contestant.calls = [make(s) for s in sets]
+            for call in contestant.calls[:2]:
+                call()
+            torch.cuda.synchronize()
+        except (RuntimeError, NotImplementedError, ValueError, TypeError) as error:
+            contestant.row["missing"] = str(error).splitlines()[0]
+            contestant.calls = ()
+        yield contestant
+
+
+def _sets(torch: Any, gemm: Gemm) -> list[dict[str, Any]]:
+    """Operands that together are more than twice the L2, two at least.
+
+    Floats are random in [-1, 1), integers whole and small. C is one of them where it is read.
+    """
+    arguments = list(map(_argument, gemm.operands))
+    each = sum(argument.span_bytes for argument in arguments)
+    l2 = torch.cuda.get_device_properties(0).L2_cache_size
+    count = min(max(math.ceil(2 * l2 / max(each, 1)) + 1, 2), MOST_SETS)
+    read = [argument for argument in arguments if argument.access != "write"]
+    return [{argument.name: _random(torch, argument) for argument in read} for _ in range(count)]
+
+
+def _argument(operand: Operand) -> Argument:
+    return Argument(
+        name=operand.name,
+        dtype=operand.dtype,
+        shape=operand.shape,
+        strides=operand.strides,
+        access=operand.access,
+    )
+
+
+def _empty(torch: Any, argument: Argument) -> Any:
+    kind = getattr(torch, STORED[argument.dtype])
+    return torch.empty_strided(argument.shape, argument.strides, dtype=kind, device="cuda")
+
+
+def _random(torch: Any, argument: Argument) -> Any:
+    array = _empty(torch, argument)
+    if array.dtype.is_floating_point:
+        return array.copy_(torch.rand(argument.shape, device="cuda") * 2 - 1)
+    low = 0 if argument.dtype == "u8" else -8
+    return array.copy_(torch.randint(low, 8, argument.shape, device="cuda"))
+
+
+def _output(torch: Any, argument: Argument, tensors: Tensors) -> Any:
+    """A C of its own for each contestant: what it reads, or else NaN, or 99."""
+    array = _empty(torch, argument)
+    if argument.access == "readwrite":
+        return array.copy_(tensors["c"])
+    return array.fill_(math.nan if array.dtype.is_floating_point else 99)
+
+
+def _captured(torch: Any, stream: Any, contestant: Contestant, say: Say) -> bool:
+    """Make the graph of a contestant: its calls in turn, as often as a timing takes."""
+    say(contestant.name)
+    calls = contestant.calls
     for call in calls[:2]:
         call()
     count = min(max(math.ceil(GRAPH_SECONDS / _seconds(torch, stream, calls)), 1), MOST_LAUNCHES)
-    count = -(-count // len(calls)) * len(calls)
+    contestant.launches = -(-count // len(calls)) * len(calls)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
-        for number in range(count):
-            calls[number % len(calls)]()
-    return graph.replay, count
+    try:
+        with torch.cuda.graph(graph, stream=stream):
+            for number in range(contestant.launches):
+                calls[number % len(calls)]()
+        graph.replay()
+        torch.cuda.synchronize()
+    except (DeviceError, RuntimeError) as error:
+        torch.cuda.synchronize()
+        contestant.row["missing"] = str(error).splitlines()[0]
+        return False
+    contestant.replay = graph.replay
+    return True
 
 
 def _seconds(torch: Any, stream: Any, calls: Sequence[Call]) -> float:
@@ -279,23 +272,61 @@ def _seconds(torch: Any, stream: Any, calls: Sequence[Call]) -> float:
     return first.elapsed_time(last) / 1e3 / len(calls)
 
 
-def _turns(
-    torch: Any, stream: Any, graphs: Mapping[str, tuple[Call, int]], seconds: float
-) -> dict[str, list[float]]:
-    """Seconds of one launch of each contestant, again and again."""
-    found: dict[str, list[float]] = {name: [] for name in graphs}
-    for replay, _ in graphs.values():
-        replay()
-    torch.cuda.synchronize()
+def _turns(torch: Any, stream: Any, contestants: Sequence[Contestant], seconds: float) -> None:
+    """Time all again and again, once from the first to the last and once back."""
+    if not contestants:
+        return
+    warm = time.perf_counter() + WARM_SECONDS
+    while time.perf_counter() < warm:
+        for contestant in contestants:
+            assert contestant.replay is not None
+            contestant.replay()
+        torch.cuda.synchronize()
     end = time.perf_counter() + seconds
     rounds = 0
     while rounds < LEAST_ROUNDS or time.perf_counter() < end:
-        for name, (replay, count) in graphs.items():
-            first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            first.record(stream)
-            replay()
-            last.record(stream)
-            last.synchronize()
-            found[name].append(first.elapsed_time(last) / 1e3 / count)
+        for contestant in contestants if rounds % 2 == 0 else reversed(contestants):
+            _timed(torch, stream, contestant)
         rounds += 1
-    return found
+
+
+def _timed(torch: Any, stream: Any, contestant: Contestant) -> None:
+    assert contestant.replay is not None
+    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    first.record(stream)
+    contestant.replay()
+    last.record(stream)
+    last.synchronize()
+    contestant.times.append(first.elapsed_time(last) / 1e3 / contestant.launches)
+
+
+def _add_times(torch: Any, contestant: Contestant) -> None:
+    """Seconds of one launch and the rate; and whether all launches gave what the first gave."""
+    row, found = contestant.row, contestant.times
+    lower, median, upper = statistics.quantiles(found, n=4)
+    row["seconds"] = {"median": median, "lower": lower, "upper": upper, "count": len(found)}
+    row["launches"] = contestant.launches
+    row["tflops"] = contestant.flops / median / 1e12
+    if contestant.first is None:
+        return
+    bits = getattr(torch, BITS[contestant.first.element_size()])
+    row["same_bits"] = bool(torch.equal(contestant.first.view(bits), contestant.output.view(bits)))
+    row["wrong"] = is_wrong(row)
+
+
+PEER: Final = "torch"
+PRODUCT: Final = "product"
+
+
+def _add_ratios(row: dict[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Time of PyTorch over that of a kernel, above 1 where the kernel is faster; and what an
+    epilogue adds to the product of the same schedule, as a part of it."""
+    medians = {r["name"]: r["seconds"]["median"] for r in rows if "seconds" in r}
+    name = row["name"]
+    if name not in medians:
+        return
+    prefix = f"{PRODUCT}, " if name.startswith(f"{PRODUCT}, ") else ""
+    if prefix + PEER in medians:
+        row["ratio"] = medians[prefix + PEER] / medians[name]
+    if f"{PRODUCT}, {name}" in medians:
+        row["overhead"] = medians[name] / medians[f"{PRODUCT}, {name}"] - 1

@@ -41,10 +41,11 @@ GELU_SQRT_2_OVER_PI: Final = math.sqrt(2.0 / math.pi)
 """gelu is its tanh form, Hendrycks and Gimpel, arXiv:1606.08415, section 2."""
 GELU_CUBIC: Final = 0.044715
 
-# How much each step can magnify an error of its input: the largest slope of the function.
-_SLOPES: Final = {"bias": 1.0, "residual": 1.0, "relu": 1.0, "gelu": 1.13, "silu": 1.10}
-# Rounded operations behind one step, counted generously: exp is a polynomial of about 15.
-_STEP_ROUNDINGS: Final = {"bias": 1, "residual": 1, "relu": 0, "gelu": 32, "silu": 24}
+STEP_SLOPES: Final = {"bias": 1.0, "residual": 1.0, "relu": 1.0, "gelu": 1.13, "silu": 1.10}
+"""How much each step can magnify an error of its input: the largest slope of the function."""
+
+STEP_ROUNDINGS: Final = {"bias": 1, "residual": 1, "relu": 0, "gelu": 32, "silu": 24}
+"""Rounded operations behind one step, counted generously: exp is a polynomial of about 15."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -394,8 +395,8 @@ class Gemm:
         unit = self.product.ieee_unit
         for step in self.steps:
             y = _apply_step(step, x, wide)
-            slack = _STEP_ROUNDINGS[step] * unit * (np.abs(x) + np.abs(y))
-            bound, x = _SLOPES[step] * bound + slack, y
+            slack = STEP_ROUNDINGS[step] * unit * (np.abs(x) + np.abs(y))
+            bound, x = STEP_SLOPES[step] * bound + slack, y
         if self.steps:
             bound = self._stored(bound, x)
         return bound + self.accumulator.least_normal * (self.k + 4)
