@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from xdsl.dialects.builtin import VectorType
 from xdsl.ir import SSAValue
 
-from gemmir.backends.llvm.emitter import Emitter, Rows, Table, set_rows
+from gemmir.backends.llvm.emitter import Emitter, Rows, Table, element_of, set_rows
 from gemmir.backends.llvm.text import scalar_type
 from gemmir.backends.ptx.spread import PAIR
 from gemmir.backends.ptx.threads import CONVERGENT
@@ -235,8 +234,7 @@ def _call(e: Emitter, name: str) -> None:
 
 
 def _scalar(value: SSAValue) -> str:
-    assert isinstance(value.type, VectorType)
-    return scalar_type(value.type.element_type)
+    return scalar_type(element_of(value.type))
 
 
 def _elements(e: Emitter, value: SSAValue) -> Rows:

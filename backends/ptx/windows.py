@@ -173,7 +173,7 @@ def _place(e: Emitter, root: SSAValue) -> str:
     buffer = root.owner
     assert isinstance(buffer, Operation)
     kernel = kernel_of(buffer)
-    number = [b.results[0] for b in shared_buffers(kernel)].index(root)
+    number = next(n for n, b in enumerate(shared_buffers(kernel)) if b is buffer)
     return shared_memory(kernel, e.symbol).address(number)
 
 
