@@ -106,10 +106,18 @@ def occupancy_text(found: Occupancy) -> str:
 
 
 def loop_text(loop: SassLoop) -> str:
-    """The products of a loop, their share, and the most frequent of the others."""
+    """The products of a loop, their share, and the most frequent of the others.
+
+    Products of warpgroups take so long each that what counts is how few waits they have.
+    """
     products = [f"{count} {name}" for name, count in loop.opcodes.items() if name in PRODUCTS]
     others = [f"{count} {name}" for name, count in loop.opcodes.items() if name not in PRODUCTS]
     more = ", …" if len(others) > OTHERS_SHOWN else ""
+    if loop.waits:
+        return (
+            f"{', '.join(products)} of warpgroups in {loop.instructions} instructions, "
+            f"{loop.waits} waits for them ({', '.join(others[:OTHERS_SHOWN])}{more})"
+        )
     return (
         f"{', '.join(products)}: {loop.share:.1%} of {loop.instructions} instructions, "
         f"{loop.others_per_product:.2f} others for each ({', '.join(others[:OTHERS_SHOWN])}{more})"

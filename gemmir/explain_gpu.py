@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from xdsl.passes import ModulePass
 
 from gemmir.backend import Launch
+from gemmir.backends.ptx.wgmma import PRODUCTS
 from gemmir.explain_code import MachineCode, code_lines, machine_code
 from gemmir.gemm import Gemm
 from gemmir.machine import GpuMachine
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
     from gemmir.compiler import Lowered
 
 KINDS: Final = {
-    "multiply-adds": ("fma", "mma.sync"),
+    "multiply-adds": ("fma", "mma.sync", "wgmma.mma_async"),
     "loads from shared memory": ("ld.shared", "ldmatrix"),
     "loads from global memory": ("ld.global",),
-    "asynchronous copies": ("cp.async.ca", "cp.async.cg"),
-    "stores to shared memory": ("st.shared",),
-    "barriers": ("bar.sync", "barrier"),
+    "asynchronous copies": ("cp.async.ca", "cp.async.cg", "cp.async.bulk.tensor"),
+    "stores to shared memory": ("st.shared", "stmatrix"),
+    "barriers": ("bar.sync", "barrier", "mbarrier"),
 }
 """What is counted in the loop over k, by how its instructions begin."""
 
@@ -98,6 +99,8 @@ def sum_of(problem: Gemm, passes: Sequence[ModulePass]) -> Sum:
     by_mma = [p for p in passes if isinstance(p, Vectorize) and p.with_ == "mma"]
     shapes = [p.shape or MMA_SHAPES[problem.dtype][0] for p in by_mma]
     at_once = shapes[0][2] if shapes else 1
+    if any(isinstance(p, Vectorize) and p.with_ == "wgmma" for p in passes):
+        at_once = PRODUCTS[problem.dtype].depth
     return Sum(slices=slices, length=min(length, problem.k), at_once=at_once)
 
 

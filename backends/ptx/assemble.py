@@ -42,6 +42,8 @@ _KERNEL: Final = re.compile(r"Compiling entry function '(\w+)'")
 REFUSED: Final = "GEM0444"
 """The code of text that ptxas does not take."""
 
+_WARPGROUPS: Final = "wgmma.mma_async"
+
 _SERIALISED: Final = re.compile(r"^.*\bC75\d\d\b.*$", re.MULTILINE)
 
 
@@ -90,18 +92,33 @@ def assemble(artifact: Artifact) -> bytes:
     """`artifact` as an image to keep and to load, with a cubin where ptxas is found and makes one.
 
     A ptxas may be too old for the text; then the driver, which has its own, decides about it.
-    Raises `BackendError` GEM0445 as `cubin` does.
+    Raises `BackendError` GEM0445 as `cubin` does, and GEM0452 where products of warpgroups have too
+    few registers: their sums would go through memory between any two of them.
     """
     assert artifact.launch is not None
     code = b""
     if find_ptxas() is not None:
         try:
-            code = cubin(artifact.text, artifact.cpu).data
+            made = cubin(artifact.text, artifact.cpu)
+            if _WARPGROUPS in artifact.text:
+                _require_registers(made)
+            code = made.data
         except BackendError as error:
             if error.code != REFUSED:
                 raise
     ptx = artifact.text.encode()
     return Image(gpu=artifact.cpu, launch=artifact.launch, ptx=ptx, cubin=code).to_bytes()
+
+
+def _require_registers(made: Cubin) -> None:
+    for name, taken in made.kernels.items():
+        if taken.spills or taken.stack_bytes:
+            raise BackendError(
+                "GEM0452",
+                f"{name} takes {taken.registers} registers of a thread and "
+                f"{taken.stack_bytes + taken.spill_store_bytes} bytes of local memory",
+                "tile m or n smaller over warpgroups: sums may have 192 registers of a thread",
+            )
 
 
 def cubin(ptx: str, gpu: str) -> Cubin:

@@ -17,12 +17,11 @@ from typing import Final
 from gemmir.backends.ptx.assemble import find_tool
 from gemmir.errors import BackendError, MissingError
 
-PRODUCTS: Final = (
-    *("FFMA", "FFMA2", "DFMA", "HMMA", "IMMA", "DMMA", "QMMA"),
-    *("HGMMA", "QGMMA", "IGMMA"),
-)
+OF_WARPGROUPS: Final = ("HGMMA", "QGMMA", "IGMMA")
+PRODUCTS: Final = ("FFMA", "FFMA2", "DFMA", "HMMA", "IMMA", "DMMA", "QMMA", *OF_WARPGROUPS)
 """The instructions that a product is made of; the other multiply-adds make addresses."""
 
+_WAIT: Final = re.compile(r"^\.DEPBAR\b")
 _FUNCTION: Final = re.compile(r"^\s*\.section\s+\.text\.")
 _LABEL: Final = re.compile(r"^(\.L\w+):")
 _INSTRUCTION: Final = re.compile(r"^\s*/\*[0-9a-f]+\*/\s+(?:@!?\w+\s+)?([A-Z][A-Z0-9]*)([^;]*);")
@@ -33,10 +32,12 @@ _PLACE: Final = re.compile(r"`\((\.L\w+)\)")
 class SassLoop:
     """A loop of machine code: how often each of its opcodes stands there, the most frequent first.
 
-    An opcode is named without its modifiers: LDS, not LDS.128.
+    An opcode is named without its modifiers: LDS, not LDS.128. `waits` are those of a warpgroup for
+    its products; where ptxas has put them one after the other, there is one for each.
     """
 
     opcodes: dict[str, int]
+    waits: int = 0
 
     @property
     def instructions(self) -> int:
@@ -91,9 +92,12 @@ def disassemble(cubin: bytes) -> str:
 def main_loop(sass: str) -> SassLoop | None:
     """The innermost loop with most instructions that multiply; None where there is none."""
     found = [
-        SassLoop(opcodes=dict(Counter(names).most_common()))
+        SassLoop(
+            opcodes=dict(Counter(name for name, _ in body).most_common()),
+            waits=sum(name == "WARPGROUP" and bool(_WAIT.match(more)) for name, more in body),
+        )
         for function in _functions(sass)
-        for names in function.innermost()
+        for body in function.innermost()
     ]
     best = max(found, key=lambda loop: loop.products, default=None)
     return best if best is not None and best.products else None
@@ -101,19 +105,27 @@ def main_loop(sass: str) -> SassLoop | None:
 
 @dataclass
 class _Function:
-    """One function: its opcodes, where its labels are, and the labels that it branches to."""
+    """One function: its opcodes and what follows each, its labels, and where it branches to."""
 
-    opcodes: list[str] = field(default_factory=list[str])
+    opcodes: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     labels: dict[str, int] = field(default_factory=dict[str, int])
     branches: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
 
-    def innermost(self) -> Iterator[Sequence[str]]:
-        """The opcodes from a label to the last branch back to it, where no other is between."""
+    def innermost(self) -> Iterator[Sequence[tuple[str, str]]]:
+        """The opcodes from a label to the last branch back to it, where no product is in another.
+
+        A loop that waits for a barrier may be between.
+        """
         places = [(self.labels.get(label, last + 1), last) for last, label in self.branches]
-        loops = {first: last for first, last in places if first <= last}
+        loops = {
+            first: last for first, last in places if first <= last and self._multiplies(first, last)
+        }
         for first, last in loops.items():
             if not any(first < f and g <= last for f, g in loops.items()):
                 yield self.opcodes[first : last + 1]
+
+    def _multiplies(self, first: int, last: int) -> bool:
+        return any(name in PRODUCTS for name, _ in self.opcodes[first : last + 1])
 
 
 def _functions(sass: str) -> list[_Function]:
@@ -129,5 +141,5 @@ def _functions(sass: str) -> list[_Function]:
             place = _PLACE.search(operands)
             if opcode == "BRA" and place:
                 current.branches.append((len(current.opcodes), place[1]))
-            current.opcodes.append(opcode)
+            current.opcodes.append((opcode, operands))
     return functions

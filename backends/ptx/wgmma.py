@@ -25,6 +25,9 @@ from gemmir.ir.warpgroup import WARPGROUP_ROWS, WarpgroupMmaOp, WarpgroupWaitOp
 K_BYTES: Final = 32
 """What one instruction takes of each row along k."""
 
+NEW_LINE: Final = r"\0A\09"
+"""The end of a line and a tab, in a text of LLVM."""
+
 UNIT: Final = 16
 """Bytes that addresses in a descriptor count."""
 
@@ -214,10 +217,16 @@ def _instruction(
     listed = ", ".join(f"${number}" for number in range(len(sums)))
     first = 2 * len(sums)
     immediates = product.immediates(transposed=[x.is_transposed for x in operands])
-    code = (
-        f"{{ .reg .pred p; setp.ne.b32 p, 1, 0; wgmma.mma_async.sync.aligned.m64n{n}k"
-        f"{product.depth}.{product.sums}.{product.name}.{product.name} {{{listed}}}, ${first}, "
-        f"${first + 1}, p{immediates}; }}"
+    name = f"m64n{n}k{product.depth}.{product.sums}.{product.name}.{product.name}"
+    code = NEW_LINE.join(
+        [
+            "{",
+            ".reg .pred p;",
+            "setp.ne.b32 p, 1, 0;",
+            f"wgmma.mma_async.sync.aligned.{name} {{{listed}}}, ${first}, ${first + 1}, "
+            f"p{immediates};",
+            "}",
+        ]
     )
     return _assembly(e, op.acc, code, sums, descriptors)
 
