@@ -114,14 +114,15 @@ class _Function:
     def innermost(self) -> Iterator[Sequence[tuple[str, str]]]:
         """The opcodes from a label to the last branch back to it, where no product is in another.
 
-        A loop that waits for a barrier may be between.
+        A loop that waits for a barrier may be between. What waits longer stands at the end of the
+        code and branches back into the middle of a loop, which makes no other.
         """
         places = [(self.labels.get(label, last + 1), last) for last, label in self.branches]
-        loops = {
-            first: last for first, last in places if first <= last and self._multiplies(first, last)
-        }
+        loops = {first: last for first, last in places if self._multiplies(first, last)}
         for first, last in loops.items():
-            if not any(first < f and g <= last for f, g in loops.items()):
+            is_outer = any(first < f and g <= last for f, g in loops.items())
+            is_return = any(f < first <= g < last for f, g in loops.items())
+            if not (is_outer or is_return):
                 yield self.opcodes[first : last + 1]
 
     def _multiplies(self, first: int, last: int) -> bool:

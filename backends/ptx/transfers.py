@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from xdsl.dialects import vector
 from xdsl.dialects.builtin import VectorType
-from xdsl.ir import SSAValue
 
 from gemmir.backends.llvm.emitter import Emitter, Rows, Table, shape_of
 from gemmir.backends.llvm.memory import (
@@ -25,29 +24,40 @@ from gemmir.backends.ptx.spread import BLOCK, OF_GROUP, PAIR, ROWS, Spread, spre
 from gemmir.backends.ptx.threads import CONVERGENT, lane_of
 from gemmir.ir.attributes import PanelAttr
 from gemmir.ir.dialect import memref_type, static_strides
+from gemmir.ir.warpgroup import WarpgroupSliceOp
 
 Transfer = vector.TransferReadOp | vector.TransferWriteOp
 
 
-def _parts(
-    e: Emitter, op: Transfer, spread: Spread, shape: tuple[int, int], flags: Sequence[bool]
-) -> Iterator[Access]:
-    """How this thread reaches its part of each block of a tile."""
-    text, of, pointer = e.text, memref_type(op.source), e.pointer(op.source)
-    strides, scalar = static_strides(of), scalar_type(of.element_type)
-    own = spread.origin(e)
-    at = [text.add(e.scalar(i), mine) for i, mine in zip(op.indices, own, strict=True)]
-    address = text.address(pointer.address, scalar, list(zip(at, strides, strict=True)))
+def _places(
+    e: Emitter, op: Transfer, spread: Spread, shape: tuple[int, int]
+) -> Iterator[tuple[tuple[int, int], list[str], tuple[str | None, str | None]]]:
+    """Each block of a tile: its place in that, the indices of this thread's part of the first
+    block, and how many rows and columns are left from the block on; None where all are."""
+    text, pointer = e.text, e.pointer(op.source)
+    own = [
+        text.add(e.scalar(i), mine) for i, mine in zip(op.indices, spread.origin(e), strict=True)
+    ]
     left = [
-        None if inside else difference(e, size, index)
-        for inside, size, index in zip(flags, pointer.sizes, at, strict=True)
+        None if flag.value.data else difference(e, size, index)
+        for flag, size, index in zip(op.in_bounds.data, pointer.sizes, own, strict=True)
     ]
     for first in spread.blocks(shape):
-        place = sum(i * s for i, s in zip(first, strides, strict=True))
-        limits = [
+        rows, columns = (
             None if n is None else difference(e, n, str(i))
             for n, i in zip(left, first, strict=True)
-        ]
+        )
+        yield first, own, (rows, columns)
+
+
+def _parts(e: Emitter, op: Transfer, spread: Spread, shape: tuple[int, int]) -> Iterator[Access]:
+    """How this thread reaches its part of each block of a tile."""
+    text, of = e.text, memref_type(op.source)
+    strides, scalar = static_strides(of), scalar_type(of.element_type)
+    base = e.pointer(op.source).address
+    for first, own, (rows, columns) in _places(e, op, spread, shape):
+        address = text.address(base, scalar, list(zip(own, strides, strict=True)))
+        place = sum(i * s for i, s in zip(first, strides, strict=True))
         yield Access(
             address=text.offset(address, scalar, place),
             element=of.element_type,
@@ -55,22 +65,18 @@ def _parts(
             lines=1,
             lanes=PAIR,
             lane_stride=strides[1],
-            line_limit=limits[0],
-            lane_limit=limits[1],
+            line_limit=rows,
+            lane_limit=columns,
         )
 
 
 def _swizzled_parts(
     e: Emitter, op: Transfer, spread: Spread, shape: tuple[int, int]
 ) -> Iterator[Access]:
-    """The same in a swizzled buffer, where nothing is clipped."""
+    """The same in a swizzled buffer."""
     layout = swizzle_of(op.source)
     assert layout is not None
-    own = [
-        e.text.binary("add", e.scalar(i), mine)
-        for i, mine in zip(op.indices, spread.origin(e), strict=True)
-    ]
-    for first in spread.blocks(shape):
+    for first, own, (rows, columns) in _places(e, op, spread, shape):
         at = [e.text.binary("add", mine, str(i)) for mine, i in zip(own, first, strict=True)]
         yield Access(
             address=address_of(e, op.source, at),
@@ -79,8 +85,8 @@ def _swizzled_parts(
             lines=1,
             lanes=PAIR,
             lane_stride=1 if layout.dim.data == 1 else layout.width.data,
-            line_limit=None,
-            lane_limit=None,
+            line_limit=rows,
+            lane_limit=columns,
         )
 
 
@@ -92,8 +98,7 @@ def parts(e: Emitter, op: Transfer, t: VectorType) -> list[tuple[Access, int]]:
         return [(access, line) for line in range(access.lines)]
     if swizzle_of(op.source) is not None:
         return [(access, 0) for access in _swizzled_parts(e, op, spread, shape_of(t))]
-    flags = [bool(flag.value.data) for flag in op.in_bounds.data]
-    return [(access, 0) for access in _parts(e, op, spread, shape_of(t), flags)]
+    return [(access, 0) for access in _parts(e, op, spread, shape_of(t))]
 
 
 def _read(e: Emitter, op: vector.TransferReadOp) -> None:
@@ -110,7 +115,7 @@ def _write(e: Emitter, op: vector.TransferWriteOp) -> None:
     t = op.vector.type
     assert isinstance(t, VectorType)
     if e.spread is not None:
-        if _has_matrices(e, op.source):
+        if _has_matrices(e, op):
             _store_matrices(e, op, shape_of(t))
             return
         for part, value in zip(parts(e, op, t), e.rows(op.vector), strict=True):
@@ -145,10 +150,11 @@ def _as_row(e: Emitter, t: VectorType, rows: Rows) -> str:
     return made
 
 
-def _has_matrices(e: Emitter, memory: SSAValue) -> bool:
-    """Whether a tile of a warpgroup goes there by `stmatrix`: elements of 16 bits, in chunks."""
-    is_group = spread_of(e) == OF_GROUP
-    return is_group and swizzle_of(memory) is not None and item_bytes(memref_type(memory)) == 2
+def _has_matrices(e: Emitter, op: vector.TransferWriteOp) -> bool:
+    """Whether a tile goes there by `stmatrix`: whole, and in chunks of elements of 16 bits."""
+    is_whole = all(flag.value.data for flag in op.in_bounds.data)
+    has_chunks = swizzle_of(op.source) is not None and item_bytes(memref_type(op.source)) == 2
+    return spread_of(e) == OF_GROUP and is_whole and has_chunks
 
 
 def _store_matrices(e: Emitter, op: vector.TransferWriteOp, shape: tuple[int, int]) -> None:
@@ -200,7 +206,16 @@ def _store_words(e: Emitter, address: str, words: Rows, *, transposed: bool) -> 
     e.text.line(f"call void {name}(ptr addrspace(3) {shared}, {listed})")
 
 
+def _slice(e: Emitter, op: WarpgroupSliceOp) -> None:
+    """The rows that this thread has of a part of a sum."""
+    whole, part = shape_of(op.source.type), shape_of(op.result.type)
+    rows, (row, column) = e.rows(op.source), op.place
+    places = {at: n for n, at in enumerate(OF_GROUP.blocks(whole))}
+    e.values[op.result] = [rows[places[i + row, j + column]] for i, j in OF_GROUP.blocks(part)]
+
+
 TRANSFERS: Table = {
+    WarpgroupSliceOp.name: _slice,
     vector.TransferReadOp.name: _read,
     vector.TransferWriteOp.name: _write,
 }
