@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from xdsl.dialects.builtin import IntegerAttr
+from xdsl.dialects.builtin import IntegerAttr, VectorType
 
 from gemmir.evaluate.block import Block
 from gemmir.evaluate.fault import FaultError
@@ -38,6 +38,7 @@ from gemmir.ir.warpgroup import (
     WaitOp,
     WarpgroupBarrierOp,
     WarpgroupMmaOp,
+    WarpgroupSliceOp,
     WarpgroupWaitOp,
     WarpSpecializeOp,
     box_of,
@@ -317,6 +318,17 @@ def _warpgroup_wait(frame: Frame, op: WarpgroupWaitOp) -> Step:
     return step
 
 
+def _slice(frame: Frame, op: WarpgroupSliceOp) -> Step:
+    made = op.result.type
+    assert isinstance(made, VectorType)
+    window = tuple([slice(i, i + n) for i, n in zip(op.place, made.get_shape(), strict=True)])
+
+    def step(source: Array) -> tuple[Array]:
+        return (source[window],)
+
+    return step
+
+
 def _specialize(frame: Frame, op: WarpSpecializeOp) -> Step:
     producer, consumers = op.producer.block, op.consumers.block
 
@@ -360,5 +372,6 @@ MEANINGS: Final[Meanings] = {
     WarpSpecializeOp: _specialize,
     WarpgroupBarrierOp: _warpgroup_barrier,
     WarpgroupMmaOp: _mma,
+    WarpgroupSliceOp: _slice,
     WarpgroupWaitOp: _warpgroup_wait,
 }

@@ -334,6 +334,20 @@ def test_a_finished_sum_stays_one(run: Run) -> None:
     np.testing.assert_array_equal(out, np.zeros((64, 8)))
 
 
+def test_a_part_of_a_sum(run: Run) -> None:
+    body = """
+      %v = vector.transfer_read %m[%0, %0], %pad {in_bounds = [true, true]}
+        : memref<128x24xf32>, vector<128x24xf32>
+      %s = nvgpu.warpgroup.slice %v row 64 : i64 column 8 : i64
+        : vector<128x24xf32> -> vector<64x16xf32>
+      vector.transfer_write %s, %out[%0, %0] {in_bounds = [true, true]}
+        : vector<64x16xf32>, memref<64x16xf32>
+    """
+    m, out = _iota(128, 24), np.full((64, 16), np.nan, np.float32)
+    run("%m: memref<128x24xf32>, %out: memref<64x16xf32>", CONSTANTS + body, m, out)
+    np.testing.assert_array_equal(out, m[64:, 8:])
+
+
 def test_stages_are_counted_in_i32(run: Run) -> None:
     """extui of a bit and of a negative number, exclusive or, and both ways of an index cast."""
     body = """
