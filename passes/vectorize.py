@@ -453,14 +453,13 @@ def vectorize_write_back(epilogue: EpilogueOp, plan: GemmPlan, sums: Sequence[SS
         if not isinstance(extent, int)
     ]
     is_full = both(builder, clipped)
-    starts = plan.starts if piece.shape == (plan.rows, plan.columns) else (0,)
-    parts = sums
+    starts, width, parts = list(plan.starts), plan.width, list(sums)
     if piece.shape != (plan.rows, plan.columns):
+        starts, width = [0], piece.shape[1]
         parts = [builder.insert(WarpgroupSliceOp(sums[0], piece.place, piece.shape)).result]
 
     def store(inner: Builder, full: bool) -> None:
         for start, total in zip(starts, parts, strict=True):
-            width = min(plan.width, piece.shape[1])
             in_bounds = (full, full and start + width <= piece.shape[1])
             tile = Tile((0, start), (piece.shape[0], width), in_bounds)
             known = {
