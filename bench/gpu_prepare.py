@@ -22,6 +22,7 @@ from gemmir.compiler import lower
 from gemmir.errors import GemmirError
 from gemmir.gemm import Gemm
 from gemmir.llvm import versions as llvm_versions
+from gemmir.schedule import Schedule
 
 MANIFEST: Final = "cases.json"
 """The file of a prepared folder that lists what is in it."""
@@ -33,6 +34,9 @@ DEFAULT: Final = "default"
 
 PRODUCT: Final = "product"
 """The name of the bare product beside one with an epilogue."""
+
+OF_EPILOGUES: Final = ("gemmir-fuse-epilogue", "gemmir-expand-math")
+"""Passes that there is nothing for where there is no epilogue, or none with such a function."""
 
 COMPRESSION: Final = 6
 
@@ -143,7 +147,7 @@ def _done(work: Sequence[_Work], jobs: int) -> Iterator[dict[str, Any] | str]:
 def _prepared(work: _Work) -> dict[str, Any] | str:
     """The entry of one kernel, whose code is written; or why there is none."""
     try:
-        lowered = lower(work.gemm, work.target, work.schedule)
+        lowered = lower(work.gemm, work.target, _schedule(work))
         code = lowered.assemble()
     except GemmirError as error:
         return str(error)
@@ -157,6 +161,16 @@ def _prepared(work: _Work) -> dict[str, Any] | str:
         "launch": asdict(lowered.artifact.launch),
         "schedule": list(lowered.schedule.steps),
     }
+
+
+def _schedule(work: _Work) -> Schedule | None:
+    """That of the file, without what is for epilogues where there is none: one file is enough."""
+    if work.schedule is None:
+        return None
+    found = Schedule.parse(work.schedule.read_text())
+    if work.gemm.steps:
+        return found
+    return Schedule(tuple(p for p in found.passes if p.name not in OF_EPILOGUES))
 
 
 def versions() -> dict[str, str]:

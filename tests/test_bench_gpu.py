@@ -151,6 +151,25 @@ def test_schedules_are_of_a_file_a_folder_or_for_some_cases(bench: Bench, tmp_pa
         variants(["nowhere"])
 
 
+def test_a_schedule_of_a_file_fuses_where_there_is_an_epilogue(bench: Bench, tmp_path: Path):
+    file = tmp_path / "mine.schedule"
+    tile, *rest = (
+        "tile{loops=m,n sizes=16,16 over=blocks}",
+        "fuse-epilogue",
+        "unroll{loop=k factor=2}",
+        "expand-math",
+    )
+    steps = [tile, *rest]
+    file.write_text("\n".join(steps))
+    preparing, cases = bench("gpu_prepare"), bench("gpu_cases")
+    case = cases.own_case("f32:16x16x16:bias")
+    work = preparing._all_work(tmp_path, "cuda:sm_80", [case], preparing.variants([str(file)]))
+    found = {w.name: preparing._schedule(w) for w in work}
+    assert found["default"] is found["product, default"] is None
+    assert found["mine"].steps == (*steps,)
+    assert found["product, mine"].steps == (tile, "unroll{loop=k factor=2}")
+
+
 def test_a_compiler_that_ends_its_process_takes_no_other_kernel_along(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
