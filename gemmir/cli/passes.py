@@ -29,6 +29,7 @@ EXAMPLES: Final = {
         "promote{operand=b to=vmem}",
     ),
     "split-k": ("split-k{factor=8 order=fixed}",),
+    "swap-operands": ("swap-operands",),
     "tile": (
         "tile{loops=m,n sizes=64,64}",
         "tile{loops=m,n sizes=128,128 over=blocks}",

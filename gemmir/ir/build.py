@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from xdsl.builder import Builder
 from xdsl.dialects import arith, func, memref
 from xdsl.dialects.builtin import (
     AnyFloat,
@@ -39,6 +40,7 @@ from xdsl.dialects.builtin import (
     i32,
 )
 from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.rewriter import InsertPoint
 
 from gemmir.gemm import GELU_CUBIC, GELU_SQRT_2_OVER_PI, OFFSETS, Gemm, Operand
 from gemmir.ir.attributes import PrecisionAttr
@@ -125,9 +127,25 @@ def view(
     block: Block, source: SSAValue, shape: Sequence[int], strides: Sequence[int], hint: str
 ) -> SSAValue:
     """Append a cast of memref `source` to `shape` and `strides` in elements, from its start."""
+    return _append(block, _cast(source, shape, strides), hint)
+
+
+def view_before(
+    op: Operation, source: SSAValue, shape: Sequence[int], strides: Sequence[int], hint: str
+) -> SSAValue:
+    """As `view`, in front of `op`; where `source` has that type already, `source` itself."""
+    if strided_memref(memref_type(source).element_type, shape, strides) == source.type:
+        return source
+    cast = Builder(InsertPoint.before(op)).insert(_cast(source, shape, strides))
+    cast.result.name_hint = hint
+    return cast.result
+
+
+def _cast(
+    source: SSAValue, shape: Sequence[int], strides: Sequence[int]
+) -> memref.ReinterpretCastOp:
     result = strided_memref(memref_type(source).element_type, shape, strides)
-    cast = memref.ReinterpretCastOp(source, (), (), (), (0,), shape, strides, result)
-    return _append(block, cast, hint)
+    return memref.ReinterpretCastOp(source, (), (), (), (0,), shape, strides, result)
 
 
 def build(gemm: Gemm, symbol: str = "gemm") -> ModuleOp:

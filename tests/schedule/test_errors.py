@@ -78,6 +78,7 @@ CALL = "pipeline{loop=n stages=2 with=dma},"
 MXU = "vectorize{with=mxu}"
 
 WRONG = (
+    Wrong("GEM0126", MATRIX, f"{TILES}swap-operands", "one tile of a problem", "first pass"),
     Wrong("GEM0301", MATRIX, f"{TILES}{SUM}{VECTOR},{TILES}", "no gemmir.gemm", "before vectorize"),
     Wrong(
         "GEM0301", MATRIX, f"{TILES}{SUM}{VECTOR},{VECTOR}", "no gemmir.gemm", "before vectorize"
