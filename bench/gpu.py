@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 import os
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 from gpu_worker import without_front_door
@@ -31,11 +32,14 @@ def main(
         Path | None, typer.Option("--output", "-o", help="Write what was measured to this file.")
     ] = None,
     suite: Annotated[
-        str, typer.Option(help="The suites, joined by commas, in their order; default all.")
+        str, typer.Option(help="The suites, joined by commas, in order; default all.")
     ] = "",
     case: Annotated[
         list[str] | None,
-        typer.Option(help="TYPE:MxNxK, then :nt for B transposed, :OUT, :EPILOGUE, :NAME=VALUE."),
+        typer.Option(
+            help="TYPE:MxNxK, then :nt for B transposed, :OUT, :EPILOGUE, :NAME=VALUE; "
+            "with --run a pattern of those that are prepared."
+        ),
     ] = None,
     schedule: Annotated[
         list[str] | None,
@@ -62,6 +66,7 @@ def main(
     from gpu_run import NoWorkerError, Run
 
     manifest = json.loads((run / "cases.json").read_text())
+    manifest["cases"] = chosen(manifest["cases"], suite, case or [])
     measurement = Run(
         folder=run, manifest=manifest, seconds=seconds, seed=seed, budget=budget, output=output
     )
@@ -75,6 +80,22 @@ def main(
         typer.echo(json.dumps(found, indent=1))
     if any(row.get("wrong") for row in found["rows"]):
         raise typer.Exit(WRONG_RESULT)
+
+
+def chosen(cases: list[dict[str, Any]], suite: str, patterns: list[str]) -> list[dict[str, Any]]:
+    """The prepared cases of the suites that are named, in that order, whose text fits a pattern."""
+    known = dict.fromkeys(case["suite"] for case in cases)
+    names = suite.split(",") if suite else list(known)
+    for name in names:
+        if name not in known:
+            raise typer.BadParameter(f"--suite {name}: prepared are {', '.join(known)}")
+    return [
+        case
+        for name in names
+        for case in cases
+        if case["suite"] == name
+        and (not patterns or any(fnmatchcase(case["text"], pattern) for pattern in patterns))
+    ]
 
 
 def write(

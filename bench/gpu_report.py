@@ -111,12 +111,15 @@ def _line(row: Row) -> str:
     time, scale = (row["seconds"], 1e6) if "seconds" in row else (row["microseconds"], 1.0)
     said = f"{row['suite']:9}{row['case']:36}{row['name']:28}{time['median'] * scale:10.2f} us"
     said += f" ({time['lower'] * scale:.2f}-{time['upper'] * scale:.2f})"
-    for key, unit, digits in (("tflops", "TFLOP/s", 1), ("ratio", "of torch", 3)):
+    for key, unit, digits in RATES:
         if key in row:
             said += f"  {row[key]:.{digits}f} {unit}"
     if "overhead" in row:
         said += f"  {row['overhead']:+.2%} of the product"
     return said
+
+
+RATES: Final = (("tflops", "TFLOP/s", 1), ("terabytes", "TB/s", 2), ("ratio", "of torch", 3))
 
 
 def _trouble(row: Row) -> str:

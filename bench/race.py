@@ -71,7 +71,8 @@ class Contestant:
     replay: Call | None = None
     launches: int = 0
     times: list[float] = field(default_factory=list[float])
-    flops: int = 0
+    flops: int
+    bytes: int
 
 
 def race(
@@ -110,7 +111,7 @@ def _kernels(
         say(name)
         gemm = Gemm(**kernel["problem"])
         row = {"name": name, "schedule": kernel["schedule"], "launch": kernel["launch"]}
-        contestant = Contestant(name=name, row=row, flops=gemm.flops)
+        contestant = Contestant(name=name, row=row, flops=gemm.flops, bytes=gemm.bytes_moved)
         try:
             if gemm.epilogue not in answers:
                 answers[gemm.epilogue] = expected(torch, gemm, sets[0])
@@ -182,7 +183,8 @@ def _exact_on_integers(
 def _peers(torch: Any, gemm: Gemm, sets: Sequence[Tensors]) -> Iterator[Contestant]:
     """PyTorch, for the problem itself and for its bare product."""
     for name, make in peers_of(torch, gemm).items():
-        contestant = Contestant(name=name, row={"name": name, "wrong": False}, flops=gemm.flops)
+        row: dict[str, Any] = {"name": name, "wrong": False}
+        contestant = Contestant(name=name, row=row, flops=gemm.flops, bytes=gemm.bytes_moved)
         try:
             contestant.calls = [make(s) for s in sets]
             for call in contestant.calls[:2]:
@@ -301,12 +303,14 @@ def _timed(torch: Any, stream: Any, contestant: Contestant) -> None:
 
 
 def _add_times(torch: Any, contestant: Contestant) -> None:
-    """Seconds of one launch and the rate; and whether all launches gave what the first gave."""
+    """Seconds of one launch, operations and bytes a second, the least that must move; and whether
+    all launches gave what the first gave."""
     row, found = contestant.row, contestant.times
     lower, median, upper = statistics.quantiles(found, n=4)
     row["seconds"] = {"median": median, "lower": lower, "upper": upper, "count": len(found)}
     row["launches"] = contestant.launches
     row["tflops"] = contestant.flops / median / 1e12
+    row["terabytes"] = contestant.bytes / median / 1e12
     if contestant.first is None:
         return
     bits = getattr(torch, BITS[contestant.first.element_size()])

@@ -369,6 +369,21 @@ def test_the_rest_of_a_case_goes_on_when_a_kernel_fails(bench: Bench, tmp_path: 
     assert found["summary"] == {"s": counts}
 
 
+def test_what_is_prepared_is_chosen_by_suite_and_pattern(bench: Bench):
+    chosen = bench("gpu").chosen
+    pairs = (("square", "bf16:1"), ("square", "f16:1"), ("llm", "bf16:2"))
+    cases = [{"suite": suite, "text": text} for suite, text in pairs]
+    assert chosen(cases, "", []) == cases
+    assert [case["text"] for case in chosen(cases, "llm,square", [])] == [
+        "bf16:2",
+        "bf16:1",
+        "f16:1",
+    ]
+    assert [case["text"] for case in chosen(cases, "square", ["bf16*", "tf32*"])] == ["bf16:1"]
+    with pytest.raises(typer.BadParameter, match="prepared are square, llm"):
+        chosen(cases, "fp8", [])
+
+
 def test_a_kernel_that_never_ends_is_given_up(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
