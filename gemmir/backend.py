@@ -134,6 +134,14 @@ class TensorMap:
         """What one copy brings."""
         return math.prod(self.box) * self.item_bytes
 
+    def __str__(self) -> str:
+        extents, box = ("x".join(map(str, sides)) or "none" for sides in (self.extents, self.box))
+        strides = " and ".join(map(str, self.strides_bytes)) or "no"
+        return (
+            f"{extents} {self.item} with strides of {strides} bytes, by boxes of {box}, swizzled "
+            f"over {self.swizzle_bytes} bytes"
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class KernelLaunch:

@@ -149,6 +149,8 @@ def launch_lines(launch: Launch) -> Iterator[str]:
     for kernel in launch.kernels:
         named = f" ({kernel.symbol})" if len(launch.kernels) > 1 else ""
         yield f"launch     {kernel}{named}"
+        for tensor_map in kernel.tensor_maps:
+            yield f"           tensor map of argument {tensor_map.argument}: {tensor_map}"
     if launch.workspace_bytes:
         yield f"workspace  {' + '.join(map(str, launch.workspace_bytes))} bytes of global memory"
 

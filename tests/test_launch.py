@@ -7,6 +7,7 @@ import json
 import pytest
 
 from gemmir.backend import KernelLaunch, Launch, TensorMap
+from gemmir.explain_gpu import launch_lines
 
 MAP = TensorMap(
     argument=1,
@@ -65,3 +66,13 @@ def test_a_tensor_map_of_no_sense_is_refused(field: str, value: object):
 def test_a_box_has_bytes():
     assert MAP.item_bytes == 4
     assert MAP.box_bytes == 32 * 128 * 4
+
+
+def test_a_tensor_map_is_described():
+    assert str(MAP) == (
+        "4096x100x3 tf32 with strides of 16384 and 1638400 bytes, by boxes of 32x128x1, swizzled "
+        "over 128 bytes"
+    )
+    lines = list(launch_lines(LAUNCH))
+    assert lines[3] == f"           tensor map of argument 1: {MAP}"
+    assert lines[-1] == "workspace  4096 + 8 bytes of global memory"

@@ -78,8 +78,8 @@ def encode(tensor_map: TensorMap, address: int, place: int) -> None:
     if status:
         raise DeviceError(
             "GEM0533",
-            f"the driver refuses the tensor map of {_described(tensor_map)} at address "
-            f"{start:#x} (status {status})",
+            f"the driver refuses the tensor map of {tensor_map} at address {start:#x} "
+            f"(status {status})",
             "use a schedule with other tiles",
         )
 
@@ -87,7 +87,7 @@ def encode(tensor_map: TensorMap, address: int, place: int) -> None:
 def _require_possible(tensor_map: TensorMap, start: int) -> None:
     """What the driver would refuse without a word about why."""
     extents, strides, box = tensor_map.extents, tensor_map.strides_bytes, tensor_map.box
-    said = f"a tensor map of {_described(tensor_map)}"
+    said = f"a tensor map of {tensor_map}"
     if not 1 <= len(extents) <= MAX_RANK or {len(box), len(strides) + 1} != {len(extents)}:
         raise DeviceError(
             "GEM0527",
@@ -108,8 +108,8 @@ def _require_possible(tensor_map: TensorMap, start: int) -> None:
     if row % GRAIN_BYTES or swizzle not in SWIZZLES or (swizzle and row > swizzle):
         raise DeviceError(
             "GEM0531",
-            f"{said} has boxes with rows of {row} bytes, swizzled over {swizzle}",
-            f"rows are multiples of {GRAIN_BYTES} bytes and at most the swizzle: "
+            f"{said} has rows of {row} bytes in its box",
+            f"rows are multiples of {GRAIN_BYTES} bytes and at most the swizzle, one of "
             f"{', '.join(map(str, SWIZZLES))}",
         )
     if start % GRAIN_BYTES:
@@ -122,9 +122,3 @@ def _require_possible(tensor_map: TensorMap, start: int) -> None:
 
 def _all_within(values: Sequence[int], least: int, most: int) -> bool:
     return all(least <= n <= most for n in values)
-
-
-def _described(tensor_map: TensorMap) -> str:
-    sides = {"extents": tensor_map.extents, "strides": tensor_map.strides_bytes}
-    said = ", ".join(f"{name} {'x'.join(map(str, n)) or 'none'}" for name, n in sides.items())
-    return f"{tensor_map.item} by boxes of {'x'.join(map(str, tensor_map.box))} ({said})"

@@ -126,15 +126,15 @@ def test_what_is_not_rounded_is_copied_as_unsigned_numbers(
         ),
         ("GEM0527", "2 extents, 2 strides", {"strides_bytes": (8192, 8192)}),
         ("GEM0527", "a box of 1", {"box": (64,)}),
-        ("GEM0528", "extents 0x1000", {"extents": (0, 1000)}),
+        ("GEM0528", "of 0x1000 bf16", {"extents": (0, 1000)}),
         ("GEM0528", "1 to 4294967296", {"extents": (2**32 + 1, 1000)}),
-        ("GEM0529", "strides 8200", {"strides_bytes": (8200,)}),
+        ("GEM0529", "strides of 8200 bytes", {"strides_bytes": (8200,)}),
         ("GEM0529", r"below 2\*\*40", {"strides_bytes": (2**40,)}),
         ("GEM0530", "boxes of 64x257", {"box": (64, 257)}),
         ("GEM0530", "1 to 256", {"box": (64, 0)}),
         ("GEM0531", "rows of 8 bytes", {"box": (4, 8)}),
-        ("GEM0531", "rows of 256 bytes, swizzled over 128", {"box": (128, 8)}),
-        ("GEM0531", "swizzled over 100", {"swizzle_bytes": 100}),
+        ("GEM0531", "swizzled over 128 bytes has rows of 256 bytes", {"box": (128, 8)}),
+        ("GEM0531", "swizzled over 100 bytes has", {"swizzle_bytes": 100}),
         ("GEM0532", "no multiple of 16 bytes", {"offset_bytes": 8}),
     ],
 )
@@ -148,7 +148,7 @@ def test_a_map_that_cannot_be_is_refused_with_its_numbers(
 
 def test_what_the_driver_refuses_is_described(cuda: FakeCuda):
     cuda.failing["encode"] = Status.INVALID_VALUE
-    with pytest.raises(DeviceError, match=r"GEM0533.*bf16 by boxes of 64x128 .*status 1"):
+    with pytest.raises(DeviceError, match=r"GEM0533.*4096x1000 bf16 .*boxes of 64x128.*status 1"):
         bound(program(TMA))
 
 
