@@ -42,7 +42,7 @@ def gpu_problems(draw: st.DrawFn, machine: GpuMachine, most: int = 48) -> Gemm:
     dtype = draw(st.sampled_from(gpu_dtypes(machine)))
     out = draw(st.sampled_from([None, *DTYPES[dtype]]))
     gemm = replace(
-        _whole(gemm) if PRODUCTS[dtype].element.is_integer else gemm, dtype=dtype, out=out
+        whole(gemm) if PRODUCTS[dtype].element.is_integer else gemm, dtype=dtype, out=out
     )
     return _aligned(gemm) if draw(st.booleans()) else gemm
 
@@ -52,7 +52,7 @@ def gpu_dtypes(machine: GpuMachine) -> list[str]:
     return ["f32", *(d for d in machine.mma_dtypes if d != "f64"), "f64"]
 
 
-def _whole(gemm: Gemm) -> Gemm:
+def whole(gemm: Gemm) -> Gemm:
     """`gemm` with whole factors, and without the steps that integers do not have."""
     steps = "+".join(step for step in gemm.steps if step in EXACT_STEPS)
     return replace(gemm, alpha=round(2 * gemm.alpha), beta=round(2 * gemm.beta), epilogue=steps)
