@@ -101,10 +101,16 @@ class _Draft:
         if tiles > 1 and not self.chance(3):
             self.steps.append(f"persist{{blocks={self.draw(st.integers(1, min(tiles - 1, 3)))}}}")
 
-    def staging(self, columns: int) -> None:
-        """Perhaps C goes out through shared memory, in rows of which the tile has whole ones."""
+    def staging(self, rows_of_tile: int, columns: int) -> None:
+        """Perhaps C goes out through shared memory, in rows of which the tile has whole ones.
+
+        Those of a tile are one or an even number, for there are two buffers.
+        """
         item = ELEMENTS[self.gemm.out or self.gemm.element.accumulator].item_bytes
         rows = [r for r in SWIZZLES if columns * item % r == 0]
+        bytes_ = min(columns, self.gemm.n) * item
+        panels = min(rows_of_tile, self.gemm.m + 63) // 64
+        rows = [r for r in rows if panels * -(-bytes_ // r) % 2 == 0 or panels * bytes_ <= r]
         if rows and self.chance(2):
             row = self.draw(st.sampled_from(rows))
             self.steps.append(f"promote{{operand=c to=shared layout=swizzle:{row}}}")
@@ -130,7 +136,7 @@ def hopper_schedules(draw: st.DrawFn, gemm: Gemm) -> Schedule:
     ]
     if gemm.steps:
         draft.steps.append("fuse-epilogue")
-    draft.staging(columns)
+    draft.staging(rows, columns)
     stages = draw(st.integers(2, 4))
     draft.steps.append(f"pipeline{{loop=k stages={stages} with=tma specialize=true}}")
     draft.steps.append("vectorize{with=wgmma}")

@@ -26,21 +26,6 @@ def multiply(a: Array, b: Array, summed: np.dtype[Any], precision: PrecisionAttr
     return product + (np.matmul(x_hi, y_lo) + np.matmul(x_lo, y_hi))
 
 
-def multiply_truncated(
-    a: Array, b: Array, summed: np.dtype[Any], precision: PrecisionAttr | None
-) -> Array:
-    """As `multiply`, by a unit that drops the bits of f32 that tf32 has not."""
-    if precision is None or precision.data != Precision.TF32:
-        return multiply(a, b, summed, precision)
-    return np.matmul(truncated_to_tf32(a), truncated_to_tf32(b))
-
-
-def truncated_to_tf32(x: Array) -> Array:
-    """f32 numbers with 10 bits behind the point, rounded towards zero."""
-    kept = ~np.uint32((1 << 13) - 1)
-    return np.where(np.isnan(x), x, (x.view(np.uint32) & kept).view(np.float32))
-
-
 def rounded_to_tf32(x: Array) -> Array:
     """f32 numbers with 10 bits behind the point, rounded to nearest, halves away from zero."""
     half, dropped = np.uint32(1 << 12), np.uint32((1 << 13) - 1)

@@ -20,7 +20,7 @@ from gemmir.evaluate.fibers import Fiber, Threads
 from gemmir.evaluate.frame import Frame, Meanings, Step
 from gemmir.evaluate.memref import memref_of, new_view
 from gemmir.evaluate.phases import Barrier, Barriers
-from gemmir.evaluate.products import multiply_truncated
+from gemmir.evaluate.products import multiply
 from gemmir.evaluate.shared import begin_read, begin_write
 from gemmir.evaluate.sums import Sum
 from gemmir.evaluate.values import Array, Element, dtype_of, never_written
@@ -290,12 +290,12 @@ def _mma(frame: Frame, op: WarpgroupMmaOp) -> Step:
         for factor in (a, b):
             begin_read(factor, products.agent, products.next, fiber.clock)
 
-        def multiply() -> None:
+        def add() -> None:
             before = acc.value if isinstance(acc, Sum) else acc
             assert before is not None
-            found.value = before + multiply_truncated(a.peek(), b.peek(), summed, op.precision)
+            found.value = before + multiply(a.peek(), b.peek(), summed, op.precision)
 
-        products.under_way.append(multiply)
+        products.under_way.append(add)
         return (found,)
 
     return step

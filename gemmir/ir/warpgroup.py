@@ -417,8 +417,8 @@ class WarpgroupMmaOp(IRDLOperation):
 
     The result may be passed to another such op or to `nvgpu.warpgroup.wait`, and to nothing else;
     until the wait A and B must stay as they are. Sums are made in the type of `acc`; in which order
-    within one instruction, and with how many roundings, is not said. A `precision` of tf32 drops
-    the bits that tf32 has not.
+    within one instruction, and with how many roundings, is not said. A `precision` of tf32 rounds
+    factors to it, to nearest: the TMA does where it copies them for such a product.
     """
 
     name = "nvgpu.warpgroup.mma"
