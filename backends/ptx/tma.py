@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from xdsl.dialects import func, memref
-from xdsl.ir import BlockArgument, Operation, SSAValue
+from xdsl.ir import Operation, SSAValue
 
 from gemmir.backend import TensorMap
 from gemmir.backends.llvm.emitter import Emitter, Table
@@ -96,14 +96,11 @@ def _origin(value: SSAValue, pointers: Sequence[SSAValue]) -> tuple[int, int]:
     offset = 0
     while value not in pointers:
         view = value.owner
-        if isinstance(value, BlockArgument) or not isinstance(
-            view, memref.ReinterpretCastOp | memref.SubviewOp | memref.CastOp
-        ):
+        if not isinstance(view, memref.ReinterpretCastOp | memref.SubviewOp):
             raise BackendError(
                 "GEM0449", f"a copy by the TMA from {value.type}, which is no array of the caller"
             )
-        if not isinstance(view, memref.CastOp):
-            offset += _offset(view)
+        offset += _offset(view)
         value = view.source
     return list(pointers).index(value), offset
 

@@ -26,6 +26,9 @@ from gemmir.ir.attributes import PanelAttr
 from gemmir.ir.dialect import memref_type, static_strides
 from gemmir.ir.warpgroup import WarpgroupSliceOp
 
+WORD_BYTES = 4
+"""What a lane gives of each row of a matrix that `stmatrix` stores."""
+
 Transfer = vector.TransferReadOp | vector.TransferWriteOp
 
 
@@ -153,8 +156,10 @@ def _as_row(e: Emitter, t: VectorType, rows: Rows) -> str:
 def _has_matrices(e: Emitter, op: vector.TransferWriteOp) -> bool:
     """Whether a tile goes there by `stmatrix`: whole, and in chunks of elements of 16 bits."""
     is_whole = all(flag.value.data for flag in op.in_bounds.data)
-    has_chunks = swizzle_of(op.source) is not None and item_bytes(memref_type(op.source)) == 2
-    return spread_of(e) == OF_GROUP and is_whole and has_chunks
+    layout = swizzle_of(op.source)
+    has_rows = layout is not None and layout.chunk.data % BLOCK == 0
+    has_words = PAIR * item_bytes(memref_type(op.source)) == WORD_BYTES
+    return spread_of(e) == OF_GROUP and is_whole and has_rows and has_words
 
 
 def _store_matrices(e: Emitter, op: vector.TransferWriteOp, shape: tuple[int, int]) -> None:

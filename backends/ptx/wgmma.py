@@ -128,6 +128,13 @@ class Operand:
         return layout.width.data * self.window.item_bytes
 
     @property
+    def chunk_bytes(self) -> int:
+        """Bytes of it that a swizzle moves as a whole."""
+        layout = self.window.swizzle
+        assert layout is not None
+        return layout.chunk.data * self.window.item_bytes
+
+    @property
     def panel_bytes(self) -> int:
         """How far apart panels are."""
         layout = self.window.swizzle
@@ -160,10 +167,10 @@ class Operand:
 
 def _operand(e: Emitter, name: str, value: SSAValue, k: int, product: Product) -> Operand:
     found = Operand(name=name, window=window_of(e, value), k=k)
-    if found.row_bytes not in SWIZZLE_MODES:
+    if found.row_bytes not in SWIZZLE_MODES or found.chunk_bytes != UNIT:
         raise BackendError(
             "GEM0448",
-            f"rows of {found.row_bytes} bytes of {name}",
+            f"rows of {found.row_bytes} bytes of {name} in chunks of {found.chunk_bytes} bytes",
             f"promote with layout=swizzle:128, or {', '.join(map(str, SWIZZLE_MODES))}",
         )
     if found.is_transposed and not product.has_transposes:
