@@ -153,7 +153,7 @@ def test_clusters() -> None:
 
 
 def test_pieces_of_c_go_out_through_shared_memory() -> None:
-    text = ptx(LARGE.__class__(**{**vars(LARGE), "out": "bf16"}), Tiles(blocks=132, stored=True))
+    text = ptx(replace(LARGE, out="bf16"), Tiles(blocks=132, stored=True))
     assert text.count("stmatrix.sync.aligned.m8n8.x4.shared.b16") == 16
     assert text.count("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group") == 4
     assert text.count("cp.async.bulk.commit_group") == 4
@@ -193,10 +193,9 @@ def test_sums_of_indices() -> None:
     index, stage = block.args
     four = arith.ConstantOp(IntegerAttr(4, IndexType()))
     widened = arith.IndexCastOp(stage, IndexType())
-    ops = [four, widened, product := arith.MuliOp(four.result, widened.result)]
-    ops.append(total := arith.AddiOp(product.result, index))
-    ops.append(square := arith.MuliOp(index, index))
-    block.add_ops([*ops])
+    scaled = arith.MuliOp(four.result, widened.result)
+    total, square = arith.AddiOp(scaled.result, index), arith.MuliOp(index, index)
+    block.add_ops([four, widened, scaled, total, square])
     assert sum_of(total.result) == Sum(0, ((stage, 4), (index, 1)))
     assert sum_of(square.result) == Sum(0, ((square.result, 1),))
     assert sum_of(7).plus(sum_of(four.result)).times(2) == Sum(22)
