@@ -254,13 +254,17 @@ def _scalar(value: SSAValue) -> str:
 
 
 def _elements(e: Emitter, value: SSAValue) -> Rows:
-    """The elements that this thread has of a sum, one by one."""
-    t = e.row_type(value.type)
-    return [
-        e.text.value(f"extractelement {t} {row}, i64 {n}")
-        for row in e.rows(value)
-        for n in range(PAIR)
+    """The elements that this thread has of a sum, one by one.
+
+    Constants go through empty assembly, so that registers have them here: LLVM would put them there
+    behind the fence, where a product must find them already.
+    """
+    t, rows = e.row_type(value.type), e.rows(value)
+    found = [
+        e.text.value(f"extractelement {t} {row}, i64 {n}") for row in rows for n in range(PAIR)
     ]
+    is_constant = any(not row.startswith("%") for row in rows)
+    return _assembly(e, value, "", found) if is_constant else found
 
 
 def _set_elements(e: Emitter, value: SSAValue, elements: Rows) -> None:

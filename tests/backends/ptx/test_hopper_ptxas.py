@@ -75,3 +75,10 @@ def test_a_slice_of_k_is_few_instructions(gemm: Gemm, tiles: Tiles) -> None:
     assert (found.products, found.waits) == (4, 1)
     assert found.opcodes["WARPGROUP"] == 2
     assert found.instructions <= MOST_INSTRUCTIONS, found
+
+
+def test_one_slice_of_k_finds_its_zeros_in_registers() -> None:
+    """Zeros that were put there behind the fence would have made ptxas add another."""
+    for m, n, group in ((64, 16, 64), (256, 64, 128)):
+        artifact = lowered(replace(LARGE, k=64), Tiles(m=m, n=n, group=group, stages=2)).artifact
+        assert cubin(artifact.text, artifact.cpu).resources.stack_bytes == 0
