@@ -33,7 +33,7 @@ def run_ptx(
     reports = [
         emulate(
             text,
-            memory,
+            [*kernel.tensor_maps, *memory],
             grid=(kernel.blocks, 1, 1),
             block=(kernel.threads, 1, 1),
             kernel=None if only else kernel.symbol,

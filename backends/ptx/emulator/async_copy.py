@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 
 from gemmir.backends.ptx.emulator.access import count_access
+from gemmir.backends.ptx.emulator.bulk_copy import bulk_copy, prefetch
 from gemmir.backends.ptx.emulator.copies import Copy
 from gemmir.backends.ptx.emulator.faults import FaultError
 from gemmir.backends.ptx.emulator.marks import flight_mark
@@ -23,6 +24,8 @@ CACHE_HINTS: Final = ("L2::64B", "L2::128B", "L2::256B")
 
 
 def _decode(scope: Scope, i: Instruction, place: int) -> Action:
+    if i.name[1:3] == ("async", "bulk") or i.name[1] == "reduce":
+        return bulk_copy(scope, i)
     if i.name == ("cp", "async", "commit_group"):
         require_operands(i, 0)
         return lambda block, group: block.copies.commit(block, group.lanes)
@@ -71,11 +74,11 @@ def _copy(scope: Scope, i: Instruction, place: int) -> Action:
         reads = np.flatnonzero(filled)
         if len(reads):
             count_access(block, "global", place, of[reads], width, group.where(reads))
-        shared.claim(rows, width, stamp, flight_mark(group.lanes))
+        shared.claim(rows, width, stamp, flight_mark(stamp.threads))
         groups = block.copies.groups(block.count)[group.lanes].copy()
         block.copies.flying.append(Copy(group.lanes, of, filled, rows, width, groups))
 
     return run
 
 
-ASYNC_COPIES: Final[Mapping[str, Decode]] = {"cp": _decode}
+ASYNC_COPIES: Final[Mapping[str, Decode]] = {"cp": _decode, "prefetch": prefetch}

@@ -85,4 +85,6 @@ def _land(block: Block, copy: Copy) -> None:
     values = np.where(inside, source.data[at], 0).astype(np.uint8)
     shared = block.shared
     shared.data.reshape(-1, copy.width)[copy.rows] = values
-    shared.written.reshape(-1, copy.width)[copy.rows] = (copy.threads + block.now)[:, None]
+    shared.written.reshape(-1, copy.width)[copy.rows] = (copy.threads + (block.first + block.now))[
+        :, None
+    ]

@@ -8,8 +8,8 @@ from typing import Final
 
 import numpy as np
 
+from gemmir.backends.ptx.emulator.clocks import WARP
 from gemmir.backends.ptx.emulator.faults import FaultError
-from gemmir.backends.ptx.emulator.marks import WARP
 from gemmir.backends.ptx.emulator.parse import Instruction
 from gemmir.backends.ptx.emulator.scope import (
     Action,

@@ -9,9 +9,16 @@
 | GEM1005 | a barrier that not all threads of a block reach together                      |
 | GEM1006 | more steps than the limit                                                     |
 | GEM1007 | a launch that does not fit the kernel                                         |
-| GEM1008 | bytes that an asynchronous copy has yet to fill, read or written              |
+| GEM1008 | bytes that an asynchronous copy has yet to fill or to read, read or written   |
 | GEM1009 | an instruction of whole warps that some lanes of a warp do not reach          |
 | GEM1010 | a copy of more bytes than its target has room for                             |
+| GEM1011 | threads that wait for each other, or for what does not come                   |
+| GEM1012 | an mbarrier that is none, with too many arrivals, or with too few at the end  |
+| GEM1013 | a matrix descriptor or a tensor map that is not right                         |
+| GEM1014 | what a proxy fence or a fence of mbarriers must stand before                  |
+| GEM1015 | a register of a product in flight that is touched, or not fenced before it    |
+| GEM1016 | a block that ends before what is in flight                                    |
+| GEM1017 | registers of a thread that setmaxnreg cannot change so                        |
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A mark is a number: the time, in epochs that grow at each barrier and with each block, above the
 thread. So marks since a barrier are larger than one number, and marks of other blocks smaller than
-another: blocks run one after another.
+another: blocks run one after another. Threads are numbered through the blocks of a cluster, which
+run together.
 """
 
 from __future__ import annotations
@@ -12,24 +13,20 @@ from typing import Final
 
 import numpy as np
 
+from gemmir.backends.ptx.emulator.clocks import (
+    ATOMIC,
+    COPY,
+    FOREIGN,
+    MANY,
+    OF_WARP,
+    WARP,
+    Clocks,
+    warp_of,
+)
 from gemmir.backends.ptx.emulator.values import Array
 
-EPOCH: Final = 1 << 13
-"""What one epoch adds to a mark."""
-
-FOREIGN: Final = 1 << 12
-"""The bit of a reader's mark that says that other blocks have read the byte too."""
-
-MANY: Final = FOREIGN - 1
-"""In place of a thread: several, of several warps."""
-
-ATOMIC: Final = FOREIGN - 2
-"""In place of a thread: an atomic operation or a strong access, which race with none of these."""
-
-OF_WARP: Final = FOREIGN // 2
-"""In place of a thread: OF_WARP + w stands for several threads of warp w."""
-
-WARP: Final = 32
+BARRIER: Final = -(1 << 48)
+"""The mark of the bytes of an mbarrier."""
 
 
 def flight_mark(threads: Array) -> Array:
@@ -85,12 +82,24 @@ class Stamp:
     since: int
     opened: int
     order: Order
+    clocks: Clocks | None = None
     strong: bool = False
 
     def of(self, chosen: Array) -> Stamp:
         """The stamp of some of the threads."""
         threads, marks = self.threads[chosen], self.marks[chosen]
-        return Stamp(threads, marks, self.since, self.opened, self.order, self.strong)
+        return Stamp(threads, marks, self.since, self.opened, self.order, self.clocks, self.strong)
+
+    def named(self, code: int) -> str:
+        """The thread or copy of a mark in words."""
+        if COPY <= code < OF_WARP:
+            return "an asynchronous copy"
+        if code >= OF_WARP:
+            return "another thread"
+        if self.clocks is None or self.clocks.blocks == 1:
+            return f"thread {code}"
+        rank, thread = divmod(code, self.clocks.stride)
+        return f"thread {thread} of block {rank} of the cluster"
 
     def pardoned(self, clash: Array, found: Array) -> Array:
         """Which of the clashes with marks `found` are none, since something orders them."""
@@ -98,6 +107,8 @@ class Stamp:
         fine = (thread == self.threads[:, None]) & (found & FOREIGN == 0) & (found >= self.opened)
         if self.strong:
             fine |= (thread == ATOMIC) & (found & FOREIGN == 0)
+        if self.clocks is not None:
+            fine |= self.clocks.ordered(self.threads, found)
         if self.order.warps is not None:
             fine |= self._before_own_warp(found, thread)
         if self.order.known or self.order.acquired:
@@ -107,7 +118,7 @@ class Stamp:
     def _before_own_warp(self, found: Array, thread: Array) -> Array:
         assert self.order.warps is not None
         own = self.threads // WARP
-        same = (_warp_of(thread) == own[:, None]) & (found >= self.opened)
+        same = (warp_of(thread) == own[:, None]) & (found >= self.opened)
         return same & (found < self.order.warps[own][:, None])
 
     def _known(self, clash: Array, found: Array) -> Array:
@@ -119,14 +130,25 @@ class Stamp:
                 fine[lane] |= (before | (plain == seen.own)) & (found[lane] & FOREIGN == 0)
         return fine
 
+    def together(self, found: Array, marks: Array) -> Array:
+        """The same for a byte of shared memory, of whose readers the clocks keep each."""
+        if self.clocks is None:
+            return self.several(found, marks)
+        return self.clocks.together(found, marks)
+
+    def unordered(self, found: Array, mark: Array) -> Array:
+        """Which readers' marks in shared memory are of others and not before what is done now."""
+        several = (found >= self.since) & ((found & ~FOREIGN) != mark)
+        if self.clocks is None or not several.any():
+            return several
+        own = (found & (FOREIGN - 1) == self.threads[:, None]) | self.clocks.ordered(
+            self.threads, found
+        )
+        return several & ~own
+
     def several(self, found: Array, marks: Array) -> Array:
         """The marks of bytes that `found` have read and `marks` read too, since a barrier."""
         thread, mine = found & (FOREIGN - 1), marks & (FOREIGN - 1)
-        own = _warp_of(mine)
-        code = np.where(_warp_of(thread) == own, OF_WARP + own, MANY)
+        own = warp_of(mine)
+        code = np.where(warp_of(thread) == own, OF_WARP + own, MANY)
         return (marks & ~(FOREIGN - 1)) | np.where(thread == mine, mine, code)
-
-
-def _warp_of(thread: Array) -> Array:
-    """The warp of a thread, or of several; a number like no other where they are of several."""
-    return np.where(thread < OF_WARP, thread // WARP, thread - OF_WARP)

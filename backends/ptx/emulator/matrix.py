@@ -16,8 +16,9 @@ import numpy as np
 
 from gemmir.backends.ptx.emulator import fragments
 from gemmir.backends.ptx.emulator.access import count_access
+from gemmir.backends.ptx.emulator.clocks import WARP
 from gemmir.backends.ptx.emulator.faults import FaultError
-from gemmir.backends.ptx.emulator.marks import WARP, Stamp
+from gemmir.backends.ptx.emulator.marks import Stamp
 from gemmir.backends.ptx.emulator.parse import Instruction
 from gemmir.backends.ptx.emulator.scope import (
     Action,
@@ -128,8 +129,8 @@ def _mma(scope: Scope, i: Instruction, place: int) -> Action:
 
     def run(block: Block, group: Group) -> None:
         warps = group.require_warps()
-        left = _widened(a(block, group).reshape(warps, -1)[:, of_a], cut)
-        right = _widened(b(block, group).reshape(warps, -1)[:, of_b], cut)
+        left = widened(a(block, group).reshape(warps, -1)[:, of_a], cut)
+        right = widened(b(block, group).reshape(warps, -1)[:, of_b], cut)
         added = c(block, group).reshape(warps, -1)[:, of_c].astype(np.float64)
         total = finish(left @ right + added)
         each = total.reshape(warps, -1)[:, lanes].reshape(warps * WARP, -1)
@@ -140,7 +141,8 @@ def _mma(scope: Scope, i: Instruction, place: int) -> Action:
     return run
 
 
-def _widened(values: Array, cut: bool) -> Array:
+def widened(values: Array, cut: bool) -> Array:
+    """Values in f64; with `cut` only the bits of f32 that count as tf32."""
     if cut:
         values = (np.ascontiguousarray(values).view(np.uint32) & TF32_BITS).view(np.float32)
     return values.astype(np.float64)

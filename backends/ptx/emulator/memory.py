@@ -12,8 +12,10 @@ from typing import Final
 
 import numpy as np
 
+from gemmir.backends.ptx.emulator.async_reads import AsyncReads
+from gemmir.backends.ptx.emulator.clocks import ATOMIC, COPY, FOREIGN, OF_WARP, WARP
 from gemmir.backends.ptx.emulator.faults import FaultError
-from gemmir.backends.ptx.emulator.marks import ATOMIC, FOREIGN, OF_WARP, Stamp
+from gemmir.backends.ptx.emulator.marks import BARRIER, Stamp
 from gemmir.backends.ptx.emulator.values import Array
 
 GUARD: Final = 1 << 20
@@ -36,6 +38,10 @@ class Memory:
     written: Array = field(init=False)
     read: Array = field(init=False)
     blank: Array | None = field(default=None, init=False)
+    reads: AsyncReads | None = None
+    """What the asynchronous proxy reads of shared memory, where a kernel uses it."""
+    swizzles: Array | None = None
+    """For units of 16 bytes that a copy has written: 1 + over how many bytes it swizzled them."""
 
     def __post_init__(self) -> None:
         self.base = min(self.starts, default=0)
@@ -47,6 +53,11 @@ class Memory:
         self._order = np.array(self.starts, np.int64)
         self._ends = self._order + np.array(self.sizes, np.int64)
         self.is_shared = self.space == "shared"
+
+    def begin_async(self) -> None:
+        """The asynchronous proxy uses this."""
+        self.reads = AsyncReads()
+        self.swizzles = np.zeros(len(self.data) // 16, np.uint8)
 
     def buffer(self, number: int) -> Array:
         """The bytes of one buffer."""
@@ -155,6 +166,10 @@ class Memory:
     def claim(self, rows: Array, width: int, stamp: Stamp, marks: Array) -> None:
         """Set the writers' marks; faults where others have read or written since a barrier."""
         self._check_write(rows, width, stamp)
+        if self.reads is not None and self.reads.held:
+            self.reads.require_free(rows * width, width, stamp)
+        if self.swizzles is not None:
+            self.swizzles[rows * width // 16] = 0
         written = self.written.reshape(-1, width)
         written[rows] = marks[:, None]
         if self.blank is not None:
@@ -164,12 +179,20 @@ class Memory:
             self._refuse_race("two threads write at once", *self._first(twice, rows, width))
 
     def _note_read(self, rows: Array, width: int, stamp: Stamp, mark: Array) -> None:
+        if self.is_shared and stamp.clocks is not None:
+            warps = stamp.threads // WARP
+            if warps[0] != warps[-1]:
+                for warp in np.unique(warps):
+                    own = np.flatnonzero(warps == warp)
+                    self._note_read(rows[own], width, stamp.of(own), mark[own])
+                return
         read = self.read.reshape(-1, width)
         found = read[rows]
-        several = (found >= stamp.since) & ((found & ~FOREIGN) != mark)
         new = np.broadcast_to(mark, found.shape)
+        several = stamp.unordered(found, mark)
+        several_of = stamp.together if self.is_shared else stamp.several
         if several.any():
-            new = np.where(several, stamp.several(found, mark), mark)
+            new = np.where(several, several_of(found, new), new)
         if not self.is_shared:
             foreign = ((found > 0) & (found < stamp.opened)) | (found & FOREIGN != 0)
             if stamp.strong:
@@ -179,7 +202,7 @@ class Memory:
         differs = read[rows] != new
         if differs.any():
             at = (rows[:, None] * width + np.arange(width))[differs]
-            np.maximum.at(self.read, at, stamp.several(self.read[at], new[differs]))
+            np.maximum.at(self.read, at, several_of(self.read[at], new[differs]))
 
     def _check_write(self, rows: Array, width: int, stamp: Stamp) -> None:
         mark = stamp.marks[:, None]
@@ -207,7 +230,7 @@ class Memory:
         lane = int(np.argmax(never.any(axis=1)))
         raise FaultError(
             "GEM1004",
-            f"{width} bytes at {self._place(int(rows[lane]) * width)} were never written",
+            f"{width} bytes at {self.place(int(rows[lane]) * width)} were never written",
             lane,
         )
 
@@ -220,30 +243,44 @@ class Memory:
         width = clash.shape[1]
         lane, byte = self._first(clash, rows, width)
         mark = int(found[lane][np.argmax(clash[lane])])
+        self.refuse_mark(mark, byte, stamp, does, other, lane)
+
+    def refuse_mark(
+        self, mark: int, byte: int, stamp: Stamp, does: str, other: str, lane: int = 0
+    ) -> None:
+        """The fault of who finds `mark` at a byte."""
+        if mark == BARRIER:
+            raise FaultError(
+                "GEM1003", f"it {does} is part of an mbarrier: byte {self.place(byte)}", lane
+            )
         if mark < 0:
             raise FaultError(
                 "GEM1008",
-                f"it {does} an asynchronous copy of thread {-1 - mark} has yet to fill: byte "
-                f"{self._place(byte)}",
+                f"it {does} an asynchronous copy of {stamp.named(-1 - mark)} has yet to fill: byte "
+                f"{self.place(byte)}",
                 lane,
             )
-        thread = mark % FOREIGN
-        who = "another thread" if thread >= OF_WARP else f"thread {thread}"
+        code = mark & (FOREIGN - 1)
         if mark < stamp.opened:
+            who = "another thread" if code >= COPY else f"thread {code}"
             who += " of another block"
         elif mark & FOREIGN:
             who = "a thread of another block"
+        else:
+            who = stamp.named(code)
+        if COPY <= code < OF_WARP:
+            self._refuse_race(f"it {does} {who} {other} without a wait between", lane, byte)
         self._refuse_race(f"it {does} {who} {other} without a barrier between", lane, byte)
 
     def _refuse_race(self, why: str, lane: int, byte: int) -> None:
-        raise FaultError("GEM1003", f"{why}: byte {self._place(byte)}", lane)
+        raise FaultError("GEM1003", f"{why}: byte {self.place(byte)}", lane)
 
     def _first(self, wrong: Array, rows: Array, width: int) -> tuple[int, int]:
         """The first lane that is wrong, and its first such byte."""
         lane = int(np.argmax(wrong.any(axis=1)))
         return lane, int(rows[lane]) * width + int(np.argmax(wrong[lane]))
 
-    def _place(self, offset: int) -> str:
+    def place(self, offset: int) -> str:
         """The byte at `offset` in words."""
         address = self.base + offset
         number = int(np.searchsorted(self._order, address, side="right")) - 1

@@ -15,10 +15,14 @@ _PARAMETER = re.compile(
     r"\.param\s+\.(\w+)\s+(?:\.ptr\s+(?:\.(?:global|shared|const|local)\s+)?(?:\.align\s+\d+\s+)?)?"
     r"([\w$]+)"
 )
+_MAP = re.compile(r"\.param\s+\.align\s+(\d+)\s+\.b8\s+([\w$]+)\[128\]")
 _REGISTERS = re.compile(r"([%\w$]+)(?:<(\d+)>)?")
 _SHARED = re.compile(r"\.shared\s+(?:\.align\s+(\d+)\s+)?\.b(\d+)\s+([\w$]+)(?:\[(\d*)\])?\s*(?=;)")
 _THREADS = re.compile(r"\.reqntid\s+(\d+)(?:\s*,\s*(\d+)\s*,\s*(\d+))?")
 _MOST_THREADS = re.compile(r"\.maxntid\s+(\d+)(?:\s*,\s*(\d+)\s*,\s*(\d+))?")
+_CLUSTER = re.compile(r"\.reqnctapercluster\s+(\d+)(?:\s*,\s*(\d+)\s*,\s*(\d+))?")
+_LEAST_BLOCKS = re.compile(r"\.minnctapersm\s+(\d+)")
+_MOST_REGISTERS = re.compile(r"\.maxnreg\s+(\d+)")
 _INSTRUCTION = re.compile(r"(?:@(!?)([%\w$]+)\s+)?([a-z]\w*(?:[.:]+\w+)*)\s*(.*)", re.DOTALL)
 _LABEL = re.compile(r"([$\w]+)\s*:(?!:)")
 _OPERAND = re.compile(r"\{[^}]*\}|\[[^\]]*\]|[^,\s][^,]*")
@@ -27,6 +31,12 @@ _SPACE = re.compile(r"\s*")
 
 MAX_THREADS: Final = 1024
 """Threads of a block, at most: CUDA C++ Programming Guide, section "Compute Capabilities"."""
+
+MAP: Final = "tensormap"
+"""The type of a parameter that is a tensor map: 128 bytes, aligned to 64."""
+
+REGISTERS: Final = 65536
+"""The registers of a multiprocessor: CUDA C++ Programming Guide, section "Compute Capabilities"."""
 
 Scope = dict[str, str]
 
@@ -60,6 +70,10 @@ class PtxKernel:
     parameters: tuple[tuple[str, str], ...]
     threads: tuple[int, int, int] | None
     most_threads: int
+    cluster: tuple[int, int, int] | None = None
+    """The blocks of a cluster, where the kernel says it."""
+    registers_at_entry: int = 0
+    """The most that a thread can begin with, 0 where the kernel does not bound it."""
     registers: dict[str, str] = field(default_factory=dict[str, str])
     shared: list[Variable] = field(default_factory=list[Variable])
     code: list[Instruction] = field(default_factory=list[Instruction])
@@ -76,23 +90,42 @@ def parse(text: str, name: str | None = None) -> PtxKernel:
         found = ", ".join(m.group(1) for m in entries) or "none"
         raise PtxFault("GEM1001", f"the text has {len(wanted)} entries{named}: {found}")
     entry = wanted[0]
-    threads, most = _THREADS.search(entry.group(3)), _MOST_THREADS.search(entry.group(3))
+    said = entry.group(3)
+    threads, most = _THREADS.search(said), _MOST_THREADS.search(said)
+    cluster = _CLUSTER.search(said)
     kernel = PtxKernel(
         name=entry.group(1),
         parameters=tuple(_parameter(p.strip()) for p in entry.group(2).split(",") if p.strip()),
         threads=None if threads is None else _triple(threads.groups()),
         most_threads=MAX_THREADS if most is None else math.prod(_triple(most.groups())),
+        cluster=None if cluster is None else _triple(cluster.groups()),
+        registers_at_entry=_registers_at_entry(said),
     )
     _read_shared(kernel, text[: entries[0].start()])
     _Body(kernel, text).read(entry.end())
     return kernel
 
 
+def _registers_at_entry(said: str) -> int:
+    """What `.maxnreg` says, or what is left for each thread of the block."""
+    own = _MOST_REGISTERS.search(said)
+    if own is not None:
+        return int(own.group(1))
+    threads, least = _THREADS.search(said), _LEAST_BLOCKS.search(said)
+    if threads is None:
+        return 0
+    all_threads = math.prod(_triple(threads.groups())) * (1 if least is None else int(least[1]))
+    return min(REGISTERS // all_threads // 8 * 8, 256)
+
+
 def _parameter(text: str) -> tuple[str, str]:
-    """Name and type of a parameter; one that is an array of bytes is not known here."""
+    """Name and type of a parameter: a scalar or a tensor map."""
+    found = _MAP.fullmatch(text)
+    if found is not None and int(found.group(1)) >= 64:
+        return found.group(2), MAP
     found = _PARAMETER.fullmatch(text)
     if found is None:
-        raise PtxFault("GEM1001", f"the parameter {text!r} is no scalar")
+        raise PtxFault("GEM1001", f"the parameter {text!r} is no scalar and no tensor map")
     return found.group(2), found.group(1)
 
 

@@ -20,17 +20,23 @@ from gemmir.backends.ptx.emulator.values import (
     is_float,
     number,
 )
+from gemmir.backends.ptx.emulator.waiting import Waiting
 
 Read: TypeAlias = Callable[[Block, Group], Array]
 Write: TypeAlias = Callable[[Block, Group, Array], None]
-Action: TypeAlias = Callable[[Block, Group], int | None]
-"""Runs an instruction for a group; returns where the group goes on, if not at the next one."""
+Action: TypeAlias = Callable[[Block, Group], int | Waiting | None]
+"""Runs an instruction for a group; returns where the group goes on, if not at the next one, or what
+it waits for."""
 
 Decode: TypeAlias = Callable[["Scope", Instruction, int], Action]
 """Makes the action of an instruction at its place in the code."""
 
 SPECIAL: Final = (
     *(f"%{name}.{axis}" for name in ("tid", "ntid", "ctaid", "nctaid") for axis in "xyz"),
+    *(f"%{name}.{axis}" for name in ("clusterid", "nclusterid") for axis in "xyz"),
+    *(f"%{name}.{axis}" for name in ("cluster_ctaid", "cluster_nctaid") for axis in "xyz"),
+    "%cluster_ctarank",
+    "%cluster_nctarank",
     "%laneid",
     "%warpid",
 )
@@ -53,6 +59,15 @@ def unread_registers(kernel: PtxKernel) -> frozenset[str]:
     return frozenset(loaded - read)
 
 
+def product_registers(kernel: PtxKernel) -> frozenset[str]:
+    """The registers of sums, and of A, that wgmma.mma_async names."""
+    found: set[str] = set()
+    for i in kernel.code:
+        if i.name[:2] == ("wgmma", "mma_async"):
+            found.update(name for o in i.operands[:2] if o[0] == "{" for name in names_in(o))
+    return frozenset(found)
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """What names mean in a kernel that is launched with blocks of `count` threads."""
@@ -66,6 +81,8 @@ class Scope:
     """The number of each register."""
     unread: frozenset[str]
     """The registers that only loads mention, which write them."""
+    products: frozenset[str]
+    """The registers that wgmma.mma_async uses."""
 
     def source(self, operand: str, kind: str, *, wider: bool = False) -> Read:
         """Reads `operand` as `kind`; a register may have more bits where `wider` says so."""
@@ -100,12 +117,26 @@ class Scope:
             return lambda block, group, value: None
         slot = self._slot(operand, kind, wider)
         width = WIDTHS[self.kernel.registers[operand]]
+        if operand in self.products:
+            return self._watched(slot, operand, width)
         if kind == "pred":
             return lambda block, group, value: write(block, slot, group, value)
         bits = bits_of(width)
         if width == WIDTHS[kind]:
             return lambda block, group, value: write(block, slot, group, value.view(bits))
         return lambda block, group, value: write(block, slot, group, value.astype(bits))
+
+    def _watched(self, slot: int, name: str, width: int) -> Write:
+        """Writes a register that products use, and must not be using then."""
+        bits = bits_of(width)
+
+        def run(block: Block, group: Group, value: Array) -> None:
+            block.pins.require_free(slot, name, group.lanes, writes=True)
+            block.pins.touch(slot, group.lanes, block.count)
+            fits = value.dtype.itemsize == width
+            write(block, slot, group, value.view(bits) if fits else value.astype(bits))
+
+        return run
 
     def address(self, operand: str) -> Read:
         """Reads `[register+number]` or `[symbol+number]` as addresses."""
@@ -146,6 +177,8 @@ class Scope:
 
 def read(block: Block, slot: int, name: str, group: Group) -> Array:
     """The bits of a register; `FaultError` GEM1004 where a thread never wrote it."""
+    if block.pins.held:
+        block.pins.require_free(slot, name, group.lanes, writes=False)
     held = block.values[slot]
     if not block.complete[slot]:
         written = block.written[slot]

@@ -6,16 +6,24 @@ reads them. An array that a register holds is never changed in place.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from gemmir.backends.ptx.emulator.bulk import BulkGroups
+from gemmir.backends.ptx.emulator.clocks import ATOMIC, EPOCH, WARP
+from gemmir.backends.ptx.emulator.cluster import Cluster
 from gemmir.backends.ptx.emulator.copies import Copies
 from gemmir.backends.ptx.emulator.faults import FaultError
-from gemmir.backends.ptx.emulator.marks import ATOMIC, EPOCH, WARP, Order, Seen, Stamp
+from gemmir.backends.ptx.emulator.marks import Order, Seen, Stamp
 from gemmir.backends.ptx.emulator.memory import Memory
+from gemmir.backends.ptx.emulator.named import NamedBarrier
+from gemmir.backends.ptx.emulator.registers import Pins, RegisterPool
+from gemmir.backends.ptx.emulator.tensors import Tensor
 from gemmir.backends.ptx.emulator.traffic import Traffic
 from gemmir.backends.ptx.emulator.values import Array
+from gemmir.backends.ptx.emulator.warpgroup import Warpgroup
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +63,8 @@ class Machine:
     """What all blocks share."""
 
     global_memory: Memory
+    tensors: Mapping[int, Tensor] = field(default_factory=dict[int, Tensor])
+    """The tensor maps of the kernel, by their address."""
     traffic: Traffic = field(default_factory=Traffic)
     epoch: int = 0
     released: dict[int, list[Seen]] = field(default_factory=dict[int, list[Seen]])
@@ -68,9 +78,12 @@ class Machine:
 
 @dataclass(eq=False)
 class Block:
-    """One block of `count` threads."""
+    """One block of `count` threads, the number `rank` of its cluster."""
 
     machine: Machine
+    cluster: Cluster
+    rank: int
+    at: tuple[int, int, int]
     count: int
     special: dict[str, Array]
     shared: Memory
@@ -82,36 +95,75 @@ class Block:
     """Which threads have, where not all have."""
     copies: Copies = field(default_factory=Copies)
     order: Order = field(default_factory=Order)
+    named: dict[int, NamedBarrier] = field(default_factory=dict[int, NamedBarrier])
+    pins: Pins = field(default_factory=Pins)
+    bulk: dict[int, BulkGroups] = field(default_factory=dict[int, BulkGroups])
+    """The stores of boxes of each thread."""
+    warpgroups: dict[int, Warpgroup] = field(default_factory=dict[int, Warpgroup])
+    """The products of each warpgroup."""
+    pool: RegisterPool | None = None
+    """How many registers the warps have, where they change it."""
     threads: Array = field(init=False)
+    first: int = field(init=False)
+    """The number of thread 0 in the cluster, as marks say it."""
     opened: int = field(init=False)
     since: int = field(init=False)
     now: int = field(init=False)
 
     def __post_init__(self) -> None:
         self.threads = np.arange(self.count)
+        self.first = self.rank * self.cluster.stride
         self.opened = self.since = self.now = self.machine.next_epoch()
+        self.cluster.blocks.append(self)
 
     def pass_barrier(self) -> None:
         """What was done before is now seen by all threads of the block."""
+        clocks = self.cluster.clocks
+        if clocks is not None:
+            clocks.meet(self.threads + self.first)
+            clocks.passed[self.rank] = self.machine.next_epoch()
         self.since = self.now = self.machine.next_epoch()
         self.order.pass_barrier()
 
     def pass_warp_barrier(self, group: Group) -> None:
         """What the warps of `group` did before is now seen by their own threads."""
+        clocks = self.cluster.clocks
+        if clocks is not None:
+            for warp in np.unique(group.lanes // WARP):
+                clocks.meet(group.lanes[group.lanes // WARP == warp] + self.first)
         self.now = self.machine.next_epoch()
         if self.order.warps is None:
             self.order.warps = np.zeros(-(-self.count // WARP), np.int64)
         self.order.warps[group.lanes // WARP] = self.now
 
+    def release(self, lanes: Array) -> Array:
+        """The clock of what threads have done and know, which they now make known."""
+        clock, self.now = self.cluster.shared_clocks.released(lanes + self.first)
+        return clock
+
     def stamp(self, group: Group) -> Stamp:
         """How accesses of `group` are marked now."""
-        return Stamp(group.lanes, group.lanes + self.now, self.since, self.opened, self.order)
+        return self._stamp(group, group.lanes + (self.first + self.now), strong=False)
 
     def strong_stamp(self, group: Group) -> Stamp:
         """How atomic operations and strong accesses of `group` are marked now."""
-        marks = np.full(len(group.lanes), self.now + ATOMIC)
-        return Stamp(group.lanes, marks, self.since, self.opened, self.order, strong=True)
+        return self._stamp(group, np.full(len(group.lanes), self.now + ATOMIC), strong=True)
+
+    def stamp_of(self, thread: int, count: int, *, strong: bool = False) -> Stamp:
+        """How `count` accesses of one thread are marked now."""
+        group = Group(np.full(count, thread), False)
+        return self.strong_stamp(group) if strong else self.stamp(group)
+
+    def _stamp(self, group: Group, marks: Array, *, strong: bool) -> Stamp:
+        clocks, opened = self.cluster.clocks, self.cluster.opened
+        if clocks is None:
+            return Stamp(group.lanes, marks, self.since, self.opened, self.order, None, strong)
+        return Stamp(group.lanes + self.first, marks, opened, opened, self.order, clocks, strong)
 
     def memory(self, space: str) -> Memory:
         """The memory of a space."""
         return self.shared if space == "shared" else self.machine.global_memory
+
+    def place(self, address: int) -> str:
+        """An address of shared memory in words."""
+        return self.shared.place(address - self.shared.base)

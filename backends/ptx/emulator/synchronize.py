@@ -39,12 +39,26 @@ def release(block: Block, thread: int, address: int, *, at_once: bool, adds: boo
 
 
 def _seen(block: Block, thread: int) -> list[Seen]:
-    own = Seen(block.opened, block.since, block.now + thread)
+    own = Seen(block.opened, block.since, block.now + block.first + thread)
     return [own, *block.order.knows(thread)]
+
+
+PROXY_FENCES: Final = (
+    ("fence", "proxy", "async"),
+    ("fence", "proxy", "async", "shared::cta"),
+    ("fence", "proxy", "async", "shared::cluster"),
+)
+"""Those that order what is done to shared memory."""
 
 
 def _fence(scope: Scope, i: Instruction, place: int) -> Action:
     require_operands(i, 0)
+    if i.name in PROXY_FENCES:
+        return _pass_proxy_fence
+    if i.name == ("fence", "proxy", "async", "global"):
+        return lambda block, group: None
+    if i.name == ("fence", "mbarrier_init", "release", "cluster"):
+        return _publish_barriers
     words = [w for w in i.name[1:] if w not in ("sc", "acq_rel")]
     reach = _MEMBARS if i.name[0] == "membar" else {word: word for word in SCOPES}
     if len(words) != 1 or words[0] not in reach or len(i.name) > 3:
@@ -52,6 +66,20 @@ def _fence(scope: Scope, i: Instruction, place: int) -> Action:
     if reach[words[0]] == "cta":
         return lambda block, group: None
     return _pass_fence
+
+
+def _pass_proxy_fence(block: Block, group: Group) -> None:
+    _publish_barriers(block, group)
+    block.now = block.cluster.shared_clocks.pass_proxy_fence(group.lanes + block.first)
+
+
+def _publish_barriers(block: Block, group: Group) -> None:
+    """What these threads initialised is known to other blocks and to copies."""
+    authors = set((group.lanes + block.first).tolist())
+    block.now = block.machine.next_epoch()
+    for barrier in block.cluster.barriers.values():
+        if barrier.author in authors and barrier.fenced is None:
+            barrier.fenced = block.now
 
 
 def _pass_fence(block: Block, group: Group) -> None:

@@ -147,7 +147,7 @@ def test_blocks_add_to_one_cell() -> None:
         "atom.global.add.v2.f32 {%r1, %r2}, [%d50], {%r50, %r50};",
         "membar.weird;",
         "fence.acq_rel;",
-        "fence.proxy.async;",
+        "fence.proxy.alias;",
     ],
 )
 def test_what_is_not_known_is_a_fault(instruction: str) -> None:

@@ -103,7 +103,7 @@ def test_more_bytes_than_the_copy_has_are_a_fault() -> None:
         "cp.async.ca.shared.global [%r41], [%d41], 32;",
         "cp.async.shared.global [%r41], [%d41], 16;",
         "cp.async.ca.global.shared [%d41], [%r41], 16;",
-        "cp.async.bulk.commit_group;",
+        "cp.async.bulk.commit_all;",
         "cp.async.wait_group %r1;",
         "cp.async.mbarrier.arrive.shared.b64 [%r41];",
     ],

@@ -140,7 +140,7 @@ def of_warps() -> Iterator[str]:
 def is_known(instruction: str) -> bool:
     text = f"{HEAD}.entry k()\n{{\n{REGISTERS}\n{instruction}\nret;\n}}\n"
     try:
-        program_of(parse(text), 32, {}, 0)
+        program_of(parse(text), 32, {}, 0, {})
     except PtxFault:
         return False
     return True

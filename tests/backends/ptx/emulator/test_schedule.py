@@ -95,7 +95,7 @@ def test_a_barrier_orders_what_threads_do(barrier: str) -> None:
 
 @pytest.mark.parametrize(
     "barrier",
-    ["bar.sync 1;", "bar.sync 0, 32;", "bar.arrive 0, 64;", "bar.sync %r50;",
+    ["bar.arrive 1;", "bar.sync.aligned 0;", "barrier.arrive.weird 0, 64;",
      "bar.red.popc.u32 %r0, 0, %p;"],
 )  # fmt: skip
 def test_an_unknown_barrier_is_a_fault(barrier: str) -> None:
