@@ -63,7 +63,7 @@ class Load:
         for target in self.targets:
             block = target.block
             if block.cluster.has_ended(block):
-                raise FaultError("GEM1016", "a copy lands in a block that has ended")
+                raise FaultError("GEM1016", f"block {block.at} has ended and did not wait for it")
             shared, clocks = block.shared, block.cluster.shared_clocks
             start = self.address - shared.base
             shared.data[start : start + size] = 0
@@ -73,6 +73,7 @@ class Load:
                 shared.swizzles[start // UNIT : (start + size) // UNIT] = 1 + span
             clock = clocks.nothing()
             clock[0, clocks.column(target.barrier.code)] = clocks.tick()
+            target.barrier.landed = int(clock.max())
             target.barrier.complete(size, clock)
 
 
@@ -97,7 +98,7 @@ def start_load(load: Load, block: Block, stamp: Stamp) -> None:
     thread = int(stamp.threads[0])
     for target in load.targets:
         shared = target.block.shared
-        shared.rows(np.arange(load.address, load.address + size, UNIT), UNIT)
+        shared.require_inside(load.address, size)
         start = load.address - shared.base
         _require_ordered(target.block, start, size, stamp, writes=True)
         assert shared.reads is not None
@@ -204,7 +205,7 @@ def start_store(
     size = tensor.map.box_bytes
     _require_aligned(address)
     shared = block.shared
-    shared.rows(np.arange(address, address + size, UNIT), UNIT)
+    shared.require_inside(address, size)
     start = address - shared.base
     _require_ordered(block, start, size, stamp, writes=False)
     assert shared.reads is not None

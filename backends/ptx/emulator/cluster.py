@@ -124,9 +124,13 @@ class Cluster:
                 self._require_seen(block, barrier)
 
     def _require_seen(self, block: Block, barrier: MBarrier) -> None:
-        """Some thread must have seen all that other blocks did at a barrier of this one."""
+        """Some thread must have seen all that copies and other blocks did at a barrier."""
         clocks = self.shared_clocks
         own = clocks.known[0, block.first : block.first + block.count]
+        if barrier.landed and not (own[:, clocks.column(barrier.code)] >= barrier.landed).any():
+            raise FaultError(
+                "GEM1016", f"the block does not wait for a copy that completes at {barrier}"
+            )
         for code, time in barrier.remote.items():
             if not (own[:, clocks.column(code)] > time).any():
                 rank, thread = divmod(code, self.stride)

@@ -42,6 +42,8 @@ class MBarrier:
     """Bytes that are expected and have not come."""
     told: set[int] = field(default_factory=set[int])
     """Threads that know of it by a relaxed barrier of the cluster behind that fence."""
+    landed: int = 0
+    """When the last copy has landed that completes here."""
     remote: dict[int, int] = field(default_factory=dict[int, int])
     """When threads of other blocks arrived last."""
 

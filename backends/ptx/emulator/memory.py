@@ -89,6 +89,13 @@ class Memory:
             return (addresses - self.base) // width
         return self._rows_of_each(addresses, width, needed)
 
+    def require_inside(self, address: int, size: int) -> None:
+        """`FaultError` GEM1002 where bytes do not lie in one buffer."""
+        place = bisect_right(self.starts, address) - 1
+        if place < 0 or address + size > self.starts[place] + self.sizes[place]:
+            places = np.array([place])
+            self._refuse_place(np.array([address]), size, np.ones(1, np.bool_), places)
+
     def _rows_of_each(self, addresses: Array, width: int, needed: Array | int | None) -> Array:
         if (wrong := addresses % width != 0).any():
             lane = int(np.argmax(wrong))

@@ -196,7 +196,10 @@ def _wake(run: _Run) -> None:
 def _land(run: _Run) -> bool:
     """Let a copy land; false where none flies."""
     wanted: list[MBarrier] = [b for parked in run.parked for b in parked.waiting.wants]
-    return run.cluster.land_one(wanted, run.shuffle)
+    try:
+        return run.cluster.land_one(wanted, run.shuffle)
+    except FaultError as fault:
+        raise PtxFault(fault.code, f"a copy to shared memory lands: {fault.message}") from None
 
 
 def _pass_barriers(run: _Run) -> bool:

@@ -1,6 +1,6 @@
 """Pieces of kernels for one warpgroup or more: mbarriers, copies of boxes, products.
 
-What a kernel has in shared memory stands at fixed places behind `tile`: the mbarriers of `bar` first.
+Shared memory is `tile`, and the mbarriers are those of `bar`, of 8 bytes each.
 """
 
 from __future__ import annotations
@@ -60,9 +60,8 @@ def store(tile: str, coordinates: str, *, tensor: str = "m0") -> str:
 def only(threads: str, body: str, label: str) -> str:
     """`body` for the threads of a comparison with %r50, as in `eq 0`."""
     word, number = threads.split()
-    return (
-        f"setp.{word}.u32 %t, %r50, {number};\n@!%t bra {label};\n{body}{label}:\nbar.warp.sync -1;\n"
-    )
+    skip = f"setp.{word}.u32 %t, %r50, {number};\n@!%t bra {label};\n"
+    return f"{skip}{body}{label}:\nbar.warp.sync -1;\n"
 
 
 def matrix_map(
@@ -107,9 +106,7 @@ def run(
     )
     flat = [np.ascontiguousarray(a).reshape(-1) for a in arrays]
     try:
-        return emulate(
-            text, [*maps, *flat], grid=(blocks, 1, 1), block=(threads, 1, 1), seed=seed
-        )
+        return emulate(text, [*maps, *flat], grid=(blocks, 1, 1), block=(threads, 1, 1), seed=seed)
     finally:
         for array, values in zip(arrays, flat, strict=True):
             array[...] = values.reshape(array.shape)
