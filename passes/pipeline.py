@@ -264,7 +264,9 @@ def _erase_unused(body: Block) -> None:
 class Pipeline(ModulePass):
     """Overlap the copies of `loop` with its products, `stages` slices deep, by copies `with`.
 
-    With `dma` the loop is the innermost one around the product, and all loops over the grid join.
+    With `tma` and `specialize` one warp copies and warpgroups multiply (`gemmir.ir.specialize`);
+    with `pingpong` two of them take turns at the tiles of a block. With `dma` the loop is the
+    innermost one around the product, and all loops over the grid join.
     """
 
     name = "gemmir-pipeline"
@@ -273,6 +275,7 @@ class Pipeline(ModulePass):
     stages: int
     with_: str = "cp.async"
     specialize: bool = False
+    pingpong: bool = False
 
     @classmethod
     def from_spec(cls, spec: ArgSpec) -> Pipeline:
@@ -294,16 +297,17 @@ class Pipeline(ModulePass):
                 f"pipeline: with={self.with_!r} copies nothing",
                 f"use {', '.join(COPIES)}",
             )
-        if self.specialize != (self.with_ == TMA):
+        if self.specialize != (self.with_ == TMA) or self.pingpong > self.specialize:
             raise ScheduleError(
                 "GEM0278",
-                f"pipeline: with={self.with_} specialize={str(self.specialize).lower()}",
-                "warpgroups that only copy go with the TMA: use with=tma specialize=true, or "
-                "neither",
+                f"pipeline: with={self.with_} specialize={str(self.specialize).lower()} "
+                f"pingpong={str(self.pingpong).lower()}",
+                "roles of warpgroups go with the TMA: use with=tma specialize=true, or neither",
             )
         if self.with_ == TMA:
             for found in _loops_to_pipeline(op, self.loop, self.stages):
-                specialize(plan_specialize(found, _packs(found), self.stages))
+                packs, stages = _packs(found), self.stages
+                specialize(plan_specialize(found, packs, stages, pingpong=self.pingpong))
             return
         if self.with_ == DMA:
             _require_two(self.stages)

@@ -48,7 +48,6 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
-from xdsl.rewriter import InsertPoint
 from xdsl.utils.arg_spec import ArgSpec
 
 from gemmir.dtypes import Precision
@@ -392,9 +391,18 @@ def _begin_product(gemm: GemmOp, plan: GemmPlan, total: SSAValue) -> SSAValue:
 
 
 def _finished(total: SSAValue) -> SSAValue:
-    """The sum when all products are done, behind the loop over k."""
-    assert isinstance(total.owner, Operation)
-    return Builder(InsertPoint.after(total.owner)).insert(WarpgroupWaitOp(0, total)).result
+    """The sum when all products are done, behind the loop over k and before what needs that."""
+    loop = total.owner
+    assert isinstance(loop, scf.ForOp)
+    end = loop.next_op
+    while end is not None and not _uses(end, loop):
+        end = end.next_op
+    assert end is not None
+    return before(end).insert(WarpgroupWaitOp(0, total)).result
+
+
+def _uses(op: Operation, loop: scf.ForOp) -> bool:
+    return any(value.owner is loop for inner in op.walk() for value in inner.operands)
 
 
 def _shared_tiles(builder: Builder, gemm: GemmOp, plan: GemmPlan) -> tuple[SSAValue, SSAValue]:

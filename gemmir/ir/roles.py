@@ -43,7 +43,7 @@ from gemmir.ir.index import (
     constant_of,
     entry_constant,
 )
-from gemmir.ir.loops import DIMENSION, conditional, trips
+from gemmir.ir.loops import DIMENSION, TILES, conditional, dimension_of, trips
 from gemmir.ir.specialize import Load, SpecializePlan
 from gemmir.ir.views import chain, offsets_of, sizes_of, subview
 from gemmir.ir.warpgroup import (
@@ -72,17 +72,21 @@ def specialize(plan: SpecializePlan) -> None:
     stored = _stored_map(plan)
     ops = [o for o in body.ops if not isinstance(o, memref.AllocaOp | YieldOp)]
     builder = before(ops[0])
-    arrivals = WARPS_OF_GROUP * plan.warpgroups * plan.cluster
+    arrivals = WARPS_OF_GROUP * plan.readers * plan.cluster
     full = builder.insert(CreateBarriersOp(stages=plan.stages, arrivals=1)).result
     empty = builder.insert(CreateBarriersOp(stages=plan.stages, arrivals=arrivals)).result
     full.name_hint, empty.name_hint = "full", "empty"
+    turn: SSAValue | None = None
+    if plan.turns > 1:
+        turn = builder.insert(CreateBarriersOp(stages=plan.turns, arrivals=WARPS_OF_GROUP)).result
+        turn.name_hint = "turn"
     is_cluster = plan.cluster > 1
     builder.insert(ClusterBarrierOp() if is_cluster else BarrierOp())
     producer, consumers = Block(), Block(arg_types=[IndexType()])
     consumers.args[0].name_hint = "warpgroup"
     both = (
         _Producer(plan, wide, full, empty, maps=maps),
-        _Consumer(plan, wide, full, empty, number=consumers.args[0], stored=stored),
+        _Consumer(plan, wide, full, empty, number=consumers.args[0], stored=stored, turn=turn),
     )
     for role, block in zip(both, (producer, consumers), strict=True):
         role.run(ops, at_end(block))
@@ -98,7 +102,8 @@ def specialize(plan: SpecializePlan) -> None:
     )
     if is_cluster:
         builder.insert(ClusterBarrierOp())
-    for op in reversed([*(load.alloca for load in plan.loads), *ops]):
+    memory = [] if stored is None or plan.turns == 1 else [stored.memory]
+    for op in reversed([*(load.alloca for load in plan.loads), *memory, *ops]):
         op.detach()
         op.erase(safe_erase=False)
 
@@ -145,6 +150,7 @@ class Stored:
     map: SSAValue
     box: tuple[int, int]
     buffers: int
+    memory: memref.AllocaOp
 
 
 def _stored_map(plan: SpecializePlan) -> Stored | None:
@@ -152,7 +158,9 @@ def _stored_map(plan: SpecializePlan) -> Stored | None:
     unpacks = [o for o in plan.block.walk() if isinstance(o, UnpackOp)]
     if not unpacks:
         return None
-    buffer = memref_type(chain(unpacks[0].source)[0])
+    memory = chain(unpacks[0].source)[0].owner
+    assert isinstance(memory, memref.AllocaOp)
+    buffer = memref_type(memory.memref)
     layout = buffer.layout
     assert isinstance(layout, SwizzleAttr)
     width = layout.width.data
@@ -163,7 +171,22 @@ def _stored_map(plan: SpecializePlan) -> Stored | None:
         map=_descriptor(chain(unpacks[0].target)[0], made),
         box=box,
         buffers=buffer.get_shape()[1] // width,
+        memory=memory,
     )
+
+
+def _for_each_turn(stored: Stored, turns: int) -> SSAValue:
+    """The memory that C goes out through, once for each of the warpgroups that take turns."""
+    of = memref_type(stored.memory.memref)
+    assert isinstance(of.layout, SwizzleAttr)
+    (rows, columns), layout = of.get_shape(), of.layout
+    dim, width, chunk = (f.data for f in (layout.dim, layout.width, layout.chunk))
+    wide = SwizzleAttr(dim, width, rows * turns * width, chunk)
+    made = MemRefType(of.element_type, (rows * turns, columns), wide, of.memory_space)
+    alloca = memref.AllocaOp(operands=[[], []], result_types=[made])
+    alloca.memref.name_hint = stored.memory.memref.name_hint
+    before(stored.memory).insert(alloca)
+    return alloca.memref
 
 
 def _matrix_of(
@@ -218,24 +241,31 @@ class _Role:
         """A loop around that over k, which passes on the stage."""
         made, body, inner = self.open(loop, builder, stage)
         stage = self.block(loop.body.block.ops, inner, list(body.args[1:]))
-        inner.insert(scf.YieldOp(*stage))
+        inner.insert(scf.YieldOp(*self.after_tile(inner, stage)))
         return list(made.results)
+
+    def after_tile(self, builder: Builder, stage: list[SSAValue]) -> list[SSAValue]:
+        """The stage with which the next tile begins."""
+        return stage
 
     def open(
         self, loop: scf.ForOp, builder: Builder, carried: Sequence[SSAValue]
     ) -> tuple[scf.ForOp, Block, Builder]:
         """The loop `loop`, empty, that carries these values."""
         body = Block(arg_types=[IndexType(), *[v.type for v in carried]])
-        names = ("stage", "parity", "before")
+        names = ("stage", "parity", "before" if loop is self.plan.loop else "turn")
         for argument, name in zip(body.args[1:], names, strict=False):
             argument.name_hint = name
         body.args[0].name_hint = loop.body.block.args[0].name_hint
         self.known[loop.body.block.args[0]] = body.args[0]
-        bounds = [self.of(v) for v in (loop.lb, loop.ub, loop.step)]
-        made = scf.ForOp(bounds[0], bounds[1], bounds[2], carried, Region(body))
+        made = scf.ForOp(*self.bounds(loop, builder), carried, Region(body))
         made.attributes[DIMENSION] = loop.attributes[DIMENSION]
         builder.insert(made)
         return made, body, at_end(body)
+
+    def bounds(self, loop: scf.ForOp, builder: Builder) -> tuple[SSAValue, SSAValue, SSAValue]:
+        """First, last and step of `loop` here."""
+        return self.of(loop.lb), self.of(loop.ub), self.of(loop.step)
 
     def of(self, value: SSAValue) -> SSAValue:
         """What has become of `value` here."""
@@ -274,6 +304,13 @@ class _Role:
             return second if first == 0 else first
         terms = [as_index(self.plan.loop, e) for e in (first, second)]
         return builder.insert(arith.AddiOp(terms[0], terms[1])).result
+
+    def times(self, builder: Builder, value: Extent, factor: int) -> Extent:
+        if isinstance(value, int):
+            return value * factor
+        if factor == 1:
+            return value
+        return builder.insert(arith.MuliOp(value, as_index(self.plan.loop, factor))).result
 
     def coordinates(self, builder: Builder, window: SSAValue, map: SSAValue) -> list[Extent]:
         """Where a window of an array begins in the tensor of its map."""
@@ -375,13 +412,6 @@ class _Producer(_Role):
             total = self.plus(builder, self.times(builder, total, trips(loop)), variable)
         return as_index(self.plan.loop, total)
 
-    def times(self, builder: Builder, value: Extent, factor: int) -> Extent:
-        if isinstance(value, int):
-            return value * factor
-        if factor == 1:
-            return value
-        return builder.insert(arith.MuliOp(value, as_index(self.plan.loop, factor))).result
-
 
 @dataclass
 class _Consumer(_Role):
@@ -389,19 +419,86 @@ class _Consumer(_Role):
 
     number: SSAValue | None = None
     stored: Stored | None = None
+    turn: SSAValue | None = None
 
     def run(self, ops: Iterable[Operation], builder: Builder) -> None:
         """Write `ops`; the block stays until all that it stores has been read."""
-        super().run(ops, builder)
+        stage = [self.constant(0), self.constant(0)]
+        if self.plan.turns > 1:
+            begin = self.times(builder, as_index(self.plan.loop, self.first), self.slices)
+            stage = self.passed(builder, as_index(self.plan.loop, begin), stage[1])
+            mine = builder.insert(arith.IndexCastOp(self.first, i32)).result
+            stage.append(builder.insert(arith.XOrIOp(mine, self.constant(1))).result)
+            self.own_memory(builder)
+        self.block(ops, builder, stage)
         if self.stored is not None:
             builder.insert(TmaStoreWaitOp(0))
 
+    def own_memory(self, builder: Builder) -> None:
+        """What this warpgroup's tiles of C go out through."""
+        if self.stored is None:
+            return
+        wide = _for_each_turn(self.stored, self.plan.turns)
+        rows, columns = memref_type(self.stored.memory.memref).get_shape()
+        begin = as_index(self.plan.loop, self.times(builder, self.first, rows))
+        own = subview(builder, wide, (begin, 0), (rows, columns))
+        self.known[self.stored.memory.memref] = own
+
+    @property
+    def first(self) -> SSAValue:
+        """The number of this warpgroup, and of the first tile that it takes if they take turns."""
+        assert self.number is not None
+        return self.number
+
+    @property
+    def slices(self) -> int:
+        """How many slices of k a tile has."""
+        lb, ub, step = (
+            constant_of(v) for v in (self.plan.loop.lb, self.plan.loop.ub, self.plan.loop.step)
+        )
+        assert lb is not None and ub is not None and step is not None
+        return max(-(-(ub - lb) // step), 0)
+
+    def bounds(self, loop: scf.ForOp, builder: Builder) -> tuple[SSAValue, SSAValue, SSAValue]:
+        """Warpgroups that take turns begin one tile apart, and leave out those of the others."""
+        lb, ub, step = super().bounds(loop, builder)
+        turns = self.plan.turns
+        if turns == 1 or dimension_of(loop) != TILES:
+            return lb, ub, step
+        later = builder.insert(arith.MuliOp(self.first, step)).result
+        count = constant_of(step)
+        assert count is not None
+        return (
+            builder.insert(arith.AddiOp(lb, later)).result,
+            ub,
+            as_index(self.plan.loop, count * turns),
+        )
+
+    def after_tile(self, builder: Builder, stage: list[SSAValue]) -> list[SSAValue]:
+        """Behind the slices of the tiles of the others."""
+        if self.plan.turns == 1:
+            return stage
+        number = builder.insert(arith.IndexCastOp(stage[0], IndexType())).result
+        passed = self.plus(builder, number, self.slices * (self.plan.turns - 1))
+        return [*self.passed(builder, as_index(self.plan.loop, passed), stage[1]), *stage[2:]]
+
+    def passed(self, builder: Builder, number: SSAValue, parity: SSAValue) -> list[SSAValue]:
+        """The stage of a number that counts on behind the last, from the phase of `parity` on."""
+        count, two = (as_index(self.plan.loop, n) for n in (self.plan.stages, 2))
+        stage = builder.insert(arith.RemUIOp(number, count)).result
+        phases = builder.insert(arith.DivUIOp(number, count)).result
+        odd = builder.insert(arith.RemUIOp(phases, two)).result
+        turned, stage = (builder.insert(arith.IndexCastOp(v, i32)).result for v in (odd, stage))
+        return [stage, builder.insert(arith.XOrIOp(parity, turned)).result]
+
     def warpgroup(self, loop: ForallOp, builder: Builder) -> None:
         """Nested loops are numbered with the innermost fastest."""
-        assert self.number is not None
+        if self.plan.turns > 1:
+            self.known[loop.body.block.args[0]] = as_index(loop, 0)
+            return
         groups = self.plan.groups
         inner = math.prod(map(trips, groups[groups.index(loop) + 1 :]))
-        value = self.number
+        value = self.first
         if inner > 1:
             value = builder.insert(arith.DivUIOp(value, as_index(loop, inner))).result
         if loop is not groups[0]:
@@ -444,7 +541,8 @@ class _Consumer(_Role):
 
     def k_loop(self, builder: Builder, stage: list[SSAValue]) -> list[SSAValue]:
         loop = self.plan.loop
-        made, body, inner = self.open(loop, builder, [*stage, stage[0]])
+        rest = self.await_turn(builder, stage[2:])
+        made, body, inner = self.open(loop, builder, [*stage[:2], stage[0]])
         number, parity, last = body.args[1:]
         inner.insert(WaitOp(self.full, number, parity))
         for which, load in enumerate(self.plan.loads):
@@ -461,8 +559,28 @@ class _Consumer(_Role):
             )
         )
         inner.insert(scf.YieldOp(*self.advance(inner, number, parity), number))
+        self.pass_turn(builder)
         self.release_last(builder, loop, made.results[2])
-        return list(made.results[:2])
+        return [*made.results[:2], *rest]
+
+    def await_turn(self, builder: Builder, parity: Sequence[SSAValue]) -> list[SSAValue]:
+        """Until the other warpgroup has seen its last stage full; the parity of the next turn.
+
+        A wait for the parity of a phase is right only when the one before that has ended. At first
+        nobody has to wait for the second warpgroup.
+        """
+        if self.turn is None:
+            return []
+        mine = builder.insert(arith.IndexCastOp(self.first, i32)).result
+        builder.insert(WaitOp(self.turn, mine, parity[0]))
+        return [builder.insert(arith.XOrIOp(parity[0], self.constant(1))).result]
+
+    def pass_turn(self, builder: Builder) -> None:
+        """The other warpgroup may begin, while the last products here are under way."""
+        if self.turn is not None:
+            mine = builder.insert(arith.IndexCastOp(self.first, i32)).result
+            other = builder.insert(arith.XOrIOp(mine, self.constant(1))).result
+            builder.insert(ArriveOp(self.turn, other))
 
     def release_last(self, builder: Builder, loop: scf.ForOp, last: SSAValue) -> None:
         """The stage of the last iteration, if there was one."""

@@ -13,8 +13,11 @@
 Both walk the same loops and number stages alike, round and round; a phase of a barrier ends when a
 stage has been filled or has been released by all who read it. A stage is released one iteration
 late, when the product after it has begun, so that a product may be under way while the next one is
-awaited. Warpgroups of a block multiply tiles below or beside each other, and share A or B; the
-blocks of a cluster too: what is the same for all of them each copies a part of, to all.
+awaited. With ping-pong two warpgroups take turns at the tiles of a block, and one stores its tile
+while the other multiplies.
+
+Warpgroups of a block multiply tiles below or beside each other, and share A or B; the blocks of a
+cluster too: what is the same for all of them each copies a part of, to all.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ from gemmir.ir.index import (
     constant_of,
     upper_bound,
 )
-from gemmir.ir.loops import trips
+from gemmir.ir.loops import TILES, dimension_of, trips
 from gemmir.ir.views import chain, offsets_of, sizes_of
 from gemmir.ir.warpgroup import (
     LEAST_REGISTERS,
@@ -63,6 +66,9 @@ THREADS_OF_GROUP = 128
 """What `setmaxnreg` divides among warpgroups of 128 threads: PTX ISA 9.0, section "setmaxnreg"; the
 registers of a multiprocessor, table of technical specifications of the CUDA C++ Programming Guide.
 """
+
+PINGPONG = 2
+"""Warpgroups that take turns: one multiplies while the other stores."""
 
 PRODUCER_REGISTERS = 40
 MOST_CONSUMER_REGISTERS = 232
@@ -120,7 +126,8 @@ class Load:
 @dataclass(frozen=True, kw_only=True)
 class SpecializePlan:
     """One loop over k, its copies, the loops around it over warpgroups and over the blocks of a
-    cluster, outermost first, and what is to become of it."""
+    cluster, outermost first, and what is to become of it. Warpgroups that take `turns` have tiles
+    of their own."""
 
     loop: scf.ForOp
     block: ForallOp
@@ -129,11 +136,17 @@ class SpecializePlan:
     loads: tuple[Load, ...]
     stages: int
     registers: tuple[int, int]
+    turns: int
+
+    @property
+    def readers(self) -> int:
+        """How many warpgroups multiply what is in one stage."""
+        return math.prod(map(trips, self.groups))
 
     @property
     def warpgroups(self) -> int:
         """How many warpgroups multiply."""
-        return math.prod(map(trips, self.groups))
+        return self.readers * self.turns
 
     @property
     def cluster(self) -> int:
@@ -155,7 +168,9 @@ def default_registers(warpgroups: int) -> tuple[int, int]:
     return producer, min(most, max(MOST_CONSUMER_REGISTERS, begin))
 
 
-def plan_specialize(loop: scf.ForOp, packs: Sequence[PackOp], stages: int) -> SpecializePlan:
+def plan_specialize(
+    loop: scf.ForOp, packs: Sequence[PackOp], stages: int, *, pingpong: bool = False
+) -> SpecializePlan:
     """Decide the roles; `ScheduleError` (GEM0273 to GEM0279) where there cannot be any."""
     foralls = [o for o in enclosing_ops(loop) if isinstance(o, ForallOp)][::-1]
     units = [o.over.data for o in foralls]
@@ -186,6 +201,10 @@ def plan_specialize(loop: scf.ForOp, packs: Sequence[PackOp], stages: int) -> Sp
             "tile only m or only n over the blocks of a cluster",
         )
     warpgroups = math.prod(map(trips, groups))
+    turns = 1
+    if pingpong:
+        _require_turns(loop, warpgroups)
+        warpgroups = turns = PINGPONG
     return SpecializePlan(
         loop=loop,
         block=blocks[-1],
@@ -194,6 +213,23 @@ def plan_specialize(loop: scf.ForOp, packs: Sequence[PackOp], stages: int) -> Sp
         loads=loads,
         stages=stages,
         registers=default_registers(warpgroups),
+        turns=turns,
+    )
+
+
+def _require_turns(loop: scf.ForOp, warpgroups: int) -> None:
+    """Warpgroups can take turns at tiles that one block takes, all with the same slices of k."""
+    has_tiles = any(
+        isinstance(o, scf.ForOp) and dimension_of(o) == TILES for o in enclosing_ops(loop)
+    )
+    bounds = [constant_of(v) for v in (loop.lb, loop.ub)]
+    if warpgroups == 1 and has_tiles and None not in bounds:
+        return
+    raise ScheduleError(
+        "GEM0279",
+        f"pipeline: pingpong=true of tiles that {warpgroups} warpgroups share"
+        + ("" if has_tiles else ", one for each block"),
+        "use persist, and tile over warpgroups by the tile of a block, so that each has its own",
     )
 
 
