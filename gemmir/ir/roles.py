@@ -150,6 +150,7 @@ class Stored:
     map: SSAValue
     box: tuple[int, int]
     buffers: int
+    pieces: int
     memory: memref.AllocaOp
 
 
@@ -171,6 +172,7 @@ def _stored_map(plan: SpecializePlan) -> Stored | None:
         map=_descriptor(chain(unpacks[0].target)[0], made),
         box=box,
         buffers=buffer.get_shape()[1] // width,
+        pieces=len(unpacks),
         memory=memory,
     )
 
@@ -420,6 +422,7 @@ class _Consumer(_Role):
     number: SSAValue | None = None
     stored: Stored | None = None
     turn: SSAValue | None = None
+    begun: int = 0
 
     def run(self, ops: Iterable[Operation], builder: Builder) -> None:
         """Write `ops`; the block stays until all that it stores has been read."""
@@ -522,9 +525,21 @@ class _Consumer(_Role):
             return
         if isinstance(op, EpilogueOp) and is_shared(op.output):
             assert self.stored is not None
-            builder.insert(TmaStoreWaitOp(self.stored.buffers - 1))
+            builder.insert(TmaStoreWaitOp(self.still_reading))
             builder.insert(WarpgroupBarrierOp())
+            self.begun += 1
         builder.insert(op.clone(self.known))
+
+    @property
+    def still_reading(self) -> int:
+        """How many stores may still read other buffers than that of the next piece of C.
+
+        The first piece of a tile has the buffer of the last one of the tile before, where they do
+        not come out even.
+        """
+        assert self.stored is not None
+        is_even = self.stored.pieces % self.stored.buffers == 0
+        return self.stored.buffers - 1 if is_even or self.begun else 0
 
     def store(self, builder: Builder, op: UnpackOp) -> None:
         """Begin to store a whole box: what is past the edge of C is left out."""

@@ -50,7 +50,7 @@ from gemmir.ir.index import (
     constant_of,
     upper_bound,
 )
-from gemmir.ir.loops import TILES, dimension_of, trips
+from gemmir.ir.loops import TILES, dimension_of, runs_more_than_once, trips
 from gemmir.ir.views import chain, offsets_of, sizes_of
 from gemmir.ir.warpgroup import (
     LEAST_REGISTERS,
@@ -250,6 +250,7 @@ def _plan_load(loop: scf.ForOp, pack: PackOp, ranks: set[SSAValue], cluster: int
     if position == 0:
         shape[0] = -(-rows // WARPGROUP_ROWS) * WARPGROUP_ROWS
     _require_whole_slices(loop, pack.source, k)
+    _require_whole_rows(loop, of.layout, k)
     is_shared_by_all = bool(ranks) and not _depends(pack.source, ranks)
     split = cluster if is_shared_by_all else 1
     box = _box(shape, of.layout, k, split)
@@ -312,6 +313,18 @@ def _require_whole_slices(loop: scf.ForOp, source: SSAValue, k: int) -> None:
                 "the TMA would copy beyond it",
                 "cut k into parts of whole slices",
             )
+
+
+def _require_whole_rows(loop: scf.ForOp, layout: SwizzleAttr, k: int) -> None:
+    """A slice fills the rows of its buffer: what is copied too much along k would be summed."""
+    step, width = constant_of(loop.step), layout.width.data
+    assert step is not None
+    if layout.dim.data == k and step % width and runs_more_than_once(loop):
+        raise ScheduleError(
+            "GEM0295",
+            f"pipeline: slices of k of {step} elements in swizzled rows of {width}",
+            f"tile k by a multiple of {width}, or promote with a narrower swizzle",
+        )
 
 
 def _depends(source: SSAValue, variables: set[SSAValue]) -> bool:
