@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gemmir import dlpack
+from gemmir.backend import TensorMap
 from gemmir.backends.ptx.driver.tensor_maps import MAP_ALIGNMENT, MAP_BYTES
 from gemmir.backends.ptx.emulator import emulate
 
@@ -177,14 +178,16 @@ class FakeCuda:
             raise FakeFaultError(Status.INVALID_VALUE)
         sizes = parameter_sizes(function.text, function.symbol)
         found = parameters_of(sizes)
-        pointers = (int.from_bytes(p, "little") for p in found if len(p) == POINTER_BYTES)
+        pointers = [int.from_bytes(p, "little") for p in found if len(p) == POINTER_BYTES]
         arrays = [self.bytes_at(address) for address in pointers]
         self.parameters.append(found)
         if self.runs:
             x, y, z = grid
+            sizes = [array.size for array in arrays]
+            maps = [decoded(p, pointers, sizes) for p in found if len(p) == MAP_BYTES]
             emulate(
                 function.text,
-                arrays,
+                [*maps, *arrays],
                 grid=(x, y, z),
                 block=_triple(block),
                 kernel=function.symbol,
@@ -573,6 +576,30 @@ def encoded(
     """A tensor map of the fake driver: what it was made of."""
     said = json.dumps([kind, start, [*extents], [*strides], [*box], [*modes]])
     return said.encode().ljust(MAP_BYTES)
+
+
+ITEMS: Final = {0: "u8", 1: "f16", 2: "f32", 4: "f64", 11: "tf32"}
+"""An element type that is as wide as those of a kind of CUtensorMapDataType."""
+
+
+SWIZZLES: Final[Sequence[int]] = (0, 32, 64, 128)
+"""Bytes of a swizzle by its CUtensorMapSwizzle."""
+
+
+def decoded(made: bytes, pointers: Sequence[int], sizes: Sequence[int]) -> TensorMap:
+    """The tensor map that `encoded` wrote, of one of the arrays at `pointers`."""
+    kind, start, extents, strides, box, modes = json.loads(made)
+    places = enumerate(zip(pointers, sizes, strict=True))
+    argument = next(n for n, (begin, size) in places if begin <= start < begin + size)
+    return TensorMap(
+        argument=argument,
+        item=ITEMS[kind],
+        extents=tuple(extents),
+        strides_bytes=tuple(strides),
+        box=tuple(box),
+        swizzle_bytes=SWIZZLES[int(modes[1])],
+        offset_bytes=start - pointers[argument],
+    )
 
 
 def libcuda(cuda: FakeCuda) -> Any:

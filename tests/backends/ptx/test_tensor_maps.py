@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 
+import gemmir
+from gemmir.arrays import make_operands
 from gemmir.backend import KernelLaunch, Launch, TensorMap
 from gemmir.backends.ptx.driver import Memory, libcuda
 from gemmir.backends.ptx.image import Image
 from gemmir.backends.ptx.load import Program
+from gemmir.cache import ObjectCache
 from gemmir.errors import DeviceError
+from gemmir.reference import reference_of_gemm
 from tests.backends.ptx.conftest import Install
 from tests.backends.ptx.fakes import FakeCuda, Status, encoded
 from tests.backends.ptx.fakes import libcuda as fake_libcuda
@@ -178,3 +182,35 @@ def test_a_call_enters_the_context_where_another_is_current(install: Install):
     call()
     assert cuda.stack == [0]
     assert len(cuda.did("launch")) == 3
+
+
+WARPGROUPS = """
+tile{loops=m,n sizes=64,32 over=blocks}
+persist{blocks=2}
+tile{loops=m sizes=64 over=warpgroups}
+promote{operand=c to=registers}
+tile{loops=k sizes=64}
+promote{operand=a to=shared layout=swizzle:128}
+promote{operand=b to=shared layout=swizzle:128}
+promote{operand=c to=shared layout=swizzle:64}
+pipeline{loop=k stages=2 with=tma specialize=true}
+vectorize{with=wgmma}
+"""
+
+
+def test_warpgroups_multiply_what_their_maps_say(cuda: FakeCuda):
+    """Three maps, of A, B and C, each with edges."""
+    gemm = gemmir.Gemm(m=72, n=40, k=136, dtype="bf16", out="bf16", trans_b=True)
+    lowered = gemmir.lower(gemm, "cuda:sm_90a", WARPGROUPS)
+    assert lowered.artifact.launch is not None
+    (launch,) = lowered.artifact.launch.kernels
+    assert sorted(t.argument for t in launch.tensor_maps) == [0, 1, 2]
+    kernel = lowered.compile(ObjectCache(None))
+    operands = make_operands(kernel.signature)
+    before = operands.copy()
+    *inputs, out = operands.arrays
+    kernel(*inputs, out=out)
+    wrong = reference_of_gemm(gemm, before).compare(out).first_wrong
+    assert wrong is None, str(wrong)
+    assert operands.damage(before) == ""
+    assert len(cuda.did("encode")) == 3
