@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given
 
 import gemmir
 from gemmir.arrays import make_operands
@@ -30,6 +31,8 @@ from gemmir.gemm import DTYPES
 from gemmir.gpu_kernel import GpuKernel, target_for
 from gemmir.machine.gpu import SM_90A
 from gemmir.reference import reference_of_gemm
+from tests.hopper_strategies import hopper_cases
+from tests.strategies import examples
 
 Array = npt.NDArray[Any]
 
@@ -116,12 +119,28 @@ def drawn() -> Iterator[gemmir.Gemm]:
 
 @pytest.mark.parametrize("gemm", list(drawn()), ids=str)
 def test_the_numbers_are_within_their_bound(gemm: gemmir.Gemm, target: str):
-    kernel = compiled(gemm, target)
+    assert_right(gemm, compiled(gemm, target))
+
+
+def test_warpgroups_multiply_by_drawn_schedules(target: str):
+    if target != "cuda:sm_90a":
+        pytest.skip(f"{target} has no warpgroups that multiply")
+
+    @given(hopper_cases(SM_90A, most=400))
+    @examples(0.5)
+    def draw(case: tuple[gemmir.Gemm, gemmir.Schedule]) -> None:
+        gemm, schedule = case
+        assert_right(gemm, gemmir.lower(gemm, target, schedule).compile(ObjectCache(None)))
+
+    draw()
+
+
+def assert_right(gemm: gemmir.Gemm, kernel: gemmir.Kernel) -> None:
     operands = make_operands(kernel.signature, SEED)
     before = operands.copy()
     *inputs, out = operands.arrays
     kernel(*inputs, out=out)
-    wrong = reference_of_gemm(gemm, before).compare(out).first_wrong
+    wrong = reference_of_gemm(gemm, before, emulated=False).compare(out).first_wrong
     assert wrong is None, str(wrong)
     assert operands.damage(before) == ""
 
