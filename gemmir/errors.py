@@ -27,7 +27,10 @@ class ParseError(GemmirError):
 
 
 class ScheduleError(GemmirError):
-    """A pass or its parameters are unknown, illegal here, or do not fit the machine (GEM03xx)."""
+    """A pass or its parameters are unknown, illegal here, or do not fit the machine.
+
+    GEM03xx, and of warpgroups GEM12xx.
+    """
 
     exit_code = 5
 

@@ -47,12 +47,12 @@ class PersistPlan:
 
 
 def plan(gemm: GemmOp, blocks: int) -> PersistPlan:
-    """Decide which loops become one; `ScheduleError` (GEM0270 to GEM0272) where none can."""
+    """Decide which loops become one; `ScheduleError` (GEM1270 to GEM1272) where none can."""
     foralls = [o for o in enclosing_ops(gemm) if isinstance(o, ForallOp)][::-1]
     units = [o.over.data for o in foralls]
     if not foralls or foralls[0] not in _outermost(gemm) or set(units) - {CLUSTERS, BLOCKS}:
         raise ScheduleError(
-            "GEM0270",
+            "GEM1270",
             f"persist: the tile is one of {', '.join(units) or 'no unit'}",
             "put it behind tile{… over=blocks} and interchange, before tiles inside a block",
         )
@@ -60,7 +60,7 @@ def plan(gemm: GemmOp, blocks: int) -> PersistPlan:
     inner = tuple(foralls[len(loops) :])
     if dimension_of(loops[-1]) is None or any(len(o.body.block.ops) != 2 for o in loops[:-1]):
         raise ScheduleError(
-            "GEM0271",
+            "GEM1271",
             f"persist: the loops over {units[0]} do not stand directly inside one another",
             "tile over them once, with all of their loops",
         )
@@ -68,7 +68,7 @@ def plan(gemm: GemmOp, blocks: int) -> PersistPlan:
     if not 1 <= blocks < math.prod(counts):
         tiles = math.prod(counts)
         raise ScheduleError(
-            "GEM0272",
+            "GEM1272",
             f"persist: blocks={blocks} for {tiles} tiles of {units[0]}",
             f"use 1 to {tiles - 1}" if tiles > 1 else "leave persist out",
         )

@@ -299,7 +299,7 @@ class Pipeline(ModulePass):
             )
         if self.specialize != (self.with_ == TMA) or self.pingpong > self.specialize:
             raise ScheduleError(
-                "GEM0278",
+                "GEM1278",
                 f"pipeline: with={self.with_} specialize={str(self.specialize).lower()} "
                 f"pingpong={str(self.pingpong).lower()}",
                 "roles of warpgroups go with the TMA: use with=tma specialize=true, or neither",

@@ -273,7 +273,7 @@ def _shared_layout(operand: str, layout: str | None) -> tuple[str, int]:
 def _require_swizzle(kind: str) -> None:
     if kind != "swizzle":
         raise ScheduleError(
-            "GEM0286", "promote: operand=c to=shared in panels", "use layout=swizzle:128"
+            "GEM1286", "promote: operand=c to=shared in panels", "use layout=swizzle:128"
         )
 
 

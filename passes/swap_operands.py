@@ -35,11 +35,11 @@ class SwapPlan:
 
 
 def plan(gemm: GemmOp) -> SwapPlan:
-    """What to transpose; `ScheduleError` (GEM0126) where the product is not one of whole arrays."""
+    """What to transpose; `ScheduleError` (GEM1226) where the product is not one of whole arrays."""
     function = gemm.parent_op()
     if not isinstance(function, func.FuncOp):
         raise ScheduleError(
-            "GEM0126",
+            "GEM1226",
             "swap-operands: the gemmir.gemm is one tile of a problem, or one of several products",
             "make swap-operands the first pass, or leave it out",
         )

@@ -218,11 +218,11 @@ def plan_gemm(
 
 
 def _require_warpgroup(gemm: GemmOp) -> None:
-    """A warpgroup multiplies what lies in shared memory, swizzled; GEM0280 to GEM0282."""
+    """A warpgroup multiplies what lies in shared memory, swizzled; GEM1280 to GEM1282."""
     element = product_name(memref_type(gemm.a).element_type, gemm.precision)
     if element not in WGMMA_DTYPES:
         raise ScheduleError(
-            "GEM0280",
+            "GEM1280",
             f"vectorize: with=wgmma has no instruction for {element}",
             f"use {', '.join(WGMMA_DTYPES)}, or another unit",
         )
@@ -230,20 +230,20 @@ def _require_warpgroup(gemm: GemmOp) -> None:
         of = memref_type(value)
         if not isinstance(of.layout, SwizzleAttr) or not is_shared(value):
             raise ScheduleError(
-                "GEM0281",
+                "GEM1281",
                 f"vectorize: with=wgmma reads {name} from swizzled tiles in shared memory",
                 f"put promote{{operand={name} to=shared layout=swizzle:128}} before vectorize",
             )
         if of.layout.dim.data != along_k and _item_bytes(of) != PAIR_BYTES:
             raise ScheduleError(
-                "GEM0282",
+                "GEM1282",
                 f"vectorize: with=wgmma reads {element} along k, and {name} is adjacent along "
                 f"{'mn'[name == 'b']}",
                 "use trans_b without trans_a, a type of 16 bits, or with=mma",
             )
     if not any(isinstance(o, WarpSpecializeOp) for o in enclosing_ops(gemm)):
         raise ScheduleError(
-            "GEM0281",
+            "GEM1281",
             "vectorize: with=wgmma is the work of a warpgroup that others copy for",
             "put pipeline{loop=k stages=… with=tma specialize=true} before vectorize",
         )

@@ -32,6 +32,7 @@ CLASSES: Final = {
     "GEM09": {"EvaluationError", "FaultError"},
     "GEM10": {"FaultError", "PtxFault"},
     "GEM11": {"ProfileError"},
+    "GEM12": {"ScheduleError"},
 }
 """What is raised with the codes of each hundred: a class, or the function that makes one."""
 

@@ -171,13 +171,13 @@ def default_registers(warpgroups: int) -> tuple[int, int]:
 def plan_specialize(
     loop: scf.ForOp, packs: Sequence[PackOp], stages: int, *, pingpong: bool = False
 ) -> SpecializePlan:
-    """Decide the roles; `ScheduleError` (GEM0273 to GEM0279) where there cannot be any."""
+    """Decide the roles; `ScheduleError` (GEM1273 to GEM1279) where there cannot be any."""
     foralls = [o for o in enclosing_ops(loop) if isinstance(o, ForallOp)][::-1]
     units = [o.over.data for o in foralls]
     groups = tuple(o for o in foralls if o.over.data == WARPGROUPS)
     if not groups or BLOCKS not in units or set(units) - {CLUSTERS, BLOCKS, WARPGROUPS}:
         raise ScheduleError(
-            "GEM0273",
+            "GEM1273",
             f"pipeline: with=tma divides a block among warpgroups, and the tile is one of "
             f"{', '.join(units) or 'no unit'}",
             "tile over blocks and then over warpgroups",
@@ -188,7 +188,7 @@ def plan_specialize(
     cluster = math.prod(map(trips, ranks))
     if cluster > MOST_CLUSTER or (in_cluster and cluster < 2):
         raise ScheduleError(
-            "GEM0274",
+            "GEM1274",
             f"pipeline: clusters of {cluster} blocks",
             f"tile over blocks so that a cluster has 2 to {MOST_CLUSTER}",
         )
@@ -196,7 +196,7 @@ def plan_specialize(
     loads = tuple(_plan_load(loop, pack, variables, cluster) for pack in packs)
     if in_cluster and all(load.split == 1 for load in loads):
         raise ScheduleError(
-            "GEM0274",
+            "GEM1274",
             "pipeline: the blocks of a cluster share neither A nor B",
             "tile only m or only n over the blocks of a cluster",
         )
@@ -226,7 +226,7 @@ def _require_turns(loop: scf.ForOp, warpgroups: int) -> None:
     if warpgroups == 1 and has_tiles and None not in bounds:
         return
     raise ScheduleError(
-        "GEM0279",
+        "GEM1279",
         f"pipeline: pingpong=true of tiles that {warpgroups} warpgroups share"
         + ("" if has_tiles else ", one for each block"),
         "use persist, and tile over warpgroups by the tile of a block, so that each has its own",
@@ -239,7 +239,7 @@ def _plan_load(loop: scf.ForOp, pack: PackOp, ranks: set[SSAValue], cluster: int
     of = memref_type(alloca.memref)
     if not isinstance(of.layout, SwizzleAttr):
         raise ScheduleError(
-            "GEM0275",
+            "GEM1275",
             f"pipeline: with=tma copies into swizzled tiles, not into {of}",
             "promote with layout=swizzle:128",
         )
@@ -281,7 +281,7 @@ def _box(shape: Sequence[int], layout: SwizzleAttr, k: int, split: int) -> tuple
     step = width if fast == 1 - k else SWIZZLE_ROWS
     if box[1 - k] % (split * step):
         raise ScheduleError(
-            "GEM0276",
+            "GEM1276",
             f"pipeline: {box[1 - k]} elements along {'nm'[k]} are not {split} parts of whole "
             f"{step}, one for each block of a cluster",
             f"tile {'nm'[k]} by a multiple of {split * step}",
@@ -308,7 +308,7 @@ def _require_whole_slices(loop: scf.ForOp, source: SSAValue, k: int) -> None:
         bound = upper_bound(size)
         if not is_whole and (bound is None or bound % step):
             raise ScheduleError(
-                "GEM0277",
+                "GEM1277",
                 f"pipeline: a part of k of {bound} elements is not made of slices of {step}, and "
                 "the TMA would copy beyond it",
                 "cut k into parts of whole slices",
@@ -321,7 +321,7 @@ def _require_whole_rows(loop: scf.ForOp, layout: SwizzleAttr, k: int) -> None:
     assert step is not None
     if layout.dim.data == k and step % width and runs_more_than_once(loop):
         raise ScheduleError(
-            "GEM0295",
+            "GEM1295",
             f"pipeline: slices of k of {step} elements in swizzled rows of {width}",
             f"tile k by a multiple of {width}, or promote with a narrower swizzle",
         )

@@ -82,14 +82,14 @@ class StagingPlan:
 
 
 def plan_staging(gemm: GemmOp, row_bytes: int) -> StagingPlan:
-    """Decide the pieces; `ScheduleError` (GEM0283 to GEM0285) where there cannot be any."""
+    """Decide the pieces; `ScheduleError` (GEM1283 to GEM1285) where there cannot be any."""
     accumulator = chain(gemm.c)[0]
     foralls = [o for o in enclosing_ops(gemm) if isinstance(o, ForallOp)][::-1]
     groups = tuple(o for o in foralls if o.over.data == WARPGROUPS)
     space = memref_type(accumulator).memory_space
     if space != SpaceAttr(Space.REGISTERS) or not groups or group_loop(gemm) is not None:
         raise ScheduleError(
-            "GEM0283",
+            "GEM1283",
             "promote: operand=c to=shared is for tiles of warpgroups that are in registers",
             "put it behind tile{… over=warpgroups} and promote{operand=c to=registers}, or leave "
             "it out",
@@ -102,7 +102,7 @@ def plan_staging(gemm: GemmOp, row_bytes: int) -> StagingPlan:
     ]
     if len(found) != 1 or found[0].parent_op() is not groups[-1]:
         raise ScheduleError(
-            "GEM0284",
+            "GEM1284",
             f"promote: operand=c to=shared of a tile that is written back in {len(found)} places",
             "put it behind fuse-epilogue, and tile k only once",
         )
@@ -114,7 +114,7 @@ def plan_staging(gemm: GemmOp, row_bytes: int) -> StagingPlan:
     columns = memref_type(chain(found[0].output)[0]).get_shape()[-1]
     if static_strides(output)[1] != 1 or (shape[1] % width and shape[1] < columns):
         raise ScheduleError(
-            "GEM0285",
+            "GEM1285",
             f"promote: tiles of {shape[1]} columns of C are not made of rows of {width} adjacent "
             "elements",
             f"tile n by a multiple of {width}, or use a narrower swizzle",

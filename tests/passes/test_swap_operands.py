@@ -96,4 +96,4 @@ def test_rows_that_are_few_become_columns_of_a_kernel() -> None:
 def test_only_whole_products(schedule: str) -> None:
     with pytest.raises(ScheduleError, match="make swap-operands the first pass") as found:
         gemmir.lower(Gemm(m=4, n=4, k=64), "cuda:sm_80", schedule)
-    assert found.value.code == "GEM0126"
+    assert found.value.code == "GEM1226"
