@@ -100,7 +100,7 @@ def start_load(load: Load, block: Block, stamp: Stamp) -> None:
         shared = target.block.shared
         shared.require_inside(load.address, size)
         start = load.address - shared.base
-        _require_ordered(target.block, start, size, stamp, writes=True)
+        _require_free(target.block, start, size, stamp)
         assert shared.reads is not None
         shared.reads.require_free_units(
             start // UNIT, (start + size) // UNIT, thread, block.cluster.shared_clocks
@@ -119,20 +119,30 @@ def _repeated(stamp: Stamp, count: int) -> Stamp:
     return stamp.of(np.zeros(count, np.int64))
 
 
-def _require_ordered(block: Block, start: int, size: int, stamp: Stamp, *, writes: bool) -> None:
-    """One thread's copy comes after all that was done to these bytes, and behind a proxy fence."""
-    shared, clocks = block.shared, block.cluster.shared_clocks
-    thread, does = int(stamp.threads[0]), "writes what" if writes else "reads what"
+def _require_free(block: Block, start: int, size: int, stamp: Stamp) -> None:
+    """What one thread copies here comes after all that was done to these bytes."""
+    shared, thread = block.shared, int(stamp.threads[0])
+    does = "writes what"
     found = shared.written[start : start + size]
-    if not writes and not found.all():
-        at = start + int(np.argmax(found == 0))
-        raise FaultError("GEM1004", f"byte {shared.place(at)} was never written")
     require_fenced(block, thread, found, lambda n: start + n, stamp, does)
-    if writes:
-        found = shared.read[start : start + size]
-        at = clocks.first_unknown(thread, found)
-        if at >= 0:
-            shared.refuse_mark(int(found[at]), start + at, stamp, does, "reads")
+    found = shared.read[start : start + size]
+    at = block.cluster.shared_clocks.first_unknown(thread, found)
+    if at >= 0:
+        shared.refuse_mark(int(found[at]), start + at, stamp, does, "reads")
+
+
+def _require_written(block: Block, places: Array, width: int, stamp: Stamp) -> None:
+    """What one thread copies from here was written before, and a proxy fence has followed."""
+    shared = block.shared
+    found = shared.written.reshape(-1, width)[places // width].reshape(-1)
+
+    def where(at: int) -> int:
+        return int(places[at // width]) + at % width
+
+    if not found.all():
+        byte = shared.place(where(int(np.argmax(found == 0))))
+        raise FaultError("GEM1004", f"byte {byte} was never written")
+    require_fenced(block, int(stamp.threads[0]), found, where, stamp, "reads what")
 
 
 def require_fenced(
@@ -201,13 +211,17 @@ class BulkGroups:
 def start_store(
     block: Block, thread: int, stamp: Stamp, tensor: Tensor, box: Box, address: int, *, adds: bool
 ) -> None:
-    """Check what a store of one thread reads; it reads when the thread waits."""
+    """Check what a store of one thread reads; it reads when the thread waits.
+
+    What is outside the array is not stored, and need not have been written.
+    """
     size = tensor.map.box_bytes
     _require_aligned(address)
     shared = block.shared
     shared.require_inside(address, size)
     start = address - shared.base
-    _require_ordered(block, start, size, stamp, writes=False)
+    places = swizzled(address + box.offsets, tensor.map.swizzle_bytes) - shared.base
+    _require_written(block, places, box.width, stamp)
     assert shared.reads is not None
     units = np.arange(start // UNIT, (start + size) // UNIT)
     read = shared.reads.begin("a store of a box", units, 1)
