@@ -26,6 +26,9 @@ from gemmir.kernel import DTYPES
 RUNS: Final = 3
 """How often a kernel is run on the same operands: a race seldom gives the same bits again."""
 
+LOST: Final = 1e300
+"""An error that is no number, for JSON has no infinity."""
+
 WHOLE: Final = 2
 """On whole numbers up to this all sums are exact, in whatever order, with the 14 bits too that are
 left of sums of 8-bit floats (`gemmir.dtypes.FP8_SUM_UNIT`): those of 2**15 random products are less
@@ -69,7 +72,7 @@ def checked(folder: Path, kernel: Mapping[str, Any], seed: int) -> dict[str, Any
         exact = np.asarray(gemm.reference(arrays)).astype(np.float64)
         bound = np.asarray(gemm.error_bound(arrays)).astype(np.float64)
         off = np.abs(after[0].output.astype(np.float64) - exact)
-        part = np.nan_to_num(np.where(off > 0, off / bound, off), nan=np.inf, posinf=np.inf)
+        part = np.nan_to_num(np.where(off > 0, off / bound, off), nan=LOST, posinf=LOST)
     first, *others = (as_bytes(list(o.by_name.values())[-1].memory) for o in after)
     found: dict[str, Any] = {
         "error_by_bound": float(part.max(initial=0.0)),
@@ -131,7 +134,8 @@ def _after(program: Program, before: Operands) -> Operands:
 
 
 def _ratio(part: Any, whole: Any) -> float:
-    return float(part / whole) if whole else float(part)
+    found = float(part / whole) if whole else float(part)
+    return found if math.isfinite(found) else LOST
 
 
 def expected(torch: Any, gemm: Gemm, tensors: Mapping[str, Any]) -> Expected:
@@ -175,7 +179,7 @@ def _applied(torch: Any, step: str, x: Any, wide: Mapping[str, Any]) -> Any:
 def compared(torch: Any, output: Any, wanted: Expected) -> dict[str, Any]:
     """How far a tensor is from what it shall be."""
     off = (output.double() - wanted.exact).abs()
-    part = torch.where(off > 0, off / wanted.bound, off).nan_to_num(nan=math.inf, posinf=math.inf)
+    part = torch.where(off > 0, off / wanted.bound, off).nan_to_num(nan=LOST, posinf=LOST)
     found: dict[str, Any] = {
         "error_by_bound": part.max().item(),
         "relative_error": _ratio(off.norm().item(), wanted.exact.norm().item()),

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, Queue
@@ -33,6 +34,9 @@ STARTS: Final = 2
 
 SILENT_SECONDS: Final = 20.0
 """A kernel that is not done for so long never will be."""
+
+END_SECONDS: Final = 20.0
+"""How long a process that was killed is waited for."""
 
 CASE_SECONDS: Final = 1.0
 """What a timed case takes beside its timing."""
@@ -86,9 +90,10 @@ class Process:
         return found
 
     def end(self) -> None:
-        """End it, whatever it does."""
+        """End it, whatever it does; one whose kernel does not end may stay for a while."""
         self._process.kill()
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(END_SECONDS)
 
 
 @dataclass(kw_only=True)
@@ -117,26 +122,37 @@ class Run:
         return self.budget - (time.perf_counter() - self._begin)
 
     def measure(self) -> dict[str, Any]:
-        """Do all cases, or as many as there is time for."""
-        cases = self.manifest["cases"]
-        self._note_refused(cases)
-        queue = deque(case for case in cases if case["kernels"])
-        late: list[dict[str, Any]] = []
+        """Do all cases, or as many as there is time for.
+
+        `NoWorkerError` where none can begin; after the first, what was found until then is the
+        answer.
+        """
         try:
-            while queue:
-                case = queue.popleft()
-                is_check = case["task"] == "check"
-                if is_check and queue and self.left < (1 - CHECK_PART) * self.budget:
-                    late.append(case)
-                else:
-                    self._do(case, 1 + sum(c["task"] != "check" for c in queue))
-            for case in late:
-                self._do(case, 1)
+            self._measure(self.manifest["cases"])
+        except NoWorkerError as error:
+            if not self.head:
+                raise
+            lost = {"suite": "", "case": "", "name": "", "wrong": True}
+            self.rows.append({**lost, "error": f"no worker begins any more: {error}"})
         finally:
             if self._worker is not None:
                 self._worker.end()
             self.monitor.end()
         return self._write()
+
+    def _measure(self, cases: Sequence[dict[str, Any]]) -> None:
+        self._note_refused(cases)
+        queue = deque(case for case in cases if case["kernels"])
+        late: list[dict[str, Any]] = []
+        while queue:
+            case = queue.popleft()
+            is_check = case["task"] == "check"
+            if is_check and queue and self.left < (1 - CHECK_PART) * self.budget:
+                late.append(case)
+            else:
+                self._do(case, 1 + sum(c["task"] != "check" for c in queue))
+        for case in late:
+            self._do(case, 1)
 
     def _note_refused(self, cases: Sequence[Mapping[str, Any]]) -> None:
         for case in cases:

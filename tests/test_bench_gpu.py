@@ -429,6 +429,25 @@ def test_without_a_worker_nothing_is_measured(bench: Bench, tmp_path: Path):
         measurement.measure()
 
 
+def test_when_no_worker_begins_any_more_what_was_found_stays(bench: Bench, tmp_path: Path):
+    """The second one finds what the first has left, and ends."""
+    script, left = tmp_path / "once.py", tmp_path / "left"
+    begin = f"import os\nif os.path.exists({str(left)!r}): raise SystemExit(4)\n"
+    script.write_text(f"{begin}open({str(left)!r}, 'w').close()\n{SCRIPTED}")
+    running = bench("gpu_run")
+    found = running.Run(
+        folder=tmp_path,
+        manifest={"cases": [case_of("s", "check", "good-1", "crash-1", "good-2")]},
+        seconds=1.0,
+        seed=0,
+        budget=100.0,
+        output=None,
+        command=[sys.executable, str(script)],
+    ).measure()
+    assert [row["name"] for row in found["rows"]] == ["good-1", "crash-1", ""]
+    assert "no worker begins any more" in found["rows"][-1]["error"]
+
+
 def timed(suite: str, case: str, name: str, **figures: float) -> dict[str, Any]:
     times = {"median": 1e-3, "lower": 0.9e-3, "upper": 1.1e-3, "count": 10}
     row = {"suite": suite, "case": case, "name": name, "wrong": False, "schedule": ["tile"]}
