@@ -41,12 +41,13 @@ from xdsl.context import Context
 from xdsl.dialects import arith, builtin, memref, scf
 from xdsl.dialects.builtin import (
     FixedBitwidthType,
+    IntegerType,
     MemRefType,
     StringAttr,
     VectorType,
     f64,
 )
-from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.utils.arg_spec import ArgSpec
 
@@ -118,6 +119,10 @@ WGMMA_K_BYTES = 32
 """What a warpgroup multiplies, as `Gemm.dtype` says it, and the bytes of each row that one
 instruction takes: PTX ISA 9.0, section "Asynchronous multiply-and-accumulate instruction"."""
 
+NARROW_INTEGERS, INTEGER_STEP = 24, 16
+"""Integers have columns in steps of 16 beyond 24: PTX ISA 9.0, section "wgmma.mma_async".
+"""
+
 UNDER_WAY = 1
 """Products that are under way while the next stage is awaited."""
 
@@ -174,10 +179,8 @@ def plan_gemm(
     element, summed = (memref_type(v).element_type for v in (gemm.a, accumulator))
     if with_ == WGMMA:
         _require_warpgroup(gemm)
-        whole = (
-            -(-rows // WARPGROUP_ROWS) * WARPGROUP_ROWS,
-            -(-columns // COLUMN_STEP) * COLUMN_STEP,
-        )
+        step = _column_step(element, columns)
+        whole = -(-rows // WARPGROUP_ROWS) * WARPGROUP_ROWS, -(-columns // step) * step
         return GemmPlan(
             accumulator=accumulator,
             rows=whole[0],
@@ -215,6 +218,12 @@ def plan_gemm(
     return GemmPlan(
         accumulator=accumulator, rows=rows, columns=columns, width=width, k=extents(gemm.a)[1]
     )
+
+
+def _column_step(element: Attribute, columns: int) -> int:
+    """What the columns of a product of a warpgroup are a multiple of."""
+    is_wide = isinstance(element, IntegerType) and columns > NARROW_INTEGERS
+    return INTEGER_STEP if is_wide else COLUMN_STEP
 
 
 def _require_warpgroup(gemm: GemmOp) -> None:
