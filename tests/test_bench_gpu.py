@@ -458,8 +458,9 @@ def test_a_report_has_means_worst_cases_and_verdicts(bench: Bench):
     report = bench("gpu_report")
     peer = timed("llm", "x", "torch", ratio=1.0)
     del peer["schedule"]
+    launch: dict[str, Any] = {"suite": "launch", "case": "l", "wrong": False, "schedule": []}
     wrong = {**timed("llm", "y", "wide", ratio=9.0), "wrong": True, "error_by_bound": 70.0}
-    rows = [
+    rows: list[dict[str, Any]] = [
         timed("llm", "x", "default", ratio=0.9),
         timed("llm", "y", "default", ratio=1.6),
         timed("llm", "x", "wide", ratio=1.2),
@@ -467,6 +468,8 @@ def test_a_report_has_means_worst_cases_and_verdicts(bench: Bench):
         peer,
         timed("epilogue", "z", "default", ratio=1.0, overhead=0.03),
         timed("epilogue", "z", "product, default", ratio=0.5),
+        {**launch, "name": "default, bound call", "microseconds": {"median": 4.0}},
+        {**launch, "name": "default, call", "microseconds": {"median": 14.0}},
         {"suite": "square", "case": "q", "name": "", "left_out": "the budget is spent"},
     ]
     found = report.summary(rows)
@@ -483,6 +486,10 @@ def test_a_report_has_means_worst_cases_and_verdicts(bench: Bench):
     assert found["llm"]["wrong"] == 1
     assert found["epilogue"]["schedules"]["default"]["met"] is False
     assert "met" not in found["epilogue"]["schedules"]["product, default"]
+    launches = found["launch"]["schedules"]
+    assert launches["default, bound call"] == {"microseconds": 4.0, "met": True}
+    assert launches["default, call"] == {"microseconds": 14.0}
+    rows = [row for row in rows if row["suite"] != "launch"]
     text = report.table({"rows": rows, "summary": found})
     assert "WRONG error_by_bound 70.0" in text
     assert "left out: the budget is spent" in text
