@@ -134,6 +134,7 @@ def _checks() -> Iterator[str]:
     yield from (f"bf16:{ragged}:nt:bf16:{step}" for step in EPILOGUE_STEPS)
     for dtype, out in (("bf16", "bf16"), ("f16", "f32"), ("tf32", "f32"), ("e4m3", "bf16")):
         yield f"{dtype}:{ragged}:nt:{out}:bias+gelu+residual"
+    yield from (f"{dtype}:{ragged}:nt:bf16:scale+bias" for dtype in ("e4m3", "e5m2"))
     yield f"bf16:{ragged}:nt:bf16:alpha=-3:beta=2"
     yield f"bf16:{ragged}:nt:bf16:lda=200:ldb=208:ldc=336"
     yield f"bf16:{ragged}:nt:bf16:lda=199:ldb=197:ldc=331"
@@ -149,7 +150,7 @@ def _suite(name: str, task: Task, texts: Iterator[str] | tuple[str, ...]) -> tup
 SUITES: Final[Mapping[str, tuple[Case, ...]]] = {
     CHECK: _suite(CHECK, "check", _checks()),
     "square": _suite("square", "time", _squares(("bf16", "f16"), "", ("nt", "nn"))),
-    "fp8": _suite("fp8", "time", ("e4m3:8192x8192x8192:nt:bf16",)),
+    "fp8": _suite("fp8", "time", tuple(f"e4m3:8192x8192x8192:nt:bf16{e}" for e in ("", ":scale"))),
     "llm": _suite(
         "llm",
         "time",

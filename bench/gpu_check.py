@@ -153,8 +153,11 @@ def expected(torch: Any, gemm: Gemm, tensors: Mapping[str, Any]) -> Expected:
     bound = _stored(gemm, product.gamma(gemm.k + 4, emulated=False) * magnitude, x)
     for step in gemm.steps:
         y = _applied(torch, step, x, wide)
-        slack = STEP_ROUNDINGS[step] * product.ieee_unit * (x.abs() + y.abs())
-        bound, x = STEP_SLOPES[step] * bound + slack, y
+        slope, lost = STEP_SLOPES.get(step), product.ieee_unit
+        if slope is None:
+            slope, lost = (wide["scale_a"] * wide["scale_b"]).abs(), least
+        slack = STEP_ROUNDINGS[step] * (lost * x.abs() + product.ieee_unit * y.abs())
+        bound, x = slope * bound + slack, y
     if gemm.steps:
         bound = _stored(gemm, bound, x)
     return Expected(exact=x, bound=bound + least * (gemm.k + 4))
@@ -167,6 +170,8 @@ def _stored(gemm: Gemm, bound: Any, x: Any) -> Any:
 
 
 def _applied(torch: Any, step: str, x: Any, wide: Mapping[str, Any]) -> Any:
+    if step == "scale":
+        return x * (wide["scale_a"] * wide["scale_b"])
     if step in ("bias", "residual"):
         return x + wide[step]
     if step == "relu":

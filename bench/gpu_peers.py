@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from gemmir.gemm import Gemm
+from gemmir.gemm import STEP_OPERANDS, Gemm
 
 Tensors = Mapping[str, Any]
 Make = Callable[[Tensors], Callable[[], Any]]
@@ -22,15 +22,15 @@ def peers_of(torch: Any, gemm: Gemm) -> dict[str, Make]:
     multiplied without tf32 unless that is asked.
     """
     torch.backends.cuda.matmul.allow_tf32 = gemm.dtype == "tf32"
-    if gemm.steps:
-        bare = replace(gemm, epilogue="")
-        product = {f"product, {name}": make for name, make in peers_of(torch, bare).items()}
-        return {"torch": _with_epilogue(torch, gemm), **product}
-    if gemm.dtype in EIGHT_BITS:
+    if gemm.dtype in EIGHT_BITS and gemm.steps in ((), ("scale",), ("scale", "bias")):
         return {
             "torch": _scaled(torch, gemm, is_fast=True),
             "torch, f32 sums": _scaled(torch, gemm, is_fast=False),
         }
+    if gemm.steps:
+        bare = replace(gemm, epilogue="")
+        product = {f"product, {name}": make for name, make in peers_of(torch, bare).items()}
+        return {"torch": _with_epilogue(torch, gemm), **product}
     if gemm.dtype == "i8":
         return {"torch": _whole(torch, gemm)}
     return {"torch": _product(torch, gemm)}
@@ -62,14 +62,17 @@ def _whole(torch: Any, gemm: Gemm) -> Make:
 
 
 def _scaled(torch: Any, gemm: Gemm, *, is_fast: bool) -> Make:
-    """By scales of 1, into the type of C."""
+    """By the scales of the problem, or by scales of 1, into the type of C."""
     kind = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[gemm.result.name]
 
     def make(tensors: Tensors) -> Callable[[], Any]:
         a, b = _factors(gemm, tensors)
-        one = torch.ones((), device="cuda")
+        one = torch.ones((1,), device="cuda")
+        scales = {name: tensors.get(name, one) for name in STEP_OPERANDS["scale"]}
         out = torch.empty((gemm.m, gemm.n), dtype=kind, device="cuda")
-        options = {"scale_a": one, "scale_b": one, "out_dtype": kind, "use_fast_accum": is_fast}
+        options = {**scales, "out_dtype": kind, "use_fast_accum": is_fast}
+        if "bias" in gemm.steps:
+            options["bias"] = tensors["bias"]
         return lambda: torch._scaled_mm(a, b, out=out, **options)
 
     return make
@@ -93,6 +96,8 @@ def _in_steps(torch: Any, gemm: Gemm) -> Make:
     functional = torch.nn.functional
 
     def applied(step: str, x: Any, tensors: Tensors) -> Any:
+        if step == "scale":
+            return x.mul_(tensors["scale_a"] * tensors["scale_b"])
         if step in ("bias", "residual"):
             return x.add_(tensors[step])
         if step == "relu":

@@ -25,11 +25,18 @@ Array = npt.NDArray[Any]
 DTYPES: Final[Mapping[str, tuple[str, ...]]] = {n: p.results for n, p in PRODUCTS.items()}
 """What A and B may be, and the element types of which C may then be, that of the sum first."""
 
-EPILOGUE_STEPS: Final = ("bias", "relu", "gelu", "silu", "residual")
+EPILOGUE_STEPS: Final = ("bias", "relu", "gelu", "silu", "residual", "scale")
 """Steps of an epilogue; joined by `+`, applied from left to right."""
 
 EXACT_STEPS: Final = ("bias", "relu", "residual")
 """Steps of an epilogue that integers have too."""
+
+STEP_OPERANDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "bias": ("bias",),
+    "residual": ("residual",),
+    "scale": ("scale_a", "scale_b"),
+}
+"""The arrays that a step of an epilogue takes; such a step stands in an epilogue once."""
 
 OFFSETS: Final = "offsets"
 """The operand that says where the rows of each of several products begin."""
@@ -42,9 +49,10 @@ GELU_SQRT_2_OVER_PI: Final = math.sqrt(2.0 / math.pi)
 GELU_CUBIC: Final = 0.044715
 
 STEP_SLOPES: Final = {"bias": 1.0, "residual": 1.0, "relu": 1.0, "gelu": 1.13, "silu": 1.10}
-"""How much each step can magnify an error of its input: the largest slope of the function."""
+"""How much each step can magnify an error of its input: the largest slope of the function. That of
+`scale` is the product of both scales, which may underflow."""
 
-STEP_ROUNDINGS: Final = {"bias": 1, "residual": 1, "relu": 0, "gelu": 32, "silu": 24}
+STEP_ROUNDINGS: Final = {"bias": 1, "residual": 1, "relu": 0, "gelu": 32, "silu": 24, "scale": 3}
 """Rounded operations behind one step, counted generously: exp is a polynomial of about 15."""
 
 
@@ -84,12 +92,14 @@ class Gemm:
     of n for each product.
 
     `epilogue` joins steps by `+`: `bias` (length n), `relu`, `gelu` (tanh form), `silu`,
-    `residual` (shape of C). `dtype` is the element type of A and B, `out` that of all other arrays.
+    `residual` (shape of C), and `scale`, which multiplies by the scale of A and by that of B, two
+    arrays `scale_a` and `scale_b` of one element of the type of the sum. `dtype` is the element
+    type of A and B, `out` that of all other arrays.
     f16, bf16, e4m3 and e5m2 are summed in f32, which is also what C is unless `out` says f16 or
     bf16. So are tf32, bf16x1 and bf16x3, whose A and B are f32 and are rounded where they are
     multiplied: to tf32, to bf16, or each to the sum of two bf16 (`gemmir.dtypes.Precision`). i8 and
     u8 are summed in i32, modulo 2**32; then alpha and beta are whole numbers and the epilogue has
-    none of `gelu` and `silu`.
+    none of `gelu`, `silu` and `scale`.
 
     Raises `ProblemError` (GEM01xx) where the fields contradict each other.
     """
@@ -183,7 +193,7 @@ class Gemm:
                     f"epilogue step {step!r} of {self.accumulator.name} sums",
                     f"join any of {', '.join(EXACT_STEPS)} by '+'",
                 )
-        for step in ("bias", "residual"):
+        for step in STEP_OPERANDS:
             if self.steps.count(step) > 1:
                 raise ProblemError(
                     "GEM0107", f"epilogue has {step} twice", "add the operands first"
@@ -310,20 +320,18 @@ class Gemm:
                 Operand(name=OFFSETS, shape=shape, strides=strides, dtype="i32", access="read")
             )
         for step in self.steps:
+            shape, dtype = c.shape, self.result.name
+            strides = (self.m * max(self.n, 1), max(self.n, 1), 1)[-len(c.shape) :]
             if step == "bias":
                 shape, strides = (self.n,), (1,)
                 if self.groups is not None:
                     shape, strides = (self.groups, self.n), (max(self.n, 1), 1)
-            elif step == "residual":
-                shape = c.shape
-                strides = (self.m * max(self.n, 1), max(self.n, 1), 1)[-len(c.shape) :]
-            else:
-                continue
-            found.append(
-                Operand(
-                    name=step, shape=shape, strides=strides, dtype=self.result.name, access="read"
-                )
-            )
+            elif step == "scale":
+                shape, strides, dtype = (1,), (1,), self.accumulator.name
+            found += [
+                Operand(name=name, shape=shape, strides=strides, dtype=dtype, access="read")
+                for name in STEP_OPERANDS.get(step, ())
+            ]
         return (*found, c)
 
     def reference(self, arrays: Mapping[str, Array]) -> Array:
@@ -394,9 +402,11 @@ class Gemm:
         bound = self._stored(gamma * magnitude + underflow, x)
         unit = self.product.ieee_unit
         for step in self.steps:
-            y = _apply_step(step, x, wide)
-            slack = STEP_ROUNDINGS[step] * unit * (np.abs(x) + np.abs(y))
-            bound, x = STEP_SLOPES[step] * bound + slack, y
+            y, slope, lost = _apply_step(step, x, wide), STEP_SLOPES.get(step), unit
+            if slope is None:
+                slope, lost = np.abs(_scale(wide)), self.accumulator.least_normal
+            slack = STEP_ROUNDINGS[step] * (lost * np.abs(x) + unit * np.abs(y))
+            bound, x = slope * bound + slack, y
         if self.steps:
             bound = self._stored(bound, x)
         return bound + self.accumulator.least_normal * (self.k + 4)
@@ -412,7 +422,9 @@ class Gemm:
             part = {
                 name: array[number] if name in ("b", "bias") else array[begin:end]
                 for name, array in arrays.items()
+                if name not in STEP_OPERANDS["scale"]
             }
+            part |= {name: arrays[name] for name in STEP_OPERANDS["scale"] if name in arrays}
             found[begin:end] = compute(replace(self, m=end - begin, groups=None), part)
         return found
 
@@ -453,7 +465,14 @@ def _wrapped(x: Array) -> Array:
     return x.astype(np.int64).astype(np.int32).astype(np.int64)
 
 
+def _scale(arrays: Mapping[str, Array]) -> Array:
+    """The product of the scales."""
+    return arrays["scale_a"] * arrays["scale_b"]
+
+
 def _apply_step(step: str, x: Array, arrays: Mapping[str, Array]) -> Array:
+    if step == "scale":
+        return x * _scale(arrays)
     if step == "bias":
         return x + arrays["bias"]
     if step == "residual":

@@ -1,6 +1,6 @@
 """The derivative of a GEMM of JAX arrays, whose products are GEMMs again.
 
-    C = f(alpha op(A) op(B) + beta C0, bias, residual)
+    C = f(alpha op(A) op(B) + beta C0, bias, residual, scales)
 
     dX        = the elementwise part f, differentiated by JAX at the sum, which is computed again
     d op(A)   = alpha dX op(B)^T          d op(B) = alpha op(A)^T dX          dC0 = beta dX
@@ -22,7 +22,7 @@ import numpy as np
 
 from gemmir.dtypes import ELEMENTS, PRODUCTS
 from gemmir.errors import CallError
-from gemmir.gemm import OFFSETS, Gemm
+from gemmir.gemm import OFFSETS, STEP_OPERANDS, Gemm
 from gemmir.jax_modules import jax, jnp
 
 Compile = Callable[[Gemm], Callable[..., Any]]
@@ -31,8 +31,11 @@ Compile = Callable[[Gemm], Callable[..., Any]]
 NARROW: Final = ("e4m3", "e5m2")
 """Types too narrow for derivatives."""
 
-CURVED: Final = ("relu", "gelu", "silu")
-"""Steps whose derivative depends on the sum."""
+CURVED: Final = ("relu", "gelu", "silu", "scale")
+"""Steps whose derivative, by the sum or by their operands, depends on the sum."""
+
+ELEMENTWISE: Final = tuple(name for names in STEP_OPERANDS.values() for name in names)
+"""The operands of steps."""
 
 
 def differentiable(
@@ -83,7 +86,7 @@ class Backward:
         """The derivative by each of `arrays`, in order, in its type."""
         gemm = self.gemm
         named = dict(zip((o.name for o in gemm.operands), arrays, strict=False))
-        elementwise = {name: named[name] for name in ("bias", "residual") if name in named}
+        elementwise = {name: named[name] for name in ELEMENTWISE if name in named}
         wide = {name: x.astype(self.summed) for name, x in elementwise.items()}
         _, pull = jax().vjp(self._epilogue, self._sum(named), wide)
         by_sum, by_others = pull(gradient.astype(self.summed))
@@ -108,7 +111,7 @@ class Backward:
 
     def _epilogue(self, x: Any, others: Mapping[str, Any]) -> Any:
         for step in self.gemm.steps:
-            x = STEPS[step](x, others.get(step))
+            x = STEPS[step](x, *(others[name] for name in STEP_OPERANDS.get(step, ())))
         return x
 
     def _by_a(self, named: Mapping[str, Any], by_sum: Any) -> Any:
@@ -167,7 +170,7 @@ class GroupedBackward(Backward):
         offsets, row = named[OFFSETS], jnp().arange(gemm.m)[:, None]
         product = jnp().sum(offsets[1:-1] <= row, axis=1)
         is_inside = row < offsets[-1]
-        wide = {n: named[n].astype(self.summed) for n in ("bias", "residual") if n in named}
+        wide = {n: named[n].astype(self.summed) for n in ELEMENTWISE if n in named}
 
         def epilogue(x: Any, others: Mapping[str, Any]) -> Any:
             rows = {n: y[product] if n == "bias" else y for n, y in others.items()}
@@ -231,11 +234,28 @@ def _add(x: Any, y: Any) -> Any:
     return x + y
 
 
-STEPS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
+def _scale(x: Any, scale_a: Any, scale_b: Any) -> Any:
+    return x * (scale_a * scale_b)
+
+
+def _relu(x: Any) -> Any:
+    return jax().nn.relu(x)
+
+
+def _gelu(x: Any) -> Any:
+    return jax().nn.gelu(x, approximate=True)
+
+
+def _silu(x: Any) -> Any:
+    return jax().nn.silu(x)
+
+
+STEPS: Final[Mapping[str, Callable[..., Any]]] = {
     "bias": _add,
     "residual": _add,
-    "relu": lambda x, _: jax().nn.relu(x),
-    "gelu": lambda x, _: jax().nn.gelu(x, approximate=True),
-    "silu": lambda x, _: jax().nn.silu(x),
+    "scale": _scale,
+    "relu": _relu,
+    "gelu": _gelu,
+    "silu": _silu,
 }
-"""The steps of an epilogue."""
+"""The steps of an epilogue, of the sum and their operands."""

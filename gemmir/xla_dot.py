@@ -23,6 +23,7 @@ XLA makes of one. The default takes one, as bf16x1 does."""
 STEPS: Final = {
     "bias": "x = x + {operand}",
     "residual": "x = x + {operand}",
+    "scale": "x = x * (scale_a * scale_b)",
     "relu": "x = jax.nn.relu(x)",
     "gelu": "x = jax.nn.gelu(x, approximate=True)",
     "silu": "x = jax.nn.silu(x)",

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from hypothesis import settings
 
 from gemmir.dtypes import ELEMENTS
-from gemmir.gemm import EPILOGUE_STEPS, Gemm
+from gemmir.gemm import EPILOGUE_STEPS, STEP_OPERANDS, Gemm
 from gemmir.machine import CpuMachine
 from gemmir.machine.host import host_machine
 from gemmir.schedule import Schedule
@@ -53,9 +53,9 @@ def extents(most: int = 70) -> st.SearchStrategy[int]:
 
 @st.composite
 def epilogues(draw: st.DrawFn) -> str:
-    """Steps in any order; bias and residual at most once."""
+    """Steps in any order; those with operands at most once."""
     steps = draw(st.lists(st.sampled_from(EPILOGUE_STEPS), max_size=3))
-    once = [s for i, s in enumerate(steps) if s not in ("bias", "residual") or s not in steps[:i]]
+    once = [s for i, s in enumerate(steps) if s not in STEP_OPERANDS or s not in steps[:i]]
     return "+".join(once)
 
 

@@ -13,7 +13,7 @@ import gemmir
 from gemmir import Gemm
 from gemmir.arrays import make_operands
 from gemmir.backend import signature_of
-from gemmir.gemm import OFFSETS
+from gemmir.gemm import OFFSETS, STEP_OPERANDS
 from gemmir.ir.build import build
 from gemmir.tpu_derivative import STEPS
 
@@ -28,6 +28,7 @@ PROBLEMS: Final = {
     "turned": Gemm(m=40, n=24, k=16, groups=4, trans_b=True, alpha=0.5, beta=2.0),
     "layer": Gemm(m=40, n=24, k=16, groups=4, beta=0.5, epilogue="bias+gelu+residual"),
     "relu": Gemm(m=40, n=24, k=16, groups=4, epilogue="bias+relu"),
+    "scale": Gemm(m=40, n=24, k=16, groups=4, epilogue="scale+bias"),
     "bf16": Gemm(m=40, n=24, k=16, groups=4, dtype="bf16", out="bf16", epilogue="bias+silu"),
     "bf16x3": Gemm(m=40, n=24, k=16, groups=4, dtype="bf16x3", epilogue="bias"),
 }
@@ -51,8 +52,9 @@ def by_jax(gemm: Gemm, arrays: dict[str, Any]) -> Any:
         others = {"bias": wide["bias"][number]} if "bias" in wide else {}
         if "residual" in wide:
             others["residual"] = wide["residual"][begin:end]
+        others |= {name: wide[name] for name in STEP_OPERANDS["scale"] if name in wide}
         for step in gemm.steps:
-            x = STEPS[step](x, others.get(step))
+            x = STEPS[step](x, *(others[n] for n in STEP_OPERANDS.get(step, ())))
         found = found.at[begin:end].set(x)
     return found
 

@@ -16,6 +16,7 @@ import gemmir
 from gemmir import Gemm, tpu_kernel
 from gemmir.dtypes import ELEMENTS
 from gemmir.errors import CallError, GemmirError, MissingError
+from gemmir.gemm import STEP_OPERANDS
 from gemmir.tpu_derivative import STEPS
 from gemmir.tpu_kernel import TpuKernel
 
@@ -54,7 +55,7 @@ def plain(gemm: Gemm, arrays: dict[str, Any]) -> Any:
     if gemm.beta:
         x = x + gemm.beta * wide["c"]
     for step in gemm.steps:
-        x = STEPS[step](x, wide.get(step))
+        x = STEPS[step](x, *(wide[n] for n in STEP_OPERANDS.get(step, ())))
     return x
 
 
@@ -239,6 +240,7 @@ DERIVATIVES: Final = {
     "bf16": LAYER,
     "bf16x3": Gemm(m=24, n=130, k=40, dtype="bf16x3"),
     "e5m2": Gemm(m=24, n=130, k=40, dtype="e5m2", epilogue="bias"),
+    "scale": Gemm(m=24, n=130, k=40, epilogue="bias+scale+silu"),
 }
 TOLERANCES: Final = {"bf16": 0.01, "bf16x3": 1e-4, "e5m2": 0.2}
 """Half a unit in the last place of what is multiplied, or of what the derivative is rounded to."""

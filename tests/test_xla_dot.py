@@ -19,6 +19,7 @@ PROBLEMS: Final = (
     Gemm(m=24, n=40, k=16, trans_a=True, trans_b=True),
     Gemm(m=9, n=17, k=33, alpha=1.5, beta=-0.5, epilogue="bias+gelu"),
     Gemm(m=9, n=17, k=33, epilogue="silu+residual"),
+    Gemm(m=9, n=17, k=33, epilogue="scale+bias"),
     Gemm(m=8, n=16, k=24, dtype="bf16", out="bf16", epilogue="bias+relu"),
     Gemm(m=8, n=16, k=24, dtype="e4m3", epilogue="relu"),
     Gemm(m=8, n=16, k=24, dtype="i8", alpha=3, beta=2, epilogue="bias"),

@@ -76,7 +76,7 @@ class ProblemOptions:
     batch_stride_b: Annotated[int | None, _option("Elements between Bs.", PROBLEM)] = None
     batch_stride_c: Annotated[int | None, _option("Elements between Cs.", PROBLEM)] = None
     epilogue: Annotated[
-        str | None, _option("Steps joined by +: bias relu gelu silu residual.", PROBLEM)
+        str | None, _option("Steps joined by +: bias relu gelu silu residual scale.", PROBLEM)
     ] = None
     target: Annotated[str, _option("See gemmir targets.", LOWERING)] = "cpu"
     schedule: Annotated[

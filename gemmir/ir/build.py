@@ -42,7 +42,14 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.rewriter import InsertPoint
 
-from gemmir.gemm import GELU_CUBIC, GELU_SQRT_2_OVER_PI, OFFSETS, Gemm, Operand
+from gemmir.gemm import (
+    GELU_CUBIC,
+    GELU_SQRT_2_OVER_PI,
+    OFFSETS,
+    STEP_OPERANDS,
+    Gemm,
+    Operand,
+)
 from gemmir.ir.attributes import PrecisionAttr
 from gemmir.ir.dialect import (
     EpilogueOp,
@@ -164,8 +171,8 @@ def build(gemm: Gemm, symbol: str = "gemm") -> ModuleOp:
     precision = _precision(gemm)
     block.add_op(GemmOp(a, b, values["c"], alpha=gemm.alpha, beta=gemm.beta, precision=precision))
     if gemm.steps:
-        inputs = [_epilogue_input(block, values, gemm, step) for step in gemm.steps]
-        add_epilogue(block, gemm.steps, [v for v in inputs if v is not None], values["c"])
+        inputs = [_epilogue_input(block, values, name) for name in _epilogue_names(gemm)]
+        add_epilogue(block, gemm.steps, inputs, values["c"])
     block.add_op(func.ReturnOp())
     return module
 
@@ -175,7 +182,10 @@ def _add_groups(block: Block, values: Mapping[str, SSAValue], gemm: Gemm) -> Non
     from gemmir.ir.groups import open_groups  # few problems need it
 
     end = func.ReturnOp()
-    inputs = {step: values[step] for step in gemm.steps if step in values}
+    inputs = {name: values[name] for name in _epilogue_names(gemm)}
+    for name in STEP_OPERANDS["scale"]:
+        if name in inputs:
+            inputs[name] = _epilogue_input(block, values, name)
     if "bias" in inputs:
         assert gemm.groups is not None
         shape, strides = (gemm.groups, gemm.m, gemm.n), (max(gemm.n, 1), 0, 1)
@@ -185,8 +195,8 @@ def _add_groups(block: Block, values: Mapping[str, SSAValue], gemm: Gemm) -> Non
     a, c = (group.rows_of(values[name]) for name in "ac")
     b = group.matrix_of(values["b"])
     parts = [
-        group.matrix_of(value, group.rows) if step == "bias" else group.rows_of(value)
-        for step, value in inputs.items()
+        group.matrix_of(value, group.rows) if name == "bias" else group.rows_of(value)
+        for name, value in inputs.items()
     ]
     precision = _precision(gemm)
     group.builder.insert(GemmOp(a, b, c, alpha=gemm.alpha, beta=gemm.beta, precision=precision))
@@ -221,15 +231,19 @@ def _matrix(
     return view(block, source, shape, strides, hint)
 
 
-def _epilogue_input(
-    block: Block, values: Mapping[str, SSAValue], gemm: Gemm, step: str
-) -> SSAValue | None:
-    """The operand of an epilogue step in the shape of C; None where the step has none."""
-    if step == "bias":
-        shape = memref_type(values["c"]).get_shape()
-        strides = (*(0 for _ in shape[1:]), 1)
-        return view(block, values["bias"], shape, strides, "bias_rows")
-    return values.get(step)
+def _epilogue_names(gemm: Gemm) -> list[str]:
+    """The operands of all steps, in order."""
+    return [name for step in gemm.steps for name in STEP_OPERANDS.get(step, ())]
+
+
+def _epilogue_input(block: Block, values: Mapping[str, SSAValue], name: str) -> SSAValue:
+    """An operand of the epilogue in the shape of C."""
+    if name == "residual":
+        return values[name]
+    shape = memref_type(values["c"]).get_shape()
+    strides = (*(0 for _ in shape[1:]), 1 if name == "bias" else 0)
+    hint = "bias_rows" if name == "bias" else f"{name}_everywhere"
+    return view(block, values[name], shape, strides, hint)
 
 
 def add_epilogue(
@@ -237,7 +251,7 @@ def add_epilogue(
 ) -> None:
     """Append one gemmir.epilogue that applies `steps` to `output`, in order.
 
-    `inputs` are the operands of those steps that have one (bias, residual), of the shape of
+    `inputs` are the operands of those steps that have any (bias, residual, scale), of the shape of
     `output`. They are computed in the type of the accumulator.
     """
     block.add_op(_epilogue(steps, inputs, output))
@@ -333,6 +347,12 @@ def _add_operand(body: _Elementwise, x: SSAValue, operands: Iterator[SSAValue]) 
     return body.add(x, next(operands), "sum")
 
 
+def _scale(body: _Elementwise, x: SSAValue, operands: Iterator[SSAValue]) -> SSAValue:
+    """x times the product of both scales, which is one number for all of C."""
+    factor = body.mul(next(operands), next(operands), "scale")
+    return body.mul(x, factor, "scaled")
+
+
 def _relu(body: _Elementwise, x: SSAValue, operands: Iterator[SSAValue]) -> SSAValue:
     zero = body.constant(0.0)
     is_integer = isinstance(body.element, IntegerType)
@@ -356,6 +376,7 @@ def _gelu(body: _Elementwise, x: SSAValue, operands: Iterator[SSAValue]) -> SSAV
 _STEPS: Final[Mapping[str, Callable[[_Elementwise, SSAValue, Iterator[SSAValue]], SSAValue]]] = {
     "bias": _add_operand,
     "residual": _add_operand,
+    "scale": _scale,
     "relu": _relu,
     "gelu": _gelu,
     "silu": _silu,

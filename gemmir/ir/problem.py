@@ -31,7 +31,7 @@ def problem_of(module: ModuleOp) -> Gemm:
     m, n, k, batch, groups, dtype, alpha and beta are those of the `gemmir.gemm`. Transposition,
     leading dimensions and batch strides follow from the strides of its operands; strides that
     `Gemm` cannot express, such as a transposed C, are left at their defaults. Of an epilogue only
-    its operands are found, as `bias` or `residual`, not the functions between them.
+    its operands are found, as `bias`, `residual` or `scale`, not the functions between them.
 
     Raises `ParseError` GEM0204 where the module has not exactly one `gemmir.gemm` of static shape.
     """
@@ -118,8 +118,8 @@ def _epilogue_operands(module: ModuleOp) -> list[str]:
     for op in module.walk():
         if isinstance(op, EpilogueOp):
             for value in op.inputs:
-                *outer, _ = _strides_of(memref_type(value))
-                step = "residual" if any(outer) else "bias"
+                *outer, across = _strides_of(memref_type(value))
+                step = "residual" if any(outer) else "bias" if across else "scale"
                 if step not in found:
                     found.append(step)
     return found

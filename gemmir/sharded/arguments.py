@@ -180,6 +180,12 @@ def extras_of(
     Raises `CallError`: GEM0558 where they are not those that it has steps for, GEM0563 where one
     has another shape or type.
     """
+    if "scale" in gemm.steps:
+        raise CallError(
+            "GEM0558",
+            f"the epilogue {gemm.epilogue!r} of a sharded product, which has no scales",
+            "leave scale out, and multiply the result, or one of x and w, by it",
+        )
     element = gemm.result.numpy
     found: dict[str, Any] = {}
     for name, value in given.items():

@@ -14,7 +14,7 @@ from typing import Any, cast
 from gemmir import jax_modules
 from gemmir.compiler import compile
 from gemmir.dtypes import ELEMENTS
-from gemmir.gemm import Gemm
+from gemmir.gemm import STEP_OPERANDS, Gemm
 from gemmir.sharded.plan import Collective, Lying
 from gemmir.sharded.problem import Problem
 from gemmir.sharded.ring import Array, over_chunks, place, sum_pieces
@@ -180,5 +180,6 @@ def finish(epilogue: str, out: str, sums: Array, extras: Extras) -> Array:
     """The epilogue of sums that are complete, in their type, rounded to `out`."""
     x = sums
     for step in epilogue.split("+") if epilogue else ():
-        x = STEPS[step](x, extras[step].astype(x.dtype) if step in extras else None)
+        operands = (extras[name].astype(x.dtype) for name in STEP_OPERANDS.get(step, ()))
+        x = STEPS[step](x, *operands)
     return x.astype(ELEMENTS[out].numpy)

@@ -13,7 +13,7 @@ from xdsl.dialects.builtin import ModuleOp
 
 from gemmir.errors import ParseError
 from gemmir.evaluate import evaluate
-from gemmir.gemm import EPILOGUE_STEPS, Gemm
+from gemmir.gemm import EPILOGUE_STEPS, STEP_OPERANDS, Gemm
 from gemmir.ir.build import build
 from gemmir.ir.context import parse_module
 from gemmir.ir.import_mlir import problem_of
@@ -25,7 +25,7 @@ SCALES = st.sampled_from([0.0, 1.0, -1.0, 1 / 3, 1e-40, 3e38, float(2**40 + 1)])
 @st.composite
 def epilogues(draw: st.DrawFn) -> str:
     steps = draw(st.lists(st.sampled_from(EPILOGUE_STEPS), max_size=4))
-    once = [s for i, s in enumerate(steps) if s not in ("bias", "residual") or s not in steps[:i]]
+    once = [s for i, s in enumerate(steps) if s not in STEP_OPERANDS or s not in steps[:i]]
     return "+".join(once)
 
 
@@ -163,7 +163,7 @@ def test_problem_of_is_the_inverse_of_build(gemm: Gemm) -> None:
     found = problem_of(build(gemm))
     fields = ("m", "n", "k", "dtype", "alpha", "beta", "batch", "flops")
     assert [getattr(found, f) for f in fields] == [getattr(gemm, f) for f in fields]
-    assert found.steps == tuple(s for s in gemm.steps if s in ("bias", "residual"))
+    assert found.steps == tuple(s for s in gemm.steps if s in STEP_OPERANDS)
     if 0 in (gemm.m, gemm.n, gemm.k, gemm.batch) or gemm.batch == 1:
         return
     for operand, expected in zip("ab", gemm.operands, strict=False):
