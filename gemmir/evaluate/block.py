@@ -41,6 +41,12 @@ class Block:
     loads: int = 0
     is_over: bool = False
 
+    def know_barriers(self, *, in_cluster: bool = False) -> None:
+        """All its threads, and those of its cluster, know what mbarriers there are."""
+        for barriers in self.barriers.values():
+            barriers.is_known = True
+            barriers.is_known_to_cluster |= in_cluster
+
     def end(self, clock: Clock) -> None:
         """Fault where something may still happen to its shared memory; `clock` is that of its end.
 

@@ -64,7 +64,8 @@ class Fiber:
     """One that runs: its SSA values, what is over for it, and what it has begun.
 
     `begun` are asynchronous copies of no group yet, `groups` those that have not landed: what lets
-    each of them land. `products` and `stores` are under way on the tensor cores and the TMA.
+    each of them land. `products` and `stores` are under way on the tensor cores and the TMA, and
+    `fenced` is the time of its last fence.
     `ready` says whether it can go on, and `what` for what it waits; None where for its own fibers.
     """
 
@@ -78,6 +79,7 @@ class Fiber:
     agent: Agent = field(init=False)
     products: Queue = field(init=False)
     stores: Queue = field(init=False)
+    fenced: int = 0
     turn: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     ready: Callable[[], bool] = _always
     what: Callable[[], str] | None = None
@@ -86,7 +88,7 @@ class Fiber:
     failure: BaseException | None = None
 
     def __post_init__(self) -> None:
-        self.agent = Agent(self.name, fenced=0)
+        self.agent = Agent(self.name, fence=Agent(f"fences of {self.name}"))
         self.products = Queue(Agent(f"products of {self.name}"))
         self.stores = Queue(Agent(f"stores of {self.name}"))
         self.clock[self.agent] = 1
@@ -102,21 +104,26 @@ class Fiber:
 
     def fence(self) -> None:
         """What it wrote may be seen by the TMA and the tensor cores, once all its threads know."""
-        self.agent.fenced = self.now
+        self.fenced = self.now
         self.tick()
         if self.threads is Threads.ONE:
             self.meet()
 
     def meet(self) -> None:
         """All its threads know what each of them did."""
-        assert self.agent.fenced is not None
-        self.agent.seen = self.agent.fenced
-        self.clock[self.stores.agent] = self.stores.over
+        join(self.clock, self._done)
+
+    @property
+    def _done(self) -> Clock:
+        """What some of its threads know, and all do after a barrier."""
+        assert self.agent.fence is not None
+        over = {queue.agent: queue.over for queue in (self.products, self.stores)}
+        return {self.agent.fence: self.fenced, **over}
 
     def tell(self, clock: Clock) -> None:
-        """What is over for it is so for those who join `clock`."""
-        self.meet()
+        """What is over for any of its threads is so for those who join `clock`."""
         join(clock, self.clock)
+        join(clock, self._done)
         self.tick()
 
     def know(self, clock: Clock) -> None:

@@ -61,12 +61,14 @@ def _require_product(a: tuple[int, ...], b: tuple[int, ...], c: tuple[int, ...])
 
 def _epilogue(frame: Frame, op: EpilogueOp) -> Step:
     body = op.body.block
+    is_read = [bool(argument.uses) for argument in body.args]
 
     def step(*views: View) -> tuple[()]:
         *inputs, output = views
         if any(v.sizes != output.sizes for v in inputs):
             raise FaultError("GEM0907", f"the extents {[list(v.sizes) for v in views]} differ")
-        (found,) = frame.run(body, [v.array() for v in views])
+        elements = [v.array() if r else v.peek() for v, r in zip(views, is_read, strict=True)]
+        (found,) = frame.run(body, elements)
         output.fill_from(found)
         return ()
 

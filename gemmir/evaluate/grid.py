@@ -120,8 +120,7 @@ def block_barrier(fiber: Fiber, name: str) -> None:
     if fiber.threads is not Threads.BLOCK:
         raise FaultError("GEM0910", f"only {fiber.name} comes to {name}")
     fiber.meet()
-    for barriers in fiber.block.barriers.values():
-        barriers.is_known = True
+    fiber.block.know_barriers()
 
 
 def _cluster_barrier(frame: Frame, op: ClusterBarrierOp) -> Step:
@@ -130,18 +129,19 @@ def _cluster_barrier(frame: Frame, op: ClusterBarrierOp) -> Step:
         if fiber.threads is not Threads.BLOCK:
             raise FaultError("GEM0910", f"only {fiber.name} comes to {op.name}")
         cluster = fiber.block.cluster
-        count = max(len(cluster.blocks), 1)
+        blocks = cluster.blocks or [fiber.block]
         fiber.tell(cluster.clock)
         turn = cluster.turn
         cluster.come += 1
-        if cluster.come == count:
+        if cluster.come == len(blocks):
             cluster.come, cluster.turn = 0, turn + 1
+            for block in blocks:
+                block.know_barriers(in_cluster=True)
         frame.fibers.wait(
-            lambda: cluster.turn > turn, lambda: f"{op.name}: {cluster.come} of {count} blocks came"
+            lambda: cluster.turn > turn,
+            lambda: f"{op.name}: {cluster.come} of {len(blocks)} blocks came",
         )
         fiber.know(cluster.clock)
-        for barriers in fiber.block.barriers.values():
-            barriers.is_known = barriers.is_known_to_cluster = True
         return ()
 
     return step

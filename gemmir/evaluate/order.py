@@ -23,13 +23,12 @@ from gemmir.evaluate.fault import FaultError
 class Agent:
     """Who touches memory.
 
-    `seen` is the time up to which the TMA and the tensor cores see its writes, `fenced` up to which
-    they will once the other threads know; None for the TMA and the tensor cores themselves.
+    The time of `fence`, of threads, says which of their writes the TMA and the tensor cores see; it
+    is None for these themselves.
     """
 
     name: str
-    fenced: int | None = None
-    seen: int = 0
+    fence: Agent | None = None
 
 
 Clock: TypeAlias = dict[Agent, int]
@@ -67,14 +66,15 @@ class Touches:
             times[places] = 0
         self._mark(self._writes, agent, time, places)
 
-    def require_seen(self, reader: str, places: Places) -> None:
+    def require_seen(self, reader: str, places: Places, clock: Clock) -> None:
         """Fault with GEM0926 unless the TMA and the tensor cores see what threads wrote."""
         for agent, times in self._writes.items():
-            if agent.fenced is not None and times[places].max(initial=0) > agent.seen:
-                missing = "nvgpu.fence.proxy"
-                if times[places].max() <= agent.fenced:
-                    missing = "a barrier behind nvgpu.fence.proxy"
-                raise FaultError("GEM0926", f"{reader} what {agent.name} wrote without {missing}")
+            if agent.fence is not None and times[places].max(initial=0) > clock.get(agent.fence, 0):
+                raise FaultError(
+                    "GEM0926",
+                    f"{reader} what {agent.name} wrote: no nvgpu.fence.proxy, and behind that a "
+                    "barrier, come in between",
+                )
 
     def _mark(self, marks: dict[Agent, Places], agent: Agent, time: int, places: Places) -> None:
         if agent not in marks:

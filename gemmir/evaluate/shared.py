@@ -45,7 +45,7 @@ def begin_read(view: View, agent: Agent, time: int, clock: Clock) -> None:
     if touches is not None:
         places = view.all_places()
         touches.read(agent, time, places, clock)
-        touches.require_seen(f"{agent.name} read", places)
+        touches.require_seen(f"{agent.name} read", places, clock)
 
 
 def begin_write(view: View, agent: Agent, time: int, clock: Clock) -> None:
@@ -53,5 +53,5 @@ def begin_write(view: View, agent: Agent, time: int, clock: Clock) -> None:
     touches = _touches(view)
     if touches is not None:
         places = view.all_places()
-        touches.require_seen(f"{agent.name} write over", places)
+        touches.require_seen(f"{agent.name} write over", places, clock)
         touches.write(agent, time, places, clock)

@@ -7,6 +7,7 @@ those that touch it before is at fault, whatever the order in which things happe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,7 +24,7 @@ from gemmir.evaluate.phases import Barrier, Barriers
 from gemmir.evaluate.products import multiply
 from gemmir.evaluate.shared import begin_read, begin_write
 from gemmir.evaluate.sums import Sum
-from gemmir.evaluate.values import Array, Element, dtype_of, never_written
+from gemmir.evaluate.values import Array, Element, dtype_of
 from gemmir.evaluate.view import View
 from gemmir.ir.warpgroup import (
     WARPS_OF_GROUP,
@@ -218,12 +219,10 @@ def _begin_load(
     barrier: Barrier,
     target: View,
 ) -> None:
-    """Let a load into `target`, of `block`, land later; what is there is lost now."""
+    """Let a load into `target`, of `block`, land later; until then nobody may touch it."""
     fiber = frame.fibers.current
     begin_write(target, barrier.loads, barrier.phase + 1, fiber.clock)
-    dtype = target.buffer.data.dtype
-    target.poke(np.full(target.sizes, never_written(dtype), dtype))
-    count = int(np.prod(target.sizes)) * dtype.itemsize
+    count = math.prod(target.sizes) * target.buffer.data.itemsize
     barrier.begin(count)
     block.loads += 1
 
@@ -308,7 +307,6 @@ def _warpgroup_wait(frame: Frame, op: WarpgroupWaitOp) -> Step:
         fiber = frame.fibers.current
         _require_warpgroup(fiber)
         fiber.products.finish(allowed)
-        fiber.clock[fiber.products.agent] = fiber.products.over
         if allowed:
             return (acc if isinstance(acc, Sum) else Sum(acc),)
         value = acc.value if isinstance(acc, Sum) else acc

@@ -31,6 +31,7 @@ CONSTANTS: Final = """
 """
 
 TILE: Final = "memref<8x32xf32, #gemmir.swizzle<1, 32, 256, 4>, #gemmir.space<shared>>"
+WINDOW: Final = "memref<8x32xf32, strided<[40, 1]>>"
 MATRIX: Final = "memref<20x40xf32>"
 BARRIERS: Final = "memref<1xi64, #gemmir.space<shared>>"
 
@@ -173,11 +174,11 @@ STORE: Final = _store("0", "0")
 @pytest.mark.parametrize(
     ("steps", "code", "message"),
     [
-        ([_fill(7), STORE, FINISH], "GEM0926", "stores of .*consumer 0 wrote without nvgpu.fence"),
-        ([_fill(7), MEET, STORE, FINISH], "GEM0926", "without nvgpu.fence.proxy"),
-        ([_fill(7), FENCE, STORE, FINISH], "GEM0926", "without a barrier behind nvgpu.fence"),
-        ([_fill(7), MEET, FENCE, STORE, FINISH], "GEM0926", "without a barrier behind"),
-        ([_fill(7), FENCE, MEET, _fill(5), STORE, FINISH], "GEM0926", "without nvgpu.fence.proxy"),
+        ([_fill(7), STORE, FINISH], "GEM0926", "stores of .*read what .*consumer 0 wrote: no nvgp"),
+        ([_fill(7), MEET, STORE, FINISH], "GEM0926", ""),
+        ([_fill(7), FENCE, STORE, FINISH], "GEM0926", ""),
+        ([_fill(7), MEET, FENCE, STORE, FINISH], "GEM0926", ""),
+        ([_fill(7), FENCE, MEET, _fill(5), STORE, FINISH], "GEM0926", ""),
         ([_fill(7), FENCE, MEET, STORE], "GEM0928", "1 stores of .*consumer 0 are never waited"),
         ([_fill(7), FENCE, MEET, STORE, STORE, "nvgpu.tma.store_wait groups 1 : i64"],
          "GEM0928", "1 stores"),
@@ -245,6 +246,164 @@ def test_roles_that_are_wrong(
         run(f"%m: {MATRIX}", CONSTANTS + text, _iota(20, 40))
 
 
+ARRIVE: Final = f"nvgpu.mbarrier.arrive %full[%i0] : {BARRIERS}"
+
+
+def test_an_arrival_tells_of_a_fence(run: Run) -> None:
+    """So one thread of another warpgroup may store what a warpgroup wrote."""
+    m = _iota(20, 40)
+    consumer = "\n".join([_fill(7), FENCE, ARRIVE])
+    text = _roles(f"{WAIT}\n{STORE}\n{FINISH}", consumer).replace("arrivals 1", "arrivals 4")
+    run(f"%m: {MATRIX}", text, m)
+    np.testing.assert_array_equal(m[:8, :32], np.full((8, 32), 7))
+    with pytest.raises(EvaluationError, match="GEM0926"):
+        run(f"%m: {MATRIX}", text.replace(FENCE, ""), m)
+
+
+def test_an_arrival_does_not_tell_what_comes_later(run: Run) -> None:
+    producer = f"{ARRIVE}\n{_fill(5)}"
+    consumer = f"{WAIT}\n{_fill(7)}"
+    _fails(run, "GEM0925", "consumer 0 write what .*the producer write", producer, consumer)
+
+
+def test_roles_are_not_divided_again(run: Run) -> None:
+    again = """
+      nvgpu.warp_specialize warpgroups 1 : i64 registers 40 : i64, 232 : i64 producer {
+        gemmir.yield
+      } consumers {
+      ^bb0(%x: index):
+        gemmir.yield
+      }
+    """
+    _fails(run, "GEM0910", "only .*consumer 0 comes to nvgpu.warp_specialize", "", again)
+
+
+@pytest.mark.parametrize(
+    ("op", "message"),
+    [
+        (f"gemmir.unpack %tile into %window : {TILE} into {WINDOW}", "read what loads of"),
+        (f"gemmir.pack %window into %tile : {WINDOW} into {TILE}", "write what loads of"),
+        (f"gemmir.epilogue outs(%tile : {TILE}) {{\n^bb0(%x: f32):\ngemmir.yield %pad : f32\n}}",
+         "write what loads of"),
+        (f"gemmir.epilogue outs(%tile : {TILE}) {{\n^bb0(%x: f32):\ngemmir.yield %x : f32\n}}",
+         "read what loads of"),
+    ],
+)  # fmt: skip
+def test_whole_tiles_wait_for_loads_too(run: Run, op: str, message: str) -> None:
+    window = f"%window = memref.subview %m[0, 0] [8, 32] [1, 1] : {MATRIX} to {WINDOW}\n"
+    _fails(run, "GEM0925", message, f"{EXPECT}\n{_load('0', '0')}", window + op)
+
+
+WHOLE: Final = f"""
+%tile = memref.alloca() : {TILE}
+%map = nvgpu.tma.create.descriptor %m : {MATRIX} -> !nvgpu.tensormap<{TILE}>
+%full = nvgpu.mbarrier.create arrivals 1 : i64 : {BARRIERS}
+"""
+
+
+def _wrong_alone(run: Run, code: str, message: str, body: str) -> None:
+    with pytest.raises(EvaluationError, match=f"{code}: .*{message}"):
+        run(f"%m: {MATRIX}", CONSTANTS + body, _iota(20, 40))
+
+
+def test_a_kernel_ends_with_nothing_under_way(run: Run) -> None:
+    store = WHOLE + "\n".join([_fill(7), FENCE, "gemmir.barrier", STORE])
+    _wrong_alone(run, "GEM0928", "1 stores of the kernel", store)
+    _wrong_alone(run, "GEM0923", "phase 0 of %full", f"{WHOLE}\ngemmir.barrier\n{EXPECT}")
+
+
+def test_all_threads_of_a_block_need_a_barrier_behind_a_fence(run: Run) -> None:
+    body = WHOLE + "\n".join([_fill(7), FENCE, STORE, FINISH])
+    _wrong_alone(run, "GEM0926", "", body)
+    m = _iota(20, 40)
+    right = WHOLE + "\n".join([_fill(7), FENCE, "gemmir.barrier", STORE, FINISH])
+    run(f"%m: {MATRIX}", CONSTANTS + right, m)
+    np.testing.assert_array_equal(m[:8, :32], np.full((8, 32), 7))
+
+
+def test_a_barrier_of_the_threads_of_a_team_is_one_of_the_block(run: Run) -> None:
+    body = f"""
+      {WHOLE}
+      {_fill(7)}
+      nvgpu.fence.proxy
+      gemmir.forall %w = %0 to %2 step %1 over warps {{
+        gemmir.barrier
+      }}
+      {STORE}
+      {FINISH}
+    """
+    m = _iota(20, 40)
+    run(f"%m: {MATRIX}", CONSTANTS + body, m)
+    np.testing.assert_array_equal(m[:8, :32], np.full((8, 32), 7))
+
+
+CLUSTER: Final = """
+gemmir.forall %c = %0 to %1 step %1 over clusters {{
+  gemmir.forall %i = %0 to %2 step %1 over blocks {{
+    gemmir.forall %j = %0 to %2 step %1 over blocks {{
+      {whole}
+      %is_first = arith.cmpi eq, %i, %0 : index
+      %is_left = arith.cmpi eq, %j, %0 : index
+      %is_one = arith.andi %is_first, %is_left : i1
+      nvgpu.cluster.barrier
+      {body}
+    }}
+  }}
+}}
+"""
+
+
+def _cluster(body: str) -> str:
+    whole = WHOLE.replace("arrivals 1", "arrivals 4") if AFAR in body else WHOLE
+    return CLUSTER.format(whole=whole, body=body)
+
+
+AFAR: Final = f"nvgpu.mbarrier.arrive %full[%i0] cluster 4 : i64 : {BARRIERS}"
+
+
+def test_blocks_of_a_cluster_are_numbered_as_loops_are_nested(run: Run) -> None:
+    """Block 2 is the first of the second row: it alone gets what block 0 copies."""
+    body = f"""
+      scf.if %is_one {{
+        {_load("0", "0").replace("to %tile :", "to %tile multicast 4 : i64 :")}
+      }}
+      %here = arith.muli %i, %2 : index
+      %number = arith.addi %here, %j : index
+      %gets = arith.cmpi eq, %number, %2 : index
+      scf.if %gets {{
+        {EXPECT}
+        {WAIT}
+        {READ}
+      }}
+      nvgpu.cluster.barrier
+    """
+    m, out = _iota(20, 40), np.zeros((8, 32), np.float32)
+    run(f"%m: {MATRIX}, %out: memref<8x32xf32>", CONSTANTS + _cluster(body), m, out)
+    np.testing.assert_array_equal(out, m[:8, :32])
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "message"),
+    [
+        (f"scf.if %is_one {{\n{AFAR}\n}}", "GEM0929",
+         "block 3 of cluster 0 is over"),
+        ("%last = arith.constant true\n%no = arith.xori %is_left, %last : i1\n"
+         f"scf.if %no {{\n{AFAR}\n}}", "GEM0929",
+         "block 0 of cluster 0 may have ended when block 3 of cluster 0 arrives"),
+        ("\n".join([_fill(7), FENCE, "nvgpu.cluster.barrier", STORE]), "GEM0928",
+         "1 stores of block . of cluster 0 are never"),
+    ],
+)  # fmt: skip
+def test_blocks_of_a_cluster_that_are_wrong(run: Run, body: str, code: str, message: str) -> None:
+    _wrong_alone(run, code, message, _cluster(body))
+
+
+def test_a_block_copies_to_none_that_has_not_begun(run: Run) -> None:
+    body = _load("0", "0").replace("to %tile :", "to %tile multicast 2 : i64 :")
+    text = _cluster(body).replace("nvgpu.cluster.barrier", "gemmir.barrier")
+    _wrong_alone(run, "GEM0929", "block 1 of cluster 0 has not come so far", text)
+
+
 FACTOR: Final = "memref<64x32xf32, #gemmir.swizzle<1, 32, 2048, 4>, #gemmir.space<shared>>"
 OTHER: Final = "memref<32x8xf32, #gemmir.swizzle<0, 32, 256, 4>, #gemmir.space<shared>>"
 SUM: Final = "vector<64x8xf32>"
@@ -303,15 +462,19 @@ def test_products_are_added_in_their_order(run: Run) -> None:
 @pytest.mark.parametrize(
     ("visible", "then", "code", "message"),
     [
-        ("", THEN, "GEM0926", "warpgroup.mma .*products of .* read what .*wrote without nvgpu.f"),
-        ("gemmir.barrier", THEN, "GEM0926", "without nvgpu.fence.proxy"),
-        ("nvgpu.fence.proxy", THEN, "GEM0926", "without a barrier behind nvgpu.fence.proxy"),
+        ("", THEN, "GEM0926", "warpgroup.mma .*products of .* read what the kernel wrote: no"),
+        ("gemmir.barrier", THEN, "GEM0926", ""),
+        ("nvgpu.fence.proxy", THEN, "GEM0926", ""),
         (VISIBLE, f"%t = arith.addf %s, %s : {SUM}\n{THEN.replace('%t', '%u')}",
          "GEM0921", "arith.addf"),
         (VISIBLE, f"%t = arith.negf %zero : {SUM}", "GEM0928", "1 products of"),
         (VISIBLE, f"%t = nvgpu.warpgroup.wait groups 1 : i64 %zero : {SUM}",
          "GEM0921", "vector.transfer_write"),
         (VISIBLE, f"memref.store %pad, %a[%0, %0] : {FACTOR}\n{THEN}",
+         "GEM0925", "memref.store .*write what products of .* read: 1 elements"),
+        (VISIBLE, f"{THEN}\nmemref.store %pad, %a[%0, %0] : {FACTOR}",
+         "GEM0925", "memref.store .*write what products of .* read: 1 elements"),
+        (VISIBLE, f"memref.store %pad, %b[%0, %0] : {OTHER}\n{THEN}",
          "GEM0925", "memref.store .*write what products of .* read: 1 elements"),
     ],
 )  # fmt: skip
@@ -320,6 +483,12 @@ def test_products_that_are_wrong(
 ) -> None:
     with pytest.raises(EvaluationError, match=f"{code}: .*{message}"):
         _products(run, visible, then)
+
+
+def test_factors_may_go_when_all_warps_have_waited(run: Run) -> None:
+    then = f"{THEN}\n{MEET}\nmemref.store %pad, %a[%0, %0] : {FACTOR}"
+    out, exact = _products(run, VISIBLE, then)
+    np.testing.assert_allclose(out, exact, rtol=0, atol=1e-5)
 
 
 def test_a_finished_sum_stays_one(run: Run) -> None:
