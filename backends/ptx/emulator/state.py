@@ -131,6 +131,8 @@ class Block:
         if clocks is not None:
             for warp in np.unique(group.lanes // WARP):
                 clocks.meet(group.lanes[group.lanes // WARP == warp] + self.first)
+            self.now = self.machine.next_epoch()
+            return
         self.now = self.machine.next_epoch()
         if self.order.warps is None:
             self.order.warps = np.zeros(-(-self.count // WARP), np.int64)

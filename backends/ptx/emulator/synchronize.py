@@ -25,7 +25,8 @@ def acquire(block: Block, thread: int, address: int, *, at_once: bool) -> None:
     found = block.machine.released.get(address)
     if found:
         order = block.order
-        (order.acquired if at_once else order.observed).setdefault(thread, []).extend(found)
+        held = order.acquired if at_once else order.observed
+        held.setdefault(thread + block.first, []).extend(found)
 
 
 def release(block: Block, thread: int, address: int, *, at_once: bool, adds: bool) -> None:
@@ -33,13 +34,15 @@ def release(block: Block, thread: int, address: int, *, at_once: bool, adds: boo
 
     A read-modify-write `adds` to what is released there already, a store takes its place.
     """
+    thread += block.first
     seen = _seen(block, thread) if at_once else block.order.fenced.get(thread, [])
     before = block.machine.released.get(address, []) if adds else []
     block.machine.released[address] = [*before, *(s for s in seen if s not in before)]
 
 
 def _seen(block: Block, thread: int) -> list[Seen]:
-    own = Seen(block.opened, block.since, block.now + block.first + thread)
+    """What the thread of this number in the cluster knows."""
+    own = Seen(block.opened, block.since, block.now + thread)
     return [own, *block.order.knows(thread)]
 
 
@@ -84,7 +87,7 @@ def _publish_barriers(block: Block, group: Group) -> None:
 
 def _pass_fence(block: Block, group: Group) -> None:
     order = block.order
-    for lane in group.lanes.tolist():
+    for lane in (group.lanes + block.first).tolist():
         observed = order.observed.pop(lane, None)
         if observed:
             order.acquired.setdefault(lane, []).extend(observed)

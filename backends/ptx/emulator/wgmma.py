@@ -121,7 +121,7 @@ def _operands_of(scope: Scope, i: Instruction, form: Form) -> _Operands:
     if 0 in signs or "-1" in numbers[2:]:
         raise FaultError("GEM1001", "a sign is 1 or -1, and a transposition 0 or 1")
     flags = [n == "1" for n in numbers[2:]]
-    if in_registers:
+    if in_registers and flags:
         flags.insert(0, False)
     names = names_in(d)
     packed = 4 // SUMS[form.d].itemsize

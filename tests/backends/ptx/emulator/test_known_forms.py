@@ -137,6 +137,81 @@ def of_warps() -> Iterator[str]:
     yield from ("bar.sync 0, 32;", "barrier.cta.sync.aligned 0;", "bar.cta.sync 0;")
 
 
+def of_barriers() -> Iterator[str]:
+    spaces = ("", "shared", "shared::cta", "shared::cluster")
+    orders = ("", "release.cta", "release.cluster", "acquire.cta", "acquire.cluster", "relaxed.cta")
+    for order, space in product(orders, spaces):
+        for name, operands in product(("arrive", "arrive.expect_tx"), ("", ", %r1")):
+            for state in ("_", "%d1"):
+                yield f"{dotted('mbarrier', name, order, space, 'b64')} {state}, [%d9]{operands};"
+        yield f"{dotted('mbarrier.expect_tx', order, space, 'b64')} [%d9], %r1;"
+        for name, way, limit in product(("test_wait", "try_wait"), ("parity", ""), ("", ", %r2")):
+            phase = "%r1" if way else "%d1"
+            form = dotted("mbarrier", name, way, order, space, "b64")
+            yield f"{form} %p1, [%d9], {phase}{limit};"
+    for name, space in product(("init", "inval"), spaces):
+        count = ", 1" if name == "init" else ""
+        yield f"{dotted('mbarrier', name, space, 'b64')} [%d9]{count};"
+    for kind, register_ in (("u32", "%r"), ("u64", "%d")):
+        yield f"mapa.shared::cluster.{kind} {register_}1, {register_}2, %r3;"
+    for name, cta, way, aligned in product(
+        ("bar", "barrier"), ("", "cta"), ("sync", "arrive"), ("", "aligned")
+    ):
+        yield f"{dotted(name, cta, way, aligned)} 1, 32;"
+        yield f"{dotted(name, cta, way, aligned)} %r1, %r2;"
+    for way, order, aligned in product(
+        ("arrive", "wait"), ("", "release", "acquire", "relaxed"), ("", "aligned")
+    ):
+        yield f"{dotted('barrier.cluster', way, order, aligned)};"
+    yield from (f"{dotted('fence.proxy.async', space)};" for space in (*spaces, "global"))
+    yield "fence.mbarrier_init.release.cluster;"
+    yield from ("griddepcontrol.wait;", "griddepcontrol.launch_dependents;")
+
+
+def of_boxes() -> Iterator[str]:
+    coordinates = ("%r1", "%r2", "%r3", "%r4", "%r5")
+    for dimensions, tile, hint in product(range(1, 6), ("", "tile"), ("", "L2::cache_hint")):
+        box = f"[%d1, {{{', '.join(coordinates[:dimensions])}}}]"
+        last = ", %d3" if hint else ""
+        for space, many in product(("shared::cta", "shared::cluster"), ("", "multicast::cluster")):
+            form = dotted(
+                f"cp.async.bulk.tensor.{dimensions}d", space, "global", tile,
+                "mbarrier::complete_tx::bytes", many, hint,
+            )  # fmt: skip
+            mask = ", %h1" if many else ""
+            yield f"{form} [%r9], {box}, [%r8]{mask}{last};"
+        for name, adds in (("cp.async", ""), ("cp.reduce.async", "add")):
+            form = dotted(
+                f"{name}.bulk.tensor.{dimensions}d.global.shared::cta",
+                adds,
+                tile,
+                "bulk_group",
+                hint,
+            )
+            yield f"{form} {box}, [%r9]{last};"
+        form = dotted(f"cp.async.bulk.prefetch.tensor.{dimensions}d.L2.global", tile)
+        yield f"{form} {box};"
+    yield from ("cp.async.bulk.commit_group;", "cp.async.bulk.wait_group 0;")
+    yield from ("cp.async.bulk.wait_group.read 1;", "prefetch.tensormap [%d1];")
+
+
+def of_warpgroups() -> Iterator[str]:
+    sizes = {"f16": 16, "bf16": 16, "tf32": 8, "s8": 32, "u8": 32, "e4m3": 32, "e5m2": 32}
+    a_in_registers = "{%r16, %r17, %r18, %r19}"
+    for a, b, d, n, more in product(
+        sizes, sizes, ("f16", "f32", "s32"), (8, 16, 24, 40), ("", "satfinite")
+    ):
+        count = n // 4 if d == "f16" else n // 2
+        sums = "{" + ", ".join(f"%r{i}" for i in range(count)) + "}"
+        form = dotted("wgmma.mma_async.sync.aligned", f"m64n{n}k{sizes[a]}", d, a, b, more)
+        for left, numbers in product(
+            ("%d1", a_in_registers), ("", ", 1, -1", ", 1, 1, 0", ", 1, 1, 0, 1")
+        ):
+            yield f"{form} {sums}, {left}, %d2, %p1{numbers};"
+    yield from (f"wgmma.{name}.sync.aligned;" for name in ("fence", "commit_group"))
+    yield "wgmma.wait_group.sync.aligned 1;"
+
+
 def is_known(instruction: str) -> bool:
     text = f"{HEAD}.entry k()\n{{\n{REGISTERS}\n{instruction}\nret;\n}}\n"
     try:
@@ -146,7 +221,10 @@ def is_known(instruction: str) -> bool:
     return True
 
 
-@pytest.mark.parametrize("group", [arithmetic, conversions, accesses, of_warps])
+GROUPS = (arithmetic, conversions, accesses, of_warps, of_barriers, of_boxes, of_warpgroups)
+
+
+@pytest.mark.parametrize("group", GROUPS)
 def test_what_is_known_assembles(group: Callable[[], Iterator[str]], tmp_path: Path) -> None:
     ptxas = find_ptxas()
     if ptxas is None:
