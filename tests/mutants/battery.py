@@ -56,6 +56,9 @@ define internal void @guarded_free(ptr %buffer) {
 """Packed buffers in pages of their own, before 1 GiB that cannot be touched. Buffers are aligned
 to pages; 3 is PROT_READ | PROT_WRITE and 34 is MAP_PRIVATE | MAP_ANONYMOUS on Linux."""
 
+BY_MATRIX: Final = ("ldmatrix", "stmatrix")
+"""What has no bank conflicts."""
+
 GAP: Final = 77.0
 """What lies between the rows of an array that has gaps."""
 
@@ -166,6 +169,32 @@ GPU_CASES: Final = (
 )
 """Edges in m, n and k; copies with and without a pipeline; panels and swizzles; transposes."""
 
+WGMMA: Final = "pipeline{loop=k stages=2 with=tma specialize=true},vectorize{with=wgmma}"
+WHOLE_ROWS: Final = "promote{operand=b to=shared layout=swizzle:128}"
+
+HOPPER_CASES: Final = (
+    Case(
+        gemm=replace(
+            Gemm(m=136, n=136, k=136, dtype="bf16", trans_a=True, ldc=144, epilogue="bias"),
+            out="f16",
+            alpha=2,
+            beta=3,
+        ),
+        schedule="tile{loops=m,n sizes=128,128 over=blocks},interchange{order=m,n group=2},"
+        f"persist{{blocks=3}},tile{{loops=m sizes=64 over=warpgroups}},{C},"
+        "tile{loops=k sizes=64},promote{operand=a to=shared layout=swizzle:128},"
+        f"{WHOLE_ROWS},fuse-epilogue,promote{{operand=c to=shared layout=swizzle:128}},{WGMMA}",
+    ),
+    Case(
+        gemm=Gemm(m=200, n=40, k=72, dtype="tf32", trans_b=True, ldc=41, batch=2),
+        schedule="tile{loops=batch,m,n sizes=1,256,32 over=clusters},"
+        f"tile{{loops=m sizes=128 over=blocks}},tile{{loops=m sizes=128 over=warpgroups}},{C},"
+        "tile{loops=k sizes=32},promote{operand=a to=shared layout=swizzle:64},"
+        f"{WHOLE_ROWS},{WGMMA}",
+    ),
+)
+"""Operands along m, n and k; edges; pieces of C that the TMA stores; blocks that share B."""
+
 GRID: Final = "tile{loops=m,n sizes=16,32 over=grid}"
 KEPT: Final = "promote{operand=c to=vmem}"
 BLOCK_A: Final = "promote{operand=a to=vmem}"
@@ -213,28 +242,37 @@ TPU_CASES: Final = (
 """Edges in m, n and k; whole operands, batches, transposes; loops inside a step."""
 
 
-def run(*, stages: bool = True, cpu: bool = True, gpu: bool = True, tpu: bool = True) -> None:
+def run(
+    *,
+    stages: bool = True,
+    cpu: bool = True,
+    gpu: bool = True,
+    hopper: bool = True,
+    tpu: bool = True,
+) -> None:
     """Run every case; raises at the first that is wrong, with its number and its stage.
 
     Without `stages` only the machine code is run, which is enough where the IR is known to be
-    right; `cpu`, `gpu` and `tpu` say for which machines. Of a TPU there is the IR only.
+    right; `cpu`, `gpu`, `hopper` and `tpu` say for which machines. Of a TPU there is the IR only.
     """
     for number, case in enumerate(CASES if cpu else ()):
         check(case, f"case {number}", stages=stages)
     for number, case in enumerate(GPU_CASES if gpu else ()):
-        check_gpu(case, f"case {number} for a GPU", stages=stages)
+        check_gpu(case, f"case {number} for a GPU", "cuda:sm_80", stages=stages)
+    for number, case in enumerate(HOPPER_CASES if hopper else ()):
+        check_gpu(case, f"case {number} for warpgroups", "cuda:sm_90a", stages=stages)
     for number, case in enumerate(TPU_CASES if tpu else ()):
         lowered(case, f"case {number} for a TPU", stages=True)
 
 
-def check_gpu(case: Case, where: str, *, stages: bool) -> None:
+def check_gpu(case: Case, where: str, target: str, *, stages: bool) -> None:
     """Every stage of `case` in the evaluator, its last text read again, and its PTX."""
     module, exact, bound = lowered(case, where, stages=stages)
-    artifact = emit_ptx(module, machine_for("cuda:sm_80"))
+    artifact = emit_ptx(module, machine_for(target))
     operands = memory_for(case)
     report = run_ptx(artifact, artifact.text, list(operands.values()))
     assert report is not None
-    slow = [a for a in report.shared if a.text.startswith("ldmatrix") and a.ratio > 1]
+    slow = [a for a in report.shared if a.text.startswith(BY_MATRIX) and a.ratio > 1]
     require(not slow, f"{where}: bank conflicts in {slow[:1]}")
     require_close(operands["c"], exact, bound, f"{where} as PTX")
     for operand in case.gemm.operands:

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="mutants run in 
 def outcomes() -> Mapping[str, str]:
     """What became of each mutant, by name, and of the unchanged tree."""
     command = [sys.executable, str(HERE / "harness.py"), str(TABLE)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=900)
     found = [json.loads(line) for line in done.stdout.splitlines()]
     return {entry["name"]: entry["outcome"] for entry in found}
 
