@@ -519,9 +519,13 @@ def test_the_monitor_says_nothing_where_there_is_no_tool(
 def test_float64_on_the_gpu_has_the_bounds_of_numpy(bench: Bench):
     torch: Any = pytest.importorskip("torch")
     check = bench("gpu_check")
-    for text in ("bf16:20x24x16:nt:bf16:bias+gelu+residual", "tf32:8x9x10:tn:beta=2:alpha=3"):
+    for text in (
+        "bf16:20x24x16:nt:bf16:bias+gelu+residual",
+        "tf32:8x9x10:tn:beta=2:alpha=3",
+        "e4m3:8x16x16:nt:bf16:scale+silu",
+    ):
         gemm = bench("gpu_cases").problem(text)
-        operands = make_operands(gemmir.lower(gemm, "cuda:sm_80").artifact.signature, 1)
+        operands = make_operands(gemmir.lower(gemm, "cuda:sm_89").artifact.signature, 1)
         arrays = {name: operand.array for name, operand in operands.by_name.items()}
         tensors = {name: torch.tensor(a.astype(np.float64)) for name, a in arrays.items()}
         found = check.expected(torch, gemm, tensors)
