@@ -17,6 +17,7 @@ from dataclasses import replace
 from gemmir.gemm import Gemm
 from gemmir.machine.gpu import GpuMachine
 from gemmir.passes.split_k import slice_size
+from gemmir.schedule.default_hopper import hopper_passes, takes_warpgroups
 
 LANES_M, LANES_N = 4, 8
 """The threads of a warp along m and n."""
@@ -108,6 +109,9 @@ def gpu_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool, expand: bool) -> 
     Of several products each is taken to have the same number of rows, and its share of the machine.
     So is each slice of k, where there are several.
     """
+    if takes_warpgroups(gemm, machine):
+        yield from hopper_passes(gemm, machine, fuse=fuse, expand=expand)
+        return
     slices = _slices(gemm, machine)
     if slices > 1:
         yield f"split-k{{factor={slices} order=fixed}}"

@@ -1,0 +1,124 @@
+"""Default schedules for warpgroups: what they take, that they fit, and what the model prefers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from gemmir import Gemm
+from gemmir.machine.gpu import SM_80, SM_90A
+from gemmir.schedule import Schedule
+from gemmir.schedule.default import default_schedule, default_text
+from gemmir.schedule.default_hopper import (
+    BARRIER_BYTES,
+    DRAM_SHARE,
+    LEAST_STAGES,
+    SUSTAINED_CLOCK_HZ,
+    WarpgroupTiles,
+    candidates,
+    seconds,
+    stage_bytes,
+    takes_warpgroups,
+    warpgroup_tiles,
+)
+from tests.strategies import examples
+
+BASE = Gemm(m=512, n=512, k=512, dtype="bf16", trans_b=True)
+SIZES = st.one_of(st.integers(64, 1024), st.sampled_from([2048, 4096, 8192, 14336, 28672]))
+ROWS = st.one_of(SIZES, st.integers(1, 64))
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> Gemm:
+    """Products of every type that warpgroups take, with rows of whole 16 bytes."""
+    dtype = draw(st.sampled_from(SM_90A.wgmma_dtypes))
+    either = BASE.element.item_bytes == replace(BASE, dtype=dtype).element.item_bytes
+    size = {name: draw(ROWS if name == "m" else SIZES) for name in "mnk"}
+    rows = {name: -(-size[name] // 16) * 16 for name in "mnk"}
+    trans_a, trans_b = (draw(st.booleans()) and either, draw(st.booleans()) or not either)
+    return Gemm(
+        m=size["m"],
+        n=size["n"],
+        k=size["k"] if either else rows["k"],
+        dtype=dtype,
+        out=None if dtype in ("i8", "u8", "tf32") else draw(st.sampled_from([None, "bf16"])),
+        trans_a=trans_a,
+        trans_b=trans_b,
+        lda=rows["m" if trans_a else "k"],
+        ldb=rows["k" if trans_b else "n"],
+        batch=draw(st.sampled_from([None, None, 3])),
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "taken"),
+    [
+        ({}, True),
+        ({"trans_b": False}, True),
+        ({"trans_a": True}, True),
+        ({"dtype": "e4m3"}, True),
+        ({"dtype": "e4m3", "trans_b": False}, False),
+        ({"dtype": "tf32", "trans_a": True}, False),
+        ({"dtype": "i8"}, True),
+        ({"dtype": "f32"}, False),
+        ({"dtype": "bf16x3"}, False),
+        ({"lda": 516}, False),
+        ({"lda": 520}, True),
+        ({"ldb": 516}, False),
+        ({"m": 1}, True),
+        ({"m": 63, "n": 63}, False),
+        ({"k": 63}, False),
+        ({"k": 0}, False),
+        ({"n": 0}, False),
+        ({"batch": 2, "batch_stride_b": 512 * 512 + 4}, False),
+        ({"batch": 2, "batch_stride_b": 0}, True),
+        ({"groups": 3}, False),
+    ],
+)
+def test_what_the_tma_copies_and_warpgroups_multiply(change: dict[str, int], taken: bool) -> None:
+    gemm = replace(BASE, **change)
+    if gemm.dtype not in ("bf16x3",):
+        text = default_text(gemm, SM_90A)
+        assert ("with=wgmma" in text) == taken
+        assert "wgmma" not in default_text(replace(gemm, dtype="bf16"), SM_80)
+    assert takes_warpgroups(gemm, SM_90A) == taken
+
+
+@given(problems())
+@examples(0.3)
+def test_all_that_is_tried_fits(gemm: Gemm) -> None:
+    found = list(candidates(gemm, SM_90A))
+    for tiles in found:
+        assert tiles.stages >= LEAST_STAGES
+        held = tiles.stages * stage_bytes(tiles.m, tiles.n) + BARRIER_BYTES
+        assert held <= SM_90A.smem_bytes_per_block
+        assert tiles.m % (64 * tiles.warpgroups) == 0
+        assert tiles.m * tiles.n // (128 * tiles.warpgroups) <= 160
+        assert tiles.cluster <= SM_90A.max_blocks_per_cluster
+    assert warpgroup_tiles(gemm, SM_90A) in found
+
+
+@given(problems())
+@examples(0.3)
+def test_no_product_is_faster_than_the_machine(gemm: Gemm) -> None:
+    took = seconds(gemm, SM_90A, warpgroup_tiles(gemm, SM_90A))
+    rate = 4096 * 2 // gemm.element.item_bytes * SM_90A.sms * SUSTAINED_CLOCK_HZ
+    assert took > gemm.flops / rate
+    assert took > gemm.bytes_moved / (SM_90A.dram_bytes_per_second * DRAM_SHARE)
+
+
+@given(problems(), st.sampled_from(["", "bias+gelu"]))
+@examples(0.3)
+def test_a_schedule_is_its_text(gemm: Gemm, epilogue: str) -> None:
+    if gemm.accumulator.is_integer:
+        epilogue = epilogue and "bias"
+    schedule = default_schedule(replace(gemm, epilogue=epilogue), SM_90A)
+    assert Schedule.parse(str(schedule)) == schedule
+    assert ("fuse-epilogue" in str(schedule)) == bool(epilogue)
+
+
+def chosen(m: int, n: int, k: int, dtype: str = "bf16") -> WarpgroupTiles:
+    return warpgroup_tiles(Gemm(m=m, n=n, k=k, dtype=dtype, trans_b=True), SM_90A)
