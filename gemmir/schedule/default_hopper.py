@@ -1,5 +1,6 @@
 """Default schedules for warpgroups: what the TMA copies, `wgmma` multiplies.
 
+    swap-operands                               few rows become columns
     split-k{…}                                  slices of k, where C has few tiles
     tile{loops=m,n … over=clusters}             two blocks that share what they copy of B or of A
     interchange{order=m,n group=8}              blocks that run together share what is in L2
@@ -13,157 +14,24 @@
     pipeline{loop=k … with=tma specialize=true}
     vectorize{with=wgmma}
 
-Of all tiles in `TILES`, with and without clusters and with k cut into a few slices, those are taken
-that a model says take least time (`seconds`). A slice of 128 bytes of k takes as long as its
-products, reading shared memory, or copying, whichever is longest; every wave of blocks takes its
-slices and an end; and all of it takes at least what device memory takes. Constants without a source
-were measured on an H200 with kernels of this kind in many tiles, timed between those of cuBLAS; the
-card was limited by its power, of which the model knows no more than a share for each byte copied.
+Which tiles, and which of these passes, `hopper_model` says.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Final
 
 from gemmir.gemm import Gemm
 from gemmir.machine.gpu import GpuMachine
-from gemmir.passes.split_k import slice_size
-
-SLICE_BYTES: Final = 128
-"""A slice of k: one row of the widest swizzle, the most of a row that one copy moves."""
-
-ALIGNMENT_BYTES: Final = 16
-"""What rows and matrices are multiples of that the TMA copies: CUDA driver API,
-cuTensorMapEncodeTiled."""
-
-PANEL: Final = 64
-"""Elements of 16 bits in a row of the widest swizzle: what n is a multiple of where B lies along
-it."""
-
-PAIR_BYTES: Final = 2
-"""Elements of this size may be adjacent along m and n too: PTX ISA 9.0, section "Strides" of
-"Asynchronous warpgroup level matrix instructions"."""
-
-GROUP_ROWS: Final = 64
-"""Rows of the product of a warpgroup."""
-
-TILES: Final = (
-    (128, 256, 2),
-    (256, 128, 2),
-    (256, 160, 2),
-    (128, 224, 2),
-    (128, 192, 2),
-    (128, 160, 2),
-    (128, 128, 2),
-    (128, 96, 2),
-    (128, 64, 2),
-    (64, 256, 1),
-    (64, 192, 1),
-    (64, 128, 1),
-    (64, 64, 1),
-    (64, 32, 1),
+from gemmir.schedule.hopper_model import (
+    ALIGNMENT_BYTES,
+    GROUP_ROWS,
+    PAIR_BYTES,
+    SLICE_BYTES,
+    WarpgroupTiles,
+    oriented,
+    warpgroup_tiles,
 )
-"""m and n of the tile of a block, and how many warpgroups multiply it: at most 160 sums a thread.
-Where there are 192 ptxas 13.0 still spills none, but of 256 x 192 shared memory holds three slices
-and no pieces of C. Of tiles that cost the same the first is taken."""
-
-NARROW_TILES: Final = (16, 8)
-"""n of the tiles of 64 rows, where C has no more columns."""
-
-BARRIER_BYTES: Final = 1024
-"""Shared memory beside the slices: barriers, and that slices begin at a multiple of 1024 bytes."""
-
-MOST_STAGES: Final = 8
-LEAST_STAGES: Final = 3
-"""Slices that are held at once: fewer than three and neither copies nor products overlap."""
-
-SPLITS: Final = (1, 2, 3, 4, 5, 6, 7, 8)
-"""Slices of k that have blocks of their own."""
-
-SHARED_BYTES_PER_CYCLE: Final = 128
-"""What a multiprocessor reads of its shared memory in a cycle: 32 banks of 4 bytes."""
-
-SWIZZLE_ROWS: Final = 8
-"""Rows after which the pattern of a swizzle repeats."""
-
-GROUPS: Final = (2, 4, 8, 16)
-"""Rows of tiles along which blocks are numbered."""
-
-SUSTAINED_CLOCK_HZ: Final = 1.6e9
-"""The clock at which the tensor cores of an H200 would run if its 700 W were all for them. With it
-and `ENERGY_OF_COPIES` the model is within 3 per cent of what tiles from 128 x 192 to 256 x 192 of
-bf16 took for (512, 14336, 4096) to 8192 cubed."""
-
-COPY_BYTES_PER_SECOND: Final = 118e9
-"""What the TMA of one multiprocessor brings from L2, measured with tiles of 64 x 256: about 64
-bytes a cycle. It is as much with multicast, and of all multiprocessors at once."""
-
-COPY_SECONDS: Final = 1.25e-6
-"""How long a copy is under way: what is copied in that time are the stages that are held. 64 x 64
-with 4 and 8 stages on (64, 4096, 4096) took 20.8 and 13.8 us on an H200."""
-
-DRAM_SHARE: Final = 0.88
-"""4.22 of 4.8 TB/s: what kernels that read weights once reached of the datasheet of an H200."""
-
-BEGIN_SECONDS: Final = 2.6e-6
-"""From the end of a kernel before to the first product, and from the last one to its end."""
-
-END_SECONDS: Final = 0.7e-6
-STORE_BYTES_PER_SECOND: Final = 50e9
-THREADS_STORE: Final = 3
-"""What a tile costs a multiprocessor when its sum is complete, and what it then stores: fitted to
-tiles from 64 x 256 to 256 x 192 that `stmatrix` and the TMA store. Threads take three times as long
-for elements of 16 bits, of which they fill no sectors: at 4096 cubed a tenth of all time."""
-
-PIECE_BYTES: Final = (128, 64, 32)
-PIECE_BUFFERS: Final = 2
-"""Rows of the pieces in which C is stored, and how many pieces of 64 rows a warpgroup holds."""
-
-CLUSTER_SECONDS: Final = 0.5e-6
-"""What it takes blocks of a cluster to begin and end together: (512, 14336, 4096)."""
-
-COMBINE_SECONDS: Final = 2.5e-6
-"""What the kernel that adds the parts of a sum takes beside its traffic: another beginning."""
-
-ENERGY_OF_COPIES: Final = 0.25
-ENERGY_OF_READS: Final = 0.03
-"""The part of the time of a copy that is added to that of products, for the power that it takes
-from them: into shared memory, and out of L2, where clusters read once. At 8192 cubed an H200 took
-as much energy for 128 x 256 as cuBLAS, and a tenth more for 128 x 128 at fewer cycles; clusters won
-1 per cent."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class WarpgroupTiles:
-    """How a product is cut: the tile of a block, what multiplies it, and what blocks share.
-
-    `cluster_m` blocks below one another share B, `cluster_n` beside one another share A. `group` is
-    along how many rows of tiles, or of clusters, blocks are numbered first; 0 is row by row. C is
-    stored in pieces with rows of `piece_bytes`, or by the threads themselves where they are 0.
-    """
-
-    m: int
-    n: int
-    warpgroups: int
-    stages: int
-    cluster_m: int = 1
-    cluster_n: int = 1
-    split: int = 1
-    group: int = 0
-    piece_bytes: int = 0
-
-    @property
-    def cluster(self) -> int:
-        """Blocks of a cluster."""
-        return self.cluster_m * self.cluster_n
-
-    def tiles(self, gemm: Gemm) -> int:
-        """Tiles of C, those of whole clusters and of each slice of k counted."""
-        down = _round_up(-(-gemm.m // self.m), self.cluster_m)
-        across = _round_up(-(-gemm.n // self.n), self.cluster_n)
-        return (gemm.batch or 1) * down * across * self.split
 
 
 def takes_warpgroups(gemm: Gemm, machine: GpuMachine) -> bool:
@@ -192,7 +60,10 @@ def hopper_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool, expand: bool) 
 
 def spelled(gemm: Gemm, machine: GpuMachine, tiles: WarpgroupTiles, *, fuse: bool) -> Iterator[str]:
     """The passes that make a kernel of `tiles`."""
+    gemm = oriented(gemm, tiles)
     batch, one = ("batch,", "1,") if gemm.batch is not None else ("", "")
+    if tiles.swapped:
+        yield "swap-operands"
     if tiles.split > 1:
         yield f"split-k{{factor={tiles.split} order=fixed}}"
     whole = f"{tiles.m * tiles.cluster_m},{tiles.n * tiles.cluster_n}"
@@ -218,128 +89,3 @@ def spelled(gemm: Gemm, machine: GpuMachine, tiles: WarpgroupTiles, *, fuse: boo
         yield f"promote{{operand=c to=shared layout=swizzle:{tiles.piece_bytes}}}"
     yield f"pipeline{{loop=k stages={tiles.stages} with=tma specialize=true}}"
     yield "vectorize{with=wgmma}"
-
-
-def warpgroup_tiles(gemm: Gemm, machine: GpuMachine) -> WarpgroupTiles:
-    """The tiles with which the model says that `gemm` takes least time."""
-    return min(candidates(gemm, machine), key=lambda tiles: seconds(gemm, machine, tiles))
-
-
-def candidates(gemm: Gemm, machine: GpuMachine) -> Iterator[WarpgroupTiles]:
-    """All tiles that are tried: those that fit, and no larger than C needs."""
-    narrow = [(GROUP_ROWS, n, 1) for n in NARROW_TILES if gemm.n <= n]
-    for m, n, warpgroups in (*TILES, *narrow):
-        is_too_large = m > _round_up(gemm.m, GROUP_ROWS) or n > _round_up(gemm.n, PANEL)
-        if is_too_large or (not gemm.trans_b and n % PANEL):
-            continue
-        for split in _splits(gemm.k, gemm.element.item_bytes):
-            tiles = WarpgroupTiles(m=m, n=n, warpgroups=warpgroups, stages=0, split=split)
-            yield from _completed(gemm, machine, tiles)
-
-
-def _completed(gemm: Gemm, machine: GpuMachine, tiles: WarpgroupTiles) -> Iterator[WarpgroupTiles]:
-    """`tiles` with and without clusters, and with as many stages as fit beside pieces of C."""
-    piece = _piece_bytes(gemm, tiles)
-    pieces = PIECE_BUFFERS * GROUP_ROWS * tiles.warpgroups * piece
-    room = machine.smem_bytes_per_block - BARRIER_BYTES - pieces
-    stages = min(room // stage_bytes(tiles.m, tiles.n), MOST_STAGES)
-    if stages < LEAST_STAGES:
-        return
-    for cluster_m, cluster_n in _clusters(gemm, machine, tiles.m, tiles.n):
-        found = replace(
-            tiles, cluster_m=cluster_m, cluster_n=cluster_n, stages=stages, piece_bytes=piece
-        )
-        yield replace(found, group=_group(gemm, machine, found))
-
-
-def _piece_bytes(gemm: Gemm, tiles: WarpgroupTiles) -> int:
-    """Rows of the pieces in which the TMA stores C: elements of 16 bits in aligned rows.
-
-    Sums of slices of k are wider.
-    """
-    item = gemm.result.item_bytes
-    strides = (gemm.leading("c"), gemm.batch_stride("c"))
-    is_aligned = all(stride * item % ALIGNMENT_BYTES == 0 for stride in strides)
-    if item != PAIR_BYTES or not is_aligned or tiles.split > 1:
-        return 0
-    return next((size for size in PIECE_BYTES if tiles.n * item % size == 0), 0)
-
-
-def stage_bytes(m: int, n: int) -> int:
-    """Shared memory of one slice of the tiles of A and B."""
-    return (m + n) * SLICE_BYTES
-
-
-def _splits(k: int, item: int) -> Iterator[int]:
-    """Into how many parts k may be cut, so that all but the last are made of whole slices."""
-    for split in SPLITS:
-        size = slice_size(k, split, item)
-        if split == 1 or (size * item % SLICE_BYTES == 0 and -(-k // size) == split):
-            yield split
-
-
-def _clusters(gemm: Gemm, machine: GpuMachine, m: int, n: int) -> Iterator[tuple[int, int]]:
-    """Blocks along m and n of a cluster: one, or two where C has a second tile there."""
-    yield 1, 1
-    if machine.max_blocks_per_cluster > 1:
-        if gemm.m > m and _can_share(gemm.trans_b, n):
-            yield 2, 1
-        if gemm.n > n and _can_share(not gemm.trans_a, m):
-            yield 1, 2
-
-
-def _can_share(along_k: bool, extent: int) -> bool:
-    """Whether two blocks can each copy half of a tile: rows of whole swizzles, or whole panels."""
-    return extent % (2 * (SWIZZLE_ROWS if along_k else SLICE_BYTES // PAIR_BYTES)) == 0
-
-
-def _group(gemm: Gemm, machine: GpuMachine, tiles: WarpgroupTiles) -> int:
-    """Along how many rows of tiles blocks are numbered first, so that those that run at the same
-    time read the least of A and B; 0 where row by row is no worse."""
-    height, width = tiles.m * tiles.cluster_m, tiles.n * tiles.cluster_n
-    down, across = -(-gemm.m // height), -(-gemm.n // width)
-    together = min(machine.sms // tiles.cluster, down * across)
-
-    def read(group: int) -> int:
-        columns = min(-(-together // min(group, down)), across)
-        return -(-together // columns) * height + columns * width
-
-    best = min((1, *GROUPS), key=read)
-    return best if best > 1 and min(down, across) > 1 else 0
-
-
-def seconds(gemm: Gemm, machine: GpuMachine, tiles: WarpgroupTiles) -> float:
-    """How long the whole product takes, by the model."""
-    blocks = tiles.tiles(gemm)
-    waves = -(-blocks // (machine.sms // tiles.cluster * tiles.cluster))
-    slices = -(-gemm.k * gemm.element.item_bytes // (SLICE_BYTES * tiles.split))
-    stored = gemm.accumulator if tiles.split > 1 else gemm.result
-    end = END_SECONDS + tiles.m * tiles.n * stored.item_bytes / STORE_BYTES_PER_SECOND * (
-        THREADS_STORE if stored.item_bytes == PAIR_BYTES and not tiles.piece_bytes else 1
-    )
-    working = waves * (slices * slice_seconds(gemm, machine, tiles) + end)
-    rate = machine.dram_bytes_per_second * DRAM_SHARE
-    around = BEGIN_SECONDS + (CLUSTER_SECONDS if tiles.cluster > 1 else 0.0)
-    if tiles.split > 1:
-        elements = (gemm.batch or 1) * tiles.split * gemm.m * gemm.n
-        around += COMBINE_SECONDS + 2 * elements * stored.item_bytes / rate
-    return around + max(working, gemm.bytes_moved / rate)
-
-
-def slice_seconds(gemm: Gemm, machine: GpuMachine, tiles: WarpgroupTiles) -> float:
-    """How long a multiprocessor takes for a slice of k: to multiply, to read, or to copy it."""
-    assert machine.wgmma_flops_per_cycle_per_sm is not None
-    products = 2 * tiles.m * tiles.n * SLICE_BYTES // PAIR_BYTES
-    read = tiles.m // GROUP_ROWS * (GROUP_ROWS + tiles.n) * SLICE_BYTES
-    cycles = max(products / machine.wgmma_flops_per_cycle_per_sm, read / SHARED_BYTES_PER_CYCLE)
-    rows, columns = min(tiles.m, gemm.m), min(tiles.n, gemm.n)
-    copied = (rows + columns) * SLICE_BYTES
-    held = tiles.stages * copied
-    copying = copied / min(COPY_BYTES_PER_SECOND, held / COPY_SECONDS)
-    shared = (rows / tiles.cluster_n + columns / tiles.cluster_m) * SLICE_BYTES
-    energy = (ENERGY_OF_COPIES * copied + ENERGY_OF_READS * shared) / COPY_BYTES_PER_SECOND
-    return max(cycles / SUSTAINED_CLOCK_HZ, copying) + energy
-
-
-def _round_up(value: int, step: int) -> int:
-    return -(-value // step) * step

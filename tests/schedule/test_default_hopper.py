@@ -12,7 +12,8 @@ from gemmir import Gemm
 from gemmir.machine.gpu import SM_80, SM_90A
 from gemmir.schedule import Schedule
 from gemmir.schedule.default import default_schedule, default_text
-from gemmir.schedule.default_hopper import (
+from gemmir.schedule.default_hopper import takes_warpgroups
+from gemmir.schedule.hopper_model import (
     BARRIER_BYTES,
     DRAM_SHARE,
     LEAST_STAGES,
@@ -21,7 +22,6 @@ from gemmir.schedule.default_hopper import (
     candidates,
     seconds,
     stage_bytes,
-    takes_warpgroups,
     warpgroup_tiles,
 )
 from tests.strategies import examples
@@ -122,3 +122,44 @@ def test_a_schedule_is_its_text(gemm: Gemm, epilogue: str) -> None:
 
 def chosen(m: int, n: int, k: int, dtype: str = "bf16") -> WarpgroupTiles:
     return warpgroup_tiles(Gemm(m=m, n=n, k=k, dtype=dtype, trans_b=True), SM_90A)
+
+
+def waste(gemm: Gemm, tiles: WarpgroupTiles) -> float:
+    """Which part of the blocks of all waves has no tile, or none in C."""
+    blocks = -(-tiles.tiles(gemm) // SM_90A.sms) * SM_90A.sms
+    return 1 - gemm.m * gemm.n / (blocks // tiles.split * tiles.m * tiles.n)
+
+
+@pytest.mark.parametrize("shape", [(512, 14336), (512, 4096), (4096, 14336), (8192, 8192)])
+def test_waves_are_full(shape: tuple[int, int]) -> None:
+    gemm = Gemm(m=shape[0], n=shape[1], k=4096, dtype="bf16", out="bf16", trans_b=True)
+    assert waste(gemm, warpgroup_tiles(gemm, SM_90A)) < 0.05
+
+
+def test_large_tiles_clusters_and_groups_where_there_is_much_to_do() -> None:
+    for dtype in ("bf16", "e4m3", "i8"):
+        tiles = chosen(8192, 8192, 8192, dtype)
+        assert tiles.m * tiles.n >= 128 * 192
+        assert tiles.cluster == 2 and tiles.group and not tiles.swapped
+
+
+def test_c_of_16_bits_goes_out_in_pieces() -> None:
+    gemm = replace(BASE, m=4096, n=4096, out="bf16")
+    assert warpgroup_tiles(gemm, SM_90A).piece_bytes == 128
+    assert warpgroup_tiles(replace(gemm, ldc=4100), SM_90A).piece_bytes == 0
+    assert warpgroup_tiles(replace(gemm, out="f32"), SM_90A).piece_bytes == 0
+
+
+@pytest.mark.parametrize("m", [1, 5, 16, 40, 63])
+def test_few_rows_are_columns(m: int) -> None:
+    tiles = chosen(m, 14336, 4096)
+    assert tiles.swapped and tiles.n == -(-m // 8) * 8
+    assert not chosen(512, m, 4096).swapped
+    text = default_text(Gemm(m=m, n=14336, k=4096, dtype="bf16", trans_b=True), SM_90A)
+    assert text.startswith("swap-operands\n")
+
+
+def test_k_is_cut_where_there_are_few_tiles() -> None:
+    assert chosen(16, 4096, 14336).split > 1
+    assert chosen(16, 14336, 4096).split == 1
+    assert chosen(4096, 4096, 14336).split == 1
