@@ -53,7 +53,8 @@ def takes_warpgroups(gemm: Gemm, machine: GpuMachine) -> bool:
 
 def hopper_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool, expand: bool) -> Iterator[str]:
     """The passes for `gemm` on `machine`, one at a time."""
-    yield from spelled(gemm, machine, warpgroup_tiles(gemm, machine), fuse=fuse)
+    tiles = warpgroup_tiles(gemm, machine, expand=expand)
+    yield from spelled(gemm, machine, tiles, fuse=fuse)
     if expand:
         yield "expand-math"
 

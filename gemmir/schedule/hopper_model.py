@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from gemmir.gemm import Gemm
+from gemmir.ir.specialize import THREADS_OF_GROUP
 from gemmir.machine.gpu import GpuMachine
 from gemmir.passes.split_k import slice_size
 
@@ -52,9 +53,13 @@ TILES: Final = (
     (64, 64, 1),
     (64, 32, 1),
 )
-"""m and n of the tile of a block, and how many warpgroups multiply it: at most 160 sums a thread.
-Where there are 192 ptxas 13.0 still spills none, but of 256 x 192 shared memory holds three slices
-and no pieces of C. Of tiles that cost the same the first is taken."""
+"""m and n of the tile of a block, and how many warpgroups multiply it. Of tiles that cost the same
+the first is taken."""
+
+MOST_SUMS: Final = 160
+MOST_SUMS_EXPANDED: Final = 128
+"""Sums of a thread. Of 192 ptxas 13.0 still spills none, but of 256 x 192 shared memory holds three
+slices and no pieces of C; with gelu it spills some of 160."""
 
 NARROW_TILES: Final = ((64, 1), (128, 2))
 COLUMN_STEP: Final = 8
@@ -153,6 +158,11 @@ class WarpgroupTiles:
     swapped: bool = False
 
     @property
+    def sums(self) -> int:
+        """Sums of a thread."""
+        return self.m * self.n // (self.warpgroups * THREADS_OF_GROUP)
+
+    @property
     def cluster(self) -> int:
         """Blocks of a cluster."""
         return self.cluster_m * self.cluster_n
@@ -164,9 +174,14 @@ class WarpgroupTiles:
         return (gemm.batch or 1) * down * across * self.split
 
 
-def warpgroup_tiles(gemm: Gemm, machine: GpuMachine) -> WarpgroupTiles:
-    """The tiles with which the model says that `gemm` takes least time."""
-    return min(candidates(gemm, machine), key=lambda tiles: seconds(gemm, machine, tiles))
+def warpgroup_tiles(gemm: Gemm, machine: GpuMachine, *, expand: bool = False) -> WarpgroupTiles:
+    """The tiles with which the model says that `gemm` takes least time.
+
+    `expand` says that there are exponentials in its epilogue, which take registers from the sums.
+    """
+    most = MOST_SUMS_EXPANDED if expand else MOST_SUMS
+    fitting = (tiles for tiles in candidates(gemm, machine) if tiles.sums <= most)
+    return min(fitting, key=lambda tiles: seconds(gemm, machine, tiles))
 
 
 def oriented(gemm: Gemm, tiles: WarpgroupTiles) -> Gemm:

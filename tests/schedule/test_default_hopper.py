@@ -17,6 +17,8 @@ from gemmir.schedule.hopper_model import (
     BARRIER_BYTES,
     DRAM_SHARE,
     LEAST_STAGES,
+    MOST_SUMS,
+    MOST_SUMS_EXPANDED,
     SUSTAINED_CLOCK_HZ,
     WarpgroupTiles,
     candidates,
@@ -96,9 +98,10 @@ def test_all_that_is_tried_fits(gemm: Gemm) -> None:
         held = tiles.stages * stage_bytes(tiles.m, tiles.n) + BARRIER_BYTES
         assert held <= SM_90A.smem_bytes_per_block
         assert tiles.m % (64 * tiles.warpgroups) == 0
-        assert tiles.m * tiles.n // (128 * tiles.warpgroups) <= 160
+        assert tiles.sums <= MOST_SUMS
         assert tiles.cluster <= SM_90A.max_blocks_per_cluster
     assert warpgroup_tiles(gemm, SM_90A) in found
+    assert warpgroup_tiles(gemm, SM_90A, expand=True).sums <= MOST_SUMS_EXPANDED
 
 
 @given(problems())
