@@ -63,7 +63,12 @@ slices and no pieces of C; with gelu it spills some of 160."""
 
 NARROW_TILES: Final = ((64, 1), (128, 2))
 COLUMN_STEP: Final = 8
-"""m and warpgroups of the tiles where C has at most 64 columns, and what n is a multiple of."""
+"""m and warpgroups of the tiles where C has less than 64 columns, and what n is a multiple of."""
+
+INTEGER_STEP: Final = 16
+INTEGER_WIDTHS: Final = (8, 24)
+"""n of products of 8-bit integers, where it is no multiple of 16: PTX ISA 9.0, section "Register
+fragments and shared memory matrix layouts" of wgmma."""
 
 BARRIER_BYTES: Final = 1024
 """Shared memory beside the slices: barriers, and that slices begin at a multiple of 1024 bytes."""
@@ -228,13 +233,19 @@ def candidates(gemm: Gemm, machine: GpuMachine) -> Iterator[WarpgroupTiles]:
 def _candidates(gemm: Gemm, machine: GpuMachine, *, swapped: bool) -> Iterator[WarpgroupTiles]:
     for m, n, warpgroups in _shapes(gemm):
         is_too_large = m > _round_up(gemm.m, GROUP_ROWS) or n > _round_up(gemm.n, PANEL)
-        if is_too_large or (not gemm.trans_b and n % PANEL):
+        if is_too_large or (not gemm.trans_b and n % PANEL) or not _is_width(gemm, n):
             continue
         for split in _splits(gemm.k, gemm.element.item_bytes):
             tiles = WarpgroupTiles(
                 m=m, n=n, warpgroups=warpgroups, stages=0, split=split, swapped=swapped
             )
             yield from _completed(gemm, machine, tiles)
+
+
+def _is_width(gemm: Gemm, n: int) -> bool:
+    """Whether there is a product so wide, where C may be narrower than the tile."""
+    width = min(n, _round_up(gemm.n, COLUMN_STEP))
+    return not gemm.accumulator.is_integer or width in INTEGER_WIDTHS or width % INTEGER_STEP == 0
 
 
 def _shapes(gemm: Gemm) -> Iterator[tuple[int, int, int]]:
