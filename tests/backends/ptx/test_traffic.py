@@ -20,6 +20,7 @@ from gemmir.backends.ptx.run import run_ptx
 from gemmir.machine import machine_for
 from gemmir.machine.gpu import SHIPPED_GPUS, SM_90A
 from gemmir.schedule.default import default_schedule
+from gemmir.schedule.default_hopper import takes_warpgroups
 from tests.gpu_strategies import gpu_dtypes
 from tests.strategies import arrays_for
 
@@ -28,12 +29,20 @@ TRANSPOSES: Final = {"nn": (False, False), "nt": (False, True), "tn": (True, Fal
     "tt": (True, True)
 }
 
+
+def problem(dtype: str, trans: str) -> Gemm:
+    trans_a, trans_b = TRANSPOSES[trans]
+    return replace(LARGE, dtype=dtype, trans_a=trans_a, trans_b=trans_b)
+
+
 CASES: Final = [
     (machine.target, dtype, trans)
     for machine in SHIPPED_GPUS
     for dtype in gpu_dtypes(machine)
     for trans in TRANSPOSES
+    if not takes_warpgroups(problem(dtype, trans), machine)
 ]
+"""Warpgroups read shared memory themselves, and the TMA fills it."""
 
 WIDE_BYTES: Final = 16
 SECTOR_BYTES: Final = 32
@@ -59,8 +68,7 @@ def width_of(access: Access) -> int:
 
 def report_of(target: str, dtype: str, trans: str) -> Report:
     """What the default schedule of a large problem does in a few blocks."""
-    trans_a, trans_b = TRANSPOSES[trans]
-    large = replace(LARGE, dtype=dtype, trans_a=trans_a, trans_b=trans_b)
+    large = problem(dtype, trans)
     schedule = default_schedule(large, machine_for(target))
     return _report(replace(large, m=128, n=256, k=64), schedule)
 
@@ -90,3 +98,21 @@ def test_each_thread_moves_its_part_of_whole_sectors(target: str, dtype: str, tr
     found = report_of(target, dtype, trans).global_
     assert found
     assert [a for a in found if a.ratio * width_of(a) > max(SECTOR_BYTES, width_of(a))] == []
+
+
+@pytest.mark.parametrize("n", [256, 96, 48])
+def test_pieces_of_c_go_through_shared_memory_without_bank_conflicts(n: int) -> None:
+    """Rows of 128, 64 and 32 bytes."""
+    gemm = Gemm(m=128, n=n, k=64, dtype="bf16", out="bf16", trans_b=True)
+    tiles = f"tile{{loops=m,n sizes=128,{n} over=blocks}},tile{{loops=m sizes=64 over=warpgroups}}"
+    row = next(r for r in (128, 64, 32) if 2 * n % r == 0)
+    schedule = Schedule.parse(
+        f"{tiles},promote{{operand=c to=registers}},tile{{loops=k sizes=32}},"
+        "promote{operand=a to=shared layout=swizzle:64},"
+        "promote{operand=b to=shared layout=swizzle:64},"
+        f"promote{{operand=c to=shared layout=swizzle:{row}}},"
+        "pipeline{loop=k stages=2 with=tma specialize=true},vectorize{with=wgmma}"
+    )
+    found = _report(gemm, schedule).shared
+    assert any(a.text.startswith("stmatrix") for a in found)
+    assert [a for a in found if a.ratio > 1] == []
