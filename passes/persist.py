@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects import arith, builtin
+from xdsl.dialects import arith, builtin, scf
 from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
@@ -55,6 +55,10 @@ def plan(gemm: GemmOp, blocks: int) -> PersistPlan:
             "GEM1270",
             f"persist: the tile is one of {', '.join(units) or 'no unit'}",
             "put it behind tile{… over=blocks} and interchange, before tiles inside a block",
+        )
+    if any(isinstance(o, scf.ForOp) and dimension_of(o) == TILES for o in enclosing_ops(gemm)):
+        raise ScheduleError(
+            "GEM1270", f"persist: the {units[0]} take tiles in turn already", "give one persist"
         )
     loops = tuple(o for o in foralls if o.over.data == units[0])
     inner = tuple(foralls[len(loops) :])

@@ -490,8 +490,10 @@ class Promote(ModulePass):
     def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
         if self.operand not in ("a", "b", "c"):
             raise ScheduleError("GEM0336", f"promote: operand={self.operand!r}", "use a, b or c")
-        if self.prefetch and self.operand != "c":
-            raise ScheduleError("GEM0337", "promote: prefetch is for operand=c", "leave it out")
+        if self.prefetch and (self.operand != "c" or self.to == Space.SHARED):
+            raise ScheduleError(
+                "GEM0337", "promote: prefetch is for operand=c to=registers", "leave it out"
+            )
         for gemm in require_gemms("promote", op):
             if self.to == Space.VMEM and self.operand != "c":
                 copy_block(gemm, self.operand, plan_block(gemm, self.operand, self.layout))

@@ -221,7 +221,7 @@ def _check_unit(gemm: GemmOp, names: Sequence[str], over: str, edges: str) -> No
         raise ScheduleError(
             "GEM0319",
             f"tile: over={over} inside another loop",
-            "make it the first tile" if group_loop(gemm) is None else "use loops=group,m,n",
+            _first_tile(gemm, loops),
         )
     if over in INSIDE_BLOCK and (BLOCKS not in around or "" in around or THREADS in around):
         raise ScheduleError(
@@ -236,6 +236,13 @@ def _check_unit(gemm: GemmOp, names: Sequence[str], over: str, edges: str) -> No
         )
 
 
+def _first_tile(gemm: GemmOp, loops: Sequence[Loop]) -> str:
+    """How a tile comes to be the first."""
+    if any(_is_taken(loop) for loop in loops):
+        return "put persist behind it"
+    return "make it the first tile" if group_loop(gemm) is None else "use loops=group,m,n"
+
+
 def _is_taken(loop: Loop) -> bool:
     """Whether this is the loop in which one block takes several tiles, made by `persist`."""
     return isinstance(loop, scf.ForOp) and dimension_of(loop) == TILES
@@ -244,9 +251,11 @@ def _is_taken(loop: Loop) -> bool:
 def _check_loop(gemm: GemmOp, loop: LoopPlan, made: Sequence[LoopPlan], over: str | None) -> None:
     name, size = loop.dimension, loop.size
     is_grouped = any(o.dimension == GROUP for o in made)
-    if over == GRID and not is_grouped and not isinstance(loop.extent, int):
+    if over in (GRID, CLUSTERS) and not is_grouped and not isinstance(loop.extent, int):
         raise ScheduleError(
-            "GEM0319", f"tile: over=grid of {name}, which is cut already", "tile it once over=grid"
+            "GEM0319",
+            f"tile: over={over} of {name}, which is cut already",
+            f"tile it once over={over}",
         )
     if size < 1 or (name in ("batch", GROUP) and size != 1):
         raise ScheduleError("GEM0326", f"tile: {name} cannot be cut by {size}", "use 1")

@@ -41,13 +41,12 @@ from xdsl.context import Context
 from xdsl.dialects import arith, builtin, memref, scf
 from xdsl.dialects.builtin import (
     FixedBitwidthType,
-    IntegerType,
     MemRefType,
     StringAttr,
     VectorType,
     f64,
 )
-from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
+from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.utils.arg_spec import ArgSpec
 
@@ -88,11 +87,13 @@ from gemmir.ir.transfers import Tile, read, splat, store_tile, write
 from gemmir.ir.views import chain, extents, offsets_of, subview, total_offsets
 from gemmir.ir.warpgroup import (
     COLUMN_STEP,
+    MOST_COLUMNS,
     WARPGROUP_ROWS,
     WarpgroupMmaOp,
     WarpgroupSliceOp,
     WarpgroupWaitOp,
     WarpSpecializeOp,
+    column_step,
 )
 from gemmir.ir.whole_blocks import plan_blocks, vectorize_blocks
 
@@ -115,13 +116,7 @@ PTX ISA 9.0, section "Matrix multiply-accumulate operation using mma instruction
 """
 
 WGMMA_DTYPES = ("f16", "bf16", "tf32", "e4m3", "e5m2", "i8", "u8")
-WGMMA_K_BYTES = 32
-"""What a warpgroup multiplies, as `Gemm.dtype` says it, and the bytes of each row that one
-instruction takes: PTX ISA 9.0, section "Asynchronous multiply-and-accumulate instruction"."""
-
-NARROW_INTEGERS, INTEGER_STEP = 24, 16
-"""Integers have columns in steps of 16 beyond 24: PTX ISA 9.0, section "wgmma.mma_async".
-"""
+"""What a warpgroup multiplies, as `Gemm.dtype` says it: PTX ISA 9.0, section "wgmma.mma_async"."""
 
 UNDER_WAY = 1
 """Products that are under way while the next stage is awaited."""
@@ -178,8 +173,8 @@ def plan_gemm(
     rows, columns = memref_type(accumulator).get_shape()
     element, summed = (memref_type(v).element_type for v in (gemm.a, accumulator))
     if with_ == WGMMA:
-        _require_warpgroup(gemm)
-        step = _column_step(element, columns)
+        step = column_step(element, columns)
+        _require_warpgroup(gemm, columns)
         whole = -(-rows // WARPGROUP_ROWS) * WARPGROUP_ROWS, -(-columns // step) * step
         return GemmPlan(
             accumulator=accumulator,
@@ -220,14 +215,18 @@ def plan_gemm(
     )
 
 
-def _column_step(element: Attribute, columns: int) -> int:
-    """What the columns of a product of a warpgroup are a multiple of."""
-    is_wide = isinstance(element, IntegerType) and columns > NARROW_INTEGERS
-    return INTEGER_STEP if is_wide else COLUMN_STEP
+def _require_warpgroup(gemm: GemmOp, columns: int) -> None:
+    """A warpgroup multiplies what lies in shared memory, swizzled, and so many columns at once.
 
-
-def _require_warpgroup(gemm: GemmOp) -> None:
-    """A warpgroup multiplies what lies in shared memory, swizzled; GEM1280 to GEM1282."""
+    `ScheduleError` (GEM1280 to GEM1282, GEM1298) if not.
+    """
+    if columns > MOST_COLUMNS:
+        raise ScheduleError(
+            "GEM1298",
+            f"vectorize: with=wgmma multiplies {MOST_COLUMNS} columns at once, and a tile has "
+            f"{columns}",
+            f"tile n by at most {MOST_COLUMNS}, or n over warpgroups",
+        )
     element = product_name(memref_type(gemm.a).element_type, gemm.precision)
     if element not in WGMMA_DTYPES:
         raise ScheduleError(

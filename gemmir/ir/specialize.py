@@ -50,8 +50,8 @@ from gemmir.ir.index import (
     constant_of,
     upper_bound,
 )
-from gemmir.ir.loops import TILES, dimension_of, runs_more_than_once, trips
-from gemmir.ir.views import chain, offsets_of, sizes_of
+from gemmir.ir.loops import TILES, dimension_of, trips
+from gemmir.ir.views import chain, offsets_of
 from gemmir.ir.warpgroup import (
     LEAST_REGISTERS,
     MOST_BOX,
@@ -59,6 +59,7 @@ from gemmir.ir.warpgroup import (
     MOST_REGISTERS,
     REGISTER_STEP,
     WARPGROUP_ROWS,
+    column_step,
 )
 
 REGISTERS_PER_BLOCK = 65536
@@ -69,6 +70,10 @@ registers of a multiprocessor, table of technical specifications of the CUDA C++
 
 PINGPONG = 2
 """Warpgroups that take turns: one multiplies while the other stores."""
+
+INSTRUCTION_BYTES = 32
+"""Bytes of k that one instruction takes: PTX ISA 9.0, section "Asynchronous warpgroup level matrix
+instructions"."""
 
 PRODUCER_REGISTERS = 40
 MOST_CONSUMER_REGISTERS = 232
@@ -171,7 +176,10 @@ def default_registers(warpgroups: int) -> tuple[int, int]:
 def plan_specialize(
     loop: scf.ForOp, packs: Sequence[PackOp], stages: int, *, pingpong: bool = False
 ) -> SpecializePlan:
-    """Decide the roles; `ScheduleError` (GEM1273 to GEM1279) where there cannot be any."""
+    """Decide the roles; `ScheduleError` where there cannot be any.
+
+    GEM1273 to GEM1279, and GEM1295 to GEM1297.
+    """
     foralls = [o for o in enclosing_ops(loop) if isinstance(o, ForallOp)][::-1]
     units = [o.over.data for o in foralls]
     groups = tuple(o for o in foralls if o.over.data == WARPGROUPS)
@@ -182,6 +190,9 @@ def plan_specialize(
             f"{', '.join(units) or 'no unit'}",
             "tile over blocks and then over warpgroups",
         )
+    _require_one_loop(loop)
+    for group in groups:
+        _require_whole_products(group, packs)
     in_cluster = CLUSTERS in units
     blocks = tuple(o for o in foralls if o.over.data == BLOCKS)
     ranks = blocks if in_cluster else ()
@@ -217,19 +228,53 @@ def plan_specialize(
     )
 
 
+def _require_one_loop(loop: scf.ForOp) -> None:
+    """A sum goes through one loop over k: behind it all products are awaited."""
+    memory = chain(_product_of(loop).c)[0].owner
+    assert isinstance(memory, memref.AllocaOp)
+    loops = [op for op in enclosing_ops(loop) if _is_over(op, "k")]
+    if any(op not in enclosing_ops(memory) for op in loops):
+        raise ScheduleError(
+            "GEM1296",
+            "pipeline: two loops over k add to one sum, whose products would be awaited too late",
+            "tile k only once behind promote{operand=c to=registers}",
+        )
+
+
+def _is_over(op: Operation, dimension: str) -> bool:
+    return isinstance(op, scf.ForOp) and dimension_of(op) == dimension
+
+
+def _require_whole_products(loop: ForallOp, packs: Sequence[PackOp]) -> None:
+    """Tiles of warpgroups beside each other do not reach into one another in shared memory."""
+    dimension, tile = dimension_of(loop), constant_of(loop.step)
+    assert tile is not None
+    element = memref_type(packs[0].source).element_type
+    step = WARPGROUP_ROWS if dimension == "m" else column_step(element, tile)
+    if trips(loop) > 1 and tile % step:
+        raise ScheduleError(
+            "GEM1297",
+            f"pipeline: warpgroups have {tile} of {dimension} each, and their products multiples "
+            f"of {step}",
+            f"tile {dimension} over warpgroups by {-(-tile // step) * step}",
+        )
+
+
 def _require_turns(loop: scf.ForOp, warpgroups: int) -> None:
     """Warpgroups can take turns at tiles that one block takes, all with the same slices of k."""
-    has_tiles = any(
-        isinstance(o, scf.ForOp) and dimension_of(o) == TILES for o in enclosing_ops(loop)
-    )
+    has_tiles = any(_is_over(o, TILES) for o in enclosing_ops(loop))
+    has_parts = any(_is_over(o, "k") for o in enclosing_ops(loop))
     bounds = [constant_of(v) for v in (loop.lb, loop.ub)]
-    if warpgroups == 1 and has_tiles and None not in bounds:
+    if warpgroups == 1 and has_tiles and not has_parts and None not in bounds:
         return
+    shared = f"tiles that {warpgroups} warpgroups share" if warpgroups > 1 else "tiles"
     raise ScheduleError(
         "GEM1279",
-        f"pipeline: pingpong=true of tiles that {warpgroups} warpgroups share"
-        + ("" if has_tiles else ", one for each block"),
-        "use persist, and tile over warpgroups by the tile of a block, so that each has its own",
+        f"pipeline: pingpong=true of {shared}"
+        + ("" if has_tiles else ", one for each block")
+        + (", each of several parts of k" if has_parts else ""),
+        "use persist, tile over warpgroups by the tile of a block, so that each has its own, and "
+        "tile k once",
     )
 
 
@@ -249,8 +294,9 @@ def _plan_load(loop: scf.ForOp, pack: PackOp, ranks: set[SSAValue], cluster: int
     shape = [rows, columns]
     if position == 0:
         shape[0] = -(-rows // WARPGROUP_ROWS) * WARPGROUP_ROWS
-    _require_whole_slices(loop, pack.source, k)
-    _require_whole_rows(loop, of.layout, k)
+    whole = memref_type(chain(pack.source)[0]).get_shape()[k - 2]
+    _require_whole_slices(loop, whole)
+    _require_whole_rows(loop, whole, of, k)
     is_shared_by_all = bool(ranks) and not _depends(pack.source, ranks)
     split = cluster if is_shared_by_all else 1
     box = _box(shape, of.layout, k, split)
@@ -266,12 +312,13 @@ def _plan_load(loop: scf.ForOp, pack: PackOp, ranks: set[SSAValue], cluster: int
     )
 
 
+def _product_of(loop: scf.ForOp) -> GemmOp:
+    return next(op for op in loop.walk() if isinstance(op, GemmOp))
+
+
 def _operand_of(loop: scf.ForOp, alloca: memref.AllocaOp) -> int:
     """0 where the buffer holds A of the product in the loop, 1 where it holds B."""
-    for gemm in loop.walk():
-        if isinstance(gemm, GemmOp):
-            return 0 if chain(gemm.a)[0] is alloca.memref else 1
-    raise AssertionError("a loop that copies to shared memory multiplies")
+    return 0 if chain(_product_of(loop).a)[0] is alloca.memref else 1
 
 
 def _box(shape: Sequence[int], layout: SwizzleAttr, k: int, split: int) -> tuple[int, int]:
@@ -292,38 +339,39 @@ def _box(shape: Sequence[int], layout: SwizzleAttr, k: int, split: int) -> tuple
     return box[0], box[1]
 
 
-def _require_whole_slices(loop: scf.ForOp, source: SSAValue, k: int) -> None:
+def _require_whole_slices(loop: scf.ForOp, whole: int) -> None:
     """Past a slice of k there must be nothing, or zeros of the TMA, which fills up only at the end.
 
-    What is copied too much along m or n is never stored.
+    `whole` is k of the array. What is copied too much along m or n is never stored.
     """
-    step = constant_of(loop.step)
+    step, part = constant_of(loop.step), upper_bound(loop.ub)
     assert step is not None
-    root, views = chain(source)
-    for view in views:
-        if loop in enclosing_ops(view):
-            continue
-        offset, size = offsets_of(view)[k - 2], sizes_of(view)[k - 2]
-        is_whole = offset == 0 and size == memref_type(root).get_shape()[k - 2]
-        bound = upper_bound(size)
-        if not is_whole and (bound is None or bound % step):
-            raise ScheduleError(
-                "GEM1277",
-                f"pipeline: a part of k of {bound} elements is not made of slices of {step}, and "
-                "the TMA would copy beyond it",
-                "cut k into parts of whole slices",
-            )
+    if part != whole and (part is None or part % step):
+        raise ScheduleError(
+            "GEM1277",
+            f"pipeline: a part of k of {part} elements is not made of slices of {step}, and the "
+            "TMA would copy beyond it",
+            "cut k into parts of whole slices",
+        )
 
 
-def _require_whole_rows(loop: scf.ForOp, layout: SwizzleAttr, k: int) -> None:
-    """A slice fills the rows of its buffer: what is copied too much along k would be summed."""
-    step, width = constant_of(loop.step), layout.width.data
+def _require_whole_rows(loop: scf.ForOp, whole: int, buffer: MemRefType[Number], k: int) -> None:
+    """A slice fills its buffer: what is copied too much along k would be summed.
+
+    It has whole swizzled rows where these run along k, and else whole instructions.
+    """
+    step, layout, element = constant_of(loop.step), buffer.layout, buffer.element_type
     assert step is not None
-    if layout.dim.data == k and step % width and runs_more_than_once(loop):
+    assert isinstance(layout, SwizzleAttr) and isinstance(element, FixedBitwidthType)
+    if step < whole and step < buffer.get_shape()[k]:
+        is_along_k = layout.dim.data == k
+        least = layout.width.data if is_along_k else INSTRUCTION_BYTES // element.size
         raise ScheduleError(
             "GEM1295",
-            f"pipeline: slices of k of {step} elements in swizzled rows of {width}",
-            f"tile k by a multiple of {width}, or promote with a narrower swizzle",
+            f"pipeline: slices of k of {step} elements in "
+            f"{'swizzled rows' if is_along_k else 'instructions'} of {least}",
+            f"tile k by a multiple of {least}"
+            + (", or promote with a narrower swizzle" if is_along_k else ""),
         )
 
 

@@ -33,6 +33,7 @@ from typing import ClassVar, cast
 from xdsl.dialects.builtin import (
     IndexType,
     IntegerAttr,
+    IntegerType,
     MemRefType,
     NoneAttr,
     VectorType,
@@ -78,6 +79,9 @@ WARPGROUP_ROWS = 64
 MOST_COLUMNS, COLUMN_STEP = 256, 8
 """n of a product is a multiple of 8, at most 256."""
 
+NARROW_INTEGERS, INTEGER_STEP = 24, 16
+"""Of integers it is one of 16 beyond 24: PTX ISA 9.0, section "wgmma.mma_async"."""
+
 MOST_BOX = 256
 """Elements along each dimension of a box: CUDA driver API, cuTensorMapEncodeTiled."""
 
@@ -89,6 +93,12 @@ REGISTER_STEP, LEAST_REGISTERS, MOST_REGISTERS = 8, 24, 256
 
 _MemRef = base(MemRefType)
 _Vector = base(VectorType)
+
+
+def column_step(element: Attribute, columns: int) -> int:
+    """What the columns of a product of `element` are a multiple of."""
+    is_wide = isinstance(element, IntegerType) and columns > NARROW_INTEGERS
+    return INTEGER_STEP if is_wide else COLUMN_STEP
 
 
 def _number(attribute: IntegerAttr) -> int:

@@ -77,6 +77,17 @@ BLOCKS = f"{GRID}{KEPT}{BLOCK_A}{BLOCK_B}"
 CALL = "pipeline{loop=n stages=2 with=dma},"
 MXU = "vectorize{with=mxu}"
 
+WIDE = Gemm(m=256, n=256, k=256, dtype="bf16")
+CELLS = "tile{loops=m,n sizes=128,64 over=blocks},"
+LOW = "tile{loops=m,n sizes=64,64 over=blocks},"
+PAIRS = "tile{loops=m,n sizes=256,64 over=clusters},tile{loops=m sizes=128 over=blocks},"
+ROWS = "tile{loops=m sizes=64 over=warpgroups},"
+DEPTH = "tile{loops=k sizes=64},"
+SWIZZLED = "promote{operand=a to=shared layout=swizzle:128},promote{operand=b to=shared layout=swizzle:128},"
+OUT = "promote{operand=c to=shared layout=swizzle:128}"
+KEPT_ROWS = f"{ROWS}{SUM}{DEPTH}{SWIZZLED}"
+PINGPONG = "pipeline{loop=k stages=3 with=tma specialize=true pingpong=true}"
+
 CODE = re.compile(r'"(GEM(?:03|12)\d\d)"')
 """The codes of schedules."""
 
@@ -241,6 +252,14 @@ WRONG = (
         "promote{operand=a to=l2 layout=panel:4 prefetch=true}",
         "prefetch is for operand=c",
         "leave it out",
+    ),
+    Wrong(
+        "GEM0337",
+        WIDE,
+        f"{CELLS}{ROWS}{SUM}promote{{operand=c to=shared layout=swizzle:128 prefetch=true}}",
+        "prefetch is for operand=c to=registers",
+        "leave it out",
+        HOPPER,
     ),
     Wrong(
         "GEM0338",
@@ -600,6 +619,224 @@ WRONG = (
         "tpu:v4",
     ),
     Wrong("GEM1226", MATRIX, f"{TILES}swap-operands", "one tile of a problem", "first pass"),
+    Wrong("GEM1270", WIDE, "persist{blocks=2}", "one of no unit", "tile{… over=blocks}", HOPPER),
+    Wrong(
+        "GEM1270", WIDE, f"{CELLS}{ROWS}persist{{blocks=2}}", "warpgroups", "before tiles", HOPPER
+    ),
+    Wrong(
+        "GEM1270",
+        WIDE,
+        f"{CELLS}persist{{blocks=4}},persist{{blocks=2}}",
+        "take tiles in turn already",
+        "one persist",
+        HOPPER,
+    ),
+    Wrong(
+        "GEM1271",
+        WIDE,
+        "split-k{factor=2},tile{loops=m,n sizes=128,64 over=blocks},persist{blocks=2}",
+        "do not stand directly inside one another",
+        "all of their loops",
+        HOPPER,
+    ),
+    Wrong("GEM1272", WIDE, f"{CELLS}persist{{blocks=8}}", "8 for 8 tiles", "use 1 to 7", HOPPER),
+    Wrong("GEM1272", WIDE, f"{CELLS}persist{{blocks=0}}", "0 for 8 tiles", "use 1 to 7", HOPPER),
+    Wrong("GEM1272", BRAIN, f"{CELLS}persist{{blocks=1}}", "1 for 1 tiles", "leave", HOPPER),
+    Wrong(
+        "GEM1273",
+        WIDE,
+        f"{CELLS}tile{{loops=m,n sizes=64,32 over=warps}},{SUM}{DEPTH}{SWIZZLED}{BY_TMA}",
+        "one of blocks, blocks, warps, warps",
+        "over warpgroups",
+        HOPPER,
+    ),
+    Wrong(
+        "GEM1274",
+        WIDE,
+        f"tile{{loops=m,n sizes=128,64 over=clusters}},tile{{loops=m sizes=128 over=blocks}},"
+        f"{KEPT_ROWS}{BY_TMA}",
+        "clusters of 1 blocks",
+        "2 to 8",
+        HOPPER,
+    ),
+    Wrong(
+        "GEM1274",
+        WIDE,
+        "tile{loops=m,n sizes=256,128 over=clusters},tile{loops=m,n sizes=128,64 over=blocks},"
+        f"{KEPT_ROWS}{BY_TMA}",
+        "share neither A nor B",
+        "only m or only n",
+        HOPPER,
+    ),
+    Wrong(
+        "GEM1275",
+        WIDE,
+        f"{CELLS}{ROWS}{SUM}{DEPTH}promote{{operand=a to=shared layout=panel:128}},{BY_TMA}",
+        "into swizzled tiles, not into memref<128x64xbf16",
+        "layout=swizzle:128",
+        HOPPER,
+    ),
+    Wrong(
+        "GEM1276",
+        WIDE,
+        f"{PAIRS}{KEPT_ROWS}{BY_TMA}",
+        "64 elements along n are not 2 parts of whole 64",
+        "a multiple of 128",
+        HOPPER,
+    ),
+    Wrong(
+        "GEM1277",
+        WIDE,
+        f"split-k{{factor=3}},{CELLS}{KEPT_ROWS}{BY_TMA}",
+        "a part of k of 96 elements is not made of slices of 64",
+        "whole slices",
+        HOPPER,
+    ),
+    Wrong(
+        "GEM1277",
+        WIDE,
+        f"{CELLS}{ROWS}tile{{loops=k sizes=96}},{SUM}{DEPTH}{SWIZZLED}{BY_TMA}",
+        "a part of k of 96 elements is not made of slices of 64",
+        "whole slices",
+        HOPPER,
+    ),
+    Wrong(
+        "GEM1278",
+        WIDE,
+        f"{CELLS}{KEPT_ROWS}pipeline{{loop=k stages=3 with=tma}}",
+        "with=tma specialize=false",
+        "with=tma specialize=true",
+        HOPPER,
+    ),
+    Wrong(
+        "GEM1278",
+        WIDE,
+        f"{CELLS}{KEPT_ROWS}pipeline{{loop=k stages=3 pingpong=true}}",
+        "with=cp.async specialize=false pingpong=true",
+        "with=tma specialize=true",
+        HOPPER,
+    ),
+    Wrong(
+        "GEM1279",
+        WIDE,
+        f"{CELLS}persist{{blocks=3}},{KEPT_ROWS}{PINGPONG}",
+        "tiles that 2 warpgroups share",
+        "by the tile of a block",
+        HOPPER,
+    ),
+    Wrong("GEM1279", WIDE, f"{LOW}{KEPT_ROWS}{PINGPONG}", "one for each block", "persist", HOPPER),
+    Wrong(
+        "GEM1279",
+        WIDE,
+        f"{LOW}persist{{blocks=3}},{ROWS}tile{{loops=k sizes=128}},{SUM}{DEPTH}{SWIZZLED}"
+        f"{PINGPONG}",
+        "several parts of k",
+        "tile k once",
+        HOPPER,
+    ),
+    Wrong("GEM1281", WIDE, f"{CELLS}{ROWS}{SUM}{DEPTH}{WGMMA}", "reads a", "operand=a", HOPPER),
+    Wrong(
+        "GEM1281", WIDE, f"{CELLS}{KEPT_ROWS}{WGMMA}", "that others copy for", "with=tma", HOPPER
+    ),
+    Wrong(
+        "GEM1282",
+        Gemm(m=256, n=256, k=256, dtype="e4m3"),
+        f"{CELLS}{ROWS}{SUM}tile{{loops=k sizes=128}},{SWIZZLED}{BY_TMA},{WGMMA}",
+        "reads e4m3 along k, and b is adjacent along n",
+        "trans_b",
+        HOPPER,
+    ),
+    Wrong("GEM1283", WIDE, f"{CELLS}{ROWS}{OUT}", "that are in registers", "to=registers", HOPPER),
+    Wrong(
+        "GEM1283",
+        WIDE,
+        f"{CELLS}{KEPT_ROWS}{BY_TMA},{OUT}",
+        "tiles of warpgroups",
+        "or leave it out",
+        HOPPER,
+    ),
+    Wrong(
+        "GEM1284",
+        WIDE,
+        f"{CELLS}{ROWS}{DEPTH}{SUM}{OUT}",
+        "written back in 2 places",
+        "tile k only once",
+        HOPPER,
+    ),
+    Wrong(
+        "GEM1285",
+        WIDE,
+        f"tile{{loops=m,n sizes=128,40 over=blocks}},{ROWS}{SUM}{OUT}",
+        "40 columns of C are not made of rows of 32",
+        "a multiple of 32",
+        HOPPER,
+    ),
+    Wrong(
+        "GEM1285",
+        Gemm(m=16, n=256, k=256, dtype="bf16"),
+        f"swap-operands,{CELLS}{ROWS}{SUM}{OUT}",
+        "16 columns of C are not made of rows of 32 adjacent elements",
+        "a narrower swizzle",
+        HOPPER,
+    ),
+    Wrong(
+        "GEM1286",
+        WIDE,
+        f"{CELLS}{ROWS}{SUM}promote{{operand=c to=shared layout=panel:64}}",
+        "in panels",
+        "swizzle:128",
+        HOPPER,
+    ),
+    Wrong(
+        "GEM1295",
+        WIDE,
+        f"{CELLS}{ROWS}{SUM}tile{{loops=k sizes=32}},{SWIZZLED}{BY_TMA}",
+        "slices of k of 32 elements in swizzled rows of 64",
+        "a multiple of 64",
+        HOPPER,
+    ),
+    Wrong(
+        "GEM1295",
+        Gemm(m=256, n=256, k=256, dtype="bf16", trans_a=True),
+        f"{CELLS}{ROWS}{SUM}tile{{loops=k sizes=24}},{SWIZZLED}{BY_TMA}",
+        "slices of k of 24 elements in instructions of 16",
+        "a multiple of 16",
+        HOPPER,
+    ),
+    Wrong(
+        "GEM1296",
+        WIDE,
+        f"{CELLS}{ROWS}{SUM}tile{{loops=k sizes=128}},{DEPTH}{SWIZZLED}{BY_TMA}",
+        "two loops over k add to one sum",
+        "tile k only once",
+        HOPPER,
+    ),
+    Wrong(
+        "GEM1297",
+        WIDE,
+        f"{CELLS}tile{{loops=m sizes=32 over=warpgroups}},{SUM}{DEPTH}{SWIZZLED}{BY_TMA}",
+        "32 of m each, and their products multiples of 64",
+        "by 64",
+        HOPPER,
+    ),
+    Wrong(
+        "GEM1297",
+        Gemm(m=64, n=160, k=64, dtype="i8", trans_b=True),
+        "tile{loops=m,n sizes=64,80 over=blocks},tile{loops=n sizes=40 over=warpgroups},"
+        f"{SUM}tile{{loops=k sizes=32}},promote{{operand=a to=shared layout=swizzle:32}},"
+        f"promote{{operand=b to=shared layout=swizzle:32}},{BY_TMA}",
+        "40 of n each, and their products multiples of 16",
+        "by 48",
+        HOPPER,
+    ),
+    Wrong(
+        "GEM1298",
+        Gemm(m=64, n=512, k=64, dtype="bf16"),
+        f"tile{{loops=m,n sizes=64,264 over=blocks}},{KEPT_ROWS}{BY_TMA},{WGMMA}",
+        "256 columns at once, and a tile has 264",
+        "at most 256",
+        HOPPER,
+    ),
 )
 """In the order of the codes."""
 
@@ -645,6 +882,12 @@ def test_a_schedule_file(tmp_path: Path) -> None:
 def run(module: ModuleOp, schedule: str) -> None:
     """The passes alone: without what is known of the problem and the machine."""
     run_passes(module, Schedule.parse(schedule))
+
+
+def test_warpgroups_multiply_no_f64() -> None:
+    doubles = Gemm(m=256, n=256, k=256, dtype="f64")
+    schedule = f"{CELLS}{ROWS}{SUM}tile{{loops=k sizes=16}},{SWIZZLED}{BY_TMA},{WGMMA}"
+    assert code_of(lambda: run(build(doubles), schedule)) == "GEM1280"
 
 
 def test_tensor_cores_multiply_no_f32() -> None:
