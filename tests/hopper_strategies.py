@@ -78,8 +78,11 @@ class _Draft:
         Below each other they share B, beside each other A.
         """
         inside, tile = (self.gemm.m, block[0]) if along == "m" else (self.gemm.n, block[1])
-        shared, operand = (block[1], "b") if along == "m" else (block[0], "a")
-        return inside > tile and shared % (2 * self.across(operand)) == 0
+        operand, shared = ("b", min(block[1], self.gemm.n))
+        if along == "n":
+            operand, shared = "a", -(-min(block[0], self.gemm.m) // 64) * 64
+        step = self.across(operand)
+        return inside > tile and -(-shared // step) % 2 == 0
 
     def over_grid(self, block: tuple[int, int]) -> None:
         """Blocks or clusters of two, perhaps numbered in groups, perhaps fewer than tiles."""
@@ -101,19 +104,20 @@ class _Draft:
         if tiles > 1 and not self.chance(3):
             self.steps.append(f"persist{{blocks={self.draw(st.integers(1, min(tiles - 1, 3)))}}}")
 
-    def staging(self, rows_of_tile: int, columns: int) -> None:
-        """Perhaps C goes out through shared memory, in rows of which the tile has whole ones.
-
-        Those of a tile are one or an even number, for there are two buffers.
-        """
+    def staging(self, columns: int) -> None:
+        """Perhaps C goes out through shared memory, in rows of which the tile has whole ones."""
         item = ELEMENTS[self.gemm.out or self.gemm.element.accumulator].item_bytes
         rows = [r for r in SWIZZLES if columns * item % r == 0]
-        bytes_ = min(columns, self.gemm.n) * item
-        panels = min(rows_of_tile, self.gemm.m + 63) // 64
-        rows = [r for r in rows if panels * -(-bytes_ // r) % 2 == 0 or panels * bytes_ <= r]
         if rows and self.chance(2):
             row = self.draw(st.sampled_from(rows))
             self.steps.append(f"promote{{operand=c to=shared layout=swizzle:{row}}}")
+
+    def pipeline(self, warpgroups: int) -> None:
+        """Copies overlap with products, and perhaps the write-back of one tile with another."""
+        may_turn = warpgroups == 1 and any(s.startswith("persist") for s in self.steps)
+        turn = " pingpong=true" if may_turn and self.chance(2) else ""
+        stages = self.draw(st.integers(2, 4))
+        self.steps.append(f"pipeline{{loop=k stages={stages} with=tma specialize=true{turn}}}")
 
 
 @st.composite
@@ -136,9 +140,8 @@ def hopper_schedules(draw: st.DrawFn, gemm: Gemm) -> Schedule:
     ]
     if gemm.steps:
         draft.steps.append("fuse-epilogue")
-    draft.staging(rows, columns)
-    stages = draw(st.integers(2, 4))
-    draft.steps.append(f"pipeline{{loop=k stages={stages} with=tma specialize=true}}")
+    draft.staging(columns)
+    draft.pipeline(groups)
     draft.steps.append("vectorize{with=wgmma}")
     if {"gelu", "silu"} & set(gemm.steps):
         draft.steps.append("expand-math")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 
 from gemmir import Gemm, Schedule
@@ -18,12 +19,35 @@ def test_every_stage_of_a_schedule_drawn_for_warpgroups(case: tuple[Gemm, Schedu
     check_stages(*case)
 
 
+WARPGROUP = (
+    "tile{{loops=m sizes={0} over=warpgroups}},promote{{operand=c to=registers}},"
+    "tile{{loops=k sizes=64}},promote{{operand=a to=shared layout=swizzle:128}},"
+    "promote{{operand=b to=shared layout=swizzle:128}},"
+    "promote{{operand=c to=shared layout=swizzle:128}},"
+    "pipeline{{loop=k stages=2 with=tma specialize=true}},vectorize{{with=wgmma}}"
+)
+
+
+@pytest.mark.parametrize(
+    ("extents", "grid", "rows"),
+    [
+        ((2, 191, 65), "tile{loops=m,n sizes=64,96 over=blocks},persist{blocks=1}", 64),
+        ((97, 18, 70), "tile{loops=m,n sizes=128,32 over=blocks}", 128),
+    ],
+    ids=["three pieces go out through two buffers", "a piece of fewer rows behind a whole one"],
+)
+def test_pieces_of_c(extents: tuple[int, int, int], grid: str, rows: int) -> None:
+    m, n, k = extents
+    gemm = Gemm(m=m, n=n, k=k, dtype="bf16", out="f32", ldb=192, lda=72, ldc=192)
+    check_stages(gemm, Schedule.parse(f"{grid},{WARPGROUP.format(rows)}"))
+
+
 def test_schedules_drawn_for_warpgroups_have_every_form_and_fit() -> None:
     words = {
         *("over=blocks", "over=clusters", "loops=m sizes", "loops=n sizes", "loops=batch"),
         *("interchange", "persist", "fuse-epilogue", "operand=c to=shared", "expand-math"),
         *("swizzle:32", "swizzle:64", "swizzle:128", "stages=2", "stages=3", "stages=4"),
-        *("sizes=64 over=warpgroups", "sizes=128 over=warpgroups"),
+        *("sizes=64 over=warpgroups", "sizes=128 over=warpgroups", "pingpong"),
     }
     seen: set[str] = set()
     dtypes: set[str] = set()

@@ -175,7 +175,10 @@ def _write_piece(
 ) -> None:
     """Through the buffer and out. Only where more than the sum is read, a piece is clipped."""
     epilogue, block = plan.epilogue, plan.epilogue.body.block
-    whole = (min(WARPGROUP_ROWS, plan.shape[0]), min(plan.width, plan.shape[1] - place[1]))
+    whole = tuple(
+        min(most, extent - at)
+        for most, extent, at in zip((WARPGROUP_ROWS, plan.width), plan.shape, place, strict=True)
+    )
     cuts = [
         _cut(builder, epilogue, *part)
         for part in zip(extents(epilogue.output), place, whole, strict=True)
