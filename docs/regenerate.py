@@ -42,6 +42,7 @@ from gemmir.schedule.default import default_text
 DOCS: Final = Path(__file__).parent
 TARGET: Final = "cpu:x86-64-v3"
 GPU_TARGET: Final = "cuda:sm_80"
+HOPPER_TARGET: Final = "cuda:sm_90a"
 TPU_TARGET: Final = "tpu:v5e"
 
 WORDS: Final = ("dtype", "out", "epilogue")
@@ -208,6 +209,8 @@ def _gemm(fields: Mapping[str, str]) -> gemmir.Gemm:
 def _target(passes: str) -> str:
     if "over=grid" in passes:
         return TPU_TARGET
+    if any(word in passes for word in ("over=clusters", "over=warpgroups", "persist")):
+        return HOPPER_TARGET
     on_gpu = "over=blocks" in passes or "split-k" in passes
     return GPU_TARGET if on_gpu else TARGET
 

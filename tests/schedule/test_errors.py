@@ -83,7 +83,7 @@ LOW = "tile{loops=m,n sizes=64,64 over=blocks},"
 PAIRS = "tile{loops=m,n sizes=256,64 over=clusters},tile{loops=m sizes=128 over=blocks},"
 ROWS = "tile{loops=m sizes=64 over=warpgroups},"
 DEPTH = "tile{loops=k sizes=64},"
-SWIZZLED = "promote{operand=a to=shared layout=swizzle:128},promote{operand=b to=shared layout=swizzle:128},"
+SWIZZLED = "".join(f"promote{{operand={x} to=shared layout=swizzle:128}}," for x in "ab")
 OUT = "promote{operand=c to=shared layout=swizzle:128}"
 KEPT_ROWS = f"{ROWS}{SUM}{DEPTH}{SWIZZLED}"
 PINGPONG = "pipeline{loop=k stages=3 with=tma specialize=true pingpong=true}"
