@@ -523,12 +523,28 @@ class _Consumer(_Role):
         if isinstance(op, UnpackOp):
             self.store(builder, op)
             return
+        if isinstance(op, scf.IfOp) and not op.results:
+            builder.insert(
+                conditional(
+                    self.of(op.cond),
+                    lambda then: self.clone_all(op.true_region, then),
+                    lambda otherwise: self.clone_all(op.false_region, otherwise),
+                )
+            )
+            return
         if isinstance(op, EpilogueOp) and is_shared(op.output):
             assert self.stored is not None
             builder.insert(TmaStoreWaitOp(self.still_reading))
             builder.insert(WarpgroupBarrierOp())
             self.begun += 1
         builder.insert(op.clone(self.known))
+
+    def clone_all(self, region: Region, builder: Builder) -> None:
+        """Write the ops of one branch."""
+        for block in region.blocks:
+            for op in block.ops:
+                if not isinstance(op, scf.YieldOp):
+                    self.clone(op, builder)
 
     @property
     def still_reading(self) -> int:

@@ -26,7 +26,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from xdsl.dialects import memref, scf
+from xdsl.dialects import arith, memref, scf
 from xdsl.dialects.builtin import (
     FixedBitwidthType,
     MemRefType,
@@ -47,6 +47,7 @@ from gemmir.ir.dialect import (
     memref_type,
 )
 from gemmir.ir.index import (
+    Extent,
     constant_of,
     upper_bound,
 )
@@ -346,13 +347,23 @@ def _require_whole_slices(loop: scf.ForOp, whole: int) -> None:
     """
     step, part = constant_of(loop.step), upper_bound(loop.ub)
     assert step is not None
-    if part != whole and (part is None or part % step):
+    if part != whole and (part is None or part % step) and not _is_made_of(loop.ub, step):
         raise ScheduleError(
             "GEM1277",
             f"pipeline: a part of k of {part} elements is not made of slices of {step}, and the "
             "TMA would copy beyond it",
             "cut k into parts of whole slices",
         )
+
+
+def _is_made_of(size: Extent, step: int) -> bool:
+    """Whether `size` is a multiple of `step`, or of what is left where that is less."""
+    if isinstance(size, SSAValue) and isinstance(size.owner, arith.MinSIOp):
+        return any(_is_made_of(v, step) for v in size.owner.operands)
+    if isinstance(size, SSAValue) and isinstance(size.owner, arith.MuliOp):
+        return any((constant_of(v) or 1) % step == 0 for v in size.owner.operands)
+    known = constant_of(size)
+    return known is not None and known % step == 0
 
 
 def _require_whole_rows(loop: scf.ForOp, whole: int, buffer: MemRefType[Number], k: int) -> None:

@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from xdsl.builder import Builder
-from xdsl.dialects import arith, memref
+from xdsl.dialects import arith, memref, scf
 from xdsl.dialects.builtin import FixedBitwidthType, MemRefType
-from xdsl.ir import Block, Region, SSAValue
+from xdsl.ir import Block, Operation, Region, SSAValue
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import SWIZZLE_CHUNK_BYTES, Space, SpaceAttr, SwizzleAttr
@@ -98,9 +98,9 @@ def plan_staging(gemm: GemmOp, row_bytes: int) -> StagingPlan:
         use.operation
         for op in _views_of(accumulator)
         for use in op.uses
-        if isinstance(use.operation, EpilogueOp)
+        if isinstance(use.operation, EpilogueOp) and _is_of_c(use.operation)
     ]
-    if len(found) != 1 or found[0].parent_op() is not groups[-1]:
+    if len(found) != 1 or any(isinstance(o, scf.ForOp) for o in _between(found[0], groups[-1])):
         raise ScheduleError(
             "GEM1284",
             f"promote: operand=c to=shared of a tile that is written back in {len(found)} places",
@@ -127,6 +127,17 @@ def plan_staging(gemm: GemmOp, row_bytes: int) -> StagingPlan:
         groups=groups,
         block=next(o for o in foralls[::-1] if o.over.data == BLOCKS),
     )
+
+
+def _is_of_c(epilogue: EpilogueOp) -> bool:
+    """Whether the result is stored to C, and not to a workspace or to C for the next slice."""
+    return memref_type(epilogue.output).memory_space != SpaceAttr(Space.GLOBAL)
+
+
+def _between(epilogue: EpilogueOp, loop: ForallOp) -> list[Operation]:
+    """The ops between the write-back and the loop over warpgroups around it."""
+    around = enclosing_ops(epilogue)
+    return around[: around.index(loop)]
 
 
 def _views_of(accumulator: SSAValue) -> list[SSAValue]:
