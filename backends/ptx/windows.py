@@ -141,12 +141,18 @@ def _divisors(e: Emitter, offset: Sum) -> list[int]:
     return [factor * e.text.divisor(e.scalar(value)) for value, factor in offset.factors]
 
 
+MOST_BYTES = 1 << 18
+"""What the address of a descriptor can say: PTX ISA 9.0, section "Matrix Descriptor Format". Above
+that an address has the number of the block in its cluster, on hardware from the second block on."""
+
+
 def address(e: Emitter, window: Window, *, unit: int = 1, plus: int = 0) -> str:
     """Where `window` begins in shared memory, in `unit` bytes, and `plus`; i32."""
     text = e.text
     begin = text.early(f"ptrtoint ptr addrspace(3) {_place(e, window.root)} to i32")
     if unit > 1:
         begin = text.early(f"udiv i32 {begin}, {unit}")
+        begin = text.early(f"and i32 {begin}, {MOST_BYTES // unit - 1}")
     constant = window.bytes_at([0] * len(window.offsets)) // unit + plus
     later: list[str] = []
     for value, factor in window.factors.items():
