@@ -154,18 +154,11 @@ def reach(block: Block, address: int, lanes: Array, *, afar: bool) -> MBarrier:
         return barrier
     if not afar:
         raise FaultError("GEM1002", f"{address:#x} lies in another block of the cluster")
-    require_running(block, target)
     barrier = cluster.barrier(target, local)
     for code in (lanes + block.first).tolist():
         barrier.require_published(code, clocks)
         barrier.remote[code] = block.now
     return barrier
-
-
-def require_running(block: Block, target: Block) -> None:
-    """`FaultError` GEM1016 where another block has ended."""
-    if block.cluster.has_ended(target):
-        raise FaultError("GEM1016", f"block {target.rank} of the cluster has ended already")
 
 
 def _expect(scope: Scope, i: Instruction) -> Action:

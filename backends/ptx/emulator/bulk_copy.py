@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 
-from gemmir.backends.ptx.emulator.arrivals import require_running
 from gemmir.backends.ptx.emulator.bulk import (
     ITEMS,
     Load,
@@ -163,7 +162,6 @@ def _targets(
     blocks = [owner] if ranks is None else [cluster.blocks[rank] for rank in ranks]
     found: list[Target] = []
     for one in blocks:
-        require_running(block, one)
         barrier: MBarrier = cluster.barrier(one, place)
         found.append(Target(one, barrier))
     return local, tuple(found)

@@ -270,7 +270,17 @@ WRONG_LOADS: dict[str, tuple[str, str]] = {
     "too few bytes": (
         MADE + only("eq 0", expecting(1008) + COPY, "go") + FULL, "GEM1011.*16 bytes more than",
     ),
-    "a negative mask": (
+    "what others write in global memory": (
+        MADE + only("eq 32", "st.global.b32 [%d50], 1;\n", "x") + GO + FULL,
+        "GEM1003.*reads what thread 32 writes|GEM1003.*writes what",
+    ),
+    "what others wrote before a barrier": (
+        MADE + only("eq 32", "st.global.b32 [%d50], 1;\n", "x") + BAR + GO + FULL, "",
+    ),
+    "bytes and no copy": (
+        MADE + only("eq 0", expecting(1024), "go"), "GEM1012.*1 of 1 .*1024 bytes are still",
+    ),
+    "a mask of another block": (
         MADE + only("eq 0", expecting(1024) + ZEROS + "mov.b16 %h0, 2;\n"
         + load("tile", "%r1, %r2", "bar", multicast="%h0"), "go") + FULL,
         "GEM1002.*the mask 0x2 names blocks of a cluster of 1",
@@ -289,6 +299,46 @@ def test_a_wrong_load_is_found(name: str, seed: int | None) -> None:
         return
     with pytest.raises(PtxFault, match=message):
         run(body, [tensor], [source], seed=seed)
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+@pytest.mark.parametrize("missing", range(4))
+def test_a_copy_comes_after_all_who_read_a_byte(missing: int, seed: int | None) -> None:
+    """One warp reads it too, and nobody knows when."""
+    away = f"shr.u32 %r9, %r50, 5;\nsetp.ne.u32 %p, %r9, {missing};\n@%p "
+    arrive = "mbarrier.arrive.shared::cta.b64 _, [bar+8];\n"
+    made = INIT.format(full=1, empty=96) + FILL + FENCE + BAR + TAKE + away + arrive
+    go = wait("bar+8", "0", "free") + expecting(1024) + COPY
+    by = 0 if missing else 32
+    source = np.ones((32, 32), np.int32)
+    with pytest.raises(PtxFault, match=r"GEM1003.*writes what .* reads without|GEM1008"):
+        body = made + only(f"eq {by}", go, "go") + FULL
+        run(body, [matrix_map(source, "i32", (32, 8))], [source], seed=seed)
+    run(made.replace("96", "128").replace(away, "") + only(f"eq {by}", go, "go") + FULL,
+        [matrix_map(source, "i32", (32, 8))], [source], seed=seed)  # fmt: skip
+
+
+def test_a_write_comes_after_all_stores_of_a_byte() -> None:
+    """Two threads store the same box, and the writer meets one of them only."""
+    other = SEND.replace("mov.u32 %r2, 0", "mov.u32 %r2, 16")
+    both = only("eq 0", SEND + READ, "a") + only("eq 32", other + READ, "b")
+    meet = "setp.ge.u32 %p, %r50, 96;\n@%p bra end;\n{}bar.sync 1, {};\n"
+    write = only("eq 64", WRITE, "c") + "end:\n"
+    early = "setp.lt.u32 %p, %r50, 32;\n@%p bra end;\n"
+    first = FILL + FENCE + BAR + both
+    with pytest.raises(PtxFault, match=r"GEM1003.*a store of a box reads, and whose wait"):
+        sent(first + meet.format(early, 64) + write)
+    sent(first + meet.format("", 96) + write)
+
+
+LINGER = "mov.u32 %r9, 0;\nmore:\nadd.u32 %r9, %r9, 1;\nsetp.lt.u32 %p, %r9, 90;\n@%p bra more;\n"
+
+
+@pytest.mark.parametrize("seed", [None, *range(6)])
+def test_a_copy_that_lands_early_must_be_waited_for_too(seed: int | None) -> None:
+    source = np.ones((32, 32), np.int32)
+    with pytest.raises(PtxFault, match=r"GEM1016.*not wait for"):
+        run(MADE + GO + LINGER, [matrix_map(source, "i32", (32, 8))], [source], seed=seed)
 
 
 def a_map(**changes: Any) -> TensorMap:

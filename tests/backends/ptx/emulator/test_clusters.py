@@ -186,6 +186,25 @@ def test_a_copy_comes_to_all_blocks_of_its_mask(seed: int | None) -> None:
     np.testing.assert_array_equal(found, np.stack([source, source]))
 
 
+CLEAN = """
+    mov.b32 %r30, tile;
+    mad.lo.u32 %r30, %r50, 16, %r30;
+    st.shared.v4.b32 [%r30], {%r50, %r50, %r50, %r50};
+    fence.proxy.async.shared::cta;
+"""
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_copy_into_another_block_comes_after_what_is_there(seed: int | None) -> None:
+    found, source = spread(change={MEET: CLEAN + MEET}, seed=seed)
+    np.testing.assert_array_equal(found, np.stack([source, source]))
+    relaxed = MEET.replace("arrive.aligned", "arrive.relaxed.aligned")
+    with pytest.raises(
+        PtxFault, match=r"GEM1003.*writes what thread \d+ of block \d of the cluster"
+    ):
+        spread(change={MEET: CLEAN + relaxed}, seed=seed)
+
+
 MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "a mask of itself only": ({"mask": "1"}, "GEM1011.*bytes (are still|more than) expected"),
     "a mask of the other only": ({"mask": "2"}, "GEM1011.*bytes (are still|more than) expected"),

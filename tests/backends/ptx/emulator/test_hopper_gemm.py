@@ -76,6 +76,20 @@ EDITS: dict[str, tuple[Edit, str]] = {
         nth(r"\[%r9\+16\]", 0, "[%r4+16]"),
         r"GEM1008.*has yet to read|GEM1003.*whose wait|GEM1012|GEM1011",
     ),
+    "a stage is released before the wait": (
+        lambda text: text.replace("wgmma.wait_group.sync.aligned 1;", "", 1).replace(
+            "released:\n", "released:\nwgmma.wait_group.sync.aligned 1;\n", 1
+        ),
+        r"GEM1003.*overwrites what .* reads, and whose wait|GEM1008.*overwrites what .*yet to read",
+    ),
+    "one warp releases for all": (
+        lambda text: (
+            text.replace("[bar+16], 4;", "[bar+16], 1;")
+            .replace("[bar+24], 4;", "[bar+24], 1;")
+            .replace("setp.ne.u32 %p, %r10, 0;", "setp.ne.u32 %p, %r50, 128;")
+        ),
+        r"GEM1003.*overwrites what .* reads, and whose wait|GEM1008.*overwrites what .*yet to read",
+    ),
     "three warps are enough": (
         nth(r"\[bar\+16\], 4;", 0, "[bar+16], 3;"),
         r"GEM1003.*overwrites what the wgmma.mma_async of line \d+ reads, and whose wait"

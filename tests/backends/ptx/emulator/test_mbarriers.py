@@ -105,6 +105,13 @@ def test_the_result_of_a_wait_counts(seed: int) -> None:
         exchanged(between, seed=seed)
 
 
+def test_a_phase_takes_no_more_arrivals_than_it_needs() -> None:
+    """It waits for bytes yet, so that one more is not of the next phase."""
+    both = "mbarrier.arrive.expect_tx.shared::cta.b64 _, [bar], 16;\n" + ARRIVE
+    with pytest.raises(PtxFault, match=r"GEM1012.*1 arrive at .*phase 0 takes only 0 more"):
+        run(made(1) + only("eq 0", both, "x"), [], [])
+
+
 @pytest.mark.parametrize("count", [0, 1 << 20])
 def test_the_number_of_arrivals_is_checked(count: int) -> None:
     with pytest.raises(PtxFault, match=f"GEM1012.*an mbarrier for {count} arrivals"):

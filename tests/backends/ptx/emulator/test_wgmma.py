@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from gemmir.backends.ptx.emulator import PtxFault
-from tests.backends.ptx.emulator.hopper import run
+from tests.backends.ptx.emulator.hopper import INIT, load, matrix_map, only, run, wait
 from tests.backends.ptx.emulator.ptx import Array
 
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -285,6 +285,19 @@ WRONG: dict[str, tuple[dict[str, str], str]] = {
     "no group": (
         {"wgmma.commit_group.sync.aligned;": ""}, "GEM1015.*%a0 is read while the wgmma.mma_async",
     ),
+    "sums that overlap": (
+        {"    wgmma.commit": "wgmma.mma_async.sync.aligned.m64n8k16.f32.f16.f16 "
+         "{%a2, %a3, %a4, %a5}, %d10, %d11, %q, 1, 1, 0, 0;\n    wgmma.commit"},
+        "GEM1015.*%a2 is written while the wgmma.mma_async of line",
+    ),
+    "no wait": (
+        {"wgmma.wait_group.sync.aligned 0;": "ret;"},
+        r"GEM1016.*warp \d ends and 1 of its wgmma.mma_async are not waited for",
+    ),
+    "neither a group nor a wait": (
+        {"wgmma.commit_group.sync.aligned;": "ret;"},
+        r"GEM1016.*warp \d ends and 1 of its wgmma.mma_async are in no group",
+    ),
     "threads that differ": (
         {"wgmma.fence": "cvt.u64.u32 %d9, %r50;\nand.b64 %d9, %d9, 64;\nadd.u64 %d10, %d10, %d9;\n"
          "wgmma.fence"}, "GEM1013.*(threads|warps) of .*warpgroup",
@@ -305,12 +318,28 @@ def test_a_wrong_product_is_found(name: str, seed: int | None) -> None:
         assert old in body
         body = body.replace(old, new)
     arrays = [np.zeros(65536, np.uint8), np.zeros(512, np.float32)]
-    registers = ".reg .b32 %a<4>;"
+    registers = ".reg .b32 %a<6>;\nmov.b32 %a4, 0;\nmov.b32 %a5, 0;"
     if not message:
         run(body, [], arrays, registers=registers, seed=seed)
         return
     with pytest.raises(PtxFault, match=message):
         run(body, [], arrays, registers=registers, seed=seed)
+
+
+def test_what_is_written_over_a_copy_may_lie_otherwise() -> None:
+    """Only bytes that a copy wrote are known to be swizzled."""
+    source = np.zeros((64, 64), np.float16)
+    load_it = "mbarrier.arrive.expect_tx.shared::cta.b64 _, [bar], 8192;\nmov.u32 %r1, 0;\n" + load(
+        "tile", "%r1, %r1", "bar"
+    )
+    copied = INIT.format(full=1, empty=1) + only("eq 0", load_it, "go") + wait("bar", "0", "full")
+    plain = 128 >> 4 << 16 | 256 >> 4 << 32
+    body = kernel("m64n8k16.f32.f16.f16", 4, (plain, plain), "adds, 1, 1, 0, 0")
+    arrays = [np.zeros(65536, np.uint8), np.zeros(512, np.float32), source]
+    maps = [matrix_map(source, "f16", (64, 64), argument=2)]
+    run(copied + body, maps, arrays, registers=".reg .b32 %a<4>;")
+    with pytest.raises(PtxFault, match=r"GEM1013.*says swizzle none.*with swizzle 128"):
+        run(body.replace(BAR, BAR + copied), maps, arrays, registers=".reg .b32 %a<4>;")
 
 
 @pytest.mark.parametrize(
