@@ -61,13 +61,16 @@ Say = Callable[[str], None]
 
 @dataclass(kw_only=True)
 class Contestant:
-    """One that is timed: its launches, one for each set of operands, and what is known of it."""
+    """One that is timed: its launches, one for each set of operands, and what is known of it.
+
+    `outputs` are the arrays that the launches write to, which must live as long.
+    """
 
     name: str
     row: dict[str, Any]
     calls: Sequence[Call] = ()
     first: Any = None
-    output: Any = None
+    outputs: Sequence[Any] = ()
     replay: Call | None = None
     launches: int = 0
     times: list[float] = field(default_factory=list[float])
@@ -150,7 +153,7 @@ def _checked(
         found["exact_on_integers"] = _exact_on_integers(torch, gemm, arguments, bind)
     found["wrong"] = is_wrong(found)
     if not found["wrong"]:
-        contestant.calls, contestant.output = calls, outputs[0]
+        contestant.calls, contestant.outputs = calls, outputs
     return found
 
 
@@ -314,7 +317,7 @@ def _add_times(torch: Any, contestant: Contestant) -> None:
     if contestant.first is None:
         return
     bits = getattr(torch, BITS[contestant.first.element_size()])
-    row["same_bits"] = bool(torch.equal(contestant.first.view(bits), contestant.output.view(bits)))
+    row["same_bits"] = bool(torch.equal(contestant.first.view(bits), contestant.outputs[0].view(bits)))
     row["wrong"] = is_wrong(row)
 
 
