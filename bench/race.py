@@ -317,7 +317,9 @@ def _add_times(torch: Any, contestant: Contestant) -> None:
     if contestant.first is None:
         return
     bits = getattr(torch, BITS[contestant.first.element_size()])
-    row["same_bits"] = bool(torch.equal(contestant.first.view(bits), contestant.outputs[0].view(bits)))
+    row["same_bits"] = bool(
+        torch.equal(contestant.first.view(bits), contestant.outputs[0].view(bits))
+    )
     row["wrong"] = is_wrong(row)
 
 
