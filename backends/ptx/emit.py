@@ -17,6 +17,7 @@ from gemmir.backends.llvm.text import FunctionText
 from gemmir.backends.ptx.barriers import BARRIERS
 from gemmir.backends.ptx.copies import COPIES
 from gemmir.backends.ptx.fragments import FRAGMENTS
+from gemmir.backends.ptx.functions import FUNCTIONS
 from gemmir.backends.ptx.instructions import required_ptx
 from gemmir.backends.ptx.launch import Layout, layouts_of
 from gemmir.backends.ptx.roles import ROLES
@@ -35,6 +36,7 @@ from gemmir.machine.gpu import GpuMachine
 
 TABLE: Table = {
     **EMITTERS,
+    **FUNCTIONS,
     **GPU,
     **FRAGMENTS,
     **TRANSFERS,

@@ -32,6 +32,7 @@ ELEMENTWISE: Final = frozenset(
         arith.ShLIOp.name,
         arith.SubfOp.name,
         arith.TruncFOp.name,
+        "math.exp",
         "math.fma",
     }
 )
