@@ -124,12 +124,17 @@ class Emitter:
         """Emit one op."""
         emit = self.table.get(op.name)
         if emit is None:
-            raise BackendError(
-                "GEM0421",
-                f"{op.name} has no instruction on this target",
-                _ADVICE.get(op.name, "lower it with a pass first"),
-            )
+            raise no_instruction(op)
         emit(self, op)
+
+
+def no_instruction(op: Operation) -> BackendError:
+    """What an op is refused with that this target cannot run."""
+    return BackendError(
+        "GEM0421",
+        f"{op.name} has no instruction on this target",
+        _ADVICE.get(op.name, "lower it with a pass first"),
+    )
 
 
 def shape_of(t: Attribute) -> tuple[int, int]:

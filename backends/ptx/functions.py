@@ -16,9 +16,8 @@ from xdsl.dialects.math import ExpOp
 from xdsl.ir import Operation, SSAValue
 
 from gemmir.backends.llvm.arithmetic import ARITHMETIC
-from gemmir.backends.llvm.emitter import Emitter, Table, element_of, set_rows
+from gemmir.backends.llvm.emitter import Emitter, Table, element_of, no_instruction, set_rows
 from gemmir.backends.llvm.text import float_literal
-from gemmir.errors import BackendError
 
 LOG2_E: Final = 1 / math.log(2)
 LN_2: Final = math.log(2)
@@ -34,11 +33,7 @@ def _exp(e: Emitter, op: ExpOp) -> None:
     is the quotient.
     """
     if element_of(op.result.type) != f32:
-        raise BackendError(
-            "GEM0421",
-            f"{op.name} of {op.result.type} has no instruction on this target",
-            "add expand-math after vectorize",
-        )
+        raise no_instruction(op)
     is_exact = not all(_is_denominator(use.operation) for use in op.result.uses)
     _by_element(e, op.result, [op.operand], lambda x: _exp_of(e, *x, is_exact=is_exact))
 

@@ -55,8 +55,6 @@ def hopper_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool, expand: bool) 
     """The passes for `gemm` on `machine`, one at a time."""
     tiles = warpgroup_tiles(gemm, machine, expand=expand)
     yield from spelled(gemm, machine, tiles, fuse=fuse)
-    if expand:
-        yield "expand-math"
 
 
 def spelled(gemm: Gemm, machine: GpuMachine, tiles: WarpgroupTiles, *, fuse: bool) -> Iterator[str]:
