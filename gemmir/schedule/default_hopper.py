@@ -30,6 +30,7 @@ from gemmir.schedule.hopper_model import (
     SLICE_BYTES,
     WarpgroupTiles,
     oriented,
+    stays,
     warpgroup_tiles,
 )
 
@@ -74,9 +75,8 @@ def spelled(gemm: Gemm, machine: GpuMachine, tiles: WarpgroupTiles, *, fuse: boo
         yield f"tile{{loops=m sizes={tiles.m} over=blocks}}"
     if tiles.cluster_n > 1:
         yield f"tile{{loops=n sizes={tiles.n} over=blocks}}"
-    stay = machine.sms // tiles.cluster
-    if tiles.split == 1 and tiles.tiles(gemm) // tiles.cluster > stay:
-        yield f"persist{{blocks={stay}}}"
+    if stays(gemm, machine, tiles):
+        yield f"persist{{blocks={machine.sms // tiles.cluster}}}"
     yield f"tile{{loops=m sizes={tiles.m // tiles.warpgroups} over=warpgroups}}"
     yield "promote{operand=c to=registers}"
     yield f"tile{{loops=k sizes={SLICE_BYTES // gemm.element.item_bytes}}}"
@@ -86,5 +86,6 @@ def spelled(gemm: Gemm, machine: GpuMachine, tiles: WarpgroupTiles, *, fuse: boo
         yield "fuse-epilogue"
     if tiles.piece_bytes:
         yield f"promote{{operand=c to=shared layout=swizzle:{tiles.piece_bytes}}}"
-    yield f"pipeline{{loop=k stages={tiles.stages} with=tma specialize=true}}"
+    turns = " pingpong=true" if tiles.pingpong else ""
+    yield f"pipeline{{loop=k stages={tiles.stages} with=tma specialize=true{turns}}}"
     yield "vectorize{with=wgmma}"

@@ -13,7 +13,7 @@ from xdsl.passes import ModulePass
 from gemmir.errors import ScheduleError
 from gemmir.gemm import Gemm
 from gemmir.ir.dialect import BLOCKS, CLUSTERS, CORES, INSIDE_BLOCK, MAPPINGS, WARPGROUPS
-from gemmir.ir.specialize import THREADS_OF_GROUP, default_registers
+from gemmir.ir.specialize import PINGPONG, THREADS_OF_GROUP, default_registers
 from gemmir.ir.warpgroup import WARPGROUP_ROWS
 from gemmir.machine import CpuMachine, GpuMachine, Machine, TpuMachine
 from gemmir.passes.parallelize import Parallelize
@@ -157,6 +157,8 @@ def _check_stages(walk: _Walk, p: Pipeline) -> None:
             f"pipeline: with={p.with_}, and {walk.machine.target} has no asynchronous copies",
             "leave pipeline out",
         )
+    if p.pingpong:
+        walk.warpgroups = PINGPONG
     held, walk.stages = walk.held_bytes.get("shared", 0), p.stages
     capacity = _capacities(walk.machine).get("shared", 0)
     if held * p.stages > capacity:

@@ -56,6 +56,11 @@ TILES: Final = (
 """m and n of the tile of a block, and how many warpgroups multiply it. Of tiles that cost the same
 the first is taken."""
 
+TURNS: Final = ((128, 160), (128, 128))
+"""m and n of the tiles that two warpgroups take in turns: one multiplies while the other stores. At
+4096 and 8192 cubed 128 x 128 took 0.98 of what 128 x 256 for both together did. Clusters of them
+were not measured, and are not tried."""
+
 MOST_SUMS: Final = 160
 MOST_SUMS_EXPANDED: Final = 128
 """Sums of a thread. Of 192 ptxas 13.0 still spills none, but of 256 x 192 shared memory holds three
@@ -89,10 +94,11 @@ SWIZZLE_ROWS: Final = 8
 GROUPS: Final = (2, 4, 8, 16)
 """Rows of tiles along which blocks are numbered."""
 
-SUSTAINED_CLOCK_HZ: Final = 1.6e9
+SUSTAINED_CLOCK_HZ: Final = 1.43e9
 """The clock at which the tensor cores of an H200 would run if its 700 W were all for them. With it
-and `ENERGY_OF_COPIES` the model is within 3 per cent of what tiles from 128 x 192 to 256 x 192 of
-bf16 took for (512, 14336, 4096) to 8192 cubed."""
+and `ENERGY_OF_COPIES` the model is within 3 per cent of what tiles from 64 x 256 to 256 x 192 of
+bf16 took at 4096 and 8192 cubed, and within 7 of those with a side of 512; smaller products, which
+draw less, take up to a quarter less than it says, in whatever tiles."""
 
 COPY_BYTES_PER_SECOND: Final = 118e9
 """What the TMA of one multiprocessor brings from L2, measured with tiles of 64 x 256: about 64
@@ -118,10 +124,12 @@ BEGIN_SECONDS: Final = 2.6e-6
 
 END_SECONDS: Final = 0.7e-6
 STORE_BYTES_PER_SECOND: Final = 50e9
+EXPAND_SECONDS: Final = 1.2e-9
 THREADS_STORE: Final = 3
 """What a tile costs a multiprocessor when its sum is complete, and what it then stores: fitted to
 tiles from 64 x 256 to 256 x 192 that `stmatrix` and the TMA store. Threads take three times as long
-for elements of 16 bits, of which they fill no sectors: at 4096 cubed a tenth of all time."""
+for elements of 16 bits, of which they fill no sectors: at 4096 cubed a tenth of all time. gelu of
+each element was seen to take 1.2 ns more of one multiprocessor."""
 
 PIECE_BYTES: Final = (128, 64, 32)
 PIECE_BUFFERS: Final = 2
@@ -130,15 +138,16 @@ PIECE_BUFFERS: Final = 2
 CLUSTER_SECONDS: Final = 0.5e-6
 """What it takes blocks of a cluster to begin and end together: (512, 14336, 4096)."""
 
-COMBINE_SECONDS: Final = 2.5e-6
-"""What the kernel that adds the parts of a sum takes beside its traffic: another beginning."""
+COMBINE_SECONDS: Final = 1.8e-6
+COMBINE_BYTES_PER_SECOND: Final = 1.2e12
+"""What it takes to add the parts of a sum: another kernel, and its traffic. 1.85, 2.2 and 3.6 us
+were seen for two parts of (1, 4096), (16, 4096) and (64, 4096)."""
 
-ENERGY_OF_COPIES: Final = 0.25
-ENERGY_OF_READS: Final = 0.03
+ENERGY_OF_COPIES: Final = 0.05
+ENERGY_OF_READS: Final = 0.02
 """The part of the time of a copy that is added to that of products, for the power that it takes
-from them: into shared memory, and out of L2, where clusters read once. At 8192 cubed an H200 took
-as much energy for 128 x 256 as cuBLAS, and a tenth more for 128 x 128 at fewer cycles; clusters won
-1 per cent."""
+from them: into shared memory, and out of L2, where clusters read once. At 8192 cubed clusters won 1
+per cent, and 128 x 128 took as long as 128 x 256 with fewer cycles."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +157,7 @@ class WarpgroupTiles:
     `cluster_m` blocks below one another share B, `cluster_n` beside one another share A. `group` is
     along how many rows of tiles, or of clusters, blocks are numbered first; 0 is row by row. C is
     stored in pieces with rows of `piece_bytes`, or by the threads themselves where they are 0. With
+    `pingpong` two warpgroups take a tile each in turns; `warpgroups` is then 1. With
     `swapped` all of this is of the transpose of C, and A and B change places.
     """
 
@@ -160,12 +170,18 @@ class WarpgroupTiles:
     split: int = 1
     group: int = 0
     piece_bytes: int = 0
+    pingpong: bool = False
     swapped: bool = False
 
     @property
     def sums(self) -> int:
         """Sums of a thread."""
         return self.m * self.n // (self.warpgroups * THREADS_OF_GROUP)
+
+    @property
+    def all_warpgroups(self) -> int:
+        """Warpgroups of a block that multiply."""
+        return 2 if self.pingpong else self.warpgroups
 
     @property
     def cluster(self) -> int:
@@ -186,7 +202,7 @@ def warpgroup_tiles(gemm: Gemm, machine: GpuMachine, *, expand: bool = False) ->
     """
     most = MOST_SUMS_EXPANDED if expand else MOST_SUMS
     fitting = (tiles for tiles in candidates(gemm, machine) if tiles.sums <= most)
-    return min(fitting, key=lambda tiles: seconds(gemm, machine, tiles))
+    return min(fitting, key=lambda tiles: seconds(gemm, machine, tiles, expand=expand))
 
 
 def oriented(gemm: Gemm, tiles: WarpgroupTiles) -> Gemm:
@@ -231,15 +247,30 @@ def candidates(gemm: Gemm, machine: GpuMachine) -> Iterator[WarpgroupTiles]:
 
 
 def _candidates(gemm: Gemm, machine: GpuMachine, *, swapped: bool) -> Iterator[WarpgroupTiles]:
-    for m, n, warpgroups in _shapes(gemm):
+    for m, n, warpgroups, pingpong in _shapes(gemm):
         is_too_large = m > _round_up(gemm.m, GROUP_ROWS) or n > _round_up(gemm.n, PANEL)
         if is_too_large or (not gemm.trans_b and n % PANEL) or not _is_width(gemm, n):
             continue
         for split in _splits(gemm.k, gemm.element.item_bytes):
             tiles = WarpgroupTiles(
-                m=m, n=n, warpgroups=warpgroups, stages=0, split=split, swapped=swapped
+                m=m,
+                n=n,
+                warpgroups=warpgroups,
+                stages=0,
+                split=split,
+                pingpong=pingpong,
+                swapped=swapped,
             )
-            yield from _completed(gemm, machine, tiles)
+            if not pingpong or stays(gemm, machine, tiles):
+                yield from _completed(gemm, machine, tiles)
+
+
+def stays(gemm: Gemm, machine: GpuMachine, tiles: WarpgroupTiles) -> bool:
+    """Whether blocks stay and take several tiles: where there are more than fit at once.
+
+    Not so with parts of k, each of which is a product of its own. `gemm` is as the tiles cut it.
+    """
+    return tiles.split == 1 and tiles.tiles(gemm) // tiles.cluster > machine.sms // tiles.cluster
 
 
 def _is_width(gemm: Gemm, n: int) -> bool:
@@ -248,22 +279,25 @@ def _is_width(gemm: Gemm, n: int) -> bool:
     return not gemm.accumulator.is_integer or width in INTEGER_WIDTHS or width % INTEGER_STEP == 0
 
 
-def _shapes(gemm: Gemm) -> Iterator[tuple[int, int, int]]:
-    yield from TILES
+def _shapes(gemm: Gemm) -> Iterator[tuple[int, int, int, bool]]:
+    """m, n, how many warpgroups multiply a tile, and whether two of them take turns."""
+    yield from ((m, n, 1, True) for m, n in TURNS)
+    yield from ((m, n, warpgroups, False) for m, n, warpgroups in TILES)
     if gemm.n < PANEL:
         columns = _round_up(gemm.n, COLUMN_STEP)
-        yield from ((m, columns, warpgroups) for m, warpgroups in NARROW_TILES)
+        yield from ((m, columns, warpgroups, False) for m, warpgroups in NARROW_TILES)
 
 
 def _completed(gemm: Gemm, machine: GpuMachine, tiles: WarpgroupTiles) -> Iterator[WarpgroupTiles]:
     """`tiles` with and without clusters, and with as many stages as fit beside pieces of C."""
     piece = _piece_bytes(gemm, tiles)
-    pieces = PIECE_BUFFERS * GROUP_ROWS * tiles.warpgroups * piece
+    pieces = PIECE_BUFFERS * GROUP_ROWS * tiles.all_warpgroups * piece
     room = machine.smem_bytes_per_block - BARRIER_BYTES - pieces
     stages = min(room // stage_bytes(tiles.m, tiles.n), MOST_STAGES)
     if stages < LEAST_STAGES:
         return
-    for cluster_m, cluster_n in _clusters(gemm, machine, tiles.m, tiles.n):
+    clusters = _clusters(gemm, machine, tiles.m, tiles.n)
+    for cluster_m, cluster_n in [(1, 1)] if tiles.pingpong else clusters:
         found = replace(
             tiles, cluster_m=cluster_m, cluster_n=cluster_n, stages=stages, piece_bytes=piece
         )
@@ -326,24 +360,36 @@ def _group(gemm: Gemm, machine: GpuMachine, tiles: WarpgroupTiles) -> int:
     return best if best > 1 and min(down, across) > 1 else 0
 
 
-def seconds(gemm: Gemm, machine: GpuMachine, tiles: WarpgroupTiles) -> float:
-    """How long the whole product takes, by the model."""
+def seconds(
+    gemm: Gemm, machine: GpuMachine, tiles: WarpgroupTiles, *, expand: bool = False
+) -> float:
+    """How long the whole product takes, by the model; `expand` is that of `warpgroup_tiles`."""
     gemm = oriented(gemm, tiles)
     blocks = tiles.tiles(gemm)
     waves = -(-blocks // (machine.sms // tiles.cluster * tiles.cluster))
     slices = -(-gemm.k * gemm.element.item_bytes // (SLICE_BYTES * tiles.split))
-    stored = gemm.accumulator if tiles.split > 1 else gemm.result
-    end = END_SECONDS + tiles.m * tiles.n * stored.item_bytes / STORE_BYTES_PER_SECOND * (
-        THREADS_STORE if stored.item_bytes == PAIR_BYTES and not tiles.piece_bytes else 1
-    )
-    working = waves * (slices * slice_seconds(gemm, machine, tiles) + end)
-    rate = machine.dram_bytes_per_second * DRAM_SHARE
+    multiplying = slices * slice_seconds(gemm, machine, tiles)
+    end = end_seconds(gemm, tiles, expand=expand)
+    if tiles.pingpong:
+        working = waves * max(multiplying, (multiplying + end) / 2) + end
+    else:
+        working = waves * (multiplying + end)
     around = BEGIN_SECONDS + (CLUSTER_SECONDS if tiles.cluster > 1 else 0.0)
     if tiles.split > 1:
-        elements = (gemm.batch or 1) * tiles.split * gemm.m * gemm.n
-        around += COMBINE_SECONDS + 2 * elements * stored.item_bytes / rate
-    least, longest = sorted((working, gemm.bytes_moved / rate))
+        parts = (gemm.batch or 1) * tiles.split * gemm.m * gemm.n * gemm.accumulator.item_bytes
+        around += COMBINE_SECONDS + parts / COMBINE_BYTES_PER_SECOND
+    memory = gemm.bytes_moved / (machine.dram_bytes_per_second * DRAM_SHARE)
+    least, longest = sorted((working, memory))
     return around + longest + UNHIDDEN * least
+
+
+def end_seconds(gemm: Gemm, tiles: WarpgroupTiles, *, expand: bool) -> float:
+    """What a tile takes when its sum is complete: its epilogue, and to be stored."""
+    stored = gemm.accumulator if tiles.split > 1 else gemm.result
+    by_threads = stored.item_bytes == PAIR_BYTES and not tiles.piece_bytes
+    each = stored.item_bytes * (THREADS_STORE if by_threads else 1) / STORE_BYTES_PER_SECOND
+    each += EXPAND_SECONDS if expand and tiles.split == 1 else 0.0
+    return END_SECONDS + tiles.m * tiles.n * each
 
 
 def slice_seconds(gemm: Gemm, machine: GpuMachine, tiles: WarpgroupTiles) -> float:
