@@ -30,9 +30,12 @@ SWIZZLES: Final = {0: 0, 32: 1, 64: 2, 128: 3}
 """CU_TENSOR_MAP_SWIZZLE_NONE to _128B."""
 
 NO_INTERLEAVE: Final = 0
-L2_PROMOTION_256B: Final = 3
+L2_PROMOTION_128B: Final = 2
 ZEROS: Final = 0
-"""CU_TENSOR_MAP_INTERLEAVE_NONE, _L2_PROMOTION_L2_256B, _FLOAT_OOB_FILL_NONE."""
+"""CU_TENSOR_MAP_INTERLEAVE_NONE, _L2_PROMOTION_L2_128B, _FLOAT_OOB_FILL_NONE.
+
+128 bytes are a row of most boxes; for products of 16 rows on an H200 they were 2 % faster than 256.
+"""
 
 GRAIN_BYTES: Final = 16
 """What an address, a stride and a row of a box are multiples of."""
@@ -72,7 +75,7 @@ def encode(tensor_map: TensorMap, address: int, place: int) -> None:
         (ctypes.c_uint32 * rank)(*(1,) * rank),
         NO_INTERLEAVE,
         SWIZZLES[tensor_map.swizzle_bytes],
-        L2_PROMOTION_256B,
+        L2_PROMOTION_128B,
         ZEROS,
     )
     if status:

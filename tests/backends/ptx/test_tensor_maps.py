@@ -62,8 +62,8 @@ TMA = Image(
 
 SIX = (16,) * 6
 
-NO_MODES = (0, 3, 3, 0)
-"""No interleave, a swizzle of 128 bytes, promotion to 256 bytes in the L2, zeros outside."""
+NO_MODES = (0, 3, 2, 0)
+"""No interleave, a swizzle of 128 bytes, promotion to 128 bytes in the L2, zeros outside."""
 
 
 def with_map(tensor_map: TensorMap, **changed: Any) -> Image:
