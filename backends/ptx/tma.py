@@ -131,7 +131,14 @@ def _item(op: CreateDescriptorOp, kernel: Operation) -> str:
 
 
 def _descriptor(e: Emitter, op: CreateDescriptorOp) -> None:
-    """A parameter of the kernels that use it."""
+    """A parameter of the kernels that use it, which one thread fetches while others begin.
+
+    Inline assembly, since LLVM would fetch it twice: by its address among the parameters too.
+    """
+    if op.result in e.values:
+        with by_one(e, op):
+            place = e.scalar(op.result)
+            e.text.line(f'call void asm sideeffect "prefetch.tensormap [$0];", "l"(ptr {place})')
 
 
 def _places(e: Emitter, descriptor: SSAValue, indices: Sequence[SSAValue]) -> str:

@@ -20,8 +20,10 @@ func.func @layer(%a: memref<256x256xbf16> {gemmir.name = "a", gemmir.access = "r
 // CHECK:      .reqntid 384, 1, 1
 // CHECK-NEXT: .minnctapersm 1
 
-// One thread sets up the barriers, which all see after the next barrier of the block.
+// One thread fetches the maps and sets up the barriers, which all see after the next barrier of the
+// block.
 
+// CHECK-COUNT-3: prefetch.tensormap [%rd{{[0-9]+}}];
 // CHECK:      mbarrier.init.shared.b64
 // CHECK:      fence.mbarrier_init.release.cluster;
 // CHECK:      bar.sync 0;
