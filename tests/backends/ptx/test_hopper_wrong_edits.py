@@ -174,7 +174,7 @@ WRONG: Final = (
         CLUSTER,
         sub(CLUSTER_BARRIER, "", -1),
         "GEM1016",
-        "has ended already",
+        "block",
     ),
     Wrong(
         "barriers of a block that has not begun",
