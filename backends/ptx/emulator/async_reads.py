@@ -52,8 +52,8 @@ class AsyncRead:
             return "has yet to read", 0
         known = clocks.known[0]
         for codes, time in self.over:
-            fine = (known[threads[:, None], codes] > time).any(axis=1) | np.isin(threads, codes)
-            if not fine.all():
+            fine = (known[threads[:, None], codes] > time).any(axis=1)
+            if not fine.all() and not (fine := fine | np.isin(threads, codes)).all():
                 why = "reads, and whose wait for it no barrier makes known here,"
                 return why, int(np.argmin(fine))
         return "", 0

@@ -49,6 +49,14 @@ def warp_of(thread: Array) -> Array:
     return np.where(thread < OF_WARP, thread // WARP, thread - OF_WARP)
 
 
+def warps_of(lanes: Array) -> Array:
+    """The warps of some threads, which are in order."""
+    first, last = int(lanes[0]) // WARP, int(lanes[-1]) // WARP
+    if len(lanes) == (last - first + 1) * WARP:
+        return np.arange(first, last + 1)
+    return np.unique(lanes // WARP)
+
+
 def _as_slice(codes: Array) -> Array | slice:
     """Adjacent threads as a slice, which copies nothing."""
     first, last = int(codes[0]), int(codes[-1]) + 1

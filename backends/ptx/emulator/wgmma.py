@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from gemmir.backends.ptx.emulator import fragments
 from gemmir.backends.ptx.emulator.async_reads import UNIT
 from gemmir.backends.ptx.emulator.bulk import require_fenced
-from gemmir.backends.ptx.emulator.clocks import WARP
+from gemmir.backends.ptx.emulator.clocks import WARP, warps_of
 from gemmir.backends.ptx.emulator.descriptors import descriptor_of, units_of
 from gemmir.backends.ptx.emulator.faults import FaultError
 from gemmir.backends.ptx.emulator.matrix import FACTORS, SUMS, widened
@@ -192,14 +193,14 @@ class _Multiply:
 
     def _issue(self, block: Block, number: int, lanes: Array, factors: Factors) -> None:
         warpgroup = block.warpgroups.setdefault(number, Warpgroup(number))
-        warps = np.unique(lanes // WARP)
+        warps = warps_of(lanes)
         self._require_fence(block, warps)
         by_turn: dict[int, list[int]] = {}
         own_warps: list[int] = (warps % WARPS).tolist()
         for warp in own_warps:
             by_turn.setdefault(warpgroup.warps[warp].issued, []).append(warp)
         for turn, members in by_turn.items():
-            own = lanes[np.isin(lanes // WARP % WARPS, members)]
+            own = _of_warps(lanes, members)
             if turn == len(warpgroup.products):
                 warpgroup.products.append(self._begin(block, warpgroup, members[0], factors))
             product = warpgroup.products[turn]
@@ -257,7 +258,7 @@ class _Multiply:
         if any(warpgroup.warps[w].tiles.get(slots, tile) is not tile for w in warps):
             raise FaultError("GEM1013", "warps of a warpgroup have waited for different products")
         if fresh:
-            own = lanes[np.isin(lanes // WARP % WARPS, fresh)]
+            own = _of_warps(lanes, fresh)
             for slot, name in zip(slots, operands.names, strict=True):
                 block.pins.require_free(slot, name, own, writes=True)
                 if product.factors.adds:
@@ -379,6 +380,14 @@ class _Multiply:
         return widened(found, self.form.a == "tf32")
 
 
+def _of_warps(lanes: Array, warps: list[int]) -> Array:
+    """Those threads of a warpgroup that are of some of its warps."""
+    if len(lanes) == WARP * len(warps):
+        return lanes
+    return lanes[np.isin(lanes // WARP % WARPS, warps)]
+
+
+@cache
 def places_of_sums(columns: int) -> tuple[Array, Array]:
     """The row and the column of each sum that each thread of a warpgroup holds."""
     thread, number = np.arange(THREADS)[:, None], np.arange(ROWS * columns // THREADS)
@@ -422,7 +431,7 @@ def _commit(scope: Scope, i: Instruction) -> Action:
 
     def run(block: Block, group: Group) -> None:
         group.require_warps()
-        warps: list[int] = np.unique(group.lanes // WARP).tolist()
+        warps: list[int] = warps_of(group.lanes).tolist()
         for warp in warps:
             number = warp // WARPS
             warpgroup = block.warpgroups.setdefault(number, Warpgroup(number))
@@ -455,7 +464,7 @@ def _wait(scope: Scope, i: Instruction) -> Action:
 
 
 def _bounds(warpgroup: Warpgroup, lanes: Array, left: int) -> dict[int, int]:
-    warps: list[int] = np.unique(lanes // WARP % WARPS).tolist()
+    warps: list[int] = (warps_of(lanes) % WARPS).tolist()
     return {warp: warpgroup.warps[warp].bound(left) for warp in warps}
 
 
@@ -500,7 +509,7 @@ def _give_back(block: Block, warpgroup: Warpgroup, lanes: Array, bounds: Mapping
         for slots in [s for s, last in state.last.items() if last <= state.waited]:
             ready.setdefault(slots, []).append(warp)
     for slots, warps in ready.items():
-        own = lanes[np.isin(lanes // WARP % WARPS, warps)]
+        own = _of_warps(lanes, warps)
         tile = warpgroup.warps[warps[0]].tiles[slots]
         for slot in slots:
             block.pins.unpin(slot, own)
