@@ -38,7 +38,7 @@ class AsyncRead:
         self.low, self.high = int(self.units.min()), int(self.units.max()) + 1
 
     def end(self, codes: Array, now: int) -> None:
-        """Threads have waited for this."""
+        """Threads have waited for this: what they make known from now on, says it too."""
         self.over.append((codes, now))
 
     def touched(self, first: Array, last: Array) -> Array:

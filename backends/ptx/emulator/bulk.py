@@ -238,7 +238,6 @@ def wait_for_stores(block: Block, thread: int, left: int) -> None:
         for store in groups.closed.pop(0):
             store.run(block, block.stamp_of(thread, len(store.box.source), strong=store.adds))
             code = np.array([thread + block.first])
-            block.now = block.cluster.shared_clocks.tick()
             store.read.end(code, block.now)
             if block.shared.reads is not None:
                 block.shared.reads.forget(store.read)

@@ -487,8 +487,6 @@ def _finish(block: Block, warpgroup: Warpgroup, lanes: Array, left: int) -> None
         product = warpgroup.products[warpgroup.done]
         product.by.run(block, warpgroup, product)
         warpgroup.done += 1
-    if any(bounds[w] > warpgroup.warps[w].waited for w in bounds):
-        block.now = block.cluster.shared_clocks.tick()
     for warp, bound in bounds.items():
         state, own = warpgroup.warps[warp], lanes[lanes // WARP % WARPS == warp]
         for product in warpgroup.products[state.waited : bound]:

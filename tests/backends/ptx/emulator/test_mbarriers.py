@@ -112,6 +112,12 @@ def test_a_phase_takes_no_more_arrivals_than_it_needs() -> None:
         run(made(1) + only("eq 0", both, "x"), [], [])
 
 
+def test_no_bytes_may_be_missing_at_the_end() -> None:
+    expect = "mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [bar], 16;\n"
+    with pytest.raises(PtxFault, match=r"GEM1012.*0 of 1 arrivals .* 16 bytes are still expected"):
+        run(made(1) + only("eq 0", expect, "x"), [], [])
+
+
 @pytest.mark.parametrize("count", [0, 1 << 20])
 def test_the_number_of_arrivals_is_checked(count: int) -> None:
     with pytest.raises(PtxFault, match=f"GEM1012.*an mbarrier for {count} arrivals"):
