@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import IndexType
@@ -146,11 +147,21 @@ MOST_BYTES = 1 << 18
 that an address has the number of the block in its cluster, on hardware from the second block on."""
 
 
+BLOCK_BITS: Final = 18
+"""Bits of an address in the shared memory of one block: PTX ISA 9.0, "Matrix descriptor". What
+stands above them is the number of the block in its cluster."""
+
+
 def address(e: Emitter, window: Window, *, unit: int = 1, plus: int = 0) -> str:
-    """Where `window` begins in shared memory, in `unit` bytes, and `plus`; i32."""
+    """Where `window` begins in shared memory, and `plus`, as i32.
+
+    In `unit` bytes, where these are more than one, and then from the beginning of the memory of
+    this block.
+    """
     text = e.text
     begin = text.early(f"ptrtoint ptr addrspace(3) {_place(e, window.root)} to i32")
     if unit > 1:
+        begin = text.early(f"and i32 {begin}, {(1 << BLOCK_BITS) - 1}")
         begin = text.early(f"udiv i32 {begin}, {unit}")
         begin = text.early(f"and i32 {begin}, {MOST_BYTES // unit - 1}")
     constant = window.bytes_at([0] * len(window.offsets)) // unit + plus

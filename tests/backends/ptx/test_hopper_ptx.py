@@ -466,3 +466,10 @@ def test_local_memory_of_warpgroups_is_an_error(ptxas: Path) -> None:
     with pytest.raises(BackendError, match=r"GEM0452: gemm takes .* 24 bytes of local memory"):
         assemble(artifact)
     assert assemble(replace(artifact, text="// no products of warpgroups"))
+
+
+def test_descriptors_leave_the_number_of_the_block_out() -> None:
+    """In a cluster it stands in the upper bits of an address, where a descriptor has distances."""
+    text = lowered(replace(LARGE, m=512, n=512, trans_b=False), Tiles(cluster=2)).artifact.text
+    masked = re.findall(r"bfe\.u32 \s*%r\d+, %r\d+, 4, 14;|and\.b32 \s*%r\d+, %r\d+, 262143;", text)
+    assert masked
