@@ -377,10 +377,10 @@ class _Producer(_Role):
         load, view = self.plan.loads[which], self.view(builder, which, stage)
         begin: list[Extent] = [0, 0]
         if load.split > 1:
-            part = load.shape[1 - load.k] // load.split
+            part = load.copied[1 - load.k] // load.split
             rank = self.rank(builder)
             begin[1 - load.k] = self.times(builder, rank, part)
-        part_shape = list(load.shape)
+        part_shape = list(load.copied)
         part_shape[1 - load.k] //= load.split
         at = self.coordinates(builder, load.pack.source, self.maps[which])
         mask = (1 << load.split) - 1 if load.split > 1 else None

@@ -90,12 +90,15 @@ class Load:
     """The copy of one operand into a buffer that becomes one of all stages.
 
     `split` is in how many parts the blocks of a cluster copy it, 1 where each needs its own. `k` is
-    the dimension of the sum; `box` is the part that one copy moves.
+    the dimension of the sum; `box` is the part that one copy moves. `copied` is what of `shape` all
+    of them move: of an A with fewer rows than a warpgroup multiplies, those rows only, for the TMA
+    takes long to fill up others, and what they give is never stored.
     """
 
     pack: PackOp
     alloca: memref.AllocaOp
     shape: tuple[int, int]
+    copied: tuple[int, int]
     layout: SwizzleAttr
     root: SSAValue
     k: int
@@ -114,9 +117,9 @@ class Load:
 
     @property
     def bytes(self) -> int:
-        """Bytes of one stage."""
+        """Bytes that are copied into one stage."""
         assert isinstance(self.element, FixedBitwidthType)
-        return math.prod(self.shape) * self.element.size
+        return math.prod(self.copied) * self.element.size
 
     @property
     def box_type(self) -> MemRefType[Number]:
@@ -300,11 +303,16 @@ def _plan_load(loop: scf.ForOp, pack: PackOp, ranks: set[SSAValue], cluster: int
     _require_whole_rows(loop, whole, of, k)
     is_shared_by_all = bool(ranks) and not _depends(pack.source, ranks)
     split = cluster if is_shared_by_all else 1
-    box = _box(shape, of.layout, k, split)
+    copied = list(shape)
+    box = _box(copied, of.layout, k, split)
+    if position == 0 and of.layout.dim.data == k and box[0] == shape[0]:
+        copied[0] = min(copied[0], memref_type(chain(pack.source)[0]).get_shape()[-2])
+        box = min(box[0], copied[0]), box[1]
     return Load(
         pack=pack,
         alloca=alloca,
         shape=(shape[0], shape[1]),
+        copied=(copied[0], copied[1]),
         layout=of.layout,
         root=chain(pack.source)[0],
         k=k,

@@ -78,7 +78,7 @@ fragments and shared memory matrix layouts" of wgmma."""
 BARRIER_BYTES: Final = 1024
 """Shared memory beside the slices: barriers, and that slices begin at a multiple of 1024 bytes."""
 
-MOST_STAGES: Final = 8
+MOST_STAGES: Final = 12
 LEAST_STAGES: Final = 3
 """Slices that are held at once: fewer than three and neither copies nor products overlap."""
 
@@ -107,10 +107,6 @@ bytes a cycle. It is as much with multicast, and of all multiprocessors at once.
 COPY_SECONDS: Final = 1.25e-6
 """How long a copy is under way: what is copied in that time are the stages that are held. 64 x 64
 with 4 and 8 stages on (64, 4096, 4096) took 20.8 and 13.8 us on an H200."""
-
-OUTSIDE_SECONDS: Final = 7e-9
-"""What a row of a slice takes of which the array has nothing, which the TMA fills up slowly: with
-16 rows of 64 (16, 14336, 4096) took 51 us, and swapped 30."""
 
 DRAM_SHARE: Final = 0.88
 """4.22 of 4.8 TB/s: what kernels that read weights once reached of the datasheet of an H200."""
@@ -401,11 +397,13 @@ def slice_seconds(gemm: Gemm, machine: GpuMachine, tiles: WarpgroupTiles) -> flo
     products = 2 * tiles.m * tiles.n * SLICE_BYTES // PAIR_BYTES
     read = tiles.m // GROUP_ROWS * (GROUP_ROWS + tiles.n) * SLICE_BYTES
     cycles = max(products / machine.wgmma_flops_per_cycle_per_sm, read / SHARED_BYTES_PER_CYCLE)
-    rows, columns = min(tiles.m, gemm.m), min(tiles.n, gemm.n)
+    rows, columns = (
+        min(tile, _round_up(extent, SWIZZLE_ROWS))
+        for tile, extent in ((tiles.m, gemm.m), (tiles.n, gemm.n))
+    )
     copied = (rows + columns) * SLICE_BYTES
     held = tiles.stages * copied
-    outside = tiles.m - rows + tiles.n - columns
-    copying = copied / min(COPY_BYTES_PER_SECOND, held / COPY_SECONDS) + OUTSIDE_SECONDS * outside
+    copying = copied / min(COPY_BYTES_PER_SECOND, held / COPY_SECONDS)
     shared = (rows / tiles.cluster_n + columns / tiles.cluster_m) * SLICE_BYTES
     energy = (ENERGY_OF_COPIES * copied + ENERGY_OF_READS * shared) / COPY_BYTES_PER_SECOND
     return max(cycles / SUSTAINED_CLOCK_HZ, copying) + energy

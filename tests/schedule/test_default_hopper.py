@@ -164,8 +164,8 @@ def test_few_rows_are_columns(m: int) -> None:
 
 
 def test_k_is_cut_where_there_are_few_tiles() -> None:
-    assert chosen(16, 4096, 14336).split > 1
-    assert chosen(16, 14336, 4096).split == 1
+    assert chosen(64, 512, 28672).split > 1
+    assert chosen(16, 4096, 14336).split == 1
     assert chosen(4096, 4096, 14336).split == 1
 
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 WARPS: Final = 4
 """The warps of a warpgroup."""
 
+ROWS: Final = 64
+"""m of a product."""
+
 
 @dataclass(eq=False)
 class Tile:
@@ -52,7 +55,7 @@ class Multiplier(Protocol):
 
 @dataclass(eq=False)
 class Product:
-    """One wgmma.mma_async; `warps` have issued it."""
+    """One wgmma.mma_async; `warps` have issued it. Behind `rows` of A there never was anything."""
 
     by: Multiplier
     factors: Factors
@@ -61,6 +64,7 @@ class Product:
     reads: list[AsyncRead] = field(default_factory=list[AsyncRead])
     a_units: Array | None = None
     b_units: Array | None = None
+    rows: int = ROWS
 
     @property
     def is_whole(self) -> bool:

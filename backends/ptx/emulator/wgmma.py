@@ -32,10 +32,11 @@ from gemmir.backends.ptx.emulator.scope import read as read_register
 from gemmir.backends.ptx.emulator.state import Block, Group
 from gemmir.backends.ptx.emulator.values import Array
 from gemmir.backends.ptx.emulator.waiting import Waiting
-from gemmir.backends.ptx.emulator.warpgroup import WARPS, Factors, Product, Tile, Warpgroup
+from gemmir.backends.ptx.emulator.warpgroup import ROWS, WARPS, Factors, Product, Tile, Warpgroup
 
 THREADS: Final = WARPS * WARP
-ROWS: Final = 64
+NEVER_WRITTEN: Final = 77.0
+"""What rows of integers hold that never were written, in place of no number."""
 
 _SHAPE: Final = re.compile(r"m64n(\d+)k(\d+)")
 
@@ -236,6 +237,7 @@ class _Multiply:
         what = f"the wgmma.mma_async of line {self.line}"
         if factors.a is not None:
             product.a_units = self._units(factors.a, ROWS, self.operands.transposed[0])
+            product.rows = self._rows_there(block, product.a_units)
         product.b_units = self._units(factors.b, self.form.columns, self.operands.transposed[1])
         assert block.shared.reads is not None
         for units in (product.a_units, product.b_units):
@@ -274,12 +276,23 @@ class _Multiply:
             state.issued += 1
             state.last[slots] = state.issued
             product.warps.add(warp)
-        for units, bits in (
-            (product.a_units, product.factors.a),
-            (product.b_units, product.factors.b),
-        ):
+        a_units = None if product.a_units is None else product.a_units[: product.rows]
+        for units, bits in ((a_units, product.factors.a), (product.b_units, product.factors.b)):
             if units is not None and bits is not None:
                 self._require_readable(block, units, bits, lanes)
+
+    def _rows_there(self, block: Block, units: Array) -> int:
+        """How many rows of A are there; the last of them may never have been written.
+
+        Such rows give sums that are no numbers, and of integers odd ones: they show where they are
+        stored.
+        """
+        if self.operands.transposed[0]:
+            return ROWS
+        shared = block.shared
+        found = shared.written.reshape(-1, UNIT)[(units - shared.base) // UNIT]
+        there = np.flatnonzero((found != 0).reshape(len(units), -1).any(axis=1))
+        return int(there[-1]) + 1 if len(there) else ROWS
 
     def _require_readable(self, block: Block, units: Array, bits: int, lanes: Array) -> None:
         """All bytes are written, and each thread knows that."""
@@ -336,6 +349,7 @@ class _Multiply:
             if product.a_units is None
             else _matrix(block, product.a_units, self.form.a, self.operands.transposed[0])
         )
+        left[product.rows :] = np.nan if self.form.d != "s32" else NEVER_WRITTEN
         assert product.b_units is not None
         right = _matrix(block, product.b_units, self.form.b, self.operands.transposed[1])
         total = (left * self.operands.signs[0]) @ (right * self.operands.signs[1]).T
