@@ -86,7 +86,7 @@ def test_maps_come_before_the_pointers(install: Install):
     assert cuda.did("encode") == [(a.address,), (workspace + 64,)]
     call()
     first = encoded(1, a.address, (4096, 1000), (8192,), (64, 128), NO_MODES)
-    last = encoded(11, workspace + 64, (32, 100, 3), (128, 12800), (8, 256, 1), (0, 1, 3, 0))
+    last = encoded(11, workspace + 64, (32, 100, 3), (128, 12800), (8, 256, 1), (0, 1, 2, 0))
     pointers = [address.to_bytes(8, "little") for address in (a.address, c.address, workspace)]
     assert cuda.parameters == [[first, last, *pointers]]
     assert cuda.did("launch") == [("tma", 1, 230464)]
@@ -115,7 +115,7 @@ def test_what_is_not_rounded_is_copied_as_unsigned_numbers(
     image = with_map(replace(A_MAP, item=item, box=box, swizzle_bytes=swizzle))
     (a, _c), call = bound(program(image))
     call()
-    modes = (0, mode, 3, 0)
+    modes = (0, mode, 2, 0)
     assert cuda.parameters[0][0] == encoded(kind, a.address, (4096, 1000), (8192,), box, modes)
 
 
