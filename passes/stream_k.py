@@ -122,10 +122,10 @@ class StreamPlan:
 
 
 def plan(gemm: GemmOp, blocks: int, slice_: int, order: str) -> StreamPlan:
-    """Decide the shares; `ScheduleError` (GEM0296 to GEM0299) where there are none to deal out."""
+    """Decide the shares; `ScheduleError` (GEM1266 to GEM1269) where there are none to deal out."""
     if order != FIXED:
         raise ScheduleError(
-            "GEM0299",
+            "GEM1269",
             f"stream-k: order={order!r} would let the bits of C depend on which block comes first",
             f"use order={FIXED}, which adds the parts in the order of k",
         )
@@ -149,7 +149,7 @@ def plan(gemm: GemmOp, blocks: int, slice_: int, order: str) -> StreamPlan:
         or (space != SpaceAttr(Space.REGISTERS))
     ):
         raise ScheduleError(
-            "GEM0296",
+            "GEM1266",
             "stream-k: no tile of a block that is summed over all of k in registers",
             "put it behind tile{… over=blocks}, promote{operand=c to=registers} and fuse-epilogue, "
             "and before tile{loops=k …}",
@@ -172,20 +172,20 @@ def plan(gemm: GemmOp, blocks: int, slice_: int, order: str) -> StreamPlan:
 def _require_shares(plan: StreamPlan) -> None:
     if plan.blocks < 1 or plan.slice < 1 or plan.k < 1 or plan.blocks > plan.tiles * plan.slices:
         raise ScheduleError(
-            "GEM0297",
+            "GEM1267",
             f"stream-k: {plan.tiles} tiles of k={plan.k} in slices of {plan.slice} are not enough "
             f"for {plan.blocks} blocks",
             f"use at most {plan.tiles * max(plan.slices, 1)} blocks",
         )
     if plan.tiles % plan.blocks == 0:
         raise ScheduleError(
-            "GEM0297",
+            "GEM1267",
             f"stream-k: {plan.tiles} tiles come out even for {plan.blocks} blocks",
             f"use persist{{blocks={plan.blocks}}}",
         )
     if plan.parts > MOST_PARTS:
         raise ScheduleError(
-            "GEM0298",
+            "GEM1268",
             f"stream-k: a tile would be the work of {plan.parts} blocks",
             f"use at most {plan.shared * (MOST_PARTS - 1)} blocks, or split-k",
         )

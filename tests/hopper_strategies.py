@@ -10,10 +10,11 @@ from typing import Final
 
 import hypothesis.strategies as st
 
-from gemmir.dtypes import ELEMENTS, PRODUCTS
+from gemmir.dtypes import PRODUCTS
 from gemmir.gemm import DTYPES, Gemm
 from gemmir.ir.attributes import SWIZZLE_ROWS
 from gemmir.machine import GpuMachine
+from gemmir.passes.split_k import slice_size
 from gemmir.schedule import Schedule
 from tests.gpu_strategies import whole
 from tests.strategies import problems
@@ -22,10 +23,16 @@ TMA_BYTES: Final = 16
 """Rows and matrices begin at multiples of it: CUDA driver API, cuTensorMapEncodeTiled."""
 
 COLUMNS: Final = (8, 16, 24, 32, 64, 96, 128, 192, 256)
-"""Columns of a tile; up to 192 with two tiles of 64 rows for one warpgroup."""
+"""Columns of the tile of a warpgroup; fewer where it has more rows, or others are beside it."""
+
+WARPGROUPS: Final = {(1, 1): 256, (2, 1): 256, (3, 1): 192, (1, 2): 128, (2, 2): 128}
+"""Warpgroups of a block along m and n, and the most columns that the registers of each have room
+for."""
 
 WIDEST_OF_TWO: Final = 192
 PAIR_BYTES: Final = 2
+MOST_BYTES: Final = 200 * 1024
+"""Most shared memory of a block that is drawn."""
 
 SWIZZLES: Final = (32, 64, 128)
 """Bytes of a row in shared memory."""
@@ -41,7 +48,8 @@ def hopper_problems(draw: st.DrawFn, machine: GpuMachine, most: int = 200) -> Ge
     gemm = replace(gemm, dtype=dtype, out=out, **{x: max(getattr(gemm, x), 1) for x in "mnk"})
     if gemm.element.item_bytes != PAIR_BYTES:
         gemm = replace(gemm, trans_a=False, trans_b=True)
-    return _aligned(gemm)
+    shared = draw(st.sampled_from(["", "a", "b"])) if gemm.batch is not None else ""
+    return replace(_aligned(gemm), **{f"batch_stride_{x}": 0 for x in shared})
 
 
 def _packed(gemm: Gemm) -> Gemm:
@@ -55,40 +63,107 @@ def _aligned(gemm: Gemm) -> Gemm:
     return replace(gemm, **{f"ld{x}": -(-gemm.leading(x) // s) * s for x, s in steps.items()})
 
 
+def _swapped(gemm: Gemm) -> Gemm:
+    """The problem that `swap-operands` leaves: C transposed, from B and A transposed."""
+    return replace(
+        gemm,
+        m=gemm.n,
+        n=gemm.m,
+        trans_a=not gemm.trans_b,
+        trans_b=not gemm.trans_a,
+        lda=gemm.ldb,
+        ldb=gemm.lda,
+        ldc=None,
+        batch_stride_a=gemm.batch_stride_b,
+        batch_stride_b=gemm.batch_stride_a,
+    )
+
+
 @dataclass(kw_only=True)
 class _Draft:
-    """A schedule as far as it is drawn."""
+    """A schedule as far as it is drawn.
+
+    `tile` is that of a warpgroup and `groups` how many of them a block has along m and n; `depth`
+    is a slice of k, `swizzles` the bytes of the rows in which A and B lie.
+    """
 
     draw: st.DrawFn
     gemm: Gemm
-    swizzle: int
+    is_swapped: bool
+    tile: tuple[int, int] = (64, 8)
+    groups: tuple[int, int] = (1, 1)
+    depth: int = 0
+    swizzles: dict[str, int] = field(default_factory=dict[str, int])
     steps: list[str] = field(default_factory=list[str])
+    factor: int = 1
 
     def chance(self, one_in: int) -> bool:
         return self.draw(st.integers(0, one_in - 1)) == one_in - 1
 
+    @property
+    def block(self) -> tuple[int, int]:
+        """The tile of a block."""
+        return self.tile[0] * self.groups[0], self.tile[1] * self.groups[1]
+
+    def is_along_k(self, operand: str) -> bool:
+        return not self.gemm.trans_a if operand == "a" else self.gemm.trans_b
+
     def across(self, operand: str) -> int:
         """Elements of m or n at which parts of a tile may begin: of a row, or of rows alike."""
-        is_adjacent = self.gemm.trans_a if operand == "a" else not self.gemm.trans_b
-        return self.swizzle // self.gemm.element.item_bytes if is_adjacent else SWIZZLE_ROWS
+        if self.is_along_k(operand):
+            return SWIZZLE_ROWS
+        return self.swizzles[operand] // self.gemm.element.item_bytes
 
-    def may_share(self, along: str, block: tuple[int, int]) -> bool:
+    def slices(self) -> None:
+        """Rows in which A and B lie, and slices of k that fill them where they run along k."""
+        item = self.gemm.element.item_bytes
+        bytes_ = self.draw(st.sampled_from([128, *SWIZZLES, 256]))
+        self.depth = bytes_ // item
+        for operand in "ab":
+            fitting = [s for s in SWIZZLES if s <= bytes_ or not self.is_along_k(operand)]
+            self.swizzles[operand] = self.draw(st.sampled_from([fitting[-1], *fitting]))
+
+    def shape(self) -> None:
+        """The tile of a warpgroup, and how many a block has."""
+        self.groups = self.draw(st.sampled_from(list(WARPGROUPS)))
+        rows = self.draw(st.sampled_from([64, 64, 128])) if self.groups[0] < 3 else 64
+        most = WARPGROUPS[self.groups] if rows == 64 else min(WARPGROUPS[self.groups] // 2, 192)
+        most = WIDEST_OF_TWO if rows == 128 and self.groups in ((1, 1), (2, 1)) else most
+        columns = self.draw(st.sampled_from([n for n in COLUMNS if n <= most]))
+        step = self.across("b")
+        if self.groups[1] > 1:
+            step = max(step, 16)
+        self.tile = rows, -(-columns // step) * step
+
+    def held(self, dim: int) -> int:
+        """Rows of A or columns of B that a block holds."""
+        inside = min((self.gemm.m, self.gemm.n)[dim], self.block[dim])
+        whole = self.tile[dim] if inside > self.tile[dim] or dim == 0 else 1
+        return -(-inside // whole) * whole
+
+    def may_share(self, along: str) -> bool:
         """Whether there are two blocks along m or n, each of which copies half of what they share.
 
         Below each other they share B, beside each other A.
         """
-        inside, tile = (self.gemm.m, block[0]) if along == "m" else (self.gemm.n, block[1])
-        operand, shared = ("b", min(block[1], self.gemm.n))
-        if along == "n":
-            operand, shared = "a", -(-min(block[0], self.gemm.m) // 64) * 64
-        step = self.across(operand)
-        return inside > tile and -(-shared // step) % 2 == 0
+        dim = "mn".index(along)
+        step = self.across("ba"[dim])
+        has_two = (self.gemm.m, self.gemm.n)[dim] > self.block[dim]
+        return has_two and -(-self.held(1 - dim) // step) % 2 == 0
 
-    def over_grid(self, block: tuple[int, int]) -> None:
+    def split(self) -> None:
+        """Perhaps slices of k on blocks of their own, made of whole slices of those that follow."""
+        gemm, item = self.gemm, self.gemm.element.item_bytes
+        part = slice_size(gemm.k, 2, item)
+        if part < gemm.k and part % self.depth == 0 and self.chance(3):
+            self.factor = -(-gemm.k // part)
+            self.steps.append(f"split-k{{factor={self.factor} order=fixed}}")
+
+    def over_grid(self) -> None:
         """Blocks or clusters of two, perhaps numbered in groups, perhaps fewer than tiles."""
-        m, n = block
+        m, n = self.block
         batch = self.gemm.batch is not None
-        along = self.draw(st.sampled_from(["", *(x for x in "mn" if self.may_share(x, block))]))
+        along = self.draw(st.sampled_from(["", *(x for x in "mn" if self.may_share(x))]))
         inner = f"tile{{loops={along} sizes={m if along == 'm' else n} over=blocks}}"
         m, n = m * (1 + (along == "m")), n * (1 + (along == "n"))
         loops, sizes = ("batch,m,n", f"1,{m},{n}") if batch else ("m,n", f"{m},{n}")
@@ -101,47 +176,56 @@ class _Draft:
         if along:
             self.steps.append(inner)
         tiles = -(-self.gemm.m // m) * -(-self.gemm.n // n) * (self.gemm.batch or 1)
-        if tiles > 1 and not self.chance(3):
+        if tiles > 1 and self.factor == 1 and not self.chance(3):
             self.steps.append(f"persist{{blocks={self.draw(st.integers(1, min(tiles - 1, 3)))}}}")
 
-    def staging(self, columns: int) -> None:
+    def over_warpgroups(self) -> None:
+        """Tiles of warpgroups, along m, along n, or along both in either order."""
+        names = [d for d in (0, 1) if self.groups[d] > 1] or [0]
+        names = self.draw(st.permutations(names))
+        loops, sizes = ",".join("mn"[d] for d in names), ",".join(str(self.tile[d]) for d in names)
+        self.steps.append(f"tile{{loops={loops} sizes={sizes} over=warpgroups}}")
+
+    def staging(self) -> None:
         """Perhaps C goes out through shared memory, in rows of which the tile has whole ones."""
-        item = ELEMENTS[self.gemm.out or self.gemm.element.accumulator].item_bytes
-        rows = [r for r in SWIZZLES if columns * item % r == 0]
-        if rows and self.chance(2):
+        item = self.gemm.result.item_bytes
+        rows = [r for r in SWIZZLES if self.tile[1] * item % r == 0]
+        if rows and self.factor == 1 and not self.is_swapped and self.chance(2):
             row = self.draw(st.sampled_from(rows))
             self.steps.append(f"promote{{operand=c to=shared layout=swizzle:{row}}}")
 
-    def pipeline(self, warpgroups: int) -> None:
+    def pipeline(self) -> None:
         """Copies overlap with products, and perhaps the write-back of one tile with another."""
-        may_turn = warpgroups == 1 and any(s.startswith("persist") for s in self.steps)
-        turn = " pingpong=true" if may_turn and self.chance(2) else ""
-        stages = self.draw(st.integers(2, 4))
+        has_turns = any(s.startswith("persist") for s in self.steps)
+        turn = " pingpong=true" if self.groups == (1, 1) and has_turns and self.chance(2) else ""
+        bytes_ = sum(self.block) * self.depth * self.gemm.element.item_bytes
+        most = max(min(MOST_BYTES // bytes_, 7), 2)
+        stages = self.draw(st.integers(2, most))
         self.steps.append(f"pipeline{{loop=k stages={stages} with=tma specialize=true{turn}}}")
 
 
 @st.composite
 def hopper_schedules(draw: st.DrawFn, gemm: Gemm) -> Schedule:
     """Schedules for `gemm` on warpgroups."""
-    swizzle = draw(st.sampled_from([128, *SWIZZLES]))
-    draft = _Draft(draw=draw, gemm=gemm, swizzle=swizzle)
-    rows = draw(st.sampled_from([64, 64, 128]))
-    groups = draw(st.integers(1, 3 if rows == 64 else 2))
-    columns = draw(st.sampled_from([n for n in COLUMNS if rows == 64 or n <= WIDEST_OF_TWO]))
-    columns = -(-columns // draft.across("b")) * draft.across("b")
-    depth = draw(st.sampled_from([swizzle, swizzle, 2 * swizzle])) // gemm.element.item_bytes
-    draft.over_grid((rows * groups, columns))
-    draft.steps += [
-        f"tile{{loops=m sizes={rows} over=warpgroups}}",
-        "promote{operand=c to=registers}",
-        f"tile{{loops=k sizes={depth}}}",
-        f"promote{{operand=a to=shared layout=swizzle:{swizzle}}}",
-        f"promote{{operand=b to=shared layout=swizzle:{swizzle}}}",
-    ]
+    is_swapped = draw(st.integers(0, 4)) == 4
+    worked = _swapped(gemm) if is_swapped else gemm
+    draft = _Draft(draw=draw, gemm=worked, is_swapped=is_swapped)
+    if is_swapped:
+        draft.steps.append("swap-operands")
+    draft.slices()
+    draft.shape()
+    draft.split()
+    draft.over_grid()
+    draft.over_warpgroups()
+    draft.steps.append("promote{operand=c to=registers}")
+    draft.steps.append(f"tile{{loops=k sizes={draft.depth}}}")
+    for operand in draw(st.permutations("ab")):
+        layout = f"swizzle:{draft.swizzles[operand]}"
+        draft.steps.append(f"promote{{operand={operand} to=shared layout={layout}}}")
     if gemm.steps:
         draft.steps.append("fuse-epilogue")
-    draft.staging(columns)
-    draft.pipeline(groups)
+    draft.staging()
+    draft.pipeline()
     draft.steps.append("vectorize{with=wgmma}")
     if {"gelu", "silu"} & set(gemm.steps):
         draft.steps.append("expand-math")

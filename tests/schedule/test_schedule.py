@@ -6,15 +6,17 @@ import re
 import subprocess
 import sys
 
+import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
 from gemmir import Gemm, PassPipeline, Schedule
 from gemmir.errors import ScheduleError
-from gemmir.machine.gpu import SM_80
+from gemmir.machine.gpu import SM_80, SM_90A
 from gemmir.passes import pass_class, pass_names
 from gemmir.schedule.schedule import parameters_of
 from tests.gpu_strategies import gpu_cases
+from tests.hopper_strategies import hopper_cases
 from tests.strategies import examples, scheduled
 
 TEXT = (
@@ -99,11 +101,10 @@ def test_a_pipeline_of_passes_prints_as_a_schedule() -> None:
 def test_every_pass_is_in_the_text_of_some_schedule() -> None:
     seen: set[str] = set()
 
-    @given(scheduled(), gpu_cases(SM_80))
+    @given(st.tuples(scheduled(), gpu_cases(SM_80), hopper_cases(SM_90A)))
     @examples(6)
-    def draw(case: tuple[Gemm, Schedule], other: tuple[Gemm, Schedule]) -> None:
-        steps = (*case[1].steps, *other[1].steps)
-        seen.update(step.split("{")[0] for step in steps)
+    def draw(cases: tuple[tuple[Gemm, Schedule], ...]) -> None:
+        seen.update(step.split("{")[0] for _, schedule in cases for step in schedule.steps)
 
     draw()
     assert seen == set(pass_names())
