@@ -20,7 +20,7 @@ from gemmir.backends.llvm.memory import (
 from gemmir.backends.llvm.text import scalar_type
 from gemmir.backends.ptx.addresses import address_of, panels_of, swizzle_of
 from gemmir.backends.ptx.shared import item_bytes
-from gemmir.backends.ptx.spread import BLOCK, OF_GROUP, PAIR, ROWS, Spread, spread_of
+from gemmir.backends.ptx.spread import BLOCK, OF_GROUP, PAIR, QUAD, ROWS, Spread, spread_of
 from gemmir.backends.ptx.threads import CONVERGENT, lane_of
 from gemmir.ir.attributes import PanelAttr
 from gemmir.ir.dialect import memref_type, static_strides
@@ -121,6 +121,9 @@ def _write(e: Emitter, op: vector.TransferWriteOp) -> None:
         if _has_matrices(e, op):
             _store_matrices(e, op, shape_of(t))
             return
+        if (apart := _columns_apart(e, op, shape_of(t))) is not None:
+            _store_in_turns(e, op, shape_of(t), apart)
+            return
         for part, value in zip(parts(e, op, t), e.rows(op.vector), strict=True):
             store_line(e, *part, value)
     elif (layout := swizzle_of(op.source) or panels_of(op.source)) is not None:
@@ -209,6 +212,61 @@ def _store_words(e: Emitter, address: str, words: Rows, *, transposed: bool) -> 
     shared = e.text.value(f"addrspacecast ptr {address} to ptr addrspace(3)")
     listed = ", ".join(f"i32 {word}" for word in words)
     e.text.line(f"call void {name}(ptr addrspace(3) {shared}, {listed})")
+
+
+def _columns_apart(e: Emitter, op: vector.TransferWriteOp, shape: tuple[int, int]) -> int | None:
+    """How far apart the columns should be that neighbouring rows store at once; None for at all.
+
+    Of elements of 4 bytes a lane has 8 bytes of each row of a block, and 16 lanes store at once: 32
+    bytes of each of 4 rows. Of these, two that are permuted otherwise lie in the same banks.
+    """
+    layout = swizzle_of(op.source)
+    is_whole = all(flag.value.data for flag in op.in_bounds.data)
+    if layout is None or layout.dim.data != 1 or spread_of(e) != OF_GROUP or not is_whole:
+        return None
+    if item_bytes(memref_type(op.source)) != WORD_BYTES or layout.chunk.data != QUAD:
+        return None
+    apart = layout.chunks // QUAD * BLOCK
+    begins_at = e.text.divisor(e.scalar(op.indices[1]))
+    is_paired = apart and not shape[1] % (2 * apart) and not begins_at % (2 * apart)
+    return apart if is_paired else None
+
+
+def _store_in_turns(
+    e: Emitter, op: vector.TransferWriteOp, shape: tuple[int, int], apart: int
+) -> None:
+    """Every other row stores first what is `apart` columns further on, and then what is here.
+
+    So all 4 rows that store at once lie in different banks.
+    """
+    text, layout = e.text, swizzle_of(op.source)
+    assert layout is not None
+    of, t = memref_type(op.source), e.row_type(op.vector.type)
+    row, column = OF_GROUP.origin(e)
+    turn = text.binary("udiv", row, str(layout.rows_alike))
+    turn = text.binary("urem", turn, "2")
+    is_later = text.early(f"icmp ne i64 {turn}, 0")
+    ahead = text.binary("mul", turn, str(apart))
+    row, column = (
+        text.binary("add", e.scalar(i), n) for i, n in zip(op.indices, (row, column), strict=True)
+    )
+    rows = e.rows(op.vector)
+    places = {at: n for n, at in enumerate(OF_GROUP.blocks(shape))}
+    for (down, right), number in places.items():
+        other = rows[places[down, right ^ apart]]
+        value = text.value(f"select i1 {is_later}, {t} {other}, {t} {rows[number]}")
+        along = text.binary("add", column, text.binary("xor", ahead, str(right)))
+        access = Access(
+            address=address_of(e, op.source, [text.binary("add", row, str(down)), along]),
+            element=of.element_type,
+            line_stride=0,
+            lines=1,
+            lanes=PAIR,
+            lane_stride=1,
+            line_limit=None,
+            lane_limit=None,
+        )
+        store_line(e, access, 0, value)
 
 
 def _slice(e: Emitter, op: WarpgroupSliceOp) -> None:

@@ -186,14 +186,14 @@ HOPPER_CASES: Final = (
         f"{WHOLE_ROWS},fuse-epilogue,promote{{operand=c to=shared layout=swizzle:128}},{WGMMA}",
     ),
     Case(
-        gemm=Gemm(m=200, n=40, k=72, dtype="tf32", trans_b=True, ldc=41, batch=2),
+        gemm=Gemm(m=200, n=40, k=72, dtype="tf32", trans_b=True, ldc=44, batch=2),
         schedule="tile{loops=batch,m,n sizes=1,256,32 over=clusters},"
         f"tile{{loops=m sizes=128 over=blocks}},tile{{loops=m sizes=128 over=warpgroups}},{C},"
         "tile{loops=k sizes=32},promote{operand=a to=shared layout=swizzle:64},"
-        f"{WHOLE_ROWS},{WGMMA}",
+        f"{WHOLE_ROWS},promote{{operand=c to=shared layout=swizzle:128}},{WGMMA}",
     ),
 )
-"""Operands along m, n and k; edges; pieces of C that the TMA stores; blocks that share B."""
+"""Operands along m, n and k; edges; pieces of C of 16 and 32 bits; blocks that share B."""
 
 GRID: Final = "tile{loops=m,n sizes=16,32 over=grid}"
 KEPT: Final = "promote{operand=c to=vmem}"

@@ -54,13 +54,15 @@ def test_blocks_of_a_cluster_in_any_order(seed: int) -> None:
     run(gemm, tiles.schedule(gemm), seed)
 
 
-def test_rows_that_go_out_lie_in_different_banks() -> None:
-    """Of elements of 16 bits; those of 32 take two turns."""
-    for out, most in (("bf16", 1), ("f32", 2)):
-        gemm = replace(SMALL, out=out)
-        report = run(gemm, replace(SMALL_TILES, stored=True).schedule(gemm))
-        assert report is not None
-        assert report.worst_bank_conflict == most
+@pytest.mark.parametrize("swizzle", [32, 64, 128])
+@pytest.mark.parametrize("out", ["bf16", "f32"])
+def test_rows_that_go_out_lie_in_different_banks(out: str, swizzle: int) -> None:
+    gemm = replace(SMALL, out=out)
+    text = replace(SMALL_TILES, stored=True).schedule(gemm)
+    stored = "promote{operand=c to=shared layout=swizzle:"
+    report = run(gemm, text.replace(f"{stored}128}}", f"{stored}{swizzle}}}"))
+    assert report is not None
+    assert report.worst_bank_conflict == 1
 
 
 def test_the_producer_is_one_thread() -> None:
