@@ -52,6 +52,18 @@ def hopper_problems(draw: st.DrawFn, machine: GpuMachine, most: int = 200) -> Ge
     return replace(_aligned(gemm), **{f"batch_stride_{x}": 0 for x in shared})
 
 
+@st.composite
+def large_hopper_problems(draw: st.DrawFn, machine: GpuMachine) -> Gemm:
+    """Problems of which each is for warpgroups by default: of a tile or more, and a slice of k."""
+    gemm = replace(
+        _packed(draw(hopper_problems(machine))),
+        m=draw(st.integers(1, 600)),
+        n=draw(st.integers(64, 600)),
+        k=draw(st.sampled_from([128, 130, 200, 333, 1024])),
+    )
+    return _aligned(gemm)
+
+
 def _packed(gemm: Gemm) -> Gemm:
     names = (f"{what}{name}" for what in ("ld", "batch_stride_") for name in "abc")
     return replace(gemm, **dict.fromkeys(names))

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 
 from gemmir import Gemm, Schedule
 from gemmir.machine.gpu import SM_90A
 from gemmir.schedule import check_fits
-from tests.hopper_strategies import hopper_cases
+from gemmir.schedule.default import default_schedule
+from tests.hopper_strategies import hopper_cases, large_hopper_problems
 from tests.strategies import examples
 from tests.test_stages import check_stages
+
+MOST_COMBINED = 8000
+"""Elements of C that are made of parts: each is a thread of its own in the evaluator."""
 
 
 @given(hopper_cases(SM_90A))
 @examples(0.5)
 def test_every_stage_of_a_schedule_drawn_for_warpgroups(case: tuple[Gemm, Schedule]) -> None:
     check_stages(*case)
+
+
+@given(large_hopper_problems(SM_90A), st.sampled_from([2, 4, 132]))
+@examples(0.2)
+def test_every_stage_of_a_default_schedule_of_warpgroups(gemm: Gemm, sms: int) -> None:
+    """With few multiprocessors blocks stay and form clusters where problems are small."""
+    schedule = default_schedule(gemm, replace(SM_90A, sms=sms))
+    assert "wgmma" in str(schedule)
+    assume("split-k" not in str(schedule) or gemm.m * gemm.n <= MOST_COMBINED)
+    check_stages(gemm, schedule)
 
 
 WARPGROUP = (
