@@ -238,6 +238,8 @@ COPY = ZEROS + load("tile", "%r1, %r2", "bar")
 GO = only("eq 0", expecting(1024) + COPY, "go")
 FULL = wait("bar", "0", "full")
 
+LINGER = "mov.u32 %r9, 0;\nmore:\nadd.u32 %r9, %r9, 1;\nsetp.lt.u32 %p, %r9, 90;\n@%p bra more;\n"
+
 WRONG_LOADS: dict[str, tuple[str, str]] = {
     "right": (MADE + GO + FULL + TAKE, ""),
     "no wait": (MADE + GO + TAKE, "GEM1008.*an asynchronous copy of thread 0 has yet|GEM1004"),
@@ -301,6 +303,15 @@ def test_a_wrong_load_is_found(name: str, seed: int | None) -> None:
         run(body, [tensor], [source], seed=seed)
 
 
+@pytest.mark.parametrize("seed", [None, *range(6)])
+def test_a_barrier_does_not_stand_for_a_wait(seed: int | None) -> None:
+    """The copy may have landed before it, which nobody knows."""
+    source = np.ones((32, 32), np.int32)
+    with pytest.raises(PtxFault, match=r"GEM1008.*yet to fill|GEM1003.*without a wait between"):
+        body = MADE + GO + LINGER + BAR + TAKE + FULL
+        run(body, [matrix_map(source, "i32", (32, 8))], [source], seed=seed)
+
+
 @pytest.mark.parametrize("seed", [None, 0])
 @pytest.mark.parametrize("missing", range(4))
 def test_a_copy_comes_after_all_who_read_a_byte(missing: int, seed: int | None) -> None:
@@ -329,9 +340,6 @@ def test_a_write_comes_after_all_stores_of_a_byte() -> None:
     with pytest.raises(PtxFault, match=r"GEM1003.*a store of a box reads, and whose wait"):
         sent(first + meet.format(early, 64) + write)
     sent(first + meet.format("", 96) + write)
-
-
-LINGER = "mov.u32 %r9, 0;\nmore:\nadd.u32 %r9, %r9, 1;\nsetp.lt.u32 %p, %r9, 90;\n@%p bra more;\n"
 
 
 @pytest.mark.parametrize("seed", [None, *range(6)])

@@ -112,6 +112,19 @@ def test_a_phase_takes_no_more_arrivals_than_it_needs() -> None:
         run(made(1) + only("eq 0", both, "x"), [], [])
 
 
+@pytest.mark.parametrize("seed", [None, 0, 1])
+def test_a_barrier_of_all_threads_orders_atomic_operations(seed: int | None) -> None:
+    out = np.zeros(128, np.uint32)
+    text = (
+        made(1) + only("eq 0", "st.shared.b32 [tile], 0;\n", "x") + "bar.sync 0;\n"
+        "atom.shared.add.u32 %r30, [tile], 1;\n{}ld.shared.b32 %r44, [tile];\n" + GIVE
+    )  # fmt: skip
+    run(text.format("bar.sync 0;\n"), [], [out], seed=seed)
+    assert (out == 128).all()
+    with pytest.raises(PtxFault, match=r"GEM1003.*reads what another thread writes"):
+        run(text.format(""), [], [out], seed=seed)
+
+
 def test_no_bytes_may_be_missing_at_the_end() -> None:
     expect = "mbarrier.expect_tx.relaxed.cta.shared::cta.b64 [bar], 16;\n"
     with pytest.raises(PtxFault, match=r"GEM1012.*0 of 1 arrivals .* 16 bytes are still expected"):
