@@ -326,6 +326,23 @@ def test_a_wrong_product_is_found(name: str, seed: int | None) -> None:
         run(body, [], arrays, registers=registers, seed=seed)
 
 
+def test_the_last_rows_of_a_need_not_be_there() -> None:
+    """Their sums are no numbers; a row between others must be there."""
+    body = kernel("m64n8k16.f32.f16.f16", 4, (BITS, BITS), "adds, 1, 1, 0, 0")
+    arrays = [np.zeros(65536, np.uint8), np.zeros(512, np.float32)]
+    for missing, rows in ((3, 48), (2, 32)):
+        skip = f"setp.ne.u32 %t, %r2, {missing};\n    @%t st.shared.v4"
+        text = body.replace("st.shared.v4", skip)
+        if missing == 3:
+            run(text, [], arrays, registers=".reg .b32 %a<4>;")
+            found = of_sums(arrays[1], 8, np.dtype(np.float32))
+            assert np.isnan(found[rows:]).all()
+            assert not found[:rows].any()
+        else:
+            with pytest.raises(PtxFault, match=r"GEM1004.*it multiplies byte 4096 of tile"):
+                run(text, [], arrays, registers=".reg .b32 %a<4>;")
+
+
 def test_what_is_written_over_a_copy_may_lie_otherwise() -> None:
     """Only bytes that a copy wrote are known to be swizzled."""
     source = np.zeros((64, 64), np.float16)
