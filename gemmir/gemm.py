@@ -101,6 +101,11 @@ class Gemm:
     u8 are summed in i32, modulo 2**32; then alpha and beta are whole numbers and the epilogue has
     none of `gelu`, `silu` and `scale`.
 
+    With `scale_block=128` elements of A and B have scales, one for 128 elements along k in a row of
+    A, one for 128 by 128 elements of B: what is summed are products of elements times their scales.
+    Behind B come `scale_a` and `scale_b`, arrays of the type of the sum, which lie as A and B do:
+    m x ceil(k / 128) or its transpose with `trans_a`, and so with B.
+
     Raises `ProblemError` (GEM01xx) where the fields contradict each other.
     """
 
@@ -121,12 +126,15 @@ class Gemm:
     batch_stride_b: int | None = None
     batch_stride_c: int | None = None
     groups: int | None = None
+    scale_block: int | None = None
     epilogue: str = ""
 
     def __post_init__(self) -> None:
         self._check_sizes()
         self._check_types()
         self._check_epilogue()
+        if self.scale_block is not None:
+            self._check_scales(self.scale_block)
         self._check_strides()
 
     def _check_sizes(self) -> None:
@@ -198,6 +206,37 @@ class Gemm:
                 raise ProblemError(
                     "GEM0107", f"epilogue has {step} twice", "add the operands first"
                 )
+
+    def _check_scales(self, block: object) -> None:
+        if not isinstance(block, SupportsIndex) or isinstance(block, bool) or int(block) < 1:
+            raise ProblemError("GEM0131", f"scale_block={block!r} is no size of a block", "use 128")
+        object.__setattr__(self, "scale_block", operator.index(block))
+        if self.accumulator.is_integer:
+            raise ProblemError(
+                "GEM0132",
+                f"scale_block={block} of {self.accumulator.name} sums",
+                "use a dtype of floats, such as e4m3",
+            )
+        others = {"batch": self.batch, "groups": self.groups}
+        for name, value in others.items():
+            if value is not None:
+                raise ProblemError(
+                    "GEM0133",
+                    f"scale_block={block} and {name}={value}: blocks have scales in one product",
+                    f"leave {name} out",
+                )
+        if "scale" in self.steps:
+            raise ProblemError(
+                "GEM0134",
+                f"scale_block={block} and the step scale of the epilogue have the same operands",
+                "multiply the scales of blocks by the others beforehand",
+            )
+        if 0 in (self.m, self.n, self.k):
+            raise ProblemError(
+                "GEM0135",
+                f"scale_block={block} of {self.m} x {self.n} x {self.k} has no blocks",
+                "leave scale_block out where an extent is 0",
+            )
 
     def _check_strides(self) -> None:
         for operand, least in (("a", self._cols_a), ("b", self._cols_b), ("c", self.n)):
@@ -314,6 +353,8 @@ class Gemm:
             matrix("a", self._stored_rows("a"), self._cols_a, "read"),
             matrix("b", self._stored_rows("b"), self._cols_b, "read"),
         ]
+        if self.scale_block is not None:
+            found += [self._scale_operand("a"), self._scale_operand("b")]
         if self.groups is not None:
             shape, strides = (self.groups + 1,), (1,)
             found.append(
@@ -334,6 +375,33 @@ class Gemm:
             ]
         return (*found, c)
 
+    def _scale_operand(self, name: str) -> Operand:
+        """One scale for each block of A or B, as that is stored."""
+        assert self.scale_block is not None
+        blocks = {"m": self.m, "n": -(-self.n // self.scale_block)}
+        blocks["k"] = -(-self.k // self.scale_block)
+        dimensions, transposed = ("mk", self.trans_a) if name == "a" else ("kn", self.trans_b)
+        rows, columns = dimensions[::-1] if transposed else dimensions
+        shape = blocks[rows], blocks[columns]
+        return Operand(
+            name=f"scale_{name}",
+            shape=shape,
+            strides=(shape[1], 1),
+            dtype=self.accumulator.name,
+            access="read",
+        )
+
+    def _scaled(self, wide: Mapping[str, Array], name: str) -> Array:
+        """op(A) or op(B), times the scales of its blocks if it has any."""
+        transposed = self.trans_a if name == "a" else self.trans_b
+        factor = self._op(wide[name], transposed)
+        if self.scale_block is None:
+            return factor
+        scale = self._op(wide[f"scale_{name}"], transposed)
+        for axis in (1,) if name == "a" else (0, 1):
+            scale = np.repeat(scale, self.scale_block, axis)
+        return factor * scale[: factor.shape[0], : factor.shape[1]]
+
     def reference(self, arrays: Mapping[str, Array]) -> Array:
         """The right answer for `arrays` (by operand name; `c` is read if beta != 0).
 
@@ -346,9 +414,7 @@ class Gemm:
         if self.accumulator.is_integer:
             return self._exact_reference(arrays)
         wide = {name: array.astype(self._wide) for name, array in arrays.items()}
-        x = self.alpha * self._times(
-            self._op(wide["a"], self.trans_a), self._op(wide["b"], self.trans_b)
-        )
+        x = self.alpha * self._times(self._scaled(wide, "a"), self._scaled(wide, "b"))
         if self.beta:
             x = x + self.beta * wide["c"]
         for step in self.steps:
@@ -374,7 +440,8 @@ class Gemm:
         For the product it is gamma(depth) * |alpha| |op(A)| |op(B)|, Higham, Accuracy and Stability
         of Numerical Algorithms, 2nd ed., section 3.5; `depth` is the number of roundings on the
         longest path of the reduction, by default k plus one for each operation around it. Operands
-        that are rounded first add two roundings of theirs, and may underflow. Each epilogue step
+        that are rounded first add two roundings of theirs, and may underflow. Scales of blocks add
+        three roundings, and their product may underflow. Each epilogue step
         magnifies the error by its largest slope and adds its own roundings. Where C is narrower
         than the sum, it may be rounded before the epilogue and again after it. Of integers it is 0.
 
@@ -389,16 +456,16 @@ class Gemm:
                 np.zeros(self.operands[-1].shape, self._wide),
                 lambda gemm, part: gemm.error_bound(part, depth, emulated=emulated),
             )
-        roundings = (self.k if depth is None else depth) + 4
+        roundings = (self.k if depth is None else depth) + (4 if self.scale_block is None else 7)
         gamma = self.product.gamma(roundings, emulated=emulated)
         wide = {name: array.astype(self._wide) for name, array in arrays.items()}
-        op_a, op_b = self._op(wide["a"], self.trans_a), self._op(wide["b"], self.trans_b)
+        op_a, op_b = self._scaled(wide, "a"), self._scaled(wide, "b")
         magnitude = abs(self.alpha) * self._times(np.abs(op_a), np.abs(op_b))
         x = self.alpha * self._times(op_a, op_b)
         if self.beta:
             magnitude = magnitude + abs(self.beta) * np.abs(wide["c"])
             x = x + self.beta * wide["c"]
-        underflow = abs(self.alpha) * self.product.underflow(op_a, op_b)
+        underflow = abs(self.alpha) * self._underflow(wide)
         bound = self._stored(gamma * magnitude + underflow, x)
         unit = self.product.ieee_unit
         for step in self.steps:
@@ -410,6 +477,16 @@ class Gemm:
         if self.steps:
             bound = self._stored(bound, x)
         return bound + self.accumulator.least_normal * (self.k + 4)
+
+    def _underflow(self, wide: Mapping[str, Array]) -> Array:
+        """How far the sum may be off because factors, products of scales or blocks underflow."""
+        a, b = self._op(wide["a"], self.trans_a), self._op(wide["b"], self.trans_b)
+        found = self.product.underflow(a, b)
+        if self.scale_block is None:
+            return found
+        largest = np.abs(wide["scale_a"]).max() * np.abs(wide["scale_b"]).max()
+        least = self.accumulator.least_normal
+        return found * largest + least * (np.abs(a) @ np.abs(b) + self.k)
 
     def _by_group(
         self,

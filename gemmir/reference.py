@@ -199,6 +199,8 @@ class _Wide:
         )
 
     def _run(self, op: Operation) -> None:
+        if isinstance(op, GemmOp) and op.scales:
+            raise _unknown("has scales of blocks")
         if isinstance(op, GemmOp) and op.first is None and self.written is None:
             self._gemm(op)
         elif isinstance(op, EpilogueOp) and op.output is self.written:

@@ -51,7 +51,7 @@ def plan(module: builtin.ModuleOp) -> FusePlan:
     """
     epilogues = [op for op in module.walk() if isinstance(op, EpilogueOp)]
     whole = [op for op in epilogues if not _is_of_a_tile(op)]
-    loose = [op for op in whole if not _reads_registers(op)]
+    loose = [op for op in whole if not _has_registers(op)]
     has_call = any(isinstance(op, CallOp) for op in module.walk())
     if has_call and not all(any(isinstance(o, CallOp) for o in enclosing_ops(op)) for op in loose):
         raise ScheduleError(
@@ -84,8 +84,8 @@ def _is_of_a_tile(op: Operation) -> bool:
     return any(isinstance(o, Loop) for o in inside)
 
 
-def _reads_registers(op: EpilogueOp) -> bool:
-    return any(isinstance(chain(v)[0].owner, memref.AllocaOp) for v in op.inputs)
+def _has_registers(op: EpilogueOp) -> bool:
+    return any(isinstance(chain(v)[0].owner, memref.AllocaOp) for v in op.operands)
 
 
 def _never_last(site: Operation) -> bool:

@@ -145,5 +145,5 @@ class Persist(ModulePass):
     blocks: int
 
     def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
-        for gemm in require_gemms("persist", op):
+        for gemm in require_gemms("persist", op, takes_scales=True):
             persist(plan(gemm, self.blocks))

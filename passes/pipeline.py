@@ -290,7 +290,7 @@ class Pipeline(ModulePass):
         return ArgSpec(made.name, renamed)
 
     def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
-        products = require_gemms("pipeline", op)
+        products = require_gemms("pipeline", op, takes_scales=self.with_ != DMA)
         if self.with_ not in COPIES:
             raise ScheduleError(
                 "GEM0392",

@@ -20,6 +20,12 @@ exchanged so that a column of chunks touches all banks.
                                     gemmir.barrier
                                     gemmir.gemm %shared[tile of the thread], %b, %acc
 
+C may go to registers twice: a sum of a slice of k is then added to a running one
+(`gemmir.ir.partial_sums`). So the products of each block of k get their scales.
+
+    gemmir.gemm %a, %b, %acc   ->   gemmir.gemm %a, %b, %part
+    (of a slice of k)               gemmir.epilogue ins(%part, %scales) outs(%acc)
+
 On Hopper the write-back of C may go through shared memory as well, `operand=c to=shared`, for the
 TMA to store from there (`gemmir.ir.staging`).
 
@@ -30,11 +36,12 @@ and the accumulator of C. What of a block is past the edge is not filled.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects import arith, builtin, memref
+from xdsl.dialects import arith, builtin, memref, scf
 from xdsl.dialects.builtin import (
     FixedBitwidthType,
     MemRefType,
@@ -52,7 +59,7 @@ from gemmir.ir.attributes import (
     SpaceAttr,
     SwizzleAttr,
 )
-from gemmir.ir.build import added, narrowed, scaled, widened
+from gemmir.ir.build import added, multiplied, narrowed, number_attr, scaled, widened
 from gemmir.ir.dialect import (
     BLOCKS,
     INSIDE_BLOCK,
@@ -70,9 +77,18 @@ from gemmir.ir.dialect import (
     memref_type,
     static_strides,
 )
-from gemmir.ir.index import Extent, before, constant_of, enclosing_function, upper_bound
+from gemmir.ir.index import (
+    Extent,
+    before,
+    constant_of,
+    enclosing_function,
+    erase_condition,
+    upper_bound,
+)
 from gemmir.ir.loops import Loop, conditional, dimension_of, require_gemms
 from gemmir.ir.pallas import block_type, is_block
+from gemmir.ir.partial_sums import slices_of
+from gemmir.ir.scales import is_one_block, spread
 from gemmir.ir.staging import plan_staging, stage
 from gemmir.ir.views import chain, extents, subview, total_offsets
 from gemmir.ir.visits import place_in_tile
@@ -399,15 +415,22 @@ def copy_block(gemm: GemmOp, operand: str, made: MemRefType[Number]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class AccumulatePlan:
-    """An accumulator tile for C in the memory `space`."""
+    """An accumulator tile for C in the memory `space`.
+
+    Where C is in registers already, `slices` are the loops over k that sum into it.
+    """
 
     shape: tuple[int, int]
     space: Space
     prefetch: bool
+    slices: tuple[scf.ForOp, ...] = ()
 
 
 def plan_accumulate(gemm: GemmOp, to: str, layout: str | None, prefetch: bool) -> AccumulatePlan:
-    """Decide the accumulator tile; `ScheduleError` (GEM0334, GEM0335) if it cannot be."""
+    """Decide the accumulator tile.
+
+    `ScheduleError` (GEM0334, GEM0335, GEM0337, GEM0289) if it cannot be.
+    """
     if to not in (Space.REGISTERS, Space.VMEM) or layout is not None:
         raise ScheduleError(
             "GEM0334",
@@ -419,55 +442,113 @@ def plan_accumulate(gemm: GemmOp, to: str, layout: str | None, prefetch: bool) -
     if len(extents(gemm.c)) != 2:
         raise ScheduleError("GEM0333", "promote: a batch cannot be kept", "tile batch by 1 first")
     space = memref_type(gemm.c).memory_space
+    slices = slices_of(gemm) if to == Space.REGISTERS else []
     is_summed = isinstance(space, SpaceAttr) and space.data in (Space.REGISTERS, Space.VMEM)
-    if isinstance(space, SpaceAttr) and is_summed and not is_block(chain(gemm.c)[0]):
+    if isinstance(space, SpaceAttr) and is_summed and not (slices or is_block(chain(gemm.c)[0])):
         raise ScheduleError("GEM0335", f"promote: operand c is in {space.data} already")
+    if prefetch and slices:
+        raise ScheduleError("GEM0337", "promote: prefetch of what is in registers", "leave it out")
+    if to == Space.VMEM and gemm.scales:
+        raise ScheduleError(
+            "GEM0289",
+            "promote: operand=c to=vmem of a product whose blocks have scales",
+            "leave it out: no unit of a TPU adds them up; multiply A and B by them beforehand",
+        )
     rows, columns = (upper_bound(e) for e in extents(gemm.c))
     assert rows is not None and columns is not None
     shape = max(rows, 1), max(columns, 1)
-    return AccumulatePlan(shape=shape, space=Space(to), prefetch=prefetch)
+    return AccumulatePlan(shape=shape, space=Space(to), prefetch=prefetch, slices=tuple(slices))
 
 
 def accumulate(gemm: GemmOp, plan: AccumulatePlan) -> None:
-    """Let `gemm` sum into an accumulator tile, and write that back to C after it."""
+    """Let `gemm` sum into an accumulator tile, and write that back to C after it.
+
+    A sum of one block gets the scales of that when it is written back.
+    """
     builder = before(gemm)
     c = gemm.c
+    factors = list(gemm.scales) if is_one_block(gemm) else []
+    scales, depth = ([], None) if factors else (gemm.scales, gemm.depth)
     element = accumulator_type(memref_type(gemm.a).element_type)
     made = MemRefType(element, plan.shape, memory_space=SpaceAttr(plan.space))
     alloca = builder.insert(memref.AllocaOp(operands=[[], []], result_types=[made]))
-    alloca.memref.name_hint = "acc"
+    alloca.memref.name_hint = "part" if plan.slices else "acc"
     tile = subview(builder, alloca.memref, (place_in_tile(c), 0), extents(c))
     if plan.prefetch:
         builder.insert(PrefetchOp(c))
     alpha, beta = gemm.alpha.value.data, gemm.beta.value.data
-    builder.insert(GemmOp(gemm.a, gemm.b, tile, precision=gemm.precision))
-    if gemm.first is None or beta == 1:
-        builder.insert(_write_back(tile, c, alpha, beta))
+    factors = [spread(builder, scale, extents(c)) for scale in factors]
+    builder.insert(
+        GemmOp(gemm.a, gemm.b, tile, precision=gemm.precision, scales=scales, depth=depth)
+    )
+    first = gemm.first
+    if plan.slices:
+        before(plan.slices[0]).insert(_zero(c))
+        builder.insert(_add_slice(tile, factors, c))
+    elif first is None or beta == 1:
+        builder.insert(_write_back(tile, factors, c, alpha, beta))
     else:
         builder.insert(
             conditional(
-                gemm.first,
-                lambda inner: inner.insert(_write_back(tile, c, alpha, beta)),
-                lambda inner: inner.insert(_write_back(tile, c, alpha, 1.0)),
+                first,
+                lambda inner: inner.insert(_write_back(tile, factors, c, alpha, beta)),
+                lambda inner: inner.insert(_write_back(tile, factors, c, alpha, 1.0)),
             )
         )
     gemm.detach()
     gemm.erase()
+    erase_condition(first)
 
 
-def _write_back(acc: SSAValue, c: SSAValue, alpha: float, beta: float) -> EpilogueOp:
-    """c = alpha * acc + beta * c in the type of acc, leaving out what is needless."""
+def _zero(c: SSAValue) -> EpilogueOp:
+    """c = 0."""
+    element = memref_type(c).element_type
+    block = Block(arg_types=[element])
+    zero = arith.ConstantOp(number_attr(0, element))
+    block.add_ops([zero, YieldOp(zero.result)])
+    return EpilogueOp([], c, Region(block))
+
+
+def _add_slice(part: SSAValue, factors: Sequence[SSAValue], running: SSAValue) -> EpilogueOp:
+    """running = running + part, or with scales the same rounded once."""
+    from xdsl.dialects import math  # slow to import, and few problems need it
+
+    block = Block(arg_types=[memref_type(v).element_type for v in (part, *factors, running)])
+    summed, *scales, old = block.args
+    total = math.FmaOp(summed, _product(block, scales), old) if scales else added(old, summed)
+    block.add_ops([total, YieldOp(total.result)])
+    return EpilogueOp([part, *factors], running, Region(block))
+
+
+def _product(block: Block, factors: Sequence[SSAValue]) -> SSAValue:
+    """Append what multiplies `factors`."""
+    product, *others = factors
+    for factor in others:
+        op = multiplied(product, factor)
+        block.add_op(op)
+        product = op.result
+    return product
+
+
+def _write_back(
+    acc: SSAValue, factors: Sequence[SSAValue], c: SSAValue, alpha: float, beta: float
+) -> EpilogueOp:
+    """c = alpha * acc * factors + beta * c in the type of acc, leaving out what is needless."""
     element, stored = memref_type(acc).element_type, memref_type(c).element_type
-    block = Block(arg_types=[element, stored])
-    summed, old = block.args
+    block = Block(arg_types=[element, *[memref_type(v).element_type for v in factors], stored])
+    summed, *scales, old = block.args
 
+    if scales:
+        product = multiplied(summed, _product(block, scales))
+        block.add_op(product)
+        summed = product.result
     value = scaled(block, summed, alpha, element)
     if beta != 0:
         total = added(value, scaled(block, widened(block, old, element), beta, element))
         block.add_op(total)
         value = total.result
     block.add_op(YieldOp(narrowed(block, value, stored)))
-    return EpilogueOp([acc], c, Region(block))
+    return EpilogueOp([acc, *factors], c, Region(block))
 
 
 @dataclass(frozen=True)
@@ -494,7 +575,7 @@ class Promote(ModulePass):
             raise ScheduleError(
                 "GEM0337", "promote: prefetch is for operand=c to=registers", "leave it out"
             )
-        for gemm in require_gemms("promote", op):
+        for gemm in require_gemms("promote", op, takes_scales=True):
             if self.to == Space.VMEM and self.operand != "c":
                 copy_block(gemm, self.operand, plan_block(gemm, self.operand, self.layout))
             elif self.to == Space.SHARED and self.operand != "c":

@@ -67,6 +67,7 @@ from gemmir.ir.loops import (
     require_gemms,
 )
 from gemmir.ir.pallas import CallOp
+from gemmir.ir.scales import block_sizes, scales_of_tile
 from gemmir.ir.views import extents, subview
 from gemmir.ir.visits import insert_visits, open_visits
 
@@ -263,6 +264,7 @@ def _check_loop(gemm: GemmOp, loop: LoopPlan, made: Sequence[LoopPlan], over: st
         raise ScheduleError("GEM0326", "tile: k=0 has no slices", "leave k out")
     if not loop.is_single:
         _check_panels(gemm, loop)
+        _check_scales(gemm, loop)
     if loop.edges == "clip" or loop.divides:
         return
     if not isinstance(loop.extent, int) or name == "k":
@@ -473,9 +475,18 @@ def _write_product(
         for operand, dimensions in ((gemm.a, "mk"), (gemm.b, "kn"), (gemm.c, "mn"))
     )
     alpha, beta = gemm.alpha.value.data, gemm.beta.value.data
-    is_first, precision = both(builder, first), gemm.precision
     return builder.insert(
-        GemmOp(a, b, c, alpha=alpha, beta=beta, first=is_first, precision=precision)
+        GemmOp(
+            a,
+            b,
+            c,
+            alpha=alpha,
+            beta=beta,
+            first=both(builder, first),
+            precision=gemm.precision,
+            scales=scales_of_tile(builder, gemm, cuts),
+            depth=gemm.depth,
+        )
     )
 
 
@@ -521,6 +532,20 @@ def _window(
     return subview(builder, operand, offsets, sizes, drop_batch=batch)
 
 
+def _check_scales(gemm: GemmOp, loop: LoopPlan) -> None:
+    """A tile begins where a block of scales does, or lies inside of one."""
+    block, size = block_sizes(gemm).get(loop.dimension, 1), loop.size
+    moves = loop.edges == "overlap" and not loop.divides and block > 1
+    if moves or (size % block and block % size):
+        near = max(size // block, 1) * block
+        raise ScheduleError(
+            "GEM0287",
+            f"tile: {loop.dimension} by {size}{' with edges=overlap' if moves else ''} cuts blocks "
+            f"of {block} that have one scale",
+            f"use {near}" + (" and edges=clip or peel" if moves else ""),
+        )
+
+
 def _check_panels(gemm: GemmOp, loop: LoopPlan) -> None:
     width = _panel_width(gemm, loop.dimension)
     if width is not None and loop.size % width:
@@ -551,7 +576,7 @@ class Tile(ModulePass):
     per_sm: int | None = None
 
     def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
-        for gemm in require_gemms("tile", op):
+        for gemm in require_gemms("tile", op, takes_scales=True):
             found = plan(gemm, self.loops, self.sizes, self.edges, self.over)
             if self.per_sm is not None:
                 hold_blocks(gemm, self.per_sm, self.over)

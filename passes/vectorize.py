@@ -34,11 +34,11 @@ tiles, one clipped at the edge of C. Needs C in registers, or in VMEM; does not 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects import arith, builtin, memref, scf
+from xdsl.dialects import builtin, memref, scf
 from xdsl.dialects.builtin import (
     FixedBitwidthType,
     MemRefType,
@@ -77,13 +77,16 @@ from gemmir.ir.index import (
     both,
     constant_of,
     equals,
+    erase_condition,
     round_down,
     upper_bound,
 )
 from gemmir.ir.loops import DIMENSION, carry, conditional, open_loop, require_gemms
 from gemmir.ir.nvgpu import LdMatrixOp, MmaSyncOp
+from gemmir.ir.partial_sums import adding, beginning, loops_inside
+from gemmir.ir.scales import widened
 from gemmir.ir.team_copies import plan_share, vectorize_share
-from gemmir.ir.transfers import Tile, read, splat, store_tile, write
+from gemmir.ir.transfers import Tile, computed, read, splat, store_tile, write
 from gemmir.ir.views import chain, extents, offsets_of, subview, total_offsets
 from gemmir.ir.warpgroup import (
     COLUMN_STEP,
@@ -344,26 +347,16 @@ def vectorize_gemm(gemm: GemmOp, plan: GemmPlan) -> list[SSAValue]:
     """Sum into vectors over k; returns one finished accumulator for each of `plan.starts`."""
     summed = memref_type(plan.accumulator).element_type
     zero = splat(gemm, 0, VectorType(summed, (plan.rows, plan.width)))
-    outer = _loops_between(gemm, plan.accumulator)
+    outer = loops_inside(gemm, plan.accumulator)
     begin, finish = carry(outer, [zero] * len(plan.starts))
+    if plan.of_warpgroup and not outer:
+        return [_begin_product(gemm, plan, zero, under_way=0)]
     if plan.of_warpgroup:
-        (total,) = finish([_begin_product(gemm, plan, begin[0])])
+        (total,) = finish([_begin_product(gemm, plan, begin[0], under_way=UNDER_WAY)])
         return [_finished(total)]
     if plan.mma is None:
         return finish(_sum_over_k(gemm, plan, begin))
     return finish(_multiply(gemm, plan, plan.mma, begin))
-
-
-def _loops_between(gemm: GemmOp, accumulator: SSAValue) -> list[scf.ForOp]:
-    """The loops over k around `gemm` inside which its accumulator lives on, outermost first."""
-    home = accumulator.owner.parent_op() if isinstance(accumulator.owner, Operation) else None
-    found: list[scf.ForOp] = []
-    for op in enclosing_ops(gemm):
-        if op is home:
-            break
-        assert isinstance(op, scf.ForOp)
-        found.append(op)
-    return found[::-1]
 
 
 def _sum_over_k(gemm: GemmOp, plan: GemmPlan, begin: list[SSAValue]) -> list[SSAValue]:
@@ -390,12 +383,12 @@ def _sum_over_k(gemm: GemmOp, plan: GemmPlan, begin: list[SSAValue]) -> list[SSA
     return list(loop.results)
 
 
-def _begin_product(gemm: GemmOp, plan: GemmPlan, total: SSAValue) -> SSAValue:
+def _begin_product(gemm: GemmOp, plan: GemmPlan, total: SSAValue, *, under_way: int) -> SSAValue:
     """Multiply all of the slice of k that is in shared memory, past whose end there are zeros."""
     builder = before(gemm)
     a, b = _shared_tiles(builder, gemm, plan)
     product = builder.insert(WarpgroupMmaOp(a, b, total, plan.precision))
-    return builder.insert(WarpgroupWaitOp(UNDER_WAY, product.result)).result
+    return builder.insert(WarpgroupWaitOp(under_way, product.result)).result
 
 
 def _finished(total: SSAValue) -> SSAValue:
@@ -689,7 +682,14 @@ class Vectorize(ModulePass):
             first = gemm.first
             gemm.detach()
             gemm.erase()
-            _erase_unused(first)
+            erase_condition(first)
+            while (running := adding(plan.accumulator)) is not None:
+                sums = add_slices(running, plan, sums)
+                whole = replace(plan, accumulator=chain(running.output)[0])
+                running.detach()
+                running.erase()
+                _erase_accumulator(plan.accumulator)
+                plan = whole
             for epilogue in _write_backs(op, plan):
                 vectorize_write_back(epilogue, plan, sums)
             _erase_accumulator(plan.accumulator)
@@ -702,23 +702,51 @@ class Vectorize(ModulePass):
                 vectorize_epilogue(inner, width)
 
 
+def add_slices(running: EpilogueOp, plan: GemmPlan, parts: Sequence[SSAValue]) -> list[SSAValue]:
+    """Add what `parts` hold of each slice to vectors that the loops over slices carry.
+
+    What else is read, such as scales, is read before the product, so that loads overlap with it.
+    """
+    accumulator = chain(running.output)[0]
+    start = beginning(accumulator)
+    tiles = [Tile((0, at), (plan.rows, plan.width), (True, True)) for at in plan.starts]
+    zeros = [computed(before(start), start, tile, {}) for tile in tiles]
+    start.detach()
+    start.erase()
+    begin, finish = carry(loops_inside(running, accumulator), zeros)
+    totals: list[SSAValue] = []
+    for tile, part, old in zip(tiles, parts, begin, strict=True):
+        known = {running.body.block.args[-1]: old}
+        for argument, value in zip(running.body.block.args, running.inputs, strict=False):
+            if chain(value)[0] is plan.accumulator:
+                known[argument] = part
+            else:
+                known[argument] = _factor(running, plan, part, value, tile)
+        totals.append(computed(before(running), running, tile, known))
+    return finish(totals)
+
+
+def _factor(
+    running: EpilogueOp, plan: GemmPlan, part: SSAValue, value: SSAValue, tile: Tile
+) -> SSAValue:
+    """An operand of a running sum as a vector, read before a product that is one op."""
+    owner = part.owner
+    anchor = owner.acc.owner if isinstance(owner, WarpgroupWaitOp) else running
+    assert isinstance(anchor, Operation)
+    builder = before(anchor)
+    wide = widened(builder, value, plan.columns)
+    source = value if wide is None else wide
+    whole = (plan.rows, plan.columns)
+    rows, columns = (e == room for e, room in zip(extents(source), whole, strict=True))
+    return read(builder, running, source, tile.at, tile.shape, (rows, columns))
+
+
 def _write_backs(module: builtin.ModuleOp, plan: GemmPlan) -> list[EpilogueOp]:
     return [
         op
         for op in module.walk()
         if isinstance(op, EpilogueOp) and any(chain(v)[0] is plan.accumulator for v in op.inputs)
     ]
-
-
-def _erase_unused(value: SSAValue | None) -> None:
-    """Erase the comparisons that only the erased op has used."""
-    if value is None or value.uses or not isinstance(value.owner, arith.CmpiOp | arith.AndIOp):
-        return
-    operands = list(value.owner.operands)
-    value.owner.detach()
-    value.owner.erase()
-    for operand in operands:
-        _erase_unused(operand)
 
 
 def _erase_accumulator(accumulator: SSAValue) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -42,15 +42,41 @@ def _gemm(frame: Frame, op: GemmOp) -> Step:
     summed = dtype_of(accumulator_type(element_type(op.a.type)))
     element = summed.type
     alpha, beta_attribute = element(op.alpha.value.data), element(op.beta.value.data)
+    has_first = op.first is not None
 
-    def step(a: View, b: View, c: View, first: bool = True) -> tuple[()]:
+    def step(a: View, b: View, c: View, *others: Any) -> tuple[()]:
         _require_product(a.sizes, b.sizes, c.sizes)
-        beta = beta_attribute if first else element(1)
-        found = alpha * multiply(a.array(), b.array(), summed, op.precision)
+        beta = beta_attribute if not has_first or others[0] else element(1)
+        scales = [view.array() for view in others[has_first:]]
+        if op.depth is None:
+            product = multiply(a.array(), b.array(), summed, op.precision)
+        else:
+            product = _scaled(op, a.array(), b.array(), scales)
+        found = alpha * product
         c.fill_from(found if beta == 0 else found + beta * c.array().astype(summed))
         return ()
 
     return step
+
+
+def _scaled(op: GemmOp, a: Array, b: Array, scales: Sequence[Array]) -> Array:
+    """The sum of the products of each block of k, times its scales."""
+    assert op.depth is not None
+    summed, depth = dtype_of(accumulator_type(element_type(op.a.type))), op.depth.value.data
+    (rows, k), columns = a.shape, b.shape[1]
+    total = np.zeros((rows, columns), summed)
+    for number, start in enumerate(range(0, k, depth)):
+        part = slice(start, start + depth)
+        product = multiply(a[:, part], b[part], summed, op.precision)
+        factor = np.ones((), summed)
+        for scale in scales:
+            along_k, along_n, _, size = scale.shape
+            if along_k <= number or along_n * size < columns:
+                raise FaultError("GEM0907", f"scales {list(scale.shape)} of {k} by {columns}")
+            whole = scale[number].swapaxes(0, 1).reshape(rows, along_n * size)
+            factor = factor * whole[:, :columns]
+        total = total + product * factor
+    return total
 
 
 def _require_product(a: tuple[int, ...], b: tuple[int, ...], c: tuple[int, ...]) -> None:

@@ -38,6 +38,7 @@ from xdsl.dialects.builtin import (
     f64,
     i8,
     i32,
+    i64,
 )
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.rewriter import InsertPoint
@@ -169,12 +170,36 @@ def build(gemm: Gemm, symbol: str = "gemm") -> ModuleOp:
         _add_groups(block, {**values, "b": b}, gemm)
         return module
     precision = _precision(gemm)
-    block.add_op(GemmOp(a, b, values["c"], alpha=gemm.alpha, beta=gemm.beta, precision=precision))
+    block.add_op(
+        GemmOp(
+            a,
+            b,
+            values["c"],
+            alpha=gemm.alpha,
+            beta=gemm.beta,
+            precision=precision,
+            scales=_scales(block, values, gemm),
+            depth=None if gemm.scale_block is None else IntegerAttr(gemm.scale_block, i64),
+        )
+    )
     if gemm.steps:
         inputs = [_epilogue_input(block, values, name) for name in _epilogue_names(gemm)]
         add_epilogue(block, gemm.steps, inputs, values["c"])
     block.add_op(func.ReturnOp())
     return module
+
+
+def _scales(block: Block, values: Mapping[str, SSAValue], gemm: Gemm) -> list[SSAValue]:
+    """Views of the scales of A and B by block of k, block of n, row, and column of the block."""
+    size = gemm.scale_block
+    if size is None:
+        return []
+    operands = {operand.name: operand for operand in gemm.operands}
+    shape = (-(-gemm.k // size), -(-gemm.n // size), gemm.m, size)
+    m, k = operands["scale_a"].strides[::-1] if gemm.trans_a else operands["scale_a"].strides
+    found = view(block, values["scale_a"], shape, (k, 0, m, 0), "scale_a_blocks")
+    k, n = operands["scale_b"].strides[::-1] if gemm.trans_b else operands["scale_b"].strides
+    return [found, view(block, values["scale_b"], shape, (k, n, 0, 0), "scale_b_blocks")]
 
 
 def _add_groups(block: Block, values: Mapping[str, SSAValue], gemm: Gemm) -> None:

@@ -47,6 +47,7 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.ir import Attribute, Dialect, Operation, Region, SSAValue
 from xdsl.irdl import (
+    AttrSizedOperandSegments,
     IRDLOperation,
     VarConstraint,
     base,
@@ -183,6 +184,10 @@ class GemmOp(IRDLOperation):
     that of C. With a `precision` A and B are f32, and each element is rounded as that says before
     it is multiplied. Where `first` is given and false, beta is taken as 1: the op then continues a
     sum that an earlier slice of k has begun. With beta = 0 the old C is not read.
+
+    With `scales` k is cut into blocks of `depth`, and the products of each count for C[i, j] times
+    the elements [block of k, j / columns, i, j mod columns] of all scales, which are of the type of
+    the sum. Columns of one block have the same: the last stride is 0.
     """
 
     name = "gemmir.gemm"
@@ -191,13 +196,17 @@ class GemmOp(IRDLOperation):
     b = operand_def(_MemRef)
     c = operand_def(_MemRef)
     first = opt_operand_def(i1)
+    scales = var_operand_def(_MemRef)
     alpha = prop_def(FloatAttr)
     beta = prop_def(FloatAttr)
+    depth = opt_prop_def(IntegerAttr)
     precision = opt_prop_def(PrecisionAttr)
 
+    irdl_options = (AttrSizedOperandSegments(as_property=True),)
     assembly_format: ClassVar[str | None] = (
         "$a `,` $b `,` $c (`first` $first^)? `alpha` $alpha `beta` $beta"
-        " (`precision` $precision^)? attr-dict"
+        " (`precision` $precision^)? (`scales` `(` $scales^ `:` type($scales) `)`)?"
+        " (`depth` $depth^)? attr-dict"
         " `:` type($a) `,` type($b) `,` type($c)"
     )
     traits = traits_def(MemoryReadEffect(), MemoryWriteEffect())
@@ -212,12 +221,15 @@ class GemmOp(IRDLOperation):
         beta: float = 0.0,
         first: SSAValue | None = None,
         precision: PrecisionAttr | None = None,
+        scales: Sequence[SSAValue] = (),
+        depth: IntegerAttr | None = None,
     ) -> None:
         super().__init__(
-            operands=[a, b, c, first],
+            operands=[a, b, c, first, scales],
             properties={
                 "alpha": FloatAttr(alpha, f64),
                 "beta": FloatAttr(beta, f64),
+                "depth": depth,
                 "precision": precision,
             },
         )
@@ -247,6 +259,31 @@ class GemmOp(IRDLOperation):
         for attribute in (self.alpha, self.beta):
             if attribute.type != f64:
                 raise VerifyException(f"{self.name}: alpha and beta are written as f64")
+        if bool(self.scales) != (self.depth is not None):
+            raise VerifyException(f"{self.name}: scales and the depth of a block go together")
+        for scale in self.scales:
+            self._verify_scale(memref_type(scale), results[0], shapes)
+
+    def _verify_scale(
+        self, scale: MemRefType[Number], summed: Number, shapes: Sequence[Sequence[int]]
+    ) -> None:
+        assert self.depth is not None
+        depth, shape = self.depth.value.data, scale.get_shape()
+        if scale.element_type != summed or isinstance(summed, IntegerType):
+            raise VerifyException(f"{self.name}: scales of {scale.element_type} of {summed} sums")
+        if len(shape) != 4 or len(shapes[0]) != 2 or static_strides(scale)[-1]:
+            raise VerifyException(
+                f"{self.name}: {scale} is no scale for each block of k, of columns, and each row"
+            )
+        (m, k), (_, n) = shapes[:2]
+        if depth < 1 or shape[3] < 1:
+            raise VerifyException(f"{self.name}: blocks of {depth} by {shape[3]}")
+        _require_extent(self.name, "m", m, shape[2])
+        for name, count, extent, size in (("k", shape[0], k, depth), ("n", shape[1], n, shape[3])):
+            if DYNAMIC_INDEX not in (count, extent) and count * size < extent:
+                raise VerifyException(
+                    f"{self.name}: {count} blocks of {size} along {name} are less than {extent}"
+                )
 
 
 @irdl_op_definition

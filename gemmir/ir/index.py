@@ -104,6 +104,17 @@ def upper_bound(value: Extent) -> int | None:
     return None
 
 
+def erase_condition(value: SSAValue | None) -> None:
+    """Erase the comparisons that only an op has used that is erased already."""
+    if value is None or value.uses or not isinstance(value.owner, arith.CmpiOp | arith.AndIOp):
+        return
+    operands = list(value.owner.operands)
+    value.owner.detach()
+    value.owner.erase()
+    for operand in operands:
+        erase_condition(operand)
+
+
 def both(builder: Builder, conditions: Sequence[SSAValue]) -> SSAValue | None:
     """The conjunction of i1 values, None where there are none."""
     result: SSAValue | None = None

@@ -62,6 +62,7 @@ def problem_of(module: ModuleOp) -> Gemm:
         batch_stride_a=a.batch_stride,
         batch_stride_b=b.batch_stride,
         batch_stride_c=None if c.transposed else c.batch_stride or None,
+        scale_block=None if op.depth is None else op.depth.value.data,
         epilogue="+".join(_epilogue_operands(module)),
     )
 

@@ -36,6 +36,7 @@ from gemmir.ir.dialect import (
 from gemmir.ir.groups import group_loop
 from gemmir.ir.index import Extent, as_index, before, constant_of
 from gemmir.ir.loops import trips
+from gemmir.ir.partial_sums import whole_sum, write_backs
 from gemmir.ir.views import chain, extents, subview
 from gemmir.ir.warpgroup import WARPGROUP_ROWS
 
@@ -83,7 +84,7 @@ class StagingPlan:
 
 def plan_staging(gemm: GemmOp, row_bytes: int) -> StagingPlan:
     """Decide the pieces; `ScheduleError` (GEM1283 to GEM1285) where there cannot be any."""
-    accumulator = chain(gemm.c)[0]
+    accumulator = whole_sum(gemm)
     foralls = [o for o in enclosing_ops(gemm) if isinstance(o, ForallOp)][::-1]
     groups = tuple(o for o in foralls if o.over.data == WARPGROUPS)
     space = memref_type(accumulator).memory_space
@@ -94,12 +95,7 @@ def plan_staging(gemm: GemmOp, row_bytes: int) -> StagingPlan:
             "put it behind tile{… over=warpgroups} and promote{operand=c to=registers}, or leave "
             "it out",
         )
-    found = [
-        use.operation
-        for op in _views_of(accumulator)
-        for use in op.uses
-        if isinstance(use.operation, EpilogueOp) and _is_of_c(use.operation)
-    ]
+    found = [op for op in write_backs(accumulator) if _is_of_c(op)]
     if len(found) != 1 or any(isinstance(o, scf.ForOp) for o in _between(found[0], groups[-1])):
         raise ScheduleError(
             "GEM1284",
@@ -138,11 +134,6 @@ def _between(epilogue: EpilogueOp, loop: ForallOp) -> list[Operation]:
     """The ops between the write-back and the loop over warpgroups around it."""
     around = enclosing_ops(epilogue)
     return around[: around.index(loop)]
-
-
-def _views_of(accumulator: SSAValue) -> list[SSAValue]:
-    views = [u.operation for u in accumulator.uses if isinstance(u.operation, memref.SubviewOp)]
-    return [accumulator, *(view.result for view in views)]
 
 
 def stage(plan: StagingPlan) -> None:

@@ -114,6 +114,14 @@ def store_tile(
     builder: Builder, epilogue: EpilogueOp, tile: Tile, known: dict[SSAValue, SSAValue]
 ) -> None:
     """Run the body of `epilogue` on vectors; arguments that are not `known` are read if used."""
+    value, target = computed(builder, epilogue, tile, known), epilogue.output
+    write(builder, epilogue, value, target, tile.at, tile.in_bounds, tile.mask)
+
+
+def computed(
+    builder: Builder, epilogue: EpilogueOp, tile: Tile, known: dict[SSAValue, SSAValue]
+) -> SSAValue:
+    """What the body of `epilogue` yields on vectors; arguments as above."""
     values = dict(known)
     block = epilogue.body.block
     for argument, operand in zip(block.args, epilogue.operands, strict=True):
@@ -122,9 +130,8 @@ def store_tile(
     for op in block.ops:
         if isinstance(op, YieldOp):
             assert op.value is not None
-            value, target = values[op.value], epilogue.output
-            write(builder, epilogue, value, target, tile.at, tile.in_bounds, tile.mask)
-        elif isinstance(op, arith.ConstantOp):
+            return values[op.value]
+        if isinstance(op, arith.ConstantOp):
             assert isinstance(op.value, FloatAttr | IntegerAttr)
             element = op.value.type
             assert not isinstance(element, IndexType)
@@ -134,6 +141,7 @@ def store_tile(
             widened = _widen(op, values, tile.shape)
             builder.insert(widened)
             values[op.results[0]] = widened.results[0]
+    raise AssertionError("gemmir.epilogue ends in gemmir.yield")
 
 
 def _widen(op: Operation, values: dict[SSAValue, SSAValue], shape: Sequence[int]) -> Operation:
