@@ -13,8 +13,8 @@ from xdsl.dialects.builtin import NoneAttr, StridedLayoutAttr, VectorType
 from xdsl.ir import Operation, SSAValue
 
 from gemmir.backends.llvm.emitter import Emitter, set_rows, shape_of
-from gemmir.backends.llvm.memory import load_line, store_line
-from gemmir.backends.ptx.transfers import parts
+from gemmir.backends.llvm.memory import store_line
+from gemmir.backends.ptx.transfers import loads, parts
 from gemmir.ir.dialect import memref_type, static_strides
 
 ELEMENTWISE: Final = frozenset(
@@ -96,8 +96,8 @@ def _has_rows(memory: SSAValue) -> bool:
 def _by_row(e: Emitter, op: Operation) -> EmitRow:
     """What emits one row of `op`; addresses are found now, once for all rows."""
     if isinstance(op, vector.TransferReadOp):
-        padding, lines = e.scalar(op.padding), parts(e, op, _tile(op))
-        return lambda row: _set_row(e, op.result, row, load_line(e, *lines[row], padding))
+        load = loads(e, op, _tile(op))
+        return lambda row: _set_row(e, op.result, row, load(row))
     if isinstance(op, vector.TransferWriteOp):
         lines, written = parts(e, op, _tile(op)), op.vector
         return lambda row: store_line(e, *lines[row], _row_of(e, written, row))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from xdsl.dialects import vector
 from xdsl.dialects.builtin import VectorType
@@ -104,14 +104,38 @@ def parts(e: Emitter, op: Transfer, t: VectorType) -> list[tuple[Access, int]]:
     return [(access, 0) for access in _parts(e, op, spread, shape_of(t))]
 
 
+def loads(e: Emitter, op: vector.TransferReadOp, t: VectorType) -> Callable[[int], str]:
+    """What loads this thread's row of a vector; of elements that are the same, once for all."""
+    padding, lines, known = e.scalar(op.padding), parts(e, op, t), dict[int, str]()
+    alike = _alike(e, op, t)
+
+    def load(row: int) -> str:
+        first = alike[row] if alike else row
+        if first not in known:
+            known[first] = load_line(e, *lines[row], padding)
+        return known[first]
+
+    return load
+
+
+def _alike(e: Emitter, op: vector.TransferReadOp, t: VectorType) -> list[int]:
+    """For each block of a spread tile its row of blocks, if all in that have the same elements."""
+    spread, are_all_there = spread_of(e), op.in_bounds.data[1].value.data
+    if spread is None or swizzle_of(op.source) is not None or not are_all_there:
+        return []
+    if static_strides(memref_type(op.source))[1]:
+        return []
+    return [row for row, _ in spread.blocks(shape_of(t))]
+
+
 def _read(e: Emitter, op: vector.TransferReadOp) -> None:
     t = op.result.type
     assert isinstance(t, VectorType)
     if e.spread is None:
         transfer_read(e, op)
         return
-    padding = e.scalar(op.padding)
-    e.values[op.result] = [load_line(e, *part, padding) for part in parts(e, op, t)]
+    load = loads(e, op, t)
+    e.values[op.result] = [load(row) for row in range(e.shape(t)[0])]
 
 
 def _write(e: Emitter, op: vector.TransferWriteOp) -> None:
