@@ -429,7 +429,7 @@ class AccumulatePlan:
 def plan_accumulate(gemm: GemmOp, to: str, layout: str | None, prefetch: bool) -> AccumulatePlan:
     """Decide the accumulator tile.
 
-    `ScheduleError` (GEM0334, GEM0335, GEM0337, GEM0289) if it cannot be.
+    `ScheduleError` (GEM0334, GEM0335, GEM0337, GEM1289) if it cannot be.
     """
     if to not in (Space.REGISTERS, Space.VMEM) or layout is not None:
         raise ScheduleError(
@@ -450,7 +450,7 @@ def plan_accumulate(gemm: GemmOp, to: str, layout: str | None, prefetch: bool) -
         raise ScheduleError("GEM0337", "promote: prefetch of what is in registers", "leave it out")
     if to == Space.VMEM and gemm.scales:
         raise ScheduleError(
-            "GEM0289",
+            "GEM1289",
             "promote: operand=c to=vmem of a product whose blocks have scales",
             "leave it out: no unit of a TPU adds them up; multiply A and B by them beforehand",
         )

@@ -539,7 +539,7 @@ def _check_scales(gemm: GemmOp, loop: LoopPlan) -> None:
     if moves or (size % block and block % size):
         near = max(size // block, 1) * block
         raise ScheduleError(
-            "GEM0287",
+            "GEM1287",
             f"tile: {loop.dimension} by {size}{' with edges=overlap' if moves else ''} cuts blocks "
             f"of {block} that have one scale",
             f"use {near}" + (" and edges=clip or peel" if moves else ""),

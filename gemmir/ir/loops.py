@@ -38,14 +38,14 @@ def gemms(module: ModuleOp) -> list[GemmOp]:
 def require_gemms(pass_name: str, module: ModuleOp, *, takes_scales: bool = False) -> list[GemmOp]:
     """The `gemmir.gemm` ops of a module; `ScheduleError` (GEM0301) where there are none left.
 
-    GEM0288 where one has scales of blocks, and the pass does not take those.
+    GEM1288 where one has scales of blocks, and the pass does not take those.
     """
     found = gemms(module)
     for gemm in found:
         if gemm.depth is not None and not takes_scales:
             size = gemm.depth.value.data
             raise ScheduleError(
-                "GEM0288",
+                "GEM1288",
                 f"{pass_name}: the gemmir.gemm has a scale for every {size} along k",
                 f"leave {pass_name} out, or first tile k by {size} and n by at most {size}, and "
                 "promote{operand=c to=registers} behind that",
