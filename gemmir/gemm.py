@@ -44,6 +44,9 @@ OFFSETS: Final = "offsets"
 MAX_ELEMENTS: Final = 2**40
 """No operand may span more elements than this: 64-bit byte offsets must not overflow."""
 
+LEAST_SCALE_BLOCK: Final = 16
+"""Elements along k that have one scale: one product of tensor cores takes so many at least."""
+
 GELU_SQRT_2_OVER_PI: Final = math.sqrt(2.0 / math.pi)
 """gelu is its tanh form, Hendrycks and Gimpel, arXiv:1606.08415, section 2."""
 GELU_CUBIC: Final = 0.044715
@@ -208,9 +211,14 @@ class Gemm:
                 )
 
     def _check_scales(self, block: object) -> None:
-        if not isinstance(block, SupportsIndex) or isinstance(block, bool) or int(block) < 1:
-            raise ProblemError("GEM0131", f"scale_block={block!r} is no size of a block", "use 128")
-        object.__setattr__(self, "scale_block", operator.index(block))
+        size = operator.index(block) if isinstance(block, SupportsIndex) else 0
+        if size < LEAST_SCALE_BLOCK or size & (size - 1):
+            raise ProblemError(
+                "GEM0131",
+                f"scale_block={block!r} is no power of two from {LEAST_SCALE_BLOCK} on",
+                "use 128",
+            )
+        object.__setattr__(self, "scale_block", size)
         if self.accumulator.is_integer:
             raise ProblemError(
                 "GEM0132",

@@ -451,8 +451,8 @@ def plan_accumulate(gemm: GemmOp, to: str, layout: str | None, prefetch: bool) -
     if to == Space.VMEM and gemm.scales:
         raise ScheduleError(
             "GEM1289",
-            "promote: operand=c to=vmem of a product whose blocks have scales",
-            "leave it out: no unit of a TPU adds them up; multiply A and B by them beforehand",
+            "promote: to=vmem keeps one sum, and blocks of the product have scales",
+            "multiply A and B by their scales beforehand, or use another target",
         )
     rows, columns = (upper_bound(e) for e in extents(gemm.c))
     assert rows is not None and columns is not None
@@ -468,7 +468,8 @@ def accumulate(gemm: GemmOp, plan: AccumulatePlan) -> None:
     builder = before(gemm)
     c = gemm.c
     factors = list(gemm.scales) if is_one_block(gemm) else []
-    scales, depth = ([], None) if factors else (gemm.scales, gemm.depth)
+    scales: list[SSAValue] = [] if factors else list(gemm.scales)
+    depth = None if factors else gemm.depth
     element = accumulator_type(memref_type(gemm.a).element_type)
     made = MemRefType(element, plan.shape, memory_space=SpaceAttr(plan.space))
     alloca = builder.insert(memref.AllocaOp(operands=[[], []], result_types=[made]))

@@ -716,7 +716,7 @@ def add_slices(running: EpilogueOp, plan: GemmPlan, parts: Sequence[SSAValue]) -
     begin, finish = carry(loops_inside(running, accumulator), zeros)
     totals: list[SSAValue] = []
     for tile, part, old in zip(tiles, parts, begin, strict=True):
-        known = {running.body.block.args[-1]: old}
+        known: dict[SSAValue, SSAValue] = {running.body.block.args[-1]: old}
         for argument, value in zip(running.body.block.args, running.inputs, strict=False):
             if chain(value)[0] is plan.accumulator:
                 known[argument] = part

@@ -132,6 +132,8 @@ def default_text(
     shape = _class(share, machine) if even else _packed
     if gemm.groups is not None:
         shape = _clipped if 0 in (gemm.n, gemm.k) else _packed
+    if gemm.scale_block is not None:
+        shape = _scaled
     passes.extend(shape(share, machine))
     if fuse:
         passes.append("fuse-epilogue")
@@ -186,7 +188,7 @@ def _shares_batch(gemm: Gemm, threads: int) -> bool:
 def _cut(gemm: Gemm, machine: CpuMachine, threads: int) -> tuple[str, int]:
     """The longer dimension of C, and the part of it that each core gets: whole register tiles."""
     tile = _packed_tile(gemm, machine)
-    by_rows = gemm.m >= gemm.n
+    by_rows = gemm.m >= gemm.n or gemm.scale_block is not None
     extent, step = (gemm.m, tile.rows) if by_rows else (gemm.n, tile.columns)
     return "m" if by_rows else "n", max(_round_up(-(-extent // threads), step), 1)
 
@@ -337,6 +339,26 @@ def _clipped(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     tile = _packed_tile(gemm, machine)
     yield f"tile{{loops=m,n sizes={tile.rows},{tile.columns}}}"
     yield "promote{operand=c to=registers}"
+
+
+def _scaled(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+    """Register tiles inside of one block of scales; those of a slice of k and of all of it."""
+    tile = _packed_tile(gemm, machine)
+    rows, block = max(tile.rows // 2, 1), gemm.scale_block
+    assert block is not None
+    columns = next(c for c in (block, *_halves(block)) if c <= tile.columns)
+    yield f"tile{{loops=m,n sizes={rows},{columns}}}"
+    yield "promote{operand=c to=registers}"
+    yield f"tile{{loops=k sizes={block}}}"
+    if gemm.k > block:
+        yield "promote{operand=c to=registers}"
+
+
+def _halves(size: int) -> Iterator[int]:
+    """The smaller powers of two."""
+    while size > 1:
+        size //= 2
+        yield size
 
 
 def _half_packed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:

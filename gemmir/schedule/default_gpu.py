@@ -136,7 +136,9 @@ def _slices(gemm: Gemm, machine: GpuMachine) -> int:
     item = gemm.element.item_bytes
     tiles = (gemm.batch or 1) * -(-gemm.m // SPLIT_TILE[0]) * -(-gemm.n // SPLIT_TILE[1])
     most = gemm.k * item // SPLIT_BYTES
-    if gemm.groups is not None or tiles == 0 or tiles >= FEW_WARPS * machine.sms or most < 2:
+    if gemm.scale_block is not None or gemm.groups is not None:
+        return 1
+    if tiles == 0 or tiles >= FEW_WARPS * machine.sms or most < 2:
         return 1
     wanted = min(-(-ENOUGH_WARPS * machine.sms // tiles), most)
     near = range(wanted // 2 + 1, min(2 * wanted, most) + 1)
@@ -158,21 +160,27 @@ def _mma_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool) -> Iterator[str]
     item = gemm.element.item_bytes
     is_gathered = gemm.trans_a or not gemm.trans_b
     is_small = gemm.dtype in ("f64", "e4m3", "e5m2") or (item == 1 and is_gathered)
+    is_small = is_small or gemm.scale_block is not None
     shapes, slices_ = MMA_BLOCKS, MMA_SLICES
     if is_small or (is_gathered and item != PAIR_BYTES):
         shapes = MMA_BLOCKS_SMALL if is_small else MMA_BLOCKS_GATHERED
         slices_ = MMA_SLICES_SMALL
+    if gemm.scale_block is not None:
+        shapes = tuple((a, b, m, min(n, gemm.scale_block)) for a, b, m, n in shapes)
     warps_m, warps_n, warp_m, warp_n = _mma_block(gemm, machine, shapes)
     depth = machine.mma_k_bytes // item
     block_m, block_n = warps_m * warp_m, warps_n * warp_n
     slice_bytes, stages = _fitting(machine, block_m + block_n, slices_)
     slice_ = min(slice_bytes // item, -(-gemm.k // depth) * depth)
+    if gemm.scale_block is not None:
+        slice_ = min(slice_bytes // item, gemm.scale_block)
     pipelined = gemm.k > slice_ and machine.has_async_copies and _copies_asynchronously(gemm)
     yield _blocks(gemm, block_m, block_n)
     yield f"tile{{loops=m,n sizes={warp_m},{warp_n} over=warps}}"
     yield "promote{operand=c to=registers}"
     if gemm.k:
         yield f"tile{{loops=k sizes={slice_}}}"
+        yield from _second_sum(gemm)
         for operand, runs_along_k, across in (
             ("a", not gemm.trans_a, block_m),
             ("b", gemm.trans_b, block_n),
@@ -190,6 +198,12 @@ def _mma_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool) -> Iterator[str]
     step = DOUBLES if item == LANE_BYTES and slice_ % DOUBLES == 0 else depth
     if slice_ >= 2 * step:
         yield f"unroll{{loop=k factor={slice_ // step}}}"
+
+
+def _second_sum(gemm: Gemm) -> Iterator[str]:
+    """Slices whose blocks have scales are added to a running sum."""
+    if gemm.scale_block is not None and gemm.k > gemm.scale_block:
+        yield "promote{operand=c to=registers}"
 
 
 def _mma_block(
@@ -250,7 +264,7 @@ def _blocks(gemm: Gemm, block_m: int, block_n: int) -> str:
 def _simt_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool) -> Iterator[str]:
     item = gemm.element.item_bytes
     most = THREAD_BYTES // item
-    if gemm.m < LANES_M * most or gemm.n < LANES_N * most:
+    if gemm.m < LANES_M * most or gemm.n < LANES_N * most or gemm.scale_block is not None:
         most //= 2
     thread_m, thread_n = (min(most, _power_of_two(x)) for x in (gemm.m, gemm.n))
     lanes_m, lanes_n = _lanes(-(-gemm.m // thread_m), -(-gemm.n // thread_n))
@@ -268,7 +282,9 @@ def _simt_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool) -> Iterator[str
         is_async = machine.has_async_copies and _copies_asynchronously(gemm)
         if is_async:
             slice_ = _fitting(machine, block_m + block_n, SIMT_SLICES)[0] // item
+        slice_ = min(slice_, gemm.scale_block or slice_)
         yield f"tile{{loops=k sizes={slice_}}}"
+        yield from _second_sum(gemm)
         yield f"promote{{operand=a to=shared layout=panel:{block_m + LOAD_BYTES // item}}}"
         yield f"promote{{operand=b to=shared layout=panel:{max(BANKS_BYTES // item, thread_n)}}}"
         slices = -(-gemm.k // slice_)

@@ -39,12 +39,15 @@ def takes_warpgroups(gemm: Gemm, machine: GpuMachine) -> bool:
     """Whether the TMA can copy the operands of `gemm` and warpgroups of `machine` multiply them.
 
     A product that fills neither 64 rows nor 64 columns, or has less than a slice of k, is left to
-    warps, and so are products whose rows are known only at run time.
+    warps, and so are products whose rows are known only at run time, and those whose blocks have
+    scales and less than a slice of k.
     """
     item = gemm.element.item_bytes
     if gemm.dtype not in machine.wgmma_dtypes or gemm.groups is not None:
         return False
     if item != PAIR_BYTES and (gemm.trans_a or not gemm.trans_b):
+        return False
+    if gemm.scale_block is not None and gemm.scale_block * item % SLICE_BYTES:
         return False
     if max(gemm.m, gemm.n) < GROUP_ROWS or min(gemm.m, gemm.n) == 0 or gemm.k * item < SLICE_BYTES:
         return False
@@ -79,7 +82,10 @@ def spelled(gemm: Gemm, machine: GpuMachine, tiles: WarpgroupTiles, *, fuse: boo
         yield f"persist{{blocks={machine.sms // tiles.cluster}}}"
     yield f"tile{{loops=m sizes={tiles.m // tiles.warpgroups} over=warpgroups}}"
     yield "promote{operand=c to=registers}"
-    yield f"tile{{loops=k sizes={SLICE_BYTES // gemm.element.item_bytes}}}"
+    depth = SLICE_BYTES // gemm.element.item_bytes
+    yield f"tile{{loops=k sizes={depth}}}"
+    if gemm.scale_block is not None and gemm.k > gemm.scale_block:
+        yield "promote{operand=c to=registers}"
     for operand in "ab":
         yield f"promote{{operand={operand} to=shared layout=swizzle:{SLICE_BYTES}}}"
     if fuse:

@@ -38,7 +38,10 @@ FRAGMENT_BYTES = 32
 
 @dataclass
 class _Walk:
-    """The problem as the passes so far have cut it."""
+    """The problem as the passes so far have cut it.
+
+    Of the tile in registers there are `sums`: of slices of k, and of all of it.
+    """
 
     machine: CpuMachine | GpuMachine
     dtype: str
@@ -46,6 +49,7 @@ class _Walk:
     tile: dict[str, int]
     block: dict[str, int] = field(default_factory=dict[str, int])
     accumulator: tuple[int, int] | None = None
+    sums: int = 0
     held_bytes: dict[str, int] = field(default_factory=dict[str, int])
     stages: int = 1
     blocks_per_sm: int = 1
@@ -88,6 +92,7 @@ def _follow(walk: _Walk, p: ModulePass) -> None:
         _check_unit(walk, "tile", p.over)
     elif isinstance(p, Promote) and p.operand == "c":
         walk.accumulator = (walk.tile["m"], walk.tile["n"])
+        walk.sums += p.to == "registers"
     elif isinstance(p, Promote):
         _check_capacity(walk, p)
     elif isinstance(p, Parallelize):
@@ -218,6 +223,7 @@ def _check_warpgroups(walk: _Walk) -> None:
     rows, columns = walk.accumulator
     _, most = default_registers(walk.warpgroups)
     needed = -(-rows // WARPGROUP_ROWS) * WARPGROUP_ROWS * columns // THREADS_OF_GROUP
+    needed *= walk.sums
     if needed + ADDRESS_REGISTERS > most:
         fitting = (most - ADDRESS_REGISTERS) * THREADS_OF_GROUP
         raise ScheduleError(
@@ -281,13 +287,14 @@ def _check_vectors(walk: _Walk, p: Vectorize) -> None:
         return
     rows, columns = walk.accumulator
     vectors = max(-(-columns // p.width), 1)
-    needed = rows * vectors + vectors + 1
+    needed = walk.sums * rows * vectors + vectors + 1
     registers = walk.machine.vector_registers
     if needed > registers:
-        fitting = (registers - 1 - vectors) // vectors
+        fitting = (registers - 1 - vectors) // (walk.sums * vectors)
         raise ScheduleError(
             "GEM0312",
-            f"vectorize: a {rows} x {columns} tile needs {rows}*{vectors} + {vectors} + 1 = "
+            f"vectorize: a {rows} x {columns} tile needs "
+            f"{f'{walk.sums}*' if walk.sums > 1 else ''}{rows}*{vectors} + {vectors} + 1 = "
             f"{needed} vector registers and {walk.machine.name} has {registers}",
             f"tile m by at most {fitting}" if fitting > 0 else "tile n smaller",
         )
@@ -303,10 +310,10 @@ def _check_thread_registers(
     rows, columns = accumulator
     words = max(walk.item_bytes // 4, 1)
     if unit == "fma":
-        needed = (rows * columns + rows + columns) * words + ADDRESS_REGISTERS
+        needed = (walk.sums * rows * columns + rows + columns) * words + ADDRESS_REGISTERS
     else:
         fragment_bytes = (rows + columns) * FRAGMENT_BYTES
-        held = rows * columns * words + fragment_bytes // 4
+        held = walk.sums * rows * columns * words + fragment_bytes // 4
         needed = -(-held // machine.threads_per_warp) + ADDRESS_REGISTERS
     if needed > machine.registers_per_thread:
         raise ScheduleError(

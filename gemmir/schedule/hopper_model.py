@@ -66,6 +66,10 @@ MOST_SUMS_EXPANDED: Final = 128
 """Sums of a thread. Of 192 ptxas 13.0 still spills none, but of 256 x 192 shared memory holds three
 slices and no pieces of C; with gelu it spills some of 160."""
 
+MOST_SUMS_SCALED: Final = 64
+"""The same where each is held twice, for a slice of k and for all of it: of 96 ptxas 13.0 spills
+some with addresses of scales beside them."""
+
 NARROW_TILES: Final = ((64, 1), (128, 2))
 COLUMN_STEP: Final = 8
 """m and warpgroups of the tiles where C has less than 64 columns, and what n is a multiple of."""
@@ -197,6 +201,8 @@ def warpgroup_tiles(gemm: Gemm, machine: GpuMachine, *, expand: bool = False) ->
     `expand` says that there are exponentials in its epilogue, which take registers from the sums.
     """
     most = MOST_SUMS_EXPANDED if expand else MOST_SUMS
+    if gemm.scale_block is not None:
+        most = MOST_SUMS_SCALED
     fitting = (tiles for tiles in candidates(gemm, machine) if tiles.sums <= most)
     return min(fitting, key=lambda tiles: seconds(gemm, machine, tiles, expand=expand))
 
@@ -233,8 +239,12 @@ def _transposed(gemm: Gemm) -> Gemm:
 def candidates(gemm: Gemm, machine: GpuMachine) -> Iterator[WarpgroupTiles]:
     """All tiles that are tried: those that fit, and no larger than C needs.
 
-    Few rows are also made columns; where they do not fill 64 rows that is tried first.
+    Few rows are also made columns; where they do not fill 64 rows that is tried first. With scales
+    of blocks neither is done, nor is k cut, and a tile lies inside of one along n.
     """
+    if gemm.scale_block is not None:
+        yield from _candidates(gemm, machine, swapped=False)
+        return
     if gemm.m < GROUP_ROWS < gemm.n:
         yield from _candidates(_transposed(gemm), machine, swapped=True)
     yield from _candidates(gemm, machine, swapped=False)
@@ -247,7 +257,10 @@ def _candidates(gemm: Gemm, machine: GpuMachine, *, swapped: bool) -> Iterator[W
         is_too_large = m > _round_up(gemm.m, GROUP_ROWS) or n > _round_up(gemm.n, PANEL)
         if is_too_large or (not gemm.trans_b and n % PANEL) or not _is_width(gemm, n):
             continue
-        for split in _splits(gemm.k, gemm.element.item_bytes):
+        if gemm.scale_block is not None and n < gemm.n and gemm.scale_block % n:
+            continue
+        parts = _splits(gemm.k, gemm.element.item_bytes) if gemm.scale_block is None else (1,)
+        for split in parts:
             tiles = WarpgroupTiles(
                 m=m,
                 n=n,
