@@ -23,7 +23,7 @@ CHECK: Final = "check"
 OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
     **dict.fromkeys(("alpha", "beta"), float),
     **dict.fromkeys(("batch", "batch_stride_a", "batch_stride_b", "batch_stride_c"), int),
-    **dict.fromkeys(("groups", "lda", "ldb", "ldc"), int),
+    **dict.fromkeys(("groups", "lda", "ldb", "ldc", "scale_block"), int),
 }
 """What may be written NAME=VALUE in a case."""
 
@@ -135,6 +135,9 @@ def _checks() -> Iterator[str]:
     for dtype, out in (("bf16", "bf16"), ("f16", "f32"), ("tf32", "f32"), ("e4m3", "bf16")):
         yield f"{dtype}:{ragged}:nt:{out}:bias+gelu+residual"
     yield from (f"{dtype}:{ragged}:nt:bf16:scale+bias" for dtype in ("e4m3", "e5m2"))
+    for size in (ragged, "257x136x1040", "1000x1000x1008", "2000x2048x512"):
+        yield f"e4m3:{size}:nt:bf16:scale_block=128"
+    yield f"e5m2:{ragged}:nt:bf16:bias+relu:scale_block=128"
     yield f"bf16:{ragged}:nt:bf16:alpha=-3:beta=2"
     yield f"bf16:{ragged}:nt:bf16:lda=200:ldb=208:ldc=336"
     yield f"bf16:{ragged}:nt:bf16:lda=199:ldb=197:ldc=331"
@@ -147,10 +150,17 @@ def _suite(name: str, task: Task, texts: Iterator[str] | tuple[str, ...]) -> tup
     return tuple(Case(suite=name, text=text, task=task) for text in texts)
 
 
+SCALES: Final = ("", ":scale", ":scale_block=128")
+"""Without scales, with one for A and one for B, and with one for each block."""
+
 SUITES: Final[Mapping[str, tuple[Case, ...]]] = {
     CHECK: _suite(CHECK, "check", _checks()),
     "square": _suite("square", "time", _squares(("bf16", "f16"), "", ("nt", "nn"))),
-    "fp8": _suite("fp8", "time", tuple(f"e4m3:8192x8192x8192:nt:bf16{e}" for e in ("", ":scale"))),
+    "fp8": _suite(
+        "fp8",
+        "time",
+        tuple(f"e4m3:8192x8192x8192:nt:bf16{e}" for e in ("", ":scale", ":scale_block=128")),
+    ),
     "llm": _suite(
         "llm",
         "time",

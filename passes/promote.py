@@ -445,7 +445,11 @@ def plan_accumulate(gemm: GemmOp, to: str, layout: str | None, prefetch: bool) -
     slices = slices_of(gemm) if to == Space.REGISTERS else []
     is_summed = isinstance(space, SpaceAttr) and space.data in (Space.REGISTERS, Space.VMEM)
     if isinstance(space, SpaceAttr) and is_summed and not (slices or is_block(chain(gemm.c)[0])):
-        raise ScheduleError("GEM0335", f"promote: operand c is in {space.data} already")
+        raise ScheduleError(
+            "GEM0335",
+            f"promote: operand c is in {space.data} already",
+            "promote it once, or tile k before the second time",
+        )
     if prefetch and slices:
         raise ScheduleError("GEM0337", "promote: prefetch of what is in registers", "leave it out")
     if to == Space.VMEM and gemm.scales:

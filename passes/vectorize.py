@@ -734,9 +734,9 @@ def _factor(
     anchor = owner.acc.owner if isinstance(owner, WarpgroupWaitOp) else running
     assert isinstance(anchor, Operation)
     builder = before(anchor)
-    wide = widened(builder, value, plan.columns)
+    whole = plan.rows, plan.starts[-1] + plan.width
+    wide = widened(builder, value, whole[1])
     source = value if wide is None else wide
-    whole = (plan.rows, plan.columns)
     rows, columns = (e == room for e, room in zip(extents(source), whole, strict=True))
     return read(builder, running, source, tile.at, tile.shape, (rows, columns))
 

@@ -67,6 +67,10 @@ class ProblemOptions:
         int | None,
         _option("Number of products, whose rows of A the operand offsets says.", PROBLEM),
     ] = None
+    scale_block: Annotated[
+        int | None,
+        _option("Elements of A and B along k, and of B along n, that have one scale.", PROBLEM),
+    ] = None
     trans_a: Annotated[bool, _option("A is stored k x m.", PROBLEM, "--trans-a")] = False
     trans_b: Annotated[bool, _option("B is stored n x k.", PROBLEM, "--trans-b")] = False
     lda: Annotated[int | None, _option("Elements between rows of A.", PROBLEM)] = None

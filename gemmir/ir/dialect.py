@@ -261,6 +261,8 @@ class GemmOp(IRDLOperation):
                 raise VerifyException(f"{self.name}: alpha and beta are written as f64")
         if bool(self.scales) != (self.depth is not None):
             raise VerifyException(f"{self.name}: scales and the depth of a block go together")
+        if len({memref_type(scale).get_shape() for scale in self.scales}) > 1:
+            raise VerifyException(f"{self.name}: scales of different shapes")
         for scale in self.scales:
             self._verify_scale(memref_type(scale), results[0], shapes)
 

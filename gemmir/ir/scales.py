@@ -42,24 +42,18 @@ def scales_of_tile(builder: Builder, gemm: GemmOp, cuts: Cuts) -> list[SSAValue]
     Or it lies inside of one.
     """
     sizes = block_sizes(gemm)
-    if not cuts.keys() & {"m", *sizes}:
+    if not gemm.scales or not cuts.keys() & {"m", *sizes}:
         return list(gemm.scales)
-    return [_window(builder, gemm, scale, cuts, sizes) for scale in gemm.scales]
-
-
-def _window(
-    builder: Builder, gemm: GemmOp, scale: SSAValue, cuts: Cuts, sizes: Mapping[str, int]
-) -> SSAValue:
-    whole = extents(scale)
-    offsets, lengths = list[Extent]([0, 0, 0, 0]), list(whole)
+    offsets: list[Extent] = [0, 0, 0, 0]
+    lengths = list(extents(gemm.scales[0]))
     for axis, name in enumerate("kn"):
         if name in cuts:
             offsets[axis], lengths[axis] = _blocks(
-                builder, gemm, cuts[name], sizes[name], whole[axis]
+                builder, gemm, cuts[name], sizes[name], lengths[axis]
             )
     if "m" in cuts:
         offsets[2], lengths[2] = cuts["m"]
-    return subview(builder, scale, offsets, lengths)
+    return [subview(builder, scale, offsets, lengths) for scale in gemm.scales]
 
 
 def _blocks(
