@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from xdsl.dialects import func
-from xdsl.dialects.builtin import IntegerAttr, ModuleOp
+from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import SSAValue
 
 from gemmir.backend import Artifact, KernelLaunch, Launch, TensorMap, signature_of
@@ -19,7 +19,7 @@ from gemmir.backends.ptx.copies import COPIES
 from gemmir.backends.ptx.fragments import FRAGMENTS
 from gemmir.backends.ptx.functions import FUNCTIONS
 from gemmir.backends.ptx.instructions import required_ptx
-from gemmir.backends.ptx.launch import Layout, layouts_of
+from gemmir.backends.ptx.launch import Layout, blocks_per_sm, layouts_of
 from gemmir.backends.ptx.roles import ROLES
 from gemmir.backends.ptx.rows import RowEmitter
 from gemmir.backends.ptx.shared import SharedMemory, require_room, shared_memory
@@ -28,7 +28,7 @@ from gemmir.backends.ptx.tma import PARAMETER, TMA, descriptors_of, tensor_map
 from gemmir.backends.ptx.transfers import TRANSFERS
 from gemmir.backends.ptx.wgmma import WGMMA
 from gemmir.errors import BackendError
-from gemmir.ir.dialect import BLOCKS_PER_SM, memref_type
+from gemmir.ir.dialect import memref_type
 from gemmir.ir.warpgroup import CreateDescriptorOp
 from gemmir.llvm import LOCK, TargetMachine, binding_for_all
 from gemmir.machine import Machine
@@ -131,7 +131,7 @@ def _module(function: func.FuncOp, kernels: Sequence[Kernel]) -> str:
         lines = [f"{head}({parameters}) #{number} {{", "entry:", *e.text.stack, *e.text.lines]
         bodies.append("\n".join([*lines, "}", ""]))
     attributes = [
-        f"attributes #{number} = {{ nounwind {_attributes(function, kernel.layout)} }}"
+        f"attributes #{number} = {{ nounwind {_attributes(kernel.layout)} }}"
         for number, kernel in enumerate(kernels)
     ]
     parts = [
@@ -142,15 +142,15 @@ def _module(function: func.FuncOp, kernels: Sequence[Kernel]) -> str:
     return "\n".join([*parts, "", *bodies, *attributes]) + "\n"
 
 
-def _attributes(function: func.FuncOp, layout: Layout) -> str:
+def _attributes(layout: Layout) -> str:
     """By what LLVM and ptxas know the threads of a block, and so the registers of each.
 
     Where warps have roles the registers are divided again: a block then has all of them.
     """
     found = [f'"nvvm.reqntid"="{layout.block},1,1"']
-    held = function.attributes.get(BLOCKS_PER_SM)
-    if isinstance(held, IntegerAttr):
-        found.append(f'"nvvm.minctasm"="{held.value.data}"')
+    held = blocks_per_sm(layout.root)
+    if held is not None:
+        found.append(f'"nvvm.minctasm"="{held}"')
     elif layout.roles is not None:
         found.append('"nvvm.minctasm"="1"')
     if layout.cluster > 1:

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from xdsl.dialects import func, vector
+from xdsl.dialects.builtin import IntegerAttr
 from xdsl.ir import Operation
 
 from gemmir.errors import BackendError
 from gemmir.ir.dialect import (
     BLOCKS,
+    BLOCKS_PER_SM,
     CLUSTERS,
     CORES,
     THREADS,
@@ -46,7 +48,7 @@ MAX_THREADS = 1024
 """Threads of one block: CUDA C++ Programming Guide, table of technical specifications."""
 
 REGISTERS = 65536
-"""Registers of 32 bits that one block has at most: the same table."""
+"""Registers of 32 bits that the blocks of one multiprocessor have: the same table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,18 +196,25 @@ def _require_roles(roles: WarpSpecializeOp, layout: Layout) -> None:
             "a kernel whose warps have roles has loops over warps or threads too",
             "leave out what is over warpgroups, warps or threads beside pipeline with specialize",
         )
-    threads = layout.block
-    given = min(MOST_REGISTERS, REGISTERS // threads // REGISTER_STEP * REGISTER_STEP)
+    threads, held = layout.block, REGISTERS // (blocks_per_sm(layout.root) or 1)
+    given = min(MOST_REGISTERS, held // threads // REGISTER_STEP * REGISTER_STEP)
     fewer, more = roles.registers
     together = GROUP_THREADS * (fewer + roles.count * more)
-    if not fewer <= given <= more or together > REGISTERS:
-        left = (REGISTERS // GROUP_THREADS - fewer) // roles.count // REGISTER_STEP * REGISTER_STEP
+    if not fewer <= given <= more or together > held:
+        left = (held // GROUP_THREADS - fewer) // roles.count // REGISTER_STEP * REGISTER_STEP
         raise BackendError(
             "GEM0446",
             f"{fewer} registers for a thread that copies and {more} for one that multiplies: each "
-            f"of {threads} threads begins with {given}, and a block has {REGISTERS}",
+            f"of {threads} threads begins with {given}, and a block has {held}",
             f"use at most {given} and then {min(left, MOST_REGISTERS)}",
         )
+
+
+def blocks_per_sm(op: Operation) -> int | None:
+    """How many blocks one multiprocessor shall hold at least of what `op` is, or is part of."""
+    function = next(o for o in (op, *enclosing_ops(op)) if isinstance(o, func.FuncOp))
+    found = function.attributes.get(BLOCKS_PER_SM)
+    return found.value.data if isinstance(found, IntegerAttr) else None
 
 
 def _require_own_stores(root: Operation, nest: Sequence[Operation]) -> None:

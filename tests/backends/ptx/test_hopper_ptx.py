@@ -330,6 +330,11 @@ OWN_TILE: Final = r"(%a_shared_4 = memref.subview %a_shared_2)\[%i_2, 0\]"
 WRONG: Final = {
     "registers": (sub("40 : i64, 232", "40 : i64, 240"), "GEM0446", "at most 168 and then 232"),
     "registers at the start": (sub("40 : i64, 232", "176 : i64, 160"), "GEM0446", "with 168"),
+    "registers of two blocks": (
+        sub(r"(func.func @gemm.*\)) \{\n", r"\1 attributes {gemmir.blocks_per_sm = 2 : i64} {\n"),
+        "GEM0446",
+        "begins with 80, and a block has 32768; use at most 80 and then 104",
+    ),
     "a window of 4 rows on": (sub(OWN_TILE, r"\1[4, 0]"), "GEM0447", "of 4 along dimension 0"),
     "a window in a panel": (sub(OWN_TILE, r"\1[%i_2, 8]"), "GEM0447", "of 8 along dimension 1"),
     "strides of odd bytes": (
