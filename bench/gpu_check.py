@@ -58,7 +58,7 @@ def program_of(folder: Path, kernel: Mapping[str, Any]) -> tuple[Program, Signat
 
 def is_exact(gemm: Gemm) -> bool:
     """Whether C is the sum of the products, rounded once."""
-    return gemm.alpha == 1 and not gemm.beta and not gemm.steps
+    return gemm.alpha == 1 and not gemm.beta and not gemm.steps and gemm.scale_block is None
 
 
 def checked(folder: Path, kernel: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -143,6 +143,10 @@ def expected(torch: Any, gemm: Gemm, tensors: Mapping[str, Any]) -> Expected:
     wide = {name: tensor.double() for name, tensor in tensors.items()}
     a = wide["a"].mT if gemm.trans_a else wide["a"]
     b = wide["b"].mT if gemm.trans_b else wide["b"]
+    roundings, lost = gemm.k + 4, 0.0
+    if gemm.scale_block is not None:
+        lost = gemm.accumulator.least_normal * abs(gemm.alpha) * (a.abs() @ b.abs() + gemm.k)
+        a, b, roundings = *_scaled(gemm, a, b, wide), roundings + 3
     x, magnitude = gemm.alpha * (a @ b), abs(gemm.alpha) * (a.abs() @ b.abs())
     if gemm.beta:
         x = x + gemm.beta * wide["c"]
@@ -150,17 +154,27 @@ def expected(torch: Any, gemm: Gemm, tensors: Mapping[str, Any]) -> Expected:
     if gemm.accumulator.is_integer:
         return Expected(exact=x, bound=torch.full_like(x, 0.5))
     product, least = gemm.product, gemm.accumulator.least_normal
-    bound = _stored(gemm, product.gamma(gemm.k + 4, emulated=False) * magnitude, x)
+    bound = _stored(gemm, product.gamma(roundings, emulated=False) * magnitude + lost, x)
     for step in gemm.steps:
         y = _applied(torch, step, x, wide)
-        slope, lost = STEP_SLOPES.get(step), product.ieee_unit
+        slope, unit = STEP_SLOPES.get(step), product.ieee_unit
         if slope is None:
-            slope, lost = (wide["scale_a"] * wide["scale_b"]).abs(), least
-        slack = STEP_ROUNDINGS[step] * (lost * x.abs() + product.ieee_unit * y.abs())
+            slope, unit = (wide["scale_a"] * wide["scale_b"]).abs(), least
+        slack = STEP_ROUNDINGS[step] * (unit * x.abs() + product.ieee_unit * y.abs())
         bound, x = slope * bound + slack, y
     if gemm.steps:
         bound = _stored(gemm, bound, x)
     return Expected(exact=x, bound=bound + least * (gemm.k + 4))
+
+
+def _scaled(gemm: Gemm, a: Any, b: Any, wide: Mapping[str, Any]) -> tuple[Any, Any]:
+    """op(A) and op(B), times the scales of their blocks."""
+    size = gemm.scale_block
+    of_a = wide["scale_a"].mT if gemm.trans_a else wide["scale_a"]
+    of_b = wide["scale_b"].mT if gemm.trans_b else wide["scale_b"]
+    of_a = of_a.repeat_interleave(size, 1)[:, : gemm.k]
+    of_b = of_b.repeat_interleave(size, 0).repeat_interleave(size, 1)[: gemm.k, : gemm.n]
+    return a * of_a, b * of_b
 
 
 def _stored(gemm: Gemm, bound: Any, x: Any) -> Any:

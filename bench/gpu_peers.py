@@ -19,9 +19,11 @@ def peers_of(torch: Any, gemm: Gemm) -> dict[str, Make]:
     """The peers of a problem, the fastest way that PyTorch documents first; it is the yardstick.
 
     Sums of 8-bit floats are also made in f32 throughout, which cuBLAS does not do by itself. f32 is
-    multiplied without tf32 unless that is asked.
+    multiplied without tf32 unless that is asked. Of scales of blocks there is no yardstick.
     """
     torch.backends.cuda.matmul.allow_tf32 = gemm.dtype == "tf32"
+    if gemm.scale_block is not None:
+        return _blocks(torch, gemm)
     if gemm.dtype in EIGHT_BITS and gemm.steps in ((), ("scale",), ("scale", "bias")):
         return {
             "torch": _scaled(torch, gemm, is_fast=True),
@@ -76,6 +78,26 @@ def _scaled(torch: Any, gemm: Gemm, *, is_fast: bool) -> Make:
         return lambda: torch._scaled_mm(a, b, out=out, **options)
 
     return make
+
+
+def _blocks(torch: Any, gemm: Gemm) -> dict[str, Make]:
+    """By the scales of blocks of 128, which not every PyTorch has, and by one scale for each of A
+    and B: neither is the yardstick. Of other types and with an epilogue there are none."""
+    if gemm.dtype not in EIGHT_BITS or gemm.steps or gemm.trans_a or not gemm.trans_b:
+        return {}
+    one = replace(gemm, scale_block=None)
+
+    def by_blocks(tensors: Tensors) -> Callable[[], Any]:
+        scales = {
+            "scale_a": tensors["scale_a"].mT.contiguous().mT,
+            "scale_b": tensors["scale_b"].mT,
+        }
+        return _scaled(torch, one, is_fast=False)({**tensors, **scales})
+
+    def by_one(tensors: Tensors) -> Callable[[], Any]:
+        return _scaled(torch, one, is_fast=True)({name: tensors[name] for name in "ab"})
+
+    return {"torch, scales of blocks": by_blocks, "torch, one scale": by_one}
 
 
 def _with_epilogue(torch: Any, gemm: Gemm) -> Make:

@@ -216,6 +216,8 @@ def prepared(bench: Bench, folder: Path, *texts: str) -> dict[str, Any]:
         "bf16:33x24x16:nt:bf16:bias+gelu",
         "i8:16x16x32:nt:beta=2",
         "bf16:24x16x16:groups=3",
+        "bf16:33x40x48:nt:bf16:scale_block=16",
+        "bf16:33x24x16:nt:bf16:scale+bias",
         "f32:8x8x0",
     ],
 )
@@ -523,6 +525,7 @@ def test_float64_on_the_gpu_has_the_bounds_of_numpy(bench: Bench):
         "bf16:20x24x16:nt:bf16:bias+gelu+residual",
         "tf32:8x9x10:tn:beta=2:alpha=3",
         "e4m3:8x16x16:nt:bf16:scale+silu",
+        "e4m3:20x48x40:nt:bf16:relu:scale_block=16",
     ):
         gemm = bench("gpu_cases").problem(text)
         operands = make_operands(gemmir.lower(gemm, "cuda:sm_89").artifact.signature, 1)

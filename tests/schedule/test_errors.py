@@ -27,6 +27,7 @@ PRODUCTS = Gemm(m=12, n=16, k=8, groups=2)
 BIASED = Gemm(m=12, n=16, k=8, epilogue="bias")
 ADDED = Gemm(m=12, n=16, k=8, beta=1.0)
 LARGE = Gemm(m=4096, n=4096, k=4096)
+SCALED = Gemm(m=12, n=40, k=64, scale_block=16)
 
 TILES = "tile{loops=n,m sizes=16,4},"
 SUM = "promote{operand=c to=registers},"
@@ -786,6 +787,35 @@ WRONG = (
         "in panels",
         "swizzle:128",
         HOPPER,
+    ),
+    Wrong(
+        "GEM1287",
+        SCALED,
+        "tile{loops=k sizes=24}",
+        "k by 24 cuts blocks of 16",
+        "use 16",
+    ),
+    Wrong(
+        "GEM1287",
+        SCALED,
+        "tile{loops=n sizes=16 edges=overlap}",
+        "n by 16 with edges=overlap cuts blocks",
+        "edges=clip or peel",
+    ),
+    Wrong(
+        "GEM1288",
+        SCALED,
+        f"{TILES}{SUM}{VECTOR}",
+        "a scale for every 16 along k",
+        "first tile k by 16",
+    ),
+    Wrong(
+        "GEM1289",
+        SCALED,
+        "tile{loops=m,n sizes=12,16 over=grid},promote{operand=c to=vmem}",
+        "to=vmem keeps one sum",
+        "beforehand",
+        TPU,
     ),
     Wrong(
         "GEM1295",

@@ -19,7 +19,10 @@ TARGET: Final = "cuda:sm_90a"
 
 @dataclass(frozen=True, kw_only=True)
 class Tiles:
-    """What a schedule for warpgroups is made of; `group` is m of each warpgroup."""
+    """What a schedule for warpgroups is made of; `group` is m of each warpgroup.
+
+    With `twice` each slice of k is summed for itself, and then added to all of it.
+    """
 
     m: int = 128
     n: int = 256
@@ -32,6 +35,7 @@ class Tiles:
     stored: bool = False
     epilogue: bool = False
     batch: bool = False
+    twice: bool = False
 
     def schedule(self, gemm: Gemm) -> str:
         """The text of the schedule for `gemm`."""
@@ -50,6 +54,7 @@ class Tiles:
             f"tile{{loops=m sizes={self.group} over=warpgroups}}",
             "promote{operand=c to=registers}",
             f"tile{{loops=k sizes={depth}}}",
+            *(["promote{operand=c to=registers}"] if self.twice else []),
             f"promote{{operand=a to=shared {swizzle}}}",
             f"promote{{operand=b to=shared {swizzle}}}",
         ]

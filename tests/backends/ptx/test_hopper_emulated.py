@@ -54,6 +54,13 @@ def test_blocks_of_a_cluster_in_any_order(seed: int) -> None:
     run(gemm, tiles.schedule(gemm), seed)
 
 
+@pytest.mark.parametrize("scale_block", [None, 128])
+@pytest.mark.parametrize(("m", "n", "k"), [(256, 128, 256), (200, 136, 272)])
+def test_sums_in_two_levels(m: int, n: int, k: int, scale_block: int | None) -> None:
+    gemm = replace(SMALL, m=m, n=n, k=k, dtype="e4m3", scale_block=scale_block, epilogue="bias")
+    run(gemm, replace(SMALL_TILES, twice=True, stored=True, epilogue=True).schedule(gemm), 1)
+
+
 @pytest.mark.parametrize("swizzle", [32, 64, 128])
 @pytest.mark.parametrize("out", ["bf16", "f32"])
 def test_rows_that_go_out_lie_in_different_banks(out: str, swizzle: int) -> None:

@@ -21,6 +21,9 @@ pytestmark = pytest.mark.skipif(find_ptxas() is None, reason="ptxas is not found
 MOST_INSTRUCTIONS: Final = 45
 """Of a slice of k of 128 x 256: four products, their descriptors and two barriers."""
 
+MOST_SCALED_INSTRUCTIONS: Final = 125
+"""Of a slice of 128 x 128 with scales: 64 multiply-adds more."""
+
 DTYPES: Final = ("bf16", "f16", "tf32", "e4m3", "e5m2", "i8", "u8")
 PERSISTENT: Final = Tiles(blocks=132)
 
@@ -48,8 +51,18 @@ def wide_cases() -> Iterator[tuple[str, Gemm, Tiles]]:
     yield "192 x 160", LARGE, replace(PERSISTENT, m=192, n=160)
 
 
+def scaled_cases() -> Iterator[tuple[str, Gemm, Tiles]]:
+    """Sums in two levels, with and without scales of blocks."""
+    scaled = replace(LARGE, dtype="e4m3", out="bf16", scale_block=128)
+    tiles = replace(PERSISTENT, n=128, stored=True, twice=True)
+    yield "two levels", replace(scaled, scale_block=None), tiles
+    yield "scales", scaled, tiles
+    yield "scales at edges", replace(scaled, m=4001, n=4080, k=4000), tiles
+
+
 @pytest.mark.parametrize(
-    ("gemm", "tiles"), [pytest.param(*c[1:], id=c[0]) for c in (*cases(), *wide_cases())]
+    ("gemm", "tiles"),
+    [pytest.param(*c[1:], id=c[0]) for c in (*cases(), *wide_cases(), *scaled_cases())],
 )
 def test_nothing_is_spilled(gemm: Gemm, tiles: Tiles) -> None:
     artifact = lowered(gemm, tiles).artifact
@@ -75,6 +88,15 @@ def test_a_slice_of_k_is_few_instructions(gemm: Gemm, tiles: Tiles) -> None:
     assert (found.products, found.waits) == (4, 1)
     assert found.opcodes["WARPGROUP"] == 2
     assert found.instructions <= MOST_INSTRUCTIONS, found
+
+
+@pytest.mark.skipif(find_nvdisasm() is None, reason="nvdisasm is not found")
+def test_scales_are_loaded_once_a_row() -> None:
+    """Two of A, one of B; 64 sums of a thread are added to as many."""
+    gemm, tiles = next(c[1:] for c in scaled_cases() if c[0] == "scales")
+    found = loop_of(gemm, tiles)
+    assert (found.opcodes["LDG"], found.opcodes["FMUL"], found.opcodes["FFMA"]) == (3, 2, 64)
+    assert found.instructions <= MOST_SCALED_INSTRUCTIONS, found
 
 
 def test_one_slice_of_k_finds_its_zeros_in_registers() -> None:
