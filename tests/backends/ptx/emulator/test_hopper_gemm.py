@@ -148,3 +148,11 @@ def test_a_mistake_is_found_and_named(name: str, seed: int | None) -> None:
     edit, message = EDITS[name]
     with pytest.raises(PtxFault, match=message):
         product(448, edit, seed)
+
+
+@pytest.mark.parametrize("seed", range(8, 12))
+def test_each_warp_of_a_warpgroup_must_have_waited(seed: int) -> None:
+    """With three slices of k a stage is filled again only once, perhaps between their waits."""
+    edit, message = EDITS["one warp releases for all"]
+    with pytest.raises(PtxFault, match=message):
+        product(192, edit, seed)
