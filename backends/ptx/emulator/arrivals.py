@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 
 from gemmir.backends.ptx.emulator.clocks import BARRIERS
-from gemmir.backends.ptx.emulator.cluster import WINDOW
 from gemmir.backends.ptx.emulator.faults import FaultError
 from gemmir.backends.ptx.emulator.marks import BARRIER
 from gemmir.backends.ptx.emulator.mbarrier import MOST_ARRIVALS, MBarrier
+from gemmir.backends.ptx.emulator.memory import WINDOW
 from gemmir.backends.ptx.emulator.parse import Instruction
 from gemmir.backends.ptx.emulator.scope import Action, Decode, Read, Scope, refuse, require_operands
 from gemmir.backends.ptx.emulator.state import Block, Group
@@ -54,7 +54,7 @@ def _init(scope: Scope, i: Instruction) -> Action:
     address, count = scope.address(i.operands[0]), scope.source(i.operands[1], "u32")
 
     def run(block: Block, group: Group) -> None:
-        counts, addresses = count(block, group), address(block, group)
+        counts, addresses = count(block, group), block.shared.local(address(block, group))
         stamp = block.stamp(group)
         rows = block.shared.rows(addresses, BYTES)
         if (wrong := (counts == 0) | (counts > MOST_ARRIVALS)).any():
@@ -96,7 +96,7 @@ def _inval(scope: Scope, i: Instruction) -> Action:
     address = scope.address(i.operands[0])
 
     def run(block: Block, group: Group) -> None:
-        for lane, at in enumerate(address(block, group).tolist()):
+        for lane, at in enumerate(block.shared.local(address(block, group)).tolist()):
             barrier = block.cluster.barrier(block, at)
             thread = group.lanes[lane : lane + 1] + block.first
             barrier.require_made(thread, block.cluster.shared_clocks)
@@ -147,13 +147,15 @@ def _arrive(scope: Scope, i: Instruction) -> Action:
 def reach(block: Block, address: int, lanes: Array, *, afar: bool) -> MBarrier:
     """The mbarrier that threads arrive at, here or in another block of the cluster."""
     cluster, clocks = block.cluster, block.cluster.shared_clocks
-    target, local = cluster.locate(block, address)
+    target, local = block, address % WINDOW
+    if afar:
+        target, local = cluster.locate(address)
+    else:
+        block.shared.local(np.array([address]))
     if target is block:
         barrier = cluster.barrier(block, local)
         barrier.require_made(lanes + block.first, clocks)
         return barrier
-    if not afar:
-        raise FaultError("GEM1002", f"{address:#x} lies in another block of the cluster")
     barrier = cluster.barrier(target, local)
     for code in (lanes + block.first).tolist():
         barrier.require_published(code, clocks)
@@ -256,8 +258,7 @@ def _mapa(scope: Scope, i: Instruction, place: int) -> Action:
             lane = int(np.argmax(wrong))
             raise FaultError("GEM1002", f"the cluster has no block {int(ranks[lane])}", lane)
         own = address(block, group)
-        local = own % WINDOW
-        write(block, group, (local + (ranks.astype(own.dtype) + 1) * WINDOW).astype(own.dtype))
+        write(block, group, own % WINDOW + ranks.astype(own.dtype) * WINDOW)
 
     return run
 

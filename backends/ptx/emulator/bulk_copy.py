@@ -17,7 +17,6 @@ from gemmir.backends.ptx.emulator.bulk import (
     start_store,
     wait_for_stores,
 )
-from gemmir.backends.ptx.emulator.cluster import WINDOW
 from gemmir.backends.ptx.emulator.faults import FaultError
 from gemmir.backends.ptx.emulator.mbarrier import MBarrier
 from gemmir.backends.ptx.emulator.parse import Instruction
@@ -155,8 +154,8 @@ def _targets(
 ) -> tuple[int, tuple[Target, ...]]:
     """Where a load goes in each block, and the mbarrier there: both at the same place in all."""
     cluster = block.cluster
-    owner, local = cluster.locate(block, address)
-    counting, place = cluster.locate(block, counted)
+    owner, local = cluster.locate(address)
+    counting, place = cluster.locate(counted)
     if counting is not owner:
         raise FaultError("GEM1002", "the box and its mbarrier lie in different blocks")
     blocks = [owner] if ranks is None else [cluster.blocks[rank] for rank in ranks]
@@ -177,13 +176,11 @@ def _store(scope: Scope, i: Instruction, words: tuple[str, ...], *, reduces: boo
         scope.source(i.operands[2], "b64")
 
     def run(block: Block, group: Group) -> None:
-        addresses: Array = source(block, group)
+        addresses: Array = block.shared.local(source(block, group))
         for lane, (tensor, start) in enumerate(box.read(block, group)):
             if reduces and tensor.map.item not in ITEMS:
                 raise FaultError("GEM1013", f"{tensor.name} is of {tensor.map.item}", lane)
             thread, at = int(group.lanes[lane]), int(addresses[lane])
-            if at >= WINDOW:
-                raise FaultError("GEM1002", f"{at:#x} lies in another block", lane)
             stamp = block.stamp(Group(np.array([thread]), False))
             found = tensor.box_at(start)
             start_store(block, thread, stamp, tensor, found, at, adds=reduces)

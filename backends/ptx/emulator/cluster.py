@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gemmir.backends.ptx.emulator.clocks import Clocks
 from gemmir.backends.ptx.emulator.faults import FaultError
 from gemmir.backends.ptx.emulator.mbarrier import MBarrier
+from gemmir.backends.ptx.emulator.memory import WINDOW
 from gemmir.backends.ptx.emulator.values import Array
 
 if TYPE_CHECKING:
     from gemmir.backends.ptx.emulator.state import Block
-
-WINDOW: Final = 1 << 24
-"""Shared memory of block r of a cluster, seen by others, begins at (r + 1) * WINDOW."""
 
 
 class Flight(Protocol):
@@ -84,19 +82,16 @@ class Cluster:
         assert self.clocks is not None
         return self.clocks
 
-    def locate(self, block: Block, address: int) -> tuple[Block, int]:
-        """The block that an address of shared memory, seen from `block`, lies in, and where."""
-        if address < WINDOW:
-            return block, address
-        rank = address // WINDOW - 1
+    def locate(self, address: int) -> tuple[Block, int]:
+        """The block that an address of the cluster's shared memory lies in, and where."""
+        rank = address // WINDOW
         if rank >= self.size:
             raise FaultError("GEM1002", f"{address:#x} lies in no block of the cluster")
         return self.blocks[rank], address % WINDOW
 
-    def barrier(self, block: Block, address: int) -> MBarrier:
-        """The mbarrier at an address; `FaultError` GEM1012 where none was initialised."""
-        target, local = self.locate(block, address)
-        found = self.barriers.get((target.rank, local))
+    def barrier(self, block: Block, local: int) -> MBarrier:
+        """The mbarrier at a place of a block; `FaultError` GEM1012 where none was initialised."""
+        found = self.barriers.get((block.rank, local))
         if found is None:
             raise FaultError("GEM1012", f"no mbarrier is initialised at {local:#x}")
         return found

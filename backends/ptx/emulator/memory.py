@@ -18,6 +18,10 @@ from gemmir.backends.ptx.emulator.faults import FaultError
 from gemmir.backends.ptx.emulator.marks import BARRIER, Stamp
 from gemmir.backends.ptx.emulator.values import Array
 
+WINDOW_BITS: Final = 24
+WINDOW: Final = 1 << WINDOW_BITS
+"""Shared memory of block r of a cluster begins at r * WINDOW, also for the block itself."""
+
 GUARD: Final = 1 << 20
 """Addresses between two buffers that belong to neither."""
 
@@ -40,6 +44,8 @@ class Memory:
     blank: Array | None = field(default=None, init=False)
     reads: AsyncReads | None = None
     """What the asynchronous proxy reads of shared memory, where a kernel uses it."""
+    rank: int = 0
+    """That of the block in its cluster, if this is shared memory."""
     swizzles: Array | None = None
     """For units of 16 bytes that a copy has written: 1 + over how many bytes it swizzled them."""
 
@@ -82,12 +88,25 @@ class Memory:
 
         Only `needed` bytes of each have to lie in a buffer, where that is given.
         """
+        if self.is_shared:
+            addresses = self.local(addresses)
         first, last = int(addresses.min()), int(addresses.max())
         place = bisect_right(self.starts, first) - 1
         aligned = not int(np.bitwise_or.reduce(addresses)) & (width - 1)
         if place >= 0 and last + width <= self.starts[place] + self.sizes[place] and aligned:
             return (addresses - self.base) // width
         return self._rows_of_each(addresses, width, needed)
+
+    def local(self, addresses: Array) -> Array:
+        """Addresses without the window of the block; `FaultError` GEM1002 for another window."""
+        windows = addresses >> WINDOW_BITS
+        if not windows.any():
+            return addresses
+        if (wrong := (windows != 0) & (windows != self.rank)).any():
+            lane = int(np.argmax(wrong))
+            what = f"{int(addresses[lane]):#x} lies in another block of the cluster"
+            raise FaultError("GEM1002", what, lane)
+        return addresses % WINDOW
 
     def require_inside(self, address: int, size: int) -> None:
         """`FaultError` GEM1002 where bytes do not lie in one buffer."""

@@ -24,6 +24,7 @@ from gemmir.backends.ptx.emulator.scope import (
     Read,
     Scope,
     product_registers,
+    undefined_parts,
     unread_registers,
 )
 from gemmir.backends.ptx.emulator.synchronize import FENCES
@@ -92,6 +93,7 @@ def program_of(
         slots={name: number for number, name in enumerate(kernel.registers)},
         unread=unread_registers(kernel),
         products=product_registers(kernel),
+        undefined=undefined_parts(kernel),
     )
     steps = tuple(_step(scope, i, place) for place, i in enumerate(kernel.code))
     is_asynchronous = any(_is_asynchronous(i, count) for i in kernel.code)

@@ -207,7 +207,7 @@ def _block(
 ) -> None:
     names, starts, sizes = zip(*program.shared, strict=True) if program.shared else ((), (), ())
     registers = len(program.kernel.registers)
-    shared = Memory("shared", names, starts, sizes)
+    shared = Memory("shared", names, starts, sizes, rank=rank)
     if program.is_asynchronous:
         shared.begin_async()
     Block(

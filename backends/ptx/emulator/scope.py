@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from gemmir.backends.ptx.emulator.faults import FaultError
+from gemmir.backends.ptx.emulator.memory import WINDOW
 from gemmir.backends.ptx.emulator.parse import Instruction, PtxKernel
 from gemmir.backends.ptx.emulator.state import Block, Group
 from gemmir.backends.ptx.emulator.values import (
@@ -59,6 +60,21 @@ def unread_registers(kernel: PtxKernel) -> frozenset[str]:
     return frozenset(loaded - read)
 
 
+def undefined_parts(kernel: PtxKernel) -> frozenset[str]:
+    """The registers that nothing mentions but `mov`, as parts of what it packs.
+
+    LLVM fills up a register so, of which it uses the other part only.
+    """
+    packed: set[str] = set()
+    other: set[str] = set()
+    for i in kernel.code:
+        is_pack = i.name[0] == "mov" and i.operands[-1].startswith("{")
+        packed.update(names_in(i.operands[-1]) if is_pack else [])
+        rest = i.operands[:-1] if is_pack else i.operands
+        other.update(_REGISTER.findall(" ".join(rest)), [i.guard or ""])
+    return frozenset(packed - other)
+
+
 def product_registers(kernel: PtxKernel) -> frozenset[str]:
     """The registers of sums, and of A, that wgmma.mma_async names."""
     found: set[str] = set()
@@ -83,21 +99,34 @@ class Scope:
     """The registers that only loads mention, which write them."""
     products: frozenset[str]
     """The registers that wgmma.mma_async uses."""
+    undefined: frozenset[str]
+    """The registers that are packed and never written."""
 
     def source(self, operand: str, kind: str, *, wider: bool = False) -> Read:
-        """Reads `operand` as `kind`; a register may have more bits where `wider` says so."""
+        """Reads `operand` as `kind`; a register may have more bits where `wider` says so.
+
+        A part that is never written is all ones, which is no number.
+        """
+        if operand in self.undefined:
+            ones = np.full(self.count, -1, f"i{WIDTHS[kind]}").view(TYPES[kind])
+            return lambda block, group: ones[: len(group.lanes)]
         if operand in self.slots:
             return self._register(operand, kind, wider)
         if operand in SPECIAL:
             return _special(operand, kind)
         symbol = _SYMBOL.fullmatch(operand)
-        if symbol is not None and symbol.group(1) in self.symbols:
+        is_symbol = symbol is not None and symbol.group(1) in self.symbols
+        if symbol is not None and is_symbol:
             place = self.symbols[symbol.group(1)] + int(symbol.group(2) or "0", 0)
             value = number(str(place), kind)
         else:
             value = number(operand, kind)
         repeated = np.full(self.count * WIDTHS[kind] // TYPES[kind].itemsize, value, TYPES[kind])
         per_thread = WIDTHS[kind] // TYPES[kind].itemsize
+        if is_symbol and self.kernel.cluster is not None and int(value) < WINDOW:
+            return lambda block, group: (
+                repeated[: len(group.lanes)] + value.dtype.type(block.rank * WINDOW)
+            )
         return lambda block, group: repeated[: len(group.lanes) * per_thread]
 
     def predicate(self, operand: str) -> Read:

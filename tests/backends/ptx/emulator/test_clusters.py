@@ -35,6 +35,59 @@ def test_a_block_knows_where_it_is() -> None:
     assert out.tolist() == [[0, 1, n, 6, 0] for n in range(6)]
 
 
+def test_shared_memory_lies_in_the_window_of_its_block() -> None:
+    """The block finds its own also without the window, and no other block's."""
+    out = np.zeros((4, 3), np.uint32)
+    text = """
+        mov.u32 %r1, %ctaid.x;
+        mad.wide.u32 %d1, %r1, 12, %d50;
+        mov.b32 %r2, tile;
+        shr.u32 %r3, %r2, 24;
+        st.global.b32 [%d1], %r3;
+        st.shared.b32 [tile+8], %r1;
+        and.b32 %r2, %r2, 0xffffff;
+        ld.shared.b32 %r4, [%r2+8];
+        st.global.b32 [%d1+4], %r4;
+        mov.b64 %d2, tile+8;
+        ld.shared.b32 %r5, [%d2];
+        st.global.b32 [%d1+8], %r5;
+    """
+    run(only("eq 0", text, "over"), [], [out], blocks=4, cluster=2)
+    assert out.tolist() == [[n % 2, n, n] for n in range(4)]
+    other = "mov.u32 %r2, tile;\nxor.b32 %r2, %r2, 0x1000000;\nst.shared.b32 [%r2], 1;\n"
+    with pytest.raises(PtxFault, match=r"GEM1002.*0x1000400 lies in another block of the cluster"):
+        run(only("eq 0", other, "over"), [], [], blocks=2, cluster=2)
+
+
+def test_a_descriptor_has_no_window() -> None:
+    """Of the other bits, those of the window change the leading offset."""
+    sums = "{" + ", ".join(f"%a{n}" for n in range(32)) + "}"
+    text = f"""
+        mov.b32 %r41, tile;
+        mad.lo.u32 %r41, %r50, 16, %r41;
+        st.shared.v4.b32 [%r41], {{%r50, %r50, %r50, %r50}};
+        fence.proxy.async;
+        bar.sync 0;
+        mov.b64 %d1, tile;
+        MASK
+        shr.u64 %d1, %d1, 4;
+        or.b64 %d1, %d1, {128 >> 4 << 16 | 256 >> 4 << 32:#x};
+        setp.ne.u32 %q, %r50, %r50;
+        wgmma.fence.sync.aligned;
+        wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {sums}, %d1, %d1, %q, 1, 1, 0, 0;
+        wgmma.commit_group.sync.aligned;
+        wgmma.wait_group.sync.aligned 0;
+    """
+
+    def go(mask: str) -> None:
+        body = text.replace("MASK", mask)
+        run(body, [], [], blocks=2, cluster=2, registers=".reg .b32 %a<32>;")
+
+    go("and.b64 %d1, %d1, 0x3ffff;")
+    with pytest.raises(PtxFault, match=r"block \(1, 0, 0\).*it multiplies byte 2048 of tile"):
+        go("")
+
+
 def test_blocks_fill_clusters() -> None:
     with pytest.raises(PtxFault, match=r"GEM1007.*clusters of \(2, 1, 1\)"):
         run("", [], [], blocks=3, cluster=2)

@@ -41,6 +41,18 @@ def test_a_part_can_be_dropped() -> None:
     assert [int(f[0]) for f in found] == [0x3344, 0x1122, 0x1122]
 
 
+def test_a_part_that_is_never_written_is_no_number() -> None:
+    """LLVM packs one beside what it wants, and shifts it out again."""
+    text = "mov.b32 %r1, {%h7, %h0};\nshr.u32 %r2, %r1, 16;\nmov.b32 %r3, {%h0, %h7};"
+    found = run(
+        text, [np.array([0x3F80], np.uint16)], [("%r2", U32), ("%r3", U32)], registers=["%h0"]
+    )
+    assert [hex(int(f[0])) for f in found] == ["0x3f80", "0xffff3f80"]
+    written = "setp.eq.u32 %p, 1, 0;\n@%p mov.b16 %h7, 1;\n" + text
+    with pytest.raises(PtxFault, match=r"GEM1004.*%h7 is read and was never written"):
+        run(written, [np.array([0x3F80], np.uint16)], [("%r2", U32)], registers=["%h0"])
+
+
 def test_registers_of_a_scope_are_its_own() -> None:
     text = """
         .reg .b32 x;
