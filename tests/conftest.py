@@ -27,6 +27,7 @@ settings.register_profile(
 )
 settings.load_profile("gemmir")
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # tests run on every core already
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # libtpu would look for a TPU in every process
 
 
