@@ -137,7 +137,7 @@ class _Draft:
 
     def shape(self) -> None:
         """The tile of a warpgroup, and how many a block has."""
-        self.groups = self.draw(st.sampled_from(list(WARPGROUPS)))
+        self.groups = self.draw(st.sampled_from([(1, 1), *WARPGROUPS]))
         rows = self.draw(st.sampled_from([64, 64, 128])) if self.groups[0] < 3 else 64
         most = WARPGROUPS[self.groups] if rows == 64 else min(WARPGROUPS[self.groups] // 2, 192)
         most = WIDEST_OF_TWO if rows == 128 and self.groups in ((1, 1), (2, 1)) else most
@@ -208,8 +208,8 @@ class _Draft:
 
     def pipeline(self) -> None:
         """Copies overlap with products, and perhaps the write-back of one tile with another."""
-        has_turns = any(s.startswith("persist") for s in self.steps)
-        turn = " pingpong=true" if self.groups == (1, 1) and has_turns and self.chance(2) else ""
+        may_turn = self.groups == (1, 1) and any(s.startswith("persist") for s in self.steps)
+        turn = " pingpong=true" if may_turn and not self.chance(3) else ""
         bytes_ = sum(self.block) * self.depth * self.gemm.element.item_bytes
         most = max(min(MOST_BYTES // bytes_, 7), 2)
         stages = self.draw(st.integers(2, most))
