@@ -136,7 +136,7 @@ def plan(gemm: GemmOp, blocks: int, slice_: int, order: str) -> StreamPlan:
     is_nest = foralls[: len(loops)] == list(loops) and all(
         len(o.body.block.ops) == 2 for o in loops[:-1]
     )
-    following = gemm.next_op
+    following = _write_back(gemm)
     is_written = isinstance(following, EpilogueOp) and any(
         chain(v)[0] is accumulator for v in following.inputs
     )
@@ -169,8 +169,22 @@ def plan(gemm: GemmOp, blocks: int, slice_: int, order: str) -> StreamPlan:
     return found
 
 
+def _write_back(gemm: GemmOp) -> Operation | None:
+    """The first epilogue behind `gemm`; between them are windows of its operands."""
+    op = gemm.next_op
+    while isinstance(op, memref.SubviewOp):
+        op = op.next_op
+    return op
+
+
 def _require_shares(plan: StreamPlan) -> None:
-    if plan.blocks < 1 or plan.slice < 1 or plan.k < 1 or plan.blocks > plan.tiles * plan.slices:
+    if plan.slice < 1:
+        raise ScheduleError(
+            "GEM1267",
+            f"stream-k: slices of {plan.slice} elements",
+            "use the size of the tile of k that follows",
+        )
+    if plan.blocks < 1 or plan.k < 1 or plan.blocks > plan.tiles * plan.slices:
         raise ScheduleError(
             "GEM1267",
             f"stream-k: {plan.tiles} tiles of k={plan.k} in slices of {plan.slice} are not enough "
@@ -431,8 +445,12 @@ def _combine(plan: StreamPlan, parts: SSAValue) -> None:
 
     def add(then: Builder) -> None:
         here = (row, column), (1, lanes)
-        own = [_whole_window(plan, v) for v in (*plan.epilogue.inputs, plan.epilogue.output)]
-        windows = [None if v is None else subview(then, known[v], *here) for v in own]
+        sums, views = chain(plan.gemm.c)[0], chain(tile)[1]
+        roots = [chain(v)[0] for v in (*plan.epilogue.inputs, plan.epilogue.output)]
+        windows = [
+            None if root is sums else subview(then, follow(then, root, views), *here)
+            for root in roots
+        ]
         number = _Writer(then, outer).mul(dealt, plan.parts)
         shape = memref_type(parts).get_shape()[1:]
         found: list[SSAValue] = []
@@ -449,14 +467,6 @@ def _owner(write: _Writer, plan: StreamPlan, number: SSAValue) -> SSAValue:
     """The block that a slice is dealt to, as `StreamPlan.owner`."""
     after = write.mul(write.add(number, 1), plan.blocks)
     return write.div(write.sub(after, 1), plan.dealt)
-
-
-def _whole_window(plan: StreamPlan, value: SSAValue) -> SSAValue | None:
-    """The window of the block that the tile of a warpgroup was cut from; None for the sum."""
-    views = chain(value)[1]
-    if chain(value)[0] is chain(plan.gemm.c)[0]:
-        return None
-    return [v for v in views if v.parent_op() is plan.loops[-1]][-1].result
 
 
 def _by_count(
@@ -499,7 +509,7 @@ def _sum(
         block.add_op(total)
         value = total.result
     rest = iter(block.args[len(parts) :])
-    known = {
+    known: dict[SSAValue, SSAValue] = {
         argument: value if window is None else next(rest)
         for argument, window in zip(old.args, windows, strict=True)
     }

@@ -96,7 +96,8 @@ class _Draft:
     """A schedule as far as it is drawn.
 
     `tile` is that of a warpgroup and `groups` how many of them a block has along m and n; `depth`
-    is a slice of k, `swizzles` the bytes of the rows in which A and B lie.
+    is a slice of k, `swizzles` the bytes of the rows in which A and B lie. There are `factor` parts of
+    k; without `stores_tiles` all of C is the sum of parts.
     """
 
     draw: st.DrawFn
@@ -108,6 +109,7 @@ class _Draft:
     swizzles: dict[str, int] = field(default_factory=dict[str, int])
     steps: list[str] = field(default_factory=list[str])
     factor: int = 1
+    stores_tiles: bool = True
 
     def chance(self, one_in: int) -> bool:
         return self.draw(st.integers(0, one_in - 1)) == one_in - 1
@@ -175,7 +177,8 @@ class _Draft:
         """Blocks or clusters of two, perhaps numbered in groups, perhaps fewer than tiles."""
         m, n = self.block
         batch = self.gemm.batch is not None
-        along = self.draw(st.sampled_from(["", *(x for x in "mn" if self.may_share(x))]))
+        able = [x for x in "mn" if self.factor == 1 and self.may_share(x)]
+        along = self.draw(st.sampled_from(["", *able]))
         inner = f"tile{{loops={along} sizes={m if along == 'm' else n} over=blocks}}"
         m, n = m * (1 + (along == "m")), n * (1 + (along == "n"))
         loops, sizes = ("batch,m,n", f"1,{m},{n}") if batch else ("m,n", f"{m},{n}")
@@ -198,11 +201,23 @@ class _Draft:
         loops, sizes = ",".join("mn"[d] for d in names), ",".join(str(self.tile[d]) for d in names)
         self.steps.append(f"tile{{loops={loops} sizes={sizes} over=warpgroups}}")
 
+    def stream(self) -> None:
+        """Perhaps the slices of all tiles dealt to blocks, where these do not come out even."""
+        inside = [s for s in self.steps if s.startswith(("persist", "split-k")) or "clusters" in s]
+        tiles = -(-self.gemm.m // self.block[0]) * -(-self.gemm.n // self.block[1])
+        tiles *= self.gemm.batch or 1
+        able = [b for b in (2, 3, 5) if tiles % b and b <= tiles * -(-self.gemm.k // self.depth)]
+        if not inside and able and self.chance(2):
+            blocks = self.draw(st.sampled_from(able))
+            self.steps.append(f"stream-k{{blocks={blocks} slice={self.depth}}}")
+            self.stores_tiles = tiles >= 2 * blocks
+
     def staging(self) -> None:
         """Perhaps C goes out through shared memory, in rows of which the tile has whole ones."""
         item = self.gemm.result.item_bytes
         rows = [r for r in SWIZZLES if self.tile[1] * item % r == 0]
-        if rows and self.factor == 1 and not self.is_swapped and self.chance(2):
+        is_stored = self.factor == 1 and self.stores_tiles and not self.is_swapped
+        if rows and is_stored and self.chance(2):
             row = self.draw(st.sampled_from(rows))
             self.steps.append(f"promote{{operand=c to=shared layout=swizzle:{row}}}")
 
@@ -230,12 +245,13 @@ def hopper_schedules(draw: st.DrawFn, gemm: Gemm) -> Schedule:
     draft.over_grid()
     draft.over_warpgroups()
     draft.steps.append("promote{operand=c to=registers}")
+    if gemm.steps:
+        draft.steps.append("fuse-epilogue")
+    draft.stream()
     draft.steps.append(f"tile{{loops=k sizes={draft.depth}}}")
     for operand in draw(st.permutations("ab")):
         layout = f"swizzle:{draft.swizzles[operand]}"
         draft.steps.append(f"promote{{operand={operand} to=shared layout={layout}}}")
-    if gemm.steps:
-        draft.steps.append("fuse-epilogue")
     draft.staging()
     draft.pipeline()
     draft.steps.append("vectorize{with=wgmma}")

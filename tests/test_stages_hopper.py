@@ -65,7 +65,7 @@ def test_schedules_drawn_for_warpgroups_have_every_form_and_fit() -> None:
         *("interchange", "persist", "fuse-epilogue", "operand=c to=shared", "expand-math"),
         *("swizzle:32", "swizzle:64", "swizzle:128", "stages=2", "stages=3", "stages=4"),
         *("sizes=64 over=warpgroups", "sizes=128 over=warpgroups", "pingpong", "loops=n,m sizes"),
-        *("stages=5", "stages=7", "swap-operands", "split-k"),
+        *("stages=5", "stages=7", "swap-operands", "split-k", "stream-k"),
     }
     seen: set[str] = set()
     dtypes: set[str] = set()
