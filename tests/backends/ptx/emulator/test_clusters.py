@@ -84,7 +84,7 @@ def test_a_descriptor_has_no_window() -> None:
         run(body, [], [], blocks=2, cluster=2, registers=".reg .b32 %a<32>;")
 
     go("and.b64 %d1, %d1, 0x3ffff;")
-    with pytest.raises(PtxFault, match=r"block \(1, 0, 0\).*it multiplies byte 2048 of tile"):
+    with pytest.raises(PtxFault, match=r"block \(1, 0, 0\).*it multiplies byte 2176 of tile"):
         go("")
 
 
