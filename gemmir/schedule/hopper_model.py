@@ -57,9 +57,11 @@ TILES: Final = (
 the first is taken."""
 
 TURNS: Final = ((128, 160), (128, 128))
-"""m and n of the tiles that two warpgroups take in turns: one multiplies while the other stores. At
-4096 and 8192 cubed 128 x 128 took 0.98 of what 128 x 256 for both together did. Clusters of them
-were not measured, and are not tried."""
+TURNS_SHARE: Final = 0.98
+"""m and n of the tiles that two warpgroups take in turns: one multiplies while the other stores.
+They do not wait for each other in every slice, either: beside what their stores hide 128 x 128 took
+0.98 to 0.99 of the best tiles of two warpgroups together at 8192 cubed, (4096, 4096, 14336) and
+(4096, 8192, 28672). Clusters of them were not measured, and are not tried."""
 
 MOST_SUMS: Final = 160
 MOST_SUMS_EXPANDED: Final = 128
@@ -124,12 +126,12 @@ BEGIN_SECONDS: Final = 2.6e-6
 
 END_SECONDS: Final = 0.7e-6
 STORE_BYTES_PER_SECOND: Final = 50e9
-EXPAND_SECONDS: Final = 1.2e-9
+EXPAND_SECONDS: Final = 0.06e-9
 THREADS_STORE: Final = 3
 """What a tile costs a multiprocessor when its sum is complete, and what it then stores: fitted to
 tiles from 64 x 256 to 256 x 192 that `stmatrix` and the TMA store. Threads take three times as long
-for elements of 16 bits, of which they fill no sectors: at 4096 cubed a tenth of all time. gelu of
-each element was seen to take 1.2 ns more of one multiprocessor."""
+for elements of 16 bits, of which they fill no sectors: at 4096 cubed a tenth of all time. gelu is
+11 instructions an element, of which a multiprocessor issues 128 a cycle."""
 
 PIECE_BYTES: Final = (128, 64, 32)
 PIECE_BUFFERS: Final = 2
@@ -377,7 +379,8 @@ def seconds(
     blocks = tiles.tiles(gemm)
     waves = -(-blocks // (machine.sms // tiles.cluster * tiles.cluster))
     slices = -(-gemm.k * gemm.element.item_bytes // (SLICE_BYTES * tiles.split))
-    multiplying = slices * slice_seconds(gemm, machine, tiles)
+    share = TURNS_SHARE if tiles.pingpong else 1
+    multiplying = share * slices * slice_seconds(gemm, machine, tiles)
     end = end_seconds(gemm, tiles, expand=expand)
     if tiles.pingpong:
         working = waves * max(multiplying, (multiplying + end) / 2) + end
