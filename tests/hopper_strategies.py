@@ -96,8 +96,8 @@ class _Draft:
     """A schedule as far as it is drawn.
 
     `tile` is that of a warpgroup and `groups` how many of them a block has along m and n; `depth`
-    is a slice of k, `swizzles` the bytes of the rows in which A and B lie. There are `factor` parts of
-    k; without `stores_tiles` all of C is the sum of parts.
+    is a slice of k, `swizzles` the bytes of the rows in which A and B lie. There are `factor` parts
+    of k; without `stores_tiles` all of C is the sum of parts.
     """
 
     draw: st.DrawFn
@@ -152,7 +152,7 @@ class _Draft:
     def held(self, dim: int) -> int:
         """Rows of A or columns of B that a block holds."""
         inside = min((self.gemm.m, self.gemm.n)[dim], self.block[dim])
-        whole = self.tile[dim] if inside > self.tile[dim] or dim == 0 else 1
+        whole = self.tile[dim] if inside > self.tile[dim] else (64, 1)[dim]
         return -(-inside // whole) * whole
 
     def may_share(self, along: str) -> bool:
