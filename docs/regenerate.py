@@ -51,6 +51,9 @@ WORDS: Final = ("dtype", "out", "epilogue")
 PROFILES: Final = DOCS.parent / "bench" / "results" / "tpu-static.json"
 """What `bench/tpu.py` wrote."""
 
+TIMES: Final = DOCS.parent / "bench" / "results" / "gpu-h200.json"
+"""What `bench/gpu.py` wrote on a GPU."""
+
 DIRECTIVE: Final = re.compile(
     r"^<!-- (?P<kind>[a-z]+)(?:: (?P<argument>[^\n]*))? -->\n(?P<body>.*?)^<!-- end -->$",
     re.M | re.S,
@@ -417,6 +420,27 @@ def _profile_cells(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _times(page: Page, argument: str) -> str:
+    """The default kernels of the suites that `argument` names, beside PyTorch's."""
+    rows: list[dict[str, Any]] = json.loads(TIMES.read_text())["rows"]
+    timed = [row for row in rows if row["suite"] in argument.split() and "seconds" in row]
+    torch = {row["case"]: row for row in timed if row["name"] == "torch"}
+    columns = ["problem", "gemmir", "TFLOP/s", "TB/s", "PyTorch", "ratio"]
+    ours = [row for row in timed if row["name"] == "default" and row["case"] in torch]
+    return table(columns, [_time_cells(row, torch[row["case"]]) for row in ours])
+
+
+def _time_cells(row: Mapping[str, Any], torch: Mapping[str, Any]) -> list[str]:
+    return [
+        f"`{row['case']}`",
+        f"{row['seconds']['median'] * 1e6:.1f} µs",
+        f"{row['tflops']:.0f}",
+        f"{row['terabytes']:.2f}",
+        f"{torch['seconds']['median'] * 1e6:.1f} µs",
+        f"{row['ratio']:.3f}",
+    ]
+
+
 def _machines(page: Page, argument: str) -> str:
     """The machines that can be named."""
     columns = ["target", "vector bytes", "vector registers", "L1", "L2", "L3", "FMA a cycle"]
@@ -447,6 +471,7 @@ KINDS: Final[Mapping[str, Callable[[Page, str], str]]] = {
     "output": _output,
     "pallas": _pallas,
     "profiles": _profiles,
+    "times": _times,
     "schedule": _schedule,
     "stage": _stage,
     "tpus": _tpus,
