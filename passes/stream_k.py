@@ -129,36 +129,24 @@ def plan(gemm: GemmOp, blocks: int, slice_: int, order: str) -> StreamPlan:
             f"stream-k: order={order!r} would let the bits of C depend on which block comes first",
             f"use order={FIXED}, which adds the parts in the order of k",
         )
-    accumulator = chain(gemm.c)[0]
     foralls = [o for o in enclosing_ops(gemm) if isinstance(o, ForallOp)][::-1]
     loops = tuple(o for o in foralls if o.over.data == BLOCKS)
-    space = memref_type(accumulator).memory_space
+    epilogue = _write_back(gemm)
     is_nest = foralls[: len(loops)] == list(loops) and all(
         len(o.body.block.ops) == 2 for o in loops[:-1]
     )
-    following = _write_back(gemm)
-    is_written = isinstance(following, EpilogueOp) and any(
-        chain(v)[0] is accumulator for v in following.inputs
-    )
     is_whole = all(isinstance(o, ForallOp) for o in enclosing_ops(gemm)[:-2])
-    if (
-        not loops
-        or not is_nest
-        or not is_written
-        or not is_whole
-        or (space != SpaceAttr(Space.REGISTERS))
-    ):
+    if epilogue is None or not loops or not is_nest or not is_whole:
         raise ScheduleError(
             "GEM1266",
             "stream-k: no tile of a block that is summed over all of k in registers",
             "put it behind tile{… over=blocks}, promote{operand=c to=registers} and fuse-epilogue, "
             "and before tile{loops=k …}",
         )
-    assert isinstance(following, EpilogueOp)
     k = memref_type(gemm.a).get_shape()[1]
     found = StreamPlan(
         gemm=gemm,
-        epilogue=following,
+        epilogue=epilogue,
         loops=loops,
         counts=tuple(map(trips, loops)),
         blocks=blocks,
@@ -169,12 +157,17 @@ def plan(gemm: GemmOp, blocks: int, slice_: int, order: str) -> StreamPlan:
     return found
 
 
-def _write_back(gemm: GemmOp) -> Operation | None:
-    """The first epilogue behind `gemm`; between them are windows of its operands."""
-    op = gemm.next_op
-    while isinstance(op, memref.SubviewOp):
-        op = op.next_op
-    return op
+def _write_back(gemm: GemmOp) -> EpilogueOp | None:
+    """What stores the accumulator of `gemm`; None where its sum is not in one, or not yet whole."""
+    accumulator = chain(gemm.c)[0]
+    if memref_type(accumulator).memory_space != SpaceAttr(Space.REGISTERS):
+        return None
+    end = gemm.next_op
+    while end is not None:
+        if isinstance(end, EpilogueOp) and any(chain(v)[0] is accumulator for v in end.inputs):
+            return end
+        end = end.next_op
+    return None
 
 
 def _require_shares(plan: StreamPlan) -> None:
@@ -396,8 +389,7 @@ def _part_of(
     acc = next(v for v in plan.epilogue.inputs if chain(v)[0] is chain(plan.gemm.c)[0])
     views = chain(plan.epilogue.output)[1]
     inside = views[views.index(whole) + 1 :]
-    shape = memref_type(parts).get_shape()[1:]
-    tile = subview(builder, parts, (number, 0, 0), (1, *shape), drop_batch=True)
+    tile = _part(builder, parts, number)
     block = Block(arg_types=[memref_type(acc).element_type] * 2)
     block.add_op(YieldOp(block.args[0]))
     return EpilogueOp([acc], follow(builder, tile, inside), Region(block))
@@ -405,62 +397,81 @@ def _part_of(
 
 def _combine(plan: StreamPlan, parts: SSAValue) -> None:
     """C = epilogue of ((p0 + p1) + …) for each dealt tile, a piece of a row by each thread."""
-    outer, last = plan.loops[0], plan.loops[-1]
+    outer = plan.loops[0]
     end = outer.next_op
     assert end is not None
-    element = memref_type(parts).element_type
-    assert isinstance(element, FixedBitwidthType)
-    rows, columns = _block_tile(plan)
-    extent = memref_type(chain(plan.epilogue.output)[0]).get_shape()[-1]
-    lanes = math.gcd(columns, extent, LOAD_BYTES // element.size)
-    pieces = rows * columns // lanes
-    threads = min(-(-pieces // WARP) * WARP, COMBINE_THREADS)
-    zero, one = as_index(outer, 0), as_index(outer, 1)
-    tiles = (zero, as_index(outer, plan.shared), one)
-    dealt, builder = open_loop(before(end), TILES, tiles, BLOCKS)
+    tiles = tuple(as_index(outer, n) for n in (0, plan.shared, 1))
+    dealt, builder = open_loop(before(end), TILES, (tiles[0], tiles[1], tiles[2]), BLOCKS)
     dealt.name_hint = "dealt"
     write = _Writer(builder, outer)
-    places = _places(write, plan.loops, plan.counts, write.add(dealt, plan.rounds * plan.blocks))
-    known = dict[SSAValue, SSAValue](
-        zip([o.body.block.args[0] for o in plan.loops], places, strict=True)
-    )
-    for op in last.body.block.ops:
-        if op.name.startswith("arith.") or isinstance(op, memref.SubviewOp):
-            builder.insert(op.clone(known))
+    tile = _dealt_tile(write, plan, dealt)
     first = _owner(write, plan, write.mul(dealt, plan.slices))
     final = _owner(write, plan, write.sub(write.mul(write.add(dealt, 1), plan.slices), 1))
-    count = write.sub(final, first)
-    bounds = (zero, as_index(outer, pieces), as_index(outer, threads))
-    begin, builder = open_loop(builder, "m,n", bounds, BLOCKS)
-    thread, builder = open_loop(builder, "m,n", (zero, as_index(outer, threads), one), THREADS)
-    inner = _Writer(builder, outer)
-    piece = inner.add(begin, thread)
-    row = inner.div(piece, columns // lanes)
-    column = inner.mul(inner.rem(piece, columns // lanes), lanes)
-    tile = known[_of_block(plan).result]
+    more = write.sub(final, first)
+    lanes = _lanes(plan, parts)
+    row, column, inner = _open_pieces(write, plan, lanes)
     inside = [
         inner.is_less(at, size) for at, size in zip((row, column), extents(tile), strict=True)
     ]
-    both_inside = builder.insert(arith.AndIOp(inside[0], inside[1])).result
+    is_inside = inner.builder.insert(arith.AndIOp(inside[0], inside[1])).result
 
     def add(then: Builder) -> None:
         here = (row, column), (1, lanes)
         sums, views = chain(plan.gemm.c)[0], chain(tile)[1]
-        roots = [chain(v)[0] for v in (*plan.epilogue.inputs, plan.epilogue.output)]
+        roots = [chain(v)[0] for v in plan.epilogue.operands]
         windows = [
             None if root is sums else subview(then, follow(then, root, views), *here)
             for root in roots
         ]
-        number = _Writer(then, outer).mul(dealt, plan.parts)
-        shape = memref_type(parts).get_shape()[1:]
-        found: list[SSAValue] = []
-        for part in range(plan.parts):
-            at = _Writer(then, outer).add(number, part)
-            whole = subview(then, parts, (at, 0, 0), (1, *shape), drop_batch=True)
-            found.append(subview(then, whole, *here))
-        _by_count(_Writer(then, outer), plan, count, found, windows)
+        last = _Writer(then, outer)
+        number = last.mul(dealt, plan.parts)
+        wholes = [_part(then, parts, last.add(number, n)) for n in range(plan.parts)]
+        found = [subview(then, whole, *here) for whole in wholes]
+        _by_count(last, plan, more, found, windows)
 
-    builder.insert(conditional(both_inside, add, lambda otherwise: None))
+    inner.builder.insert(conditional(is_inside, add, lambda otherwise: None))
+
+
+def _dealt_tile(write: _Writer, plan: StreamPlan, dealt: SSAValue) -> SSAValue:
+    """This tile of C, as the loops over tiles cut it."""
+    tile = write.add(dealt, plan.rounds * plan.blocks)
+    places = _places(write, plan.loops, plan.counts, tile)
+    variables = [loop.body.block.args[0] for loop in plan.loops]
+    known = dict[SSAValue, SSAValue](zip(variables, places, strict=True))
+    for op in plan.loops[-1].body.block.ops:
+        if op.name.startswith("arith.") or isinstance(op, memref.SubviewOp):
+            write.builder.insert(op.clone(known))
+    return known[_of_block(plan).result]
+
+
+def _lanes(plan: StreamPlan, parts: SSAValue) -> int:
+    """Elements of a row that a thread adds: as wide as one load, and all in C or none."""
+    element = memref_type(parts).element_type
+    assert isinstance(element, FixedBitwidthType)
+    columns = memref_type(chain(plan.epilogue.output)[0]).get_shape()[-1]
+    return math.gcd(_block_tile(plan)[1], columns, LOAD_BYTES // element.size)
+
+
+def _open_pieces(
+    write: _Writer, plan: StreamPlan, lanes: int
+) -> tuple[SSAValue, SSAValue, _Writer]:
+    """Loops over blocks and threads; the row and first column of the piece of this thread."""
+    rows, columns = _block_tile(plan)
+    pieces = rows * columns // lanes
+    threads = min(-(-pieces // WARP) * WARP, COMBINE_THREADS)
+    zero, end, step, one = (write.index(n) for n in (0, pieces, threads, 1))
+    begin, builder = open_loop(write.builder, "m,n", (zero, end, step), BLOCKS)
+    thread, builder = open_loop(builder, "m,n", (zero, step, one), THREADS)
+    inner = _Writer(builder, write.anchor)
+    piece = inner.add(begin, thread)
+    across = columns // lanes
+    return inner.div(piece, across), inner.mul(inner.rem(piece, across), lanes), inner
+
+
+def _part(builder: Builder, parts: SSAValue, number: SSAValue) -> SSAValue:
+    """One part of a tile."""
+    shape = memref_type(parts).get_shape()[1:]
+    return subview(builder, parts, (number, 0, 0), (1, *shape), drop_batch=True)
 
 
 def _owner(write: _Writer, plan: StreamPlan, number: SSAValue) -> SSAValue:
