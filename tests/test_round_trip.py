@@ -22,16 +22,20 @@ from gemmir.ir.context import parse_module
 from gemmir.ir.dialect import memref_type, static_strides
 from gemmir.ir.views import offsets_of
 from gemmir.lowering import LEVELS, level_of, run_pass, take_remaining
+from gemmir.machine.gpu import SM_90A
+from tests.hopper_strategies import hopper_cases
 from tests.strategies import examples, problems, scheduled
 
 FINISH = """
 import hashlib, json, sys
 import gemmir
 texts = json.load(open(sys.argv[1]))
-found = [hashlib.sha256(gemmir.lower_text(t).artifact.text.encode()).hexdigest() for t in texts]
+target = sys.argv[2]
+lowered = (gemmir.lower_text(text, target) for text in texts)
+found = [hashlib.sha256(one.artifact.text.encode()).hexdigest() for one in lowered]
 json.dump(found, sys.stdout)
 """
-"""Takes the stages in a file to the end and prints a hash of the text of each."""
+"""Takes the stages in a file to the end for a target and prints a hash of the text of each."""
 
 
 def finished(text: str) -> str:
@@ -91,11 +95,39 @@ def test_every_stage_goes_on_to_the_same_text_in_a_new_process(tmp_path: Path) -
                 expected.append(digest)
 
     collect()
-    stored = tmp_path / "stages.json"
+    assert finished_elsewhere(texts, "cpu", tmp_path) == expected
+
+
+def finished_elsewhere(texts: list[str], target: str, folder: Path) -> list[str]:
+    """Hashes of what a new process makes of stages."""
+    stored = folder / "stages.json"
     stored.write_text(json.dumps(texts))
-    command = [sys.executable, "-c", FINISH, str(stored)]
+    command = [sys.executable, "-c", FINISH, str(stored), target]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
-    assert json.loads(done.stdout) == expected
+    found: list[str] = json.loads(done.stdout)
+    return found
+
+
+def test_every_stage_of_warpgroups_goes_on_to_the_same_text_in_a_new_process(
+    tmp_path: Path,
+) -> None:
+    texts: list[str] = []
+    expected: list[str] = []
+
+    @given(hopper_cases(SM_90A))
+    @examples(0.1)
+    def collect(case: tuple[Gemm, Schedule]) -> None:
+        lowered = gemmir.lower(case[0], "cuda:sm_90a", case[1])
+        digest = hashlib.sha256(lowered.artifact.text.encode()).hexdigest()
+        for number, stage in enumerate(lowered.stages.values()):
+            module = parse_module(stage.text)
+            assert str(module) + "\n" == stage.text
+            assert (take_remaining(module) or Schedule()).passes == case[1].passes[number:]
+            texts.append(stage.text)
+            expected.append(digest)
+
+    collect()
+    assert finished_elsewhere(texts, "cuda:sm_90a", tmp_path) == expected
 
 
 def test_lowering_twice_gives_the_same_text() -> None:

@@ -195,6 +195,41 @@ HOPPER_CASES: Final = (
 )
 """Operands along m, n and k; edges; pieces of C of 16 and 32 bits; blocks that share B."""
 
+ROLES: Final = "pipeline{{loop=k stages={0} with=tma specialize=true{1}}},vectorize{{with=wgmma}}"
+OUT: Final = "promote{operand=c to=shared layout=swizzle:128}"
+
+
+def swizzled(operand: str, row: int) -> str:
+    """The promotion of an operand in swizzled rows of so many bytes."""
+    return f"promote{{operand={operand} to=shared layout=swizzle:{row}}}"
+
+
+ROLE_CASES: Final = (
+    Case(
+        gemm=Gemm(
+            m=300, n=72, k=150, dtype="bf16", lda=152, ldb=152, trans_b=True, epilogue="bias"
+        ),
+        schedule="tile{loops=m,n sizes=256,64 over=clusters},tile{loops=m sizes=128 over=blocks},"
+        f"persist{{blocks=1}},tile{{loops=m sizes=64 over=warpgroups}},{C},"
+        f"tile{{loops=k sizes=32}},{swizzled('a', 64)},{swizzled('b', 64)},"
+        f"fuse-epilogue,{OUT},{ROLES.format(3, '')}",
+    ),
+    Case(
+        gemm=Gemm(m=130, n=190, k=90, dtype="f16", lda=136, ldb=192, trans_a=True, beta=2),
+        schedule="tile{loops=m,n sizes=64,96 over=blocks},persist{blocks=2},"
+        f"tile{{loops=m sizes=64 over=warpgroups}},{C},tile{{loops=k sizes=32}},"
+        f"{swizzled('a', 128)},{swizzled('b', 64)},{OUT},{ROLES.format(3, ' pingpong=true')}",
+    ),
+    Case(
+        gemm=Gemm(m=160, n=140, k=40, dtype="i8", lda=48, ldb=48, trans_b=True, batch=2),
+        schedule="tile{loops=batch,m,n sizes=1,128,64 over=blocks},persist{blocks=5},"
+        f"tile{{loops=m,n sizes=64,32 over=warpgroups}},{C},tile{{loops=k sizes=32}},"
+        f"{swizzled('b', 32)},{swizzled('a', 32)},{ROLES.format(2, '')}",
+    ),
+)
+"""Clusters, blocks that persist, warpgroups beside and below each other and in turn, a batch; C
+through shared memory in whole and odd pieces; edges in m, n and k."""
+
 GRID: Final = "tile{loops=m,n sizes=16,32 over=grid}"
 KEPT: Final = "promote{operand=c to=vmem}"
 BLOCK_A: Final = "promote{operand=a to=vmem}"
@@ -249,11 +284,13 @@ def run(
     gpu: bool = True,
     hopper: bool = True,
     tpu: bool = True,
+    roles: bool = True,
 ) -> None:
     """Run every case; raises at the first that is wrong, with its number and its stage.
 
     Without `stages` only the machine code is run, which is enough where the IR is known to be
-    right; `cpu`, `gpu`, `hopper` and `tpu` say for which machines. Of a TPU there is the IR only.
+    right; `cpu`, `gpu`, `hopper` and `tpu` say for which machines. Of a TPU, and of the `roles` of
+    warpgroups, there is the IR only.
     """
     for number, case in enumerate(CASES if cpu else ()):
         check(case, f"case {number}", stages=stages)
@@ -263,6 +300,8 @@ def run(
         check_gpu(case, f"case {number} for warpgroups", "cuda:sm_90a", stages=stages)
     for number, case in enumerate(TPU_CASES if tpu else ()):
         lowered(case, f"case {number} for a TPU", stages=True)
+    for number, case in enumerate(ROLE_CASES if roles else ()):
+        lowered(case, f"case {number} of roles", stages=True)
 
 
 def check_gpu(case: Case, where: str, target: str, *, stages: bool) -> None:

@@ -43,11 +43,16 @@ TPU_ONLY: Final = (
 """Files that only schedules for a TPU use."""
 
 HOPPER: Final = (
-    "passes/persist.py",
     "passes/pipeline.py",
-    *(f"gemmir/ir/{n}.py" for n in ("specialize", "warpgroup")),
+    "gemmir/ir/warpgroup.py",
 )
 """Files outside the backend that schedules for warpgroups use more of than others do."""
+
+ROLES: Final = (
+    "passes/persist.py",
+    *(f"gemmir/ir/{n}.py" for n in ("roles", "specialize", "staging")),
+)
+"""Files that only schedules for warpgroups use, whose IR shows what is wrong with them."""
 
 MESSAGE_BYTES: Final = 400
 """How much of an error a child reports: less than a pipe holds, so that it never waits."""
@@ -74,13 +79,16 @@ class Mutant:
         """What an edit of the file can make wrong: the IR, and the code of which machines."""
         is_backend = self.file.startswith("backends/")
         if self.file in TPU_ONLY:
-            return {"cpu": False, "gpu": False, "hopper": False}
+            return {"cpu": False, "gpu": False, "hopper": False, "roles": False}
+        if self.file in ROLES:
+            return {"cpu": False, "gpu": False, "hopper": False, "tpu": False}
         return {
             "stages": not is_backend,
             "cpu": not self.file.startswith("backends/ptx/"),
             "gpu": not self.file.startswith(("backends/cpu/", "backends/llvm/structure.py")),
             "hopper": self.file.startswith("backends/ptx/") or self.file in HOPPER,
             "tpu": not is_backend,
+            "roles": self.file == "passes/vectorize.py",
         }
 
     def source(self) -> str:
