@@ -143,10 +143,10 @@ def expected(torch: Any, gemm: Gemm, tensors: Mapping[str, Any]) -> Expected:
     wide = {name: tensor.double() for name, tensor in tensors.items()}
     a = wide["a"].mT if gemm.trans_a else wide["a"]
     b = wide["b"].mT if gemm.trans_b else wide["b"]
-    roundings, lost = gemm.k + 4, 0.0
+    lost: Any = 0.0
     if gemm.scale_block is not None:
         lost = gemm.accumulator.least_normal * abs(gemm.alpha) * (a.abs() @ b.abs() + gemm.k)
-        a, b, roundings = *_scaled(gemm, a, b, wide), roundings + 3
+        a, b = _scaled(gemm, a, b, wide)
     x, magnitude = gemm.alpha * (a @ b), abs(gemm.alpha) * (a.abs() @ b.abs())
     if gemm.beta:
         x = x + gemm.beta * wide["c"]
@@ -154,7 +154,9 @@ def expected(torch: Any, gemm: Gemm, tensors: Mapping[str, Any]) -> Expected:
     if gemm.accumulator.is_integer:
         return Expected(exact=x, bound=torch.full_like(x, 0.5))
     product, least = gemm.product, gemm.accumulator.least_normal
-    bound = _stored(gemm, product.gamma(roundings, emulated=False) * magnitude + lost, x)
+    bound = _stored(
+        gemm, product.gamma(gemm.k + gemm.roundings, emulated=False) * magnitude + lost, x
+    )
     for step in gemm.steps:
         y = _applied(torch, step, x, wide)
         slope, unit = STEP_SLOPES.get(step), product.ieee_unit

@@ -352,7 +352,10 @@ def _reduction(walk: _Walk) -> Reduction:
     block = min(walk.blocking.kc or k, k)
     blocks = _ceil(k, block) if block else 0
     return Reduction(
-        block=block, blocks=blocks, depth=block + max(blocks - 1, 0), bound_depth=k + 4
+        block=block,
+        blocks=blocks,
+        depth=block + max(blocks - 1, 0),
+        bound_depth=k + walk.problem.roundings,
     )
 
 
@@ -447,6 +450,7 @@ def described(gemm: Gemm) -> str:
     words = [f"m={gemm.m} n={gemm.n} k={gemm.k} {gemm.dtype}"]
     words += [f"batch={gemm.batch}"] if gemm.batch is not None else []
     words += [f"groups={gemm.groups}"] if gemm.groups is not None else []
+    words += [f"scale_block={gemm.scale_block}"] if gemm.scale_block is not None else []
     words += [f"{name}={getattr(gemm, name):g}" for name in ("alpha", "beta")]
     words += [name for name in ("trans_a", "trans_b") if getattr(gemm, name)]
     words += [f"ld{x}={gemm.leading(x)}" for x in "abc" if getattr(gemm, f"ld{x}") is not None]

@@ -19,7 +19,9 @@ from gemmir.backends.ptx.wgmma import PRODUCTS
 from gemmir.explain_code import MachineCode, code_lines, machine_code
 from gemmir.gemm import Gemm
 from gemmir.machine import GpuMachine
+from gemmir.passes.promote import Promote
 from gemmir.passes.split_k import SplitK, slice_size
+from gemmir.passes.tile import Tile
 from gemmir.passes.vectorize import MMA_SHAPES, Vectorize
 from gemmir.schedule import pass_text
 
@@ -46,11 +48,13 @@ class Sum:
 
     `slices` of at most `length` products are summed from zero in the order of k, `at_once` of them
     by one instruction, whose own order is not known; then the slices are added in their order.
+    Within a slice each `part` may be summed from zero as well, and be added to a running sum.
     """
 
     slices: int
     length: int
     at_once: int
+    part: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +105,19 @@ def sum_of(problem: Gemm, passes: Sequence[ModulePass]) -> Sum:
     at_once = shapes[0][2] if shapes else 1
     if any(isinstance(p, Vectorize) and p.with_ == "wgmma" for p in passes):
         at_once = PRODUCTS[problem.dtype].depth
-    return Sum(slices=slices, length=min(length, problem.k), at_once=at_once)
+    part = _part(problem, passes)
+    return Sum(slices=slices, length=min(length, problem.k), at_once=at_once, part=part)
+
+
+def _part(problem: Gemm, passes: Sequence[ModulePass]) -> int | None:
+    """The slice of k of which C is promoted a second time; None where it is not."""
+    size, sums = problem.k, 0
+    for p in passes:
+        if isinstance(p, Tile) and "k" in p.loops:
+            size = min(size, p.sizes[p.loops.index("k")])
+        elif isinstance(p, Promote) and (p.operand, p.to) == ("c", "registers"):
+            sums += 1
+    return size if sums > 1 else None
 
 
 def loop_counts(ptx: str) -> dict[str, int]:
@@ -137,6 +153,8 @@ def sum_lines(found: Sum) -> Iterator[str]:
     """How an element of C is summed."""
     step = f", {found.at_once} at once" if found.at_once > 1 else ""
     yield f"sum        {found.length} products in the order of k{step}, from zero"
+    if found.part is not None:
+        yield f"           every {found.part} of them for themselves, and then to a running sum"
     if found.slices > 1:
         yield (
             f"           in each of {found.slices} slices, which are then added in the same order; "

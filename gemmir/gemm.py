@@ -326,6 +326,11 @@ class Gemm:
         return PRODUCTS[self.dtype]
 
     @property
+    def roundings(self) -> int:
+        """Roundings around a sum: of alpha, beta and their sum, and of the scales of a block."""
+        return 4 if self.scale_block is None else 7
+
+    @property
     def element(self) -> ElementType:
         """The element type of A and B."""
         return self.product.element
@@ -464,7 +469,7 @@ class Gemm:
                 np.zeros(self.operands[-1].shape, self._wide),
                 lambda gemm, part: gemm.error_bound(part, depth, emulated=emulated),
             )
-        roundings = (self.k if depth is None else depth) + (4 if self.scale_block is None else 7)
+        roundings = (self.k if depth is None else depth) + self.roundings
         gamma = self.product.gamma(roundings, emulated=emulated)
         wide = {name: array.astype(self._wide) for name, array in arrays.items()}
         op_a, op_b = self._scaled(wide, "a"), self._scaled(wide, "b")

@@ -34,6 +34,12 @@ PAIR_BYTES: Final = 2
 MOST_BYTES: Final = 200 * 1024
 """Most shared memory of a block that is drawn."""
 
+MOST_TWICE: Final = 64 * 64
+"""Elements of a tile that registers hold twice beside each other."""
+
+SCALED: Final = 256
+"""Elements that have one scale: no slice of k is longer."""
+
 SWIZZLES: Final = (32, 64, 128)
 """Bytes of a row in shared memory."""
 
@@ -212,6 +218,13 @@ class _Draft:
             self.steps.append(f"stream-k{{blocks={blocks} slice={self.depth}}}")
             self.stores_tiles = tiles >= 2 * blocks
 
+    def second_sum(self) -> None:
+        """Slices are added to a running sum where blocks have scales, and perhaps elsewhere."""
+        rows, columns = self.tile
+        is_small = rows * columns <= MOST_TWICE
+        if self.gemm.scale_block is not None or (is_small and self.chance(4)):
+            self.steps.append("promote{operand=c to=registers}")
+
     def staging(self) -> None:
         """Perhaps C goes out through shared memory, in rows of which the tile has whole ones."""
         item = self.gemm.result.item_bytes
@@ -230,25 +243,38 @@ class _Draft:
         stages = self.draw(st.integers(2, most))
         self.steps.append(f"pipeline{{loop=k stages={stages} with=tma specialize=true{turn}}}")
 
+    def fit_scales(self, block: int) -> None:
+        """Tiles that blocks of scales are made of, of sums that registers hold twice."""
+        fitting = [n for n in (16, 32, 64, 128) if n % self.across("b") == 0]
+        columns = self.draw(st.sampled_from([n for n in fitting if block % n == 0]))
+        groups = self.groups[0] * self.groups[1]
+        self.groups = (groups if groups < 3 else 2), 1
+        self.tile = 64, columns
+
 
 @st.composite
 def hopper_schedules(draw: st.DrawFn, gemm: Gemm) -> Schedule:
     """Schedules for `gemm` on warpgroups."""
-    is_swapped = draw(st.integers(0, 4)) == 4
+    is_swapped = gemm.scale_block is None and draw(st.integers(0, 4)) == 4
     worked = _swapped(gemm) if is_swapped else gemm
     draft = _Draft(draw=draw, gemm=worked, is_swapped=is_swapped)
     if is_swapped:
         draft.steps.append("swap-operands")
     draft.slices()
     draft.shape()
-    draft.split()
+    if gemm.scale_block is None:
+        draft.split()
+    else:
+        draft.fit_scales(gemm.scale_block)
     draft.over_grid()
     draft.over_warpgroups()
     draft.steps.append("promote{operand=c to=registers}")
     if gemm.steps:
         draft.steps.append("fuse-epilogue")
-    draft.stream()
+    if gemm.scale_block is None:
+        draft.stream()
     draft.steps.append(f"tile{{loops=k sizes={draft.depth}}}")
+    draft.second_sum()
     for operand in draw(st.permutations("ab")):
         layout = f"swizzle:{draft.swizzles[operand]}"
         draft.steps.append(f"promote{{operand={operand} to=shared layout={layout}}}")
@@ -258,6 +284,27 @@ def hopper_schedules(draw: st.DrawFn, gemm: Gemm) -> Schedule:
     if {"gelu", "silu"} & set(gemm.steps):
         draft.steps.append("expand-math")
     return Schedule.parse(",".join(draft.steps))
+
+
+@st.composite
+def scaled_hopper_cases(draw: st.DrawFn, machine: GpuMachine) -> tuple[Gemm, Schedule]:
+    """A problem whose blocks have scales, several along k, and a schedule for it."""
+    gemm = _packed(draw(hopper_problems(machine)))
+    dtype = "e4m3" if gemm.accumulator.is_integer else gemm.dtype
+    has_pairs = PRODUCTS[dtype].element.item_bytes == PAIR_BYTES
+    gemm = replace(
+        gemm,
+        k=gemm.k + SCALED,
+        dtype=dtype,
+        out=draw(st.sampled_from(DTYPES[dtype])),
+        batch=None,
+        trans_a=gemm.trans_a and has_pairs,
+        trans_b=gemm.trans_b or not has_pairs,
+        epilogue="+".join(step for step in gemm.steps if step != "scale"),
+        scale_block=SCALED,
+    )
+    gemm = _aligned(gemm)
+    return gemm, draw(hopper_schedules(gemm))
 
 
 @st.composite

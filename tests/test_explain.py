@@ -191,4 +191,4 @@ def test_a_gpu_says_how_it_sums() -> None:
     assert "32 products in the order of k, from zero" in text
     assert "in each of 4 slices, which are then added in the same order" in text
     assert "workspace  4096 bytes of global memory" in text
-    assert facts(lowered)["sum"] == {"slices": 4, "length": 32, "at_once": 1}
+    assert facts(lowered)["sum"] == {"slices": 4, "length": 32, "at_once": 1, "part": None}

@@ -17,7 +17,7 @@ from gemmir.backends.ptx.emulator import Report
 from gemmir.backends.ptx.run import run_ptx
 from gemmir.machine.gpu import SM_90A
 from tests.backends.ptx.hopper import SMALL, SMALL_TILES, Tiles, lowered
-from tests.hopper_strategies import hopper_cases
+from tests.hopper_strategies import hopper_cases, scaled_hopper_cases
 from tests.strategies import arrays_for, copied, examples, furthest, surroundings
 
 
@@ -36,6 +36,12 @@ def run(gemm: Gemm, schedule: Schedule | str, seed: int | None = None) -> Report
 @given(hopper_cases(SM_90A))
 @examples(0.5)
 def test_drawn_schedules(case: tuple[Gemm, Schedule]) -> None:
+    run(*case)
+
+
+@given(scaled_hopper_cases(SM_90A))
+@examples(0.25)
+def test_drawn_schedules_with_scales(case: tuple[Gemm, Schedule]) -> None:
     run(*case)
 
 
