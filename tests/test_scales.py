@@ -153,7 +153,8 @@ def test_scales_of_blocks_lie_as_their_operands() -> None:
     ],
 )
 def test_scales_of_blocks_that_are_refused(code: str, wrong: dict[str, Any]) -> None:
+    sizes: dict[str, Any] = {"m": 2, "n": 2, "k": 2}
     with pytest.raises(ProblemError) as raised:
-        Gemm(**{"m": 2, "n": 2, "k": 2} | wrong)
+        Gemm(**sizes | wrong)
     assert raised.value.code == code
     assert raised.value.hint
