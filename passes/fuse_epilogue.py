@@ -26,6 +26,7 @@ from gemmir.ir.dialect import EpilogueOp, GemmOp, YieldOp, enclosing_ops
 from gemmir.ir.index import before, both, enclosing_function
 from gemmir.ir.loops import (
     GROUP,
+    TILES,
     Loop,
     conditional,
     dimension_of,
@@ -79,8 +80,13 @@ def plan(module: builtin.ModuleOp) -> FusePlan:
 
 
 def _is_of_a_tile(op: Operation) -> bool:
-    """Whether `op` is inside loops over tiles; a loop over groups has a whole problem in it."""
-    inside = itertools.takewhile(lambda o: dimension_of(o) != GROUP, enclosing_ops(op))
+    """Whether `op` is inside loops over tiles.
+
+    A loop over groups has a whole problem in it, and one over the tiles that a block takes in turn
+    a tile of one.
+    """
+    whole = (GROUP, TILES)
+    inside = itertools.takewhile(lambda o: dimension_of(o) not in whole, enclosing_ops(op))
     return any(isinstance(o, Loop) for o in inside)
 
 

@@ -7,7 +7,8 @@
 So a block is set up once, and copies for its next tile can begin while it still stores the last
 one. Loops over blocks that are nested become one first, numbered with the innermost fastest;
 `interchange` with `group` numbers them otherwise. Of clusters, whole ones stay: the loop over tiles
-comes to stand inside the loops over the blocks of a cluster.
+comes to stand inside the loops over the blocks of a cluster. How many tiles of rows the products of
+a grouped GEMM have is counted when the blocks begin, so that none is taken that is empty.
 """
 
 from __future__ import annotations
@@ -19,26 +20,30 @@ from dataclasses import dataclass
 from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, builtin, scf
-from xdsl.ir import SSAValue
+from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
-from gemmir.ir.dialect import BLOCKS, CLUSTERS, ForallOp, GemmOp, enclosing_ops
+from gemmir.ir.dialect import BLOCKS, CLUSTERS, EpilogueOp, ForallOp, GemmOp, enclosing_ops
+from gemmir.ir.groups import RowTiles, count_tiles, row_tiles
 from gemmir.ir.index import as_index, before, constant_of
 from gemmir.ir.loops import TILES, dimension_of, move, open_loop, require_gemms, trips
+from gemmir.ir.views import cut_from, follow
 
 
 @dataclass(frozen=True, kw_only=True)
 class PersistPlan:
     """The loops over tiles, outermost first, how many tiles each has, and how many blocks stay.
 
-    `inner` are the loops over the blocks of a cluster.
+    `inner` are the loops over the blocks of a cluster. Of `rows`, the tiles of rows of all products
+    of a grouped GEMM, the first count is the most that there can be.
     """
 
     loops: tuple[ForallOp, ...]
     counts: tuple[int, ...]
     inner: tuple[ForallOp, ...]
     blocks: int
+    rows: RowTiles | None
 
     @property
     def unit(self) -> str:
@@ -62,7 +67,9 @@ def plan(gemm: GemmOp, blocks: int) -> PersistPlan:
         )
     loops = tuple(o for o in foralls if o.over.data == units[0])
     inner = tuple(foralls[len(loops) :])
-    if dimension_of(loops[-1]) is None or any(len(o.body.block.ops) != 2 for o in loops[:-1]):
+    rows = row_tiles(loops[0])
+    nested = loops[:-1] if rows is None else loops[1:-1]
+    if dimension_of(loops[-1]) is None or any(len(o.body.block.ops) != 2 for o in nested):
         raise ScheduleError(
             "GEM1271",
             f"persist: the loops over {units[0]} do not stand directly inside one another",
@@ -76,7 +83,7 @@ def plan(gemm: GemmOp, blocks: int) -> PersistPlan:
             f"persist: blocks={blocks} for {tiles} tiles of {units[0]}",
             f"use 1 to {tiles - 1}" if tiles > 1 else "leave persist out",
         )
-    return PersistPlan(loops=loops, counts=counts, inner=inner, blocks=blocks)
+    return PersistPlan(loops=loops, counts=counts, inner=inner, blocks=blocks, rows=rows)
 
 
 def _outermost(gemm: GemmOp) -> list[ForallOp]:
@@ -87,8 +94,7 @@ def _outermost(gemm: GemmOp) -> list[ForallOp]:
 
 def persist(plan: PersistPlan) -> None:
     """Write the loops of `plan` anew."""
-    outer, last = plan.loops[0], plan.loops[-1]
-    tiles = math.prod(plan.counts)
+    outer = plan.loops[0]
 
     def index(value: int) -> SSAValue:
         return as_index(outer, value)
@@ -104,17 +110,53 @@ def persist(plan: PersistPlan) -> None:
         variable, builder = open_loop(builder, name, same, loop.over.data)
         variable.name_hint = loop.body.block.args[0].name_hint
         kept.append((loop, variable))
-    turn, body = open_loop(builder, TILES, (number, index(tiles), index(plan.blocks)))
+    end = _count(builder, plan)
+    turn, body = open_loop(builder, TILES, (number, end, index(plan.blocks)))
     turn.name_hint = "tile"
     for loop, value in zip(plan.loops, _places(body, plan, turn), strict=True):
         loop.body.block.args[0].replace_all_uses_with(value)
     for loop, variable in kept:
         loop.body.block.args[0].replace_all_uses_with(variable)
-    for loop in (last, *plan.inner):
-        inside = set(plan.inner)
-        move([o for o in list(loop.body.block.ops)[:-1] if o not in inside], body)
+    move([op for op in _work(plan) if op not in {*plan.loops, *plan.inner}], body)
+    if plan.rows is not None:
+        _cut_epilogues(body)
     outer.detach()
     outer.erase()
+
+
+def _work(plan: PersistPlan) -> list[Operation]:
+    """What is done with a tile, in order."""
+    found: list[Operation] = []
+    if plan.rows is not None:
+        branch = plan.rows.branch
+        around = list(plan.rows.loop.body.block.ops)[:-1]
+        found += [o for o in around if o not in (branch, branch.cond.owner)]
+        found += plan.rows.work
+    last = plan.loops[-1:] if plan.rows is None else plan.loops[1:]
+    for loop in (*last, *plan.inner):
+        found += list(loop.body.block.ops)[:-1]
+    return found
+
+
+def _cut_epilogues(body: Builder) -> None:
+    """Let the epilogues of tiles of rows work on the tiles that a block takes."""
+    block = body.insertion_point.block
+    gemm = next(op for op in block.ops if isinstance(op, GemmOp))
+    for epilogue in [op for op in block.ops if isinstance(op, EpilogueOp)]:
+        views = cut_from(gemm.c, epilogue.output)
+        assert views is not None
+        epilogue.detach()
+        inputs = [follow(before(gemm), value, views) for value in epilogue.inputs]
+        body.insert(EpilogueOp(inputs, gemm.c, epilogue.detach_region(epilogue.body)))
+        epilogue.erase()
+
+
+def _count(builder: Builder, plan: PersistPlan) -> SSAValue:
+    """How many tiles there are."""
+    if plan.rows is None:
+        return as_index(plan.loops[0], math.prod(plan.counts))
+    others = as_index(plan.loops[0], math.prod(plan.counts[1:]))
+    return builder.insert(arith.MuliOp(count_tiles(builder, plan.rows), others)).result
 
 
 def _places(builder: Builder, plan: PersistPlan, number: SSAValue) -> Sequence[SSAValue]:

@@ -38,7 +38,7 @@ from dataclasses import dataclass, replace
 
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects import builtin, memref, scf
+from xdsl.dialects import arith, builtin, memref, scf
 from xdsl.dialects.builtin import (
     FixedBitwidthType,
     MemRefType,
@@ -87,7 +87,7 @@ from gemmir.ir.partial_sums import adding, beginning, loops_inside
 from gemmir.ir.scales import widened
 from gemmir.ir.team_copies import plan_share, vectorize_share
 from gemmir.ir.transfers import Tile, computed, read, splat, store_tile, write
-from gemmir.ir.views import chain, extents, offsets_of, subview, total_offsets
+from gemmir.ir.views import chain, extents, offsets_of, sizes_of, subview, total_offsets
 from gemmir.ir.warpgroup import (
     COLUMN_STEP,
     MOST_COLUMNS,
@@ -455,11 +455,13 @@ def vectorize_write_back(epilogue: EpilogueOp, plan: GemmPlan, sums: Sequence[SS
     builder = before(epilogue)
     piece = _piece_of(epilogue, plan)
     found = list(zip(extents(epilogue.output), piece.shape, strict=True))
-    is_cut = any(isinstance(extent, int) and extent < whole for extent, whole in found)
+    is_cut = _is_known_cut(epilogue) or any(
+        isinstance(extent, int) and extent < whole for extent, whole in found
+    )
     clipped = [
         equals(builder, epilogue, extent, whole)
         for extent, whole in found
-        if not isinstance(extent, int)
+        if not isinstance(extent, int) and not is_cut
     ]
     is_full = both(builder, clipped)
     starts, width, parts = list(plan.starts), plan.width, list(sums)
@@ -478,12 +480,24 @@ def vectorize_write_back(epilogue: EpilogueOp, plan: GemmPlan, sums: Sequence[SS
             }
             store_tile(inner, epilogue, tile, known)
 
-    if is_full is None or is_cut:
+    if is_full is None:
         store(builder, not is_cut)
     else:
         builder.insert(conditional(is_full, lambda i: store(i, True), lambda i: store(i, False)))
     epilogue.detach()
     epilogue.erase()
+
+
+def _is_known_cut(epilogue: EpilogueOp) -> bool:
+    """Whether this is the branch for a tile whose rows are not all there."""
+    branch = epilogue.parent_op()
+    if not isinstance(branch, scf.IfOp) or epilogue.parent_region() is branch.true_region:
+        return False
+    compared = branch.cond.owner
+    if not isinstance(compared, arith.CmpiOp):
+        return False
+    views = chain(epilogue.output)[1]
+    return any(sizes_of(view)[0] in compared.operands for view in views)
 
 
 @dataclass(frozen=True, kw_only=True)

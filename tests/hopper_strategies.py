@@ -13,6 +13,7 @@ import hypothesis.strategies as st
 from gemmir.dtypes import PRODUCTS
 from gemmir.gemm import DTYPES, Gemm
 from gemmir.ir.attributes import SWIZZLE_ROWS
+from gemmir.ir.groups import most_row_tiles
 from gemmir.machine import GpuMachine
 from gemmir.passes.split_k import slice_size
 from gemmir.schedule import Schedule
@@ -54,6 +55,8 @@ def hopper_problems(draw: st.DrawFn, machine: GpuMachine, most: int = 200) -> Ge
     gemm = replace(gemm, dtype=dtype, out=out, **{x: max(getattr(gemm, x), 1) for x in "mnk"})
     if gemm.element.item_bytes != PAIR_BYTES:
         gemm = replace(gemm, trans_a=False, trans_b=True)
+    if gemm.batch is None and draw(st.integers(0, 4)) == 0:
+        gemm = replace(gemm, trans_a=False, groups=draw(st.integers(1, 5)))
     shared = draw(st.sampled_from(["", "a", "b"])) if gemm.batch is not None else ""
     return replace(_aligned(gemm), **{f"batch_stride_{x}": 0 for x in shared})
 
@@ -182,6 +185,9 @@ class _Draft:
     def over_grid(self) -> None:
         """Blocks or clusters of two, perhaps numbered in groups, perhaps fewer than tiles."""
         m, n = self.block
+        if self.gemm.groups is not None:
+            self.over_rows(self.gemm.groups)
+            return
         batch = self.gemm.batch is not None
         able = [x for x in "mn" if self.factor == 1 and self.may_share(x)]
         along = self.draw(st.sampled_from(["", *able]))
@@ -198,6 +204,14 @@ class _Draft:
             self.steps.append(inner)
         tiles = -(-self.gemm.m // m) * -(-self.gemm.n // n) * (self.gemm.batch or 1)
         if tiles > 1 and self.factor == 1 and not self.chance(3):
+            self.steps.append(f"persist{{blocks={self.draw(st.integers(1, min(tiles - 1, 3)))}}}")
+
+    def over_rows(self, groups: int) -> None:
+        """Blocks of the rows of all products, perhaps fewer than there may be tiles."""
+        m, n = self.block
+        self.steps.append(f"tile{{loops=group,m,n sizes=1,{m},{n} over=blocks}}")
+        tiles = most_row_tiles(groups, self.gemm.m, m) * -(-self.gemm.n // n)
+        if tiles > 1 and not self.chance(3):
             self.steps.append(f"persist{{blocks={self.draw(st.integers(1, min(tiles - 1, 3)))}}}")
 
     def over_warpgroups(self) -> None:
@@ -255,23 +269,24 @@ class _Draft:
 @st.composite
 def hopper_schedules(draw: st.DrawFn, gemm: Gemm) -> Schedule:
     """Schedules for `gemm` on warpgroups."""
-    is_swapped = gemm.scale_block is None and draw(st.integers(0, 4)) == 4
+    is_alone = gemm.scale_block is None and gemm.groups is None
+    is_swapped = is_alone and draw(st.integers(0, 4)) == 4
     worked = _swapped(gemm) if is_swapped else gemm
     draft = _Draft(draw=draw, gemm=worked, is_swapped=is_swapped)
     if is_swapped:
         draft.steps.append("swap-operands")
     draft.slices()
     draft.shape()
-    if gemm.scale_block is None:
+    if is_alone:
         draft.split()
-    else:
+    elif gemm.scale_block is not None:
         draft.fit_scales(gemm.scale_block)
     draft.over_grid()
     draft.over_warpgroups()
     draft.steps.append("promote{operand=c to=registers}")
     if gemm.steps:
         draft.steps.append("fuse-epilogue")
-    if gemm.scale_block is None:
+    if is_alone:
         draft.stream()
     draft.steps.append(f"tile{{loops=k sizes={draft.depth}}}")
     draft.second_sum()

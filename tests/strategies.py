@@ -17,7 +17,7 @@ import numpy.typing as npt
 from hypothesis import settings
 
 from gemmir.dtypes import ELEMENTS
-from gemmir.gemm import EPILOGUE_STEPS, STEP_OPERANDS, Gemm
+from gemmir.gemm import EPILOGUE_STEPS, OFFSETS, STEP_OPERANDS, Gemm
 from gemmir.machine import CpuMachine
 from gemmir.machine.host import host_machine
 from gemmir.schedule import Schedule
@@ -114,7 +114,9 @@ def arrays_for(gemm: Gemm, seed: int = 0, offset: int = 0) -> dict[str, Array]:
         first = GUARD + (-(room.ctypes.data // dtype.itemsize + GUARD)) % line + offset
         strides = [s * dtype.itemsize for s in operand.strides]
         array = np.ndarray(operand.shape, dtype, room, first * dtype.itemsize, strides)
-        if operand.access != "write":
+        if operand.name == OFFSETS:
+            array[...] = _random_offsets(generator, operand.shape[0], gemm.m)
+        elif operand.access != "write":
             array[...] = _random(generator, operand.shape, dtype)
         found[operand.name] = array
     return found
@@ -126,6 +128,15 @@ def _random(generator: np.random.Generator, shape: tuple[int, ...], dtype: np.dt
     limits = np.iinfo(dtype)
     most = min(limits.max, 2**20)
     return generator.integers(max(limits.min, -most), most, shape, endpoint=True)
+
+
+def _random_offsets(generator: np.random.Generator, count: int, rows: int) -> Array:
+    """Where rows of products begin, some of which have none or one."""
+    begins = np.sort(generator.integers(0, rows + 1, count))
+    begins[0] = 0
+    short = int(generator.integers(1, count))
+    begins[short] = min(begins[short - 1] + generator.integers(0, 2), begins[short])
+    return begins
 
 
 def copied(arrays: Mapping[str, Array]) -> dict[str, Array]:

@@ -62,6 +62,7 @@ def test_pieces_of_c(extents: tuple[int, int, int], grid: str, rows: int) -> Non
 def test_schedules_drawn_for_warpgroups_have_every_form_and_fit() -> None:
     words = {
         *("over=blocks", "over=clusters", "loops=m sizes", "loops=n sizes", "loops=batch"),
+        "loops=group,m,n",
         *("interchange", "persist", "fuse-epilogue", "operand=c to=shared", "expand-math"),
         *("swizzle:32", "swizzle:64", "swizzle:128", "stages=2", "stages=3", "stages=4"),
         *("sizes=64 over=warpgroups", "sizes=128 over=warpgroups", "pingpong", "loops=n,m sizes"),

@@ -14,7 +14,7 @@ from xdsl.builder import Builder
 from xdsl.dialects import arith, memref, scf
 from xdsl.ir import Block, Operation, Region, SSAValue
 
-from gemmir.ir.dialect import BLOCKS, memref_type
+from gemmir.ir.dialect import BLOCKS, ForallOp, memref_type
 from gemmir.ir.index import INDEX, Extent, as_index, at_end, before, constant_of, upper_bound
 from gemmir.ir.loops import GROUP, conditional, dimension_of, open_loop
 from gemmir.ir.views import subview
@@ -74,6 +74,11 @@ def products_of(loop: scf.ForOp) -> int:
     return found
 
 
+def most_row_tiles(products: int, rows: int, size: int) -> int:
+    """The most tiles of `size` rows that so many products can need which have `rows` in all."""
+    return (rows + min(products, rows) * (size - 1)) // size
+
+
 def spread_rows(loop: scf.ForOp, rows: SSAValue, size: int) -> tuple[SSAValue, SSAValue]:
     """Give a block to every tile of `size` rows of all products, and the body of `loop` to each.
 
@@ -82,7 +87,7 @@ def spread_rows(loop: scf.ForOp, rows: SSAValue, size: int) -> tuple[SSAValue, S
     """
     most, count = upper_bound(rows), products_of(loop)
     assert most is not None
-    tiles = (most + min(count, most) * (size - 1)) // size
+    tiles = most_row_tiles(count, most, size)
     zero, one, height = (as_index(loop, n) for n in (0, 1, size))
     tile, inner = open_loop(before(loop), GROUP, (zero, as_index(loop, tiles), one), BLOCKS)
     tile.name_hint = "t"
@@ -115,7 +120,7 @@ def _find_product(
     block = Block(arg_types=[INDEX] * 4)
     inner = at_end(block)
     number, total, group, first = block.args
-    own = _cloned(inner, loop, rows, number)
+    own = _cloned(inner, loop, rows, {loop.body.block.args[0]: number})
     rounded = inner.insert(arith.AddiOp(own, as_index(loop, (constant_of(height) or 1) - 1))).result
     tiles = inner.insert(arith.DivUIOp(rounded, height)).result
     past = inner.insert(arith.AddiOp(total, tiles)).result
@@ -129,15 +134,58 @@ def _find_product(
     return scan.results[0], scan.results[1], scan.results[2]
 
 
-def _cloned(builder: Builder, loop: scf.ForOp, value: SSAValue, number: SSAValue) -> SSAValue:
-    """`value` of the body of `loop` for the product `number`: the ops that lead to it once more."""
+def _cloned(
+    builder: Builder, loop: scf.ForOp, value: SSAValue, known: dict[SSAValue, SSAValue]
+) -> SSAValue:
+    """`value` of the body of `loop` where arguments are `known`: the ops that lead to it."""
     needed = {value}
     ops: list[Operation] = []
     for op in reversed(list(loop.body.block.ops)):
         if needed.intersection(op.results):
             needed.update(op.operands)
             ops.append(op)
-    known: dict[SSAValue, SSAValue] = {loop.body.block.args[0]: number}
     for op in reversed(ops):
         builder.insert(op.clone(known))
     return known[value]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowTiles:
+    """A loop over the tiles of rows of all products, as `spread_rows` makes it.
+
+    `scan` finds how many tiles there are and the product of one, and `branch` has what is done with
+    it.
+    """
+
+    loop: ForallOp
+    scan: scf.ForOp
+    branch: scf.IfOp
+
+    @property
+    def work(self) -> list[Operation]:
+        """What is done with a tile."""
+        return list(self.branch.true_region.block.ops)[:-1]
+
+
+def row_tiles(loop: ForallOp) -> RowTiles | None:
+    """The parts of a loop over tiles of rows of all products; None for another loop."""
+    if dimension_of(loop) != GROUP:
+        return None
+    ops = list(loop.body.block.ops)
+    scan = next(o for o in ops if isinstance(o, scf.ForOp))
+    branch = next(o for o in ops if isinstance(o, scf.IfOp))
+    return RowTiles(loop=loop, scan=scan, branch=branch)
+
+
+def count_tiles(builder: Builder, tiles: RowTiles) -> SSAValue:
+    """How many tiles of rows all products have, found before one is taken."""
+    scan = tiles.scan
+    block = Block(arg_types=[INDEX] * 2)
+    yielded = scan.body.block.last_op
+    assert isinstance(yielded, scf.YieldOp)
+    number, total = scan.body.block.args[:2]
+    known: dict[SSAValue, SSAValue] = {number: block.args[0], total: block.args[1]}
+    past = _cloned(at_end(block), scan, yielded.operands[0], known)
+    block.add_op(scf.YieldOp(past))
+    made = scf.ForOp(scan.lb, scan.ub, scan.step, scan.iter_args[:1], Region(block))
+    return builder.insert(made).results[0]

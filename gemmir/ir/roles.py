@@ -6,7 +6,7 @@ See `gemmir.ir.specialize` for what is decided before.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from xdsl.builder import Builder
@@ -354,8 +354,12 @@ class _Producer(_Role):
 
     def clone(self, op: Operation, builder: Builder) -> None:
         """Only what may lead to where a slice begins."""
-        is_plain = op.name.startswith("arith.") or isinstance(op, memref.LoadOp)
-        if is_plain and all(o in self.known or _is_outside(o, self.plan) for o in op.operands):
+        if isinstance(op, scf.YieldOp):
+            return
+        own = set(_made_in(op))
+        used = {o for inner in op.walk() for o in inner.operands} - own - self.known.keys()
+        is_arithmetic = all(_is_arithmetic(inner) for inner in op.walk())
+        if is_arithmetic and all(_is_outside(o, self.plan) for o in used):
             builder.insert(op.clone(self.known))
 
     def k_loop(self, builder: Builder, stage: list[SSAValue]) -> list[SSAValue]:
@@ -639,6 +643,19 @@ def _is_outside(value: SSAValue, plan: SpecializePlan) -> bool:
     if isinstance(owner, Block):
         return holder is plan.block or plan.block not in enclosing_ops(holder) if holder else True
     return plan.block not in enclosing_ops(owner)
+
+
+def _is_arithmetic(op: Operation) -> bool:
+    """Whether an op computes with numbers alone; a loop may be one that searches."""
+    return op.name.startswith("arith.") or isinstance(op, memref.LoadOp | scf.ForOp | scf.YieldOp)
+
+
+def _made_in(op: Operation) -> Iterator[SSAValue]:
+    """The values that an op and those in it make."""
+    for inner in op.walk():
+        yield from inner.results
+        for region in inner.regions:
+            yield from region.block.args
 
 
 def _erase_unused(block: Block) -> None:

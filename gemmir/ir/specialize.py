@@ -39,6 +39,7 @@ from gemmir.ir.dialect import (
     BLOCKS,
     CLUSTERS,
     WARPGROUPS,
+    EpilogueOp,
     ForallOp,
     GemmOp,
     Number,
@@ -182,7 +183,7 @@ def plan_specialize(
 ) -> SpecializePlan:
     """Decide the roles; `ScheduleError` where there cannot be any.
 
-    GEM1273 to GEM1279, and GEM1295 to GEM1297.
+    GEM1273 to GEM1279, GEM1291, and GEM1295 to GEM1297.
     """
     foralls = [o for o in enclosing_ops(loop) if isinstance(o, ForallOp)][::-1]
     units = [o.over.data for o in foralls]
@@ -194,11 +195,12 @@ def plan_specialize(
             f"{', '.join(units) or 'no unit'}",
             "tile over blocks and then over warpgroups",
         )
+    blocks = tuple(o for o in foralls if o.over.data == BLOCKS)
     _require_one_loop(loop)
+    _require_fused(groups[0], blocks[-1])
     for group in groups:
         _require_whole_products(group, packs)
     in_cluster = CLUSTERS in units
-    blocks = tuple(o for o in foralls if o.over.data == BLOCKS)
     ranks = blocks if in_cluster else ()
     cluster = math.prod(map(trips, ranks))
     if cluster > MOST_CLUSTER or (in_cluster and cluster < 2):
@@ -242,6 +244,17 @@ def _require_one_loop(loop: scf.ForOp) -> None:
             "GEM1296",
             "pipeline: two loops over k add to one sum, whose products would be awaited too late",
             "tile k only once behind promote{operand=c to=registers}",
+        )
+
+
+def _require_fused(group: ForallOp, block: ForallOp) -> None:
+    """What is done with C is the work of the warpgroup that has it."""
+    epilogues = [op for op in block.walk() if isinstance(op, EpilogueOp)]
+    if any(group not in enclosing_ops(op) for op in epilogues):
+        raise ScheduleError(
+            "GEM1291",
+            "pipeline: an epilogue on the tile of a block, which every warpgroup would apply",
+            "put fuse-epilogue before pipeline",
         )
 
 

@@ -7,6 +7,9 @@
 
 A piece is 64 rows of so many columns as a swizzled row of the buffer holds. Every warpgroup has two
 buffers, so that it fills one while the other is being stored.
+
+Pieces are stored whole, and what is past the end of C is left out. Rows of a grouped GEMM end where
+those of the next product begin: a tile with fewer of them is stored by the threads.
 """
 
 from __future__ import annotations
@@ -34,8 +37,8 @@ from gemmir.ir.dialect import (
     static_strides,
 )
 from gemmir.ir.groups import group_loop
-from gemmir.ir.index import Extent, as_index, before, constant_of
-from gemmir.ir.loops import trips
+from gemmir.ir.index import Extent, as_index, before, constant_of, equals
+from gemmir.ir.loops import conditional, trips
 from gemmir.ir.partial_sums import whole_sum, write_backs
 from gemmir.ir.views import chain, extents, subview
 from gemmir.ir.warpgroup import WARPGROUP_ROWS
@@ -47,7 +50,8 @@ BUFFERS = 2
 class StagingPlan:
     """One write-back of an accumulator of `shape` through swizzled rows of `width`.
 
-    `groups` are the loops over warpgroups, outermost first.
+    `groups` are the loops over warpgroups, outermost first. Where C `is_ragged` there may be rows
+    of others behind those of a tile.
     """
 
     epilogue: EpilogueOp
@@ -56,6 +60,7 @@ class StagingPlan:
     width: int
     groups: tuple[ForallOp, ...]
     block: ForallOp
+    is_ragged: bool
 
     @property
     def pieces(self) -> Iterator[tuple[int, int]]:
@@ -122,7 +127,22 @@ def plan_staging(gemm: GemmOp, row_bytes: int) -> StagingPlan:
         width=width,
         groups=groups,
         block=next(o for o in foralls[::-1] if o.over.data == BLOCKS),
+        is_ragged=_is_ragged(found[0].output),
     )
+
+
+def _is_ragged(tile: SSAValue) -> bool:
+    """Whether how many rows a tile has is read from memory."""
+    work = [*extents(tile)[:1]]
+    seen = set[SSAValue]()
+    while work:
+        value = work.pop()
+        if isinstance(value, SSAValue) and isinstance(value.owner, Operation):
+            if isinstance(value.owner, memref.LoadOp):
+                return True
+            work.extend(v for v in value.owner.operands if v not in seen)
+            seen.update(value.owner.operands)
+    return False
 
 
 def _is_of_c(epilogue: EpilogueOp) -> bool:
@@ -144,11 +164,24 @@ def stage(plan: StagingPlan) -> None:
     alloca.memref.name_hint = "c_shared"
     assert body.first_op is not None
     body.insert_op_before(alloca, body.first_op)
+
+    def through_buffers(builder: Builder) -> None:
+        row = _row_of_group(builder, plan)
+        for number, place in enumerate(plan.pieces):
+            column = number % plan.buffers * plan.width
+            _write_piece(builder, plan, place, (alloca.memref, (row, column)))
+
+    def straight(builder: Builder) -> None:
+        for place in plan.pieces:
+            _write_piece(builder, plan, place, None)
+
     builder = before(epilogue)
-    row = _row_of_group(builder, plan)
-    for number, place in enumerate(plan.pieces):
-        column = number % plan.buffers * plan.width
-        _write_piece(builder, plan, place, (alloca.memref, (row, column)))
+    if plan.is_ragged:
+        rows = as_index(epilogue, extents(epilogue.output)[0])
+        is_whole = equals(builder, epilogue, rows, plan.shape[0])
+        builder.insert(conditional(is_whole, through_buffers, straight))
+    else:
+        through_buffers(builder)
     epilogue.detach()
     epilogue.erase()
 
@@ -173,9 +206,12 @@ def _write_piece(
     builder: Builder,
     plan: StagingPlan,
     place: tuple[int, int],
-    buffer: tuple[SSAValue, tuple[Extent, Extent]],
+    buffer: tuple[SSAValue, tuple[Extent, Extent]] | None,
 ) -> None:
-    """Through the buffer and out. Only where more than the sum is read, a piece is clipped."""
+    """Through the buffer and out. Only where more than the sum is read, a piece is clipped.
+
+    Without a buffer it is, and goes out as it is.
+    """
     epilogue, block = plan.epilogue, plan.epilogue.body.block
     whole = tuple(
         min(most, extent - at)
@@ -190,7 +226,7 @@ def _write_piece(
     reads_more = any(
         argument.uses and not summed for argument, summed in zip(block.args, is_sum, strict=True)
     )
-    room = sizes if reads_more else whole
+    room = sizes if reads_more or buffer is None else whole
     inputs = [
         subview(builder, plan.accumulator, place, room)
         if summed
@@ -198,6 +234,9 @@ def _write_piece(
         for value, summed in zip(epilogue.inputs, is_sum[:-1], strict=True)
     ]
     target = subview(builder, epilogue.output, offsets, sizes)
+    if buffer is None:
+        builder.insert(EpilogueOp(inputs, target, epilogue.body.clone()))
+        return
     staged = subview(builder, buffer[0], buffer[1], room)
     builder.insert(_into(epilogue, inputs, target, staged))
     builder.insert(UnpackOp(staged, target))

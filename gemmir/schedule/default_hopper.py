@@ -14,7 +14,8 @@
     pipeline{loop=k … with=tma specialize=true}
     vectorize{with=wgmma}
 
-Which tiles, and which of these passes, `hopper_model` says.
+Which tiles, and which of these passes, `hopper_model` says. Of a grouped GEMM the rows of all
+products are tiled one after another, `loops=group,m,n`, without clusters.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from gemmir.schedule.hopper_model import (
     PAIR_BYTES,
     SLICE_BYTES,
     WarpgroupTiles,
+    grouped_tiles,
     oriented,
     stays,
     warpgroup_tiles,
@@ -39,11 +41,10 @@ def takes_warpgroups(gemm: Gemm, machine: GpuMachine) -> bool:
     """Whether the TMA can copy the operands of `gemm` and warpgroups of `machine` multiply them.
 
     A product that fills neither 64 rows nor 64 columns, or has less than a slice of k, is left to
-    warps, and so are products whose rows are known only at run time, and those whose blocks have
-    scales and less than a slice of k.
+    warps, and so are those whose blocks have scales and less than a slice of k.
     """
     item = gemm.element.item_bytes
-    if gemm.dtype not in machine.wgmma_dtypes or gemm.groups is not None:
+    if gemm.dtype not in machine.wgmma_dtypes:
         return False
     if item != PAIR_BYTES and (gemm.trans_a or not gemm.trans_b):
         return False
@@ -57,7 +58,8 @@ def takes_warpgroups(gemm: Gemm, machine: GpuMachine) -> bool:
 
 def hopper_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool, expand: bool) -> Iterator[str]:
     """The passes for `gemm` on `machine`, one at a time."""
-    tiles = warpgroup_tiles(gemm, machine, expand=expand)
+    choose = warpgroup_tiles if gemm.groups is None else grouped_tiles
+    tiles = choose(gemm, machine, expand=expand)
     yield from spelled(gemm, machine, tiles, fuse=fuse)
 
 
@@ -65,6 +67,8 @@ def spelled(gemm: Gemm, machine: GpuMachine, tiles: WarpgroupTiles, *, fuse: boo
     """The passes that make a kernel of `tiles`."""
     gemm = oriented(gemm, tiles)
     batch, one = ("batch,", "1,") if gemm.batch is not None else ("", "")
+    if gemm.groups is not None:
+        batch, one = "group,", "1,"
     if tiles.swapped:
         yield "swap-operands"
     if tiles.split > 1:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from gemmir.gemm import Gemm
+from gemmir.ir.groups import most_row_tiles
 from gemmir.ir.specialize import THREADS_OF_GROUP
 from gemmir.machine.gpu import GpuMachine
 from gemmir.passes.split_k import slice_size
@@ -65,8 +66,10 @@ They do not wait for each other in every slice, either: beside what their stores
 
 MOST_SUMS: Final = 160
 MOST_SUMS_EXPANDED: Final = 128
+MOST_SUMS_GROUPED: Final = 96
 """Sums of a thread. Of 192 ptxas 13.0 still spills none, but of 256 x 192 shared memory holds three
-slices and no pieces of C; with gelu it spills some of 160."""
+slices and no pieces of C; with gelu it spills some of 160. A grouped GEMM has gelu a second time,
+for tiles whose rows are not all there, and it spills some of 128."""
 
 MOST_SUMS_SCALED: Final = 64
 """The same where each is held twice, for a slice of k and for all of it: of 96 ptxas 13.0 spills
@@ -193,6 +196,8 @@ class WarpgroupTiles:
     def tiles(self, gemm: Gemm) -> int:
         """Tiles of C, those of whole clusters and of each slice of k counted; `gemm` as cut."""
         down = _round_up(-(-gemm.m // self.m), self.cluster_m)
+        if gemm.groups is not None:
+            down = most_row_tiles(gemm.groups, gemm.m, self.m)
         across = _round_up(-(-gemm.n // self.n), self.cluster_n)
         return (gemm.batch or 1) * down * across * self.split
 
@@ -207,6 +212,27 @@ def warpgroup_tiles(gemm: Gemm, machine: GpuMachine, *, expand: bool = False) ->
         most = MOST_SUMS_SCALED
     fitting = (tiles for tiles in candidates(gemm, machine) if tiles.sums <= most)
     return min(fitting, key=lambda tiles: seconds(gemm, machine, tiles, expand=expand))
+
+
+def grouped_tiles(gemm: Gemm, machine: GpuMachine, *, expand: bool = False) -> WarpgroupTiles:
+    """The tiles for several products, as if all had as many rows: those for a batch of them.
+
+    Their rows begin anywhere, so that blocks share nothing and stand in no other order.
+    """
+    assert gemm.groups is not None
+    rows = max(-(-gemm.m // gemm.groups), 1)
+    even = replace(gemm, groups=None, batch=gemm.groups, m=rows)
+    most = MOST_SUMS_GROUPED if expand else MOST_SUMS
+    fitting = (
+        tiles
+        for tiles in candidates(even, machine)
+        if tiles.sums <= most
+        and not tiles.swapped
+        and tiles.cluster == tiles.split == 1
+        and (stays(gemm, machine, tiles) or not tiles.pingpong)
+    )
+    best = min(fitting, key=lambda tiles: seconds(even, machine, tiles, expand=expand))
+    return replace(best, group=0)
 
 
 def oriented(gemm: Gemm, tiles: WarpgroupTiles) -> Gemm:

@@ -77,7 +77,8 @@ def problems(draw: st.DrawFn) -> Gemm:
         ({"n": 0}, False),
         ({"batch": 2, "batch_stride_b": 512 * 512 + 4}, False),
         ({"batch": 2, "batch_stride_b": 0}, True),
-        ({"groups": 3}, False),
+        ({"groups": 3}, True),
+        ({"groups": 3, "lda": 516}, False),
     ],
 )
 def test_what_the_tma_copies_and_warpgroups_multiply(change: dict[str, int], taken: bool) -> None:

@@ -858,6 +858,15 @@ WRONG = (
         TPU,
     ),
     Wrong(
+        "GEM1291",
+        Gemm(m=256, n=256, k=256, dtype="bf16", groups=2, epilogue="relu"),
+        "tile{loops=group,m,n sizes=1,128,64 over=blocks},persist{blocks=2},"
+        f"{KEPT_ROWS}{BY_TMA}",
+        "which every warpgroup would apply",
+        "fuse-epilogue before pipeline",
+        HOPPER,
+    ),
+    Wrong(
         "GEM1295",
         WIDE,
         f"{CELLS}{ROWS}{SUM}tile{{loops=k sizes=32}},{SWIZZLED}{BY_TMA}",
