@@ -313,6 +313,7 @@ def scaled_hopper_cases(draw: st.DrawFn, machine: GpuMachine) -> tuple[Gemm, Sch
         dtype=dtype,
         out=draw(st.sampled_from(DTYPES[dtype])),
         batch=None,
+        groups=None,
         trans_a=gemm.trans_a and has_pairs,
         trans_b=gemm.trans_b or not has_pairs,
         epilogue="+".join(step for step in gemm.steps if step != "scale"),
