@@ -318,8 +318,10 @@ def _plan_load(loop: scf.ForOp, pack: PackOp, ranks: set[SSAValue], cluster: int
     split = cluster if is_shared_by_all else 1
     copied = list(shape)
     box = _box(copied, of.layout, k, split)
-    if position == 0 and of.layout.dim.data == k and box[0] == shape[0]:
-        copied[0] = min(copied[0], memref_type(chain(pack.source)[0]).get_shape()[-2])
+    there = memref_type(chain(pack.source)[0]).get_shape()[-2]
+    is_for_all = there > shape[0] - WARPGROUP_ROWS
+    if position == 0 and of.layout.dim.data == k and box[0] == shape[0] and is_for_all:
+        copied[0] = min(copied[0], there)
         box = min(box[0], copied[0]), box[1]
     return Load(
         pack=pack,
