@@ -18,7 +18,7 @@ import numpy.typing as npt
 from gemmir.backend import Argument, Signature
 from gemmir.dtypes import FOREIGN, restrided, spelled
 from gemmir.errors import CallError, ParseError
-from gemmir.gemm import OFFSETS
+from gemmir.gemm import COUNTS, OFFSETS
 from gemmir.kernel import DTYPES
 
 Array = npt.NDArray[Any]
@@ -117,6 +117,9 @@ def make_operands(
         elif argument.name == OFFSETS:
             rows = signature.arguments[-1].shape[0]
             operand.array[...] = _random_offsets(generator, operand.array.size, rows)
+        elif argument.name == COUNTS:
+            rows = signature.arguments[-1].shape[1]
+            operand.array[...] = _random_counts(generator, operand.array.size, rows)
         elif argument.access != "write":
             operand.array[...] = _random(generator, operand.array)
         found[argument.name] = operand
@@ -178,6 +181,14 @@ def _random_offsets(generator: np.random.Generator, count: int, rows: int) -> Ar
     found[0] = 0
     empty = int(generator.integers(1, count))
     found[empty] = found[empty - 1]
+    return found
+
+
+def _random_counts(generator: np.random.Generator, count: int, rows: int) -> Array:
+    """How many rows each product has; one has none, where there are several."""
+    found = generator.integers(0, rows + 1, count)
+    if count > 1:
+        found[int(generator.integers(count))] = 0
     return found
 
 

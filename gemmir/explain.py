@@ -450,6 +450,7 @@ def described(gemm: Gemm) -> str:
     words = [f"m={gemm.m} n={gemm.n} k={gemm.k} {gemm.dtype}"]
     words += [f"batch={gemm.batch}"] if gemm.batch is not None else []
     words += [f"groups={gemm.groups}"] if gemm.groups is not None else []
+    words += ["masked"] if gemm.masked else []
     words += [f"scale_block={gemm.scale_block}"] if gemm.scale_block is not None else []
     words += [f"{name}={getattr(gemm, name):g}" for name in ("alpha", "beta")]
     words += [name for name in ("trans_a", "trans_b") if getattr(gemm, name)]

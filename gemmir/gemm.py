@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final, Literal, SupportsIndex
@@ -40,6 +40,9 @@ STEP_OPERANDS: Final[Mapping[str, tuple[str, ...]]] = {
 
 OFFSETS: Final = "offsets"
 """The operand that says where the rows of each of several products begin."""
+
+COUNTS: Final = "counts"
+"""The operand that says how many rows each of several products has, where all have room for m."""
 
 MAX_ELEMENTS: Final = 2**40
 """No operand may span more elements than this: 64-bit byte offsets must not overflow."""
@@ -92,7 +95,9 @@ class Gemm:
     offsets[g + 1] of A and C, which have m rows in all, and matrix g of B, which has one for each.
     offsets[0] is 0, no offset is less than the one before, and none is more than m. Rows of C
     behind the last product stay as they are; so `out` is needed in a call. `bias` then has a row
-    of n for each product.
+    of n for each product. With `masked` too, each product has room of its own for m rows: A, C and
+    `residual` have a matrix for each, of which `counts`, an array of groups i32 in place of
+    `offsets`, says how many rows there are. The others of C stay as they are.
 
     `epilogue` joins steps by `+`: `bias` (length n), `relu`, `gelu` (tanh form), `silu`,
     `residual` (shape of C), and `scale`, which multiplies by the scale of A and by that of B, two
@@ -129,6 +134,7 @@ class Gemm:
     batch_stride_b: int | None = None
     batch_stride_c: int | None = None
     groups: int | None = None
+    masked: bool = False
     scale_block: int | None = None
     epilogue: str = ""
 
@@ -153,6 +159,10 @@ class Gemm:
             object.__setattr__(self, name, whole)
         if self.groups is not None:
             self._check_groups()
+        elif self.masked:
+            raise ProblemError(
+                "GEM0123", "masked=True of one product, all of whose rows are there", "give groups"
+            )
 
     def _check_groups(self) -> None:
         if self.groups == 0:
@@ -310,7 +320,15 @@ class Gemm:
     @property
     def flops(self) -> int:
         """Floating-point operations of the product; the epilogue is not counted."""
-        return 2 * (1 if self.batch is None else self.batch) * self.m * self.n * self.k
+        count = self.batch if self.groups is None else self.groups if self.masked else 1
+        return 2 * (1 if count is None else count) * self.m * self.n * self.k
+
+    @property
+    def rows_each(self) -> int:
+        """Rows that each of several products is taken to have: room for them, or its share of m."""
+        if self.groups is None or self.masked:
+            return self.m
+        return max(-(-self.m // self.groups), 1)
 
     @property
     def bytes_moved(self) -> int:
@@ -355,8 +373,8 @@ class Gemm:
                 stride = self.batch_stride(name)
                 if self.batch is not None:
                     shape, strides = (self.batch, *shape), (stride, *strides)
-            if self.groups is not None and name == "b":
-                shape, strides = (self.groups, *shape), (self.batch_stride("b"), *strides)
+            if self.groups is not None and (self.masked or name == "b"):
+                shape, strides = (self.groups, *shape), (self.batch_stride(name), *strides)
             dtype = (self.result if name == "c" else self.element).name
             return Operand(name=name, shape=shape, strides=strides, dtype=dtype, access=access)
 
@@ -369,9 +387,9 @@ class Gemm:
         if self.scale_block is not None:
             found += [self._scale_operand("a"), self._scale_operand("b")]
         if self.groups is not None:
-            shape, strides = (self.groups + 1,), (1,)
+            name, count = (COUNTS, self.groups) if self.masked else (OFFSETS, self.groups + 1)
             found.append(
-                Operand(name=OFFSETS, shape=shape, strides=strides, dtype="i32", access="read")
+                Operand(name=name, shape=(count,), strides=(1,), dtype="i32", access="read")
             )
         for step in self.steps:
             shape, dtype = c.shape, self.result.name
@@ -508,15 +526,23 @@ class Gemm:
         compute: Callable[[Gemm, Mapping[str, Array]], Array],
     ) -> Array:
         """`found` with what `compute` gives for each product in its rows."""
-        for number, (begin, end) in enumerate(pairwise(arrays[OFFSETS].tolist())):
+        for number, rows in enumerate(self._rows_of(arrays)):
             part = {
-                name: array[number] if name in ("b", "bias") else array[begin:end]
+                name: array[number] if name in ("b", "bias") else array[rows]
                 for name, array in arrays.items()
-                if name not in STEP_OPERANDS["scale"]
+                if name not in (*STEP_OPERANDS["scale"], OFFSETS, COUNTS)
             }
             part |= {name: arrays[name] for name in STEP_OPERANDS["scale"] if name in arrays}
-            found[begin:end] = compute(replace(self, m=end - begin, groups=None), part)
+            one = replace(self, m=len(part["a"]), groups=None, masked=False)
+            found[rows] = compute(one, part)
         return found
+
+    def _rows_of(self, arrays: Mapping[str, Array]) -> Iterator[slice | tuple[int, slice]]:
+        """Where each product has its rows."""
+        if self.masked:
+            yield from ((g, slice(0, n)) for g, n in enumerate(arrays[COUNTS].tolist()))
+        else:
+            yield from (slice(begin, end) for begin, end in pairwise(arrays[OFFSETS].tolist()))
 
     def _stored(self, bound: Array, x: Array) -> Array:
         """The bound after a sum that is `x`, off by `bound`, is rounded to the type of C."""

@@ -68,7 +68,7 @@ from gemmir.ir.loops import (
 )
 from gemmir.ir.pallas import CallOp
 from gemmir.ir.scales import block_sizes, scales_of_tile
-from gemmir.ir.views import extents, subview
+from gemmir.ir.views import chain, extents, subview
 from gemmir.ir.visits import insert_visits, open_visits
 
 OUTERMOST = (CLUSTERS, BLOCKS, GRID)
@@ -128,6 +128,12 @@ def plan(
         )
     found = _extents_by_dimension(gemm)
     _check_names(found, loops, sizes, edges, over)
+    if GROUP in loops and over == GRID and _is_masked(gemm):
+        raise ScheduleError(
+            "GEM1292",
+            "tile: over=grid of products with room for rows of their own",
+            "give the rows of all products one after another, with offsets",
+        )
     made = tuple(
         LoopPlan(dimension=d, extent=found[d], size=s, edges=edges)
         for d, s in zip(loops, sizes, strict=True)
@@ -143,6 +149,11 @@ def plan(
     if over is not None and over != CORES:
         _check_unit(gemm, loops, over, edges)
     return TilePlan(loops=made, over=over)
+
+
+def _is_masked(gemm: GemmOp) -> bool:
+    """Whether each of several products has a matrix of rows of its own."""
+    return len(memref_type(chain(gemm.c)[0]).get_shape()) == 3
 
 
 def _extents_by_dimension(gemm: GemmOp) -> dict[str, Extent]:
@@ -349,7 +360,8 @@ def _tile_groups(gemm: GemmOp, plan: TilePlan) -> None:
     loop, rows = group_loop(gemm), extents(gemm.c)[0]
     assert loop is not None
     assert isinstance(rows, SSAValue)
-    cuts: dict[str, tuple[Extent, Extent]] = {"m": spread_rows(loop, rows, plan.loops[1].size)}
+    size, masked = plan.loops[1].size, _is_masked(gemm)
+    cuts: dict[str, tuple[Extent, Extent]] = {"m": spread_rows(loop, rows, size, masked=masked)}
     inner = _write_product(before(gemm), gemm, cuts, [])
     for use in list(gemm.c.uses):
         if isinstance(use.operation, EpilogueOp):

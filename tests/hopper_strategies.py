@@ -56,7 +56,8 @@ def hopper_problems(draw: st.DrawFn, machine: GpuMachine, most: int = 200) -> Ge
     if gemm.element.item_bytes != PAIR_BYTES:
         gemm = replace(gemm, trans_a=False, trans_b=True)
     if gemm.batch is None and draw(st.integers(0, 4)) == 0:
-        gemm = replace(gemm, trans_a=False, groups=draw(st.integers(1, 5)))
+        groups, masked = draw(st.integers(1, 5)), draw(st.booleans())
+        gemm = replace(gemm, trans_a=False, groups=groups, masked=masked)
     shared = draw(st.sampled_from(["", "a", "b"])) if gemm.batch is not None else ""
     return replace(_aligned(gemm), **{f"batch_stride_{x}": 0 for x in shared})
 
@@ -210,7 +211,9 @@ class _Draft:
         """Blocks of the rows of all products, perhaps fewer than there may be tiles."""
         m, n = self.block
         self.steps.append(f"tile{{loops=group,m,n sizes=1,{m},{n} over=blocks}}")
-        tiles = most_row_tiles(groups, self.gemm.m, m) * -(-self.gemm.n // n)
+        tiles = most_row_tiles(groups, self.gemm.m, m, masked=self.gemm.masked) * -(
+            -self.gemm.n // n
+        )
         if tiles > 1 and not self.chance(3):
             self.steps.append(f"persist{{blocks={self.draw(st.integers(1, min(tiles - 1, 3)))}}}")
 
@@ -314,6 +317,7 @@ def scaled_hopper_cases(draw: st.DrawFn, machine: GpuMachine) -> tuple[Gemm, Sch
         out=draw(st.sampled_from(DTYPES[dtype])),
         batch=None,
         groups=None,
+        masked=False,
         trans_a=gemm.trans_a and has_pairs,
         trans_b=gemm.trans_b or not has_pairs,
         epilogue="+".join(step for step in gemm.steps if step != "scale"),

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from hypothesis import settings
 
 from gemmir.dtypes import ELEMENTS
-from gemmir.gemm import EPILOGUE_STEPS, OFFSETS, STEP_OPERANDS, Gemm
+from gemmir.gemm import COUNTS, EPILOGUE_STEPS, OFFSETS, STEP_OPERANDS, Gemm
 from gemmir.machine import CpuMachine
 from gemmir.machine.host import host_machine
 from gemmir.schedule import Schedule
@@ -116,6 +116,8 @@ def arrays_for(gemm: Gemm, seed: int = 0, offset: int = 0) -> dict[str, Array]:
         array = np.ndarray(operand.shape, dtype, room, first * dtype.itemsize, strides)
         if operand.name == OFFSETS:
             array[...] = _random_offsets(generator, operand.shape[0], gemm.m)
+        elif operand.name == COUNTS:
+            array[...] = generator.integers(0, gemm.m + 1, operand.shape)
         elif operand.access != "write":
             array[...] = _random(generator, operand.shape, dtype)
         found[operand.name] = array

@@ -21,7 +21,7 @@ from gemmir.backends.cpu.assemble import header
 from gemmir.check import check
 from gemmir.errors import CallError, ProblemError, ScheduleError
 from gemmir.evaluate import EvaluationError, evaluate
-from gemmir.gemm import OFFSETS, Gemm
+from gemmir.gemm import COUNTS, OFFSETS, Gemm
 from gemmir.ir.build import build
 from gemmir.ir.dialect import ForallOp, enclosing_ops, memref_type
 from gemmir.ir.loops import gemms
@@ -42,6 +42,9 @@ THREADS = (
 VECTORS = "vectorize{with=fma width=4},unroll{loop=k factor=2}"
 
 
+MASKED = replace(MOE, masked=True)
+
+
 @st.composite
 def grouped_problems(draw: st.DrawFn, most: int = 40) -> Gemm:
     return Gemm(
@@ -49,6 +52,7 @@ def grouped_problems(draw: st.DrawFn, most: int = 40) -> Gemm:
         n=draw(st.integers(0, most)),
         k=draw(st.integers(0, most)),
         groups=draw(st.integers(1, 6)),
+        masked=draw(st.booleans()),
         alpha=draw(st.sampled_from([1.0, -0.5])),
         beta=draw(st.sampled_from([0.0, 1.0, 0.3])),
         trans_b=draw(st.booleans()),
@@ -75,6 +79,28 @@ def test_operands_are_rows_of_all_and_a_matrix_for_each() -> None:
     assert shapes["c"] == ((37, 20), (20, 1), "f32", "readwrite")
 
 
+def test_masked_operands_have_a_matrix_of_rows_for_each() -> None:
+    shapes = {o.name: (o.shape, o.strides, o.access) for o in replace(MASKED, ldc=32).operands}
+    assert list(shapes) == ["a", "b", "counts", "bias", "residual", "c"]
+    assert shapes["a"] == ((4, 37, 24), (888, 24, 1), "read")
+    assert shapes["counts"] == ((4,), (1,), "read")
+    assert shapes["residual"] == ((4, 37, 20), (740, 20, 1), "read")
+    assert shapes["c"] == ((4, 37, 20), (1184, 32, 1), "readwrite")
+    assert MASKED.flops == 4 * MOE.flops
+
+
+def test_the_masked_reference_leaves_rows_beyond_the_counts() -> None:
+    arrays = {name: o.array for name, o in operands_of(MASKED).by_name.items()}
+    arrays[COUNTS][:] = (0, 37, 5, 1)
+    found = MASKED.reference(arrays)
+    for g, rows in enumerate(arrays[COUNTS].tolist()):
+        part = {n: x[g][:rows] for n, x in arrays.items() if n in ("a", "c", "residual")}
+        part |= {n: arrays[n][g] for n in ("b", "bias")}
+        one = replace(MASKED, m=rows, groups=None, masked=False)
+        assert np.array_equal(found[g, :rows], one.reference(part))
+        assert np.array_equal(found[g, rows:], arrays["c"][g, rows:])
+
+
 def test_the_reference_is_one_product_after_another() -> None:
     arrays = {name: o.array for name, o in operands_of(MOE).by_name.items()}
     arrays[OFFSETS][:] = (0, 5, 5, 30, 33)
@@ -91,7 +117,7 @@ def test_the_reference_is_one_product_after_another() -> None:
 
 @given(grouped_problems(), st.integers(0, 5))
 def test_random_offsets_are_legal_and_have_an_empty_group(gemm: Gemm, seed: int) -> None:
-    offsets = operands_of(gemm, seed).by_name[OFFSETS].array
+    offsets = operands_of(replace(gemm, masked=False), seed).by_name[OFFSETS].array
     sizes = np.diff(offsets)
     assert offsets[0] == 0
     assert offsets[-1] <= gemm.m
@@ -118,8 +144,9 @@ def test_every_stage_of_the_default_schedule(gemm: Gemm, seed: int, target: str)
 
 @pytest.mark.parametrize("target", ["cpu", "cuda:sm_80"])
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_machine_code_is_right(target: str, seed: int) -> None:
-    require_right(MOE, target, seed=seed)
+@pytest.mark.parametrize("gemm", [MOE, MASKED], ids=["offsets", "counts"])
+def test_machine_code_is_right(gemm: Gemm, target: str, seed: int) -> None:
+    require_right(gemm, target, seed=seed)
 
 
 def test_products_of_tensor_cores() -> None:
@@ -178,6 +205,13 @@ def test_blocks_of_rows_in_the_emulator() -> None:
     schedule = f"{ROWS},{THREADS},fuse-epilogue,{VECTORS}"
     for seed in range(3):
         require_right(MOE, "cuda:sm_80", schedule, seed)
+    require_right(MASKED, "cuda:sm_80", schedule)
+    assert blocks_of(MASKED, schedule) == 4 * 3 * 2
+
+
+def test_masked_rows_are_refused_over_a_grid() -> None:
+    with pytest.raises(ScheduleError, match="GEM1292"):
+        gemmir.lower(MASKED, "tpu:v5e")
 
 
 def test_rows_of_products_are_cut_over_blocks() -> None:
@@ -209,6 +243,7 @@ def test_every_stage_goes_on_from_its_text(target: str) -> None:
     "gemm",
     [
         replace(MOE, epilogue="bias+residual"),
+        replace(MASKED, epilogue="bias+residual", ldb=24),
         Gemm(m=5, n=7, k=3, groups=1, beta=2, lda=8, ldb=9, ldc=10),
         Gemm(m=16, n=8, k=32, groups=2, dtype="bf16", trans_b=True, ldb=40),
     ],
@@ -249,6 +284,7 @@ def test_a_call_keeps_rows_of_no_group() -> None:
         ({"groups": -1}, "GEM0102", "groups=-1 is negative"),
         ({"groups": 2, "batch": 3}, "GEM0123", "leave batch out"),
         ({"groups": 2, "trans_a": True}, "GEM0123", "leave trans_a out"),
+        ({"masked": True}, "GEM0123", "give groups"),
     ],
 )
 def test_problems_that_are_refused(fields: dict[str, Any], code: str, words: str) -> None:

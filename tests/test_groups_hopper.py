@@ -16,7 +16,7 @@ from gemmir.backends.ptx.assemble import cubin, find_ptxas
 from gemmir.backends.ptx.run import run_ptx
 from gemmir.errors import ScheduleError
 from gemmir.evaluate import evaluate
-from gemmir.gemm import OFFSETS, Gemm
+from gemmir.gemm import COUNTS, OFFSETS, Gemm
 from gemmir.ir.build import build
 from gemmir.ir.groups import most_row_tiles
 from gemmir.ir.warpgroup import TmaStoreOp
@@ -58,6 +58,9 @@ OFFSETS_OF: Final = {
 }
 
 
+COUNTS_OF: Final = {"full": (200, 200, 0, 64), "few": (1, 0, 65, 130)}
+
+
 def arrays_of(gemm: Gemm, offsets: tuple[int, ...]) -> dict[str, np.ndarray]:
     arrays = arrays_for(gemm)
     arrays[OFFSETS][:] = offsets
@@ -86,6 +89,31 @@ def test_rows_of_every_kind_in_the_emulator(schedule: str, name: str) -> None:
     assert furthest(MOE, arrays, found["c"]) <= 1
 
 
+@pytest.mark.parametrize("counts", COUNTS_OF.values(), ids=COUNTS_OF)
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+def test_rows_beyond_the_counts_stay(schedule: str, counts: tuple[int, ...]) -> None:
+    gemm = replace(MOE, masked=True)
+    arrays = arrays_for(gemm)
+    arrays[COUNTS][:] = counts
+    module, found = build(gemm), copied(arrays)
+    run_passes(module, Schedule.parse(schedule))
+    evaluate(module, list(found.values()))
+    assert furthest(gemm, arrays, found["c"]) <= 1
+    for g, count in enumerate(counts):
+        assert np.array_equal(found["c"][g, count:], arrays["c"][g, count:])
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+def test_rows_beyond_the_counts_stay_in_the_emulator(schedule: str) -> None:
+    gemm = replace(MOE, masked=True)
+    artifact = gemmir.lower(gemm, SM_90A.target, schedule).artifact
+    arrays = arrays_for(gemm)
+    arrays[COUNTS][:] = COUNTS_OF["few"]
+    found = copied(arrays)
+    run_ptx(artifact, artifact.text, list(found.values()), seed=2)
+    assert furthest(gemm, arrays, found["c"]) <= 1
+
+
 @given(
     st.sampled_from(["", "bias", "bias+relu+residual"]),
     st.sampled_from([0.0, 0.5]),
@@ -95,7 +123,7 @@ def test_rows_of_every_kind_in_the_emulator(schedule: str, name: str) -> None:
 @examples(0.2)
 def test_every_stage_with_an_epilogue(epilogue: str, beta: float, m: int, groups: int) -> None:
     gemm = replace(MOE, epilogue=epilogue, beta=beta, m=m, groups=groups)
-    stay = STAY if most_row_tiles(groups, m, 64) > 1 else ""
+    stay = STAY if most_row_tiles(groups, m, 64, masked=False) > 1 else ""
     fuse = "fuse-epilogue," if epilogue else ""
     check_stages(gemm, Schedule.parse(f"{TILE}{stay}{FED}{fuse}{STORED}{BY_TMA}{WGMMA}"))
 

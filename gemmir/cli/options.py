@@ -67,6 +67,12 @@ class ProblemOptions:
         int | None,
         _option("Number of products, whose rows of A the operand offsets says.", PROBLEM),
     ] = None
+    masked: Annotated[
+        bool,
+        _option(
+            "Each of the groups has m rows of its own, counts of them used.", PROBLEM, "--masked"
+        ),
+    ] = False
     scale_block: Annotated[
         int | None,
         _option("Elements of A and B along k, and of B along n, that have one scale.", PROBLEM),

@@ -15,6 +15,7 @@ from gemmir.cli.output import note, put, put_json, write_file
 if TYPE_CHECKING:
     from gemmir.arrays import Operands
     from gemmir.compiler import Job
+    from gemmir.gemm import Gemm
     from gemmir.kernel import Kernel
     from gemmir.measure import Timing
     from gemmir.reference import Comparison
@@ -77,12 +78,25 @@ def _named_file(pair: str) -> tuple[str, Path]:
     return name, Path(file)
 
 
+def _room(gemm: Gemm) -> int:
+    """The rows that all products of a grouped GEMM have room for."""
+    return gemm.m * (gemm.groups or 1) if gemm.masked else gemm.m
+
+
+def _rows(gemm: Gemm, operands: Operands) -> int:
+    """The rows that they have."""
+    from gemmir.gemm import COUNTS, OFFSETS
+
+    if gemm.masked:
+        return int(operands.by_name[COUNTS].array.sum())
+    return int(operands.by_name[OFFSETS].array[-1])
+
+
 def _measure(
     job: Job, given: dict[str, Any], seed: int, seconds: float, *, interpret: bool
 ) -> tuple[dict[str, Any], Operands, Comparison | None]:
     """Compile, run once to compare, and then again and again in other memory to measure."""
     from gemmir.arrays import make_operands
-    from gemmir.gemm import OFFSETS
 
     lowered = job.lower()
     kernel = lowered.compile(interpret=interpret)
@@ -92,7 +106,7 @@ def _measure(
     timing = _timed(kernel, inputs, output, seconds)
     flops = job.problem.flops if job.problem else None
     if flops and job.problem and job.problem.groups is not None:
-        flops = flops // job.problem.m * int(operands.by_name[OFFSETS].array[-1])
+        flops = flops // _room(job.problem) * _rows(job.problem, operands)
     largest = compared.largest if compared else None
     found = {
         "schedule": list(job.schedule.steps),

@@ -44,6 +44,7 @@ from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.rewriter import InsertPoint
 
 from gemmir.gemm import (
+    COUNTS,
     GELU_CUBIC,
     GELU_SQRT_2_OVER_PI,
     OFFSETS,
@@ -204,7 +205,7 @@ def _scales(block: Block, values: Mapping[str, SSAValue], gemm: Gemm) -> list[SS
 
 def _add_groups(block: Block, values: Mapping[str, SSAValue], gemm: Gemm) -> None:
     """Append a loop over the products of a grouped GEMM, and the end of the function."""
-    from gemmir.ir.groups import open_groups  # few problems need it
+    from gemmir.ir.groups import open_groups, open_masked_groups  # few problems need it
 
     end = func.ReturnOp()
     inputs = {name: values[name] for name in _epilogue_names(gemm)}
@@ -216,13 +217,13 @@ def _add_groups(block: Block, values: Mapping[str, SSAValue], gemm: Gemm) -> Non
         shape, strides = (gemm.groups, gemm.m, gemm.n), (max(gemm.n, 1), 0, 1)
         inputs["bias"] = view(block, values["bias"], shape, strides, "bias_rows")
     block.add_op(end)
-    group = open_groups(end, values[OFFSETS], gemm.m)
-    a, c = (group.rows_of(values[name]) for name in "ac")
+    if gemm.masked:
+        group = open_masked_groups(end, values[COUNTS], gemm.m)
+    else:
+        group = open_groups(end, values[OFFSETS], gemm.m)
+    a, c = (group.part_of(values[name]) for name in "ac")
     b = group.matrix_of(values["b"])
-    parts = [
-        group.matrix_of(value, group.rows) if name == "bias" else group.rows_of(value)
-        for name, value in inputs.items()
-    ]
+    parts = [group.part_of(value) for value in inputs.values()]
     precision = _precision(gemm)
     group.builder.insert(GemmOp(a, b, c, alpha=gemm.alpha, beta=gemm.beta, precision=precision))
     if gemm.steps:

@@ -4,6 +4,10 @@ scf.for %g = 0 to G
     %begin, %end = offsets[%g], offsets[%g + 1]
     %rows = min(%end - %begin, m)                  so that its bound is known
     … on A[%begin :][: %rows], B[%g], C[%begin :][: %rows]
+
+Where each has room of its own for m rows, a count takes the place of both offsets:
+
+    … on A[%g][: %rows], B[%g], C[%g][: %rows]
 """
 
 from __future__ import annotations
@@ -26,8 +30,13 @@ class Group:
 
     builder: Builder
     number: SSAValue
-    begin: SSAValue
+    begin: Extent
     rows: SSAValue
+
+    def part_of(self, array: SSAValue) -> SSAValue:
+        """The rows of this product, in an array of those of all or with a matrix for each."""
+        is_apart = len(memref_type(array).get_shape()) == 3
+        return self.matrix_of(array, self.rows) if is_apart else self.rows_of(array)
 
     def rows_of(self, array: SSAValue) -> SSAValue:
         """The rows of this product in an array of those of all."""
@@ -55,6 +64,17 @@ def open_groups(end: Operation, offsets: SSAValue, most_rows: int) -> Group:
     return Group(builder=builder, number=number, begin=begin, rows=rows)
 
 
+def open_masked_groups(end: Operation, counts: SSAValue, most_rows: int) -> Group:
+    """Insert the loop before `end`; group g has the first counts[g] of `most_rows` rows."""
+    (count,) = memref_type(counts).get_shape()
+    bounds = [as_index(end, n) for n in (0, count, 1)]
+    number, builder = open_loop(before(end), GROUP, (bounds[0], bounds[1], bounds[2]))
+    found = _load(builder, counts, number)
+    rows = builder.insert(arith.MinSIOp(found, as_index(end, most_rows))).result
+    number.name_hint, rows.name_hint = "g", "rows"
+    return Group(builder=builder, number=number, begin=0, rows=rows)
+
+
 def _load(builder: Builder, array: SSAValue, at: SSAValue) -> SSAValue:
     found = builder.insert(memref.LoadOp.get(array, [at])).res
     return builder.insert(arith.IndexCastOp(found, INDEX)).result
@@ -74,20 +94,28 @@ def products_of(loop: scf.ForOp) -> int:
     return found
 
 
-def most_row_tiles(products: int, rows: int, size: int) -> int:
-    """The most tiles of `size` rows that so many products can need which have `rows` in all."""
+def most_row_tiles(products: int, rows: int, size: int, *, masked: bool) -> int:
+    """The most tiles of `size` rows that so many products can need which have `rows` in all.
+
+    If `masked` each may have so many.
+    """
+    if masked:
+        return products * -(-rows // size)
     return (rows + min(products, rows) * (size - 1)) // size
 
 
-def spread_rows(loop: scf.ForOp, rows: SSAValue, size: int) -> tuple[SSAValue, SSAValue]:
+def spread_rows(
+    loop: scf.ForOp, rows: SSAValue, size: int, *, masked: bool
+) -> tuple[SSAValue, SSAValue]:
     """Give a block to every tile of `size` rows of all products, and the body of `loop` to each.
 
     The tiles are numbered through all products; a block looks for the product that has its tile.
-    `rows` is how many a product has. Returns where the tile begins in it and how many rows it has.
+    `rows` is how many a product has, of as many as its bound for all together or, if `masked`, for
+    each. Returns where the tile begins in it and how many rows it has.
     """
     most, count = upper_bound(rows), products_of(loop)
     assert most is not None
-    tiles = most_row_tiles(count, most, size)
+    tiles = most_row_tiles(count, most, size, masked=masked)
     zero, one, height = (as_index(loop, n) for n in (0, 1, size))
     tile, inner = open_loop(before(loop), GROUP, (zero, as_index(loop, tiles), one), BLOCKS)
     tile.name_hint = "t"

@@ -43,12 +43,14 @@ def problem_of(module: ModuleOp) -> Gemm:
     values = [_of_all_groups(v) if is_grouped else v for v in (op.a, op.b, op.c)]
     a, b, c = (_stored(op, value) for value in values)
     *batch, m, k = memref_type(values[0]).get_shape()
+    masked = is_grouped and bool(batch)
     element, out = (memref_type(v).element_type for v in (op.a, op.c))
     return Gemm(
         m=m,
         n=memref_type(op.b).get_shape()[-1],
         k=k,
         groups=memref_type(values[1]).get_shape()[0] if is_grouped else None,
+        masked=masked,
         dtype=product_name(element, op.precision),
         out=None if out == accumulator_type(element) else product_name(out),
         alpha=op.alpha.value.data,
@@ -58,7 +60,7 @@ def problem_of(module: ModuleOp) -> Gemm:
         lda=a.leading,
         ldb=b.leading,
         ldc=None if c.transposed else c.leading,
-        batch=batch[0] if batch else None,
+        batch=batch[0] if batch and not masked else None,
         batch_stride_a=a.batch_stride,
         batch_stride_b=b.batch_stride,
         batch_stride_c=None if c.transposed else c.batch_stride or None,

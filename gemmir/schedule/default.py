@@ -196,7 +196,7 @@ def _cut(gemm: Gemm, machine: CpuMachine, threads: int) -> tuple[str, int]:
 def _share(gemm: Gemm, machine: CpuMachine, threads: int) -> tuple[Gemm, bool]:
     """The problem of one core, and whether that of every core has the same size."""
     if gemm.groups is not None:
-        return replace(gemm, m=max(-(-gemm.m // gemm.groups), 1), groups=None), False
+        return replace(gemm, m=gemm.rows_each, groups=None, masked=False), False
     if threads == 1 or _shares_batch(gemm, threads):
         return gemm, True
     name, size = _cut(gemm, machine, threads)

@@ -119,7 +119,7 @@ def gpu_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool, expand: bool) -> 
         gemm = _with_k(gemm, slice_size(gemm.k, slices, gemm.element.item_bytes))
     if gemm.groups is not None:
         machine = replace(machine, sms=-(-machine.sms // gemm.groups))
-        gemm = replace(gemm, m=max(-(-gemm.m // gemm.groups), 1))
+        gemm = replace(gemm, m=gemm.rows_each)
     if gemm.dtype in machine.mma_dtypes:
         yield from _mma_passes(gemm, machine, fuse=fuse)
     else:

@@ -197,7 +197,7 @@ class WarpgroupTiles:
         """Tiles of C, those of whole clusters and of each slice of k counted; `gemm` as cut."""
         down = _round_up(-(-gemm.m // self.m), self.cluster_m)
         if gemm.groups is not None:
-            down = most_row_tiles(gemm.groups, gemm.m, self.m)
+            down = most_row_tiles(gemm.groups, gemm.m, self.m, masked=gemm.masked)
         across = _round_up(-(-gemm.n // self.n), self.cluster_n)
         return (gemm.batch or 1) * down * across * self.split
 
@@ -220,8 +220,7 @@ def grouped_tiles(gemm: Gemm, machine: GpuMachine, *, expand: bool = False) -> W
     Their rows begin anywhere, so that blocks share nothing and stand in no other order.
     """
     assert gemm.groups is not None
-    rows = max(-(-gemm.m // gemm.groups), 1)
-    even = replace(gemm, groups=None, batch=gemm.groups, m=rows)
+    even = replace(gemm, groups=None, masked=False, batch=gemm.groups, m=gemm.rows_each)
     most = MOST_SUMS_GROUPED if expand else MOST_SUMS
     fitting = (
         tiles

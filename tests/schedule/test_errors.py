@@ -867,6 +867,14 @@ WRONG = (
         HOPPER,
     ),
     Wrong(
+        "GEM1292",
+        Gemm(m=16, n=128, k=128, dtype="bf16", groups=2, masked=True),
+        "tile{loops=group,m sizes=1,8 over=grid}",
+        "room for rows of their own",
+        "with offsets",
+        TPU,
+    ),
+    Wrong(
         "GEM1295",
         WIDE,
         f"{CELLS}{ROWS}{SUM}tile{{loops=k sizes=32}},{SWIZZLED}{BY_TMA}",
