@@ -16,6 +16,7 @@ from gemmir import Gemm, Schedule
 from gemmir.backends.ptx.emulator import Report
 from gemmir.backends.ptx.run import run_ptx
 from gemmir.machine.gpu import SM_90A
+from gemmir.schedule.default import default_schedule
 from tests.backends.ptx.hopper import SMALL, SMALL_TILES, Tiles, lowered
 from tests.hopper_strategies import hopper_cases, scaled_hopper_cases
 from tests.strategies import arrays_for, copied, examples, furthest, surroundings
@@ -86,3 +87,13 @@ def test_the_producer_is_one_thread() -> None:
     assert report.instructions["cp"] == tiles * slices * 2
     text = lowered(SMALL, SMALL_TILES).artifact.text
     assert text.count("cp.async.bulk.tensor") == 2
+
+
+@pytest.mark.parametrize("shared", ["", "a", "b"])
+def test_blocks_that_stay_take_tiles_of_a_batch(shared: str) -> None:
+    """By default; a matrix for all of the batch is one of a map with two dimensions."""
+    strides = {f"batch_stride_{name}": 0 for name in shared}
+    gemm = replace(SMALL, n=264, epilogue="bias+relu", batch=3, **strides)
+    schedule = default_schedule(gemm, replace(SM_90A, sms=4))
+    assert "loops=batch,m,n" in str(schedule) and "persist{blocks=4}" in str(schedule)
+    run(gemm, schedule)
