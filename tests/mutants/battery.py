@@ -226,6 +226,15 @@ ROLE_CASES: Final = (
         f"tile{{loops=m,n sizes=64,32 over=warpgroups}},{C},tile{{loops=k sizes=32}},"
         f"{swizzled('b', 32)},{swizzled('a', 32)},{ROLES.format(2, '')}",
     ),
+    Case(
+        gemm=Gemm(
+            m=150, n=72, k=40, groups=3, dtype="bf16", out="bf16", trans_b=True, epilogue="bias"
+        ),
+        schedule="tile{loops=group,m,n sizes=1,64,64 over=blocks},persist{blocks=2},"
+        f"tile{{loops=m sizes=64 over=warpgroups}},{C},tile{{loops=k sizes=32}},"
+        f"{swizzled('a', 64)},{swizzled('b', 64)},fuse-epilogue,{OUT},{ROLES.format(2, '')}",
+        offsets=(0, 5, 75, 140),
+    ),
 )
 """Clusters, blocks that persist, warpgroups beside and below each other and in turn, a batch; C
 through shared memory in whole and odd pieces; edges in m, n and k."""
