@@ -14,6 +14,7 @@ from gemmir.dtypes import PRODUCTS
 from gemmir.gemm import DTYPES, Gemm
 from gemmir.ir.attributes import SWIZZLE_ROWS
 from gemmir.ir.groups import most_row_tiles
+from gemmir.ir.staging import STORED_BYTES
 from gemmir.machine import GpuMachine
 from gemmir.passes.split_k import slice_size
 from gemmir.schedule import Schedule
@@ -247,6 +248,7 @@ class _Draft:
         item = self.gemm.result.item_bytes
         rows = [r for r in SWIZZLES if self.tile[1] * item % r == 0]
         is_stored = self.factor == 1 and self.stores_tiles and not self.is_swapped
+        is_stored = is_stored and self.gemm.n * item % STORED_BYTES == 0
         if rows and is_stored and self.chance(2):
             row = self.draw(st.sampled_from(rows))
             self.steps.append(f"promote{{operand=c to=shared layout=swizzle:{row}}}")

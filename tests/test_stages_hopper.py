@@ -48,8 +48,8 @@ WARPGROUP = (
 @pytest.mark.parametrize(
     ("extents", "grid", "rows"),
     [
-        ((2, 191, 65), "tile{loops=m,n sizes=64,96 over=blocks},persist{blocks=1}", 64),
-        ((97, 18, 70), "tile{loops=m,n sizes=128,32 over=blocks}", 128),
+        ((2, 188, 65), "tile{loops=m,n sizes=64,96 over=blocks},persist{blocks=1}", 64),
+        ((97, 20, 70), "tile{loops=m,n sizes=128,32 over=blocks}", 128),
     ],
     ids=["three pieces go out through two buffers", "a piece of fewer rows behind a whole one"],
 )

@@ -67,6 +67,14 @@ def tensor_map(
             f"{swizzle or STEP_BYTES} bytes",
             f"use boxes of {max(swizzle, STEP_BYTES) // item} elements along dimension {op.fast}",
         )
+    ends = shape[order[0]] * item
+    if ends % STEP_BYTES and any(isinstance(use.operation, TmaStoreOp) for use in op.result.uses):
+        raise BackendError(
+            "GEM0449",
+            f"stores by the TMA to rows of {ends} bytes of {tensor}",
+            f"rows end at a multiple of {STEP_BYTES}, or are stored by threads: leave "
+            "promote{operand=c to=shared …} out",
+        )
     if 0 in shape:
         raise BackendError("GEM0449", f"a copy of boxes of {tensor}", "leave pipeline out")
     return TensorMap(

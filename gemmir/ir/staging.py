@@ -45,6 +45,10 @@ from gemmir.ir.warpgroup import WARPGROUP_ROWS
 
 BUFFERS = 2
 
+STORED_BYTES = 16
+"""What the TMA stores as a whole, as an H200 showed: of a row that ends within 16 bytes it writes
+all of them, beyond the end, though it copies only what is there."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StagingPlan:
@@ -88,7 +92,7 @@ class StagingPlan:
 
 
 def plan_staging(gemm: GemmOp, row_bytes: int) -> StagingPlan:
-    """Decide the pieces; `ScheduleError` (GEM1283 to GEM1285) where there cannot be any."""
+    """Decide the pieces; `ScheduleError` (GEM1264, GEM1283 to GEM1285) where there are none."""
     accumulator = whole_sum(gemm)
     foralls = [o for o in enclosing_ops(gemm) if isinstance(o, ForallOp)][::-1]
     groups = tuple(o for o in foralls if o.over.data == WARPGROUPS)
@@ -119,6 +123,13 @@ def plan_staging(gemm: GemmOp, row_bytes: int) -> StagingPlan:
             f"promote: tiles of {shape[1]} columns of C are not made of rows of {width} adjacent "
             "elements",
             f"tile n by a multiple of {width}, or use a narrower swizzle",
+        )
+    if columns * element.size % STORED_BYTES:
+        raise ScheduleError(
+            "GEM1264",
+            f"promote: rows of C of {columns * element.size} bytes, and the TMA stores whole "
+            f"{STORED_BYTES}",
+            f"use n of a multiple of {STORED_BYTES // element.size}, or leave it out",
         )
     return StagingPlan(
         epilogue=found[0],

@@ -341,13 +341,13 @@ def _completed(gemm: Gemm, machine: GpuMachine, tiles: WarpgroupTiles) -> Iterat
 
 
 def _piece_bytes(gemm: Gemm, tiles: WarpgroupTiles) -> int:
-    """Rows of the pieces in which the TMA stores C: elements of 16 bits in aligned rows.
+    """Rows of the pieces in which the TMA stores C: elements of 16 bits in whole, aligned rows.
 
     Sums of slices of k are wider, and a transposed C has no such rows.
     """
     item = gemm.result.item_bytes
-    strides = (gemm.leading("c"), gemm.batch_stride("c"))
-    is_aligned = all(stride * item % ALIGNMENT_BYTES == 0 for stride in strides)
+    lengths = (gemm.n, gemm.leading("c"), gemm.batch_stride("c"))
+    is_aligned = all(length * item % ALIGNMENT_BYTES == 0 for length in lengths)
     if item != PAIR_BYTES or not is_aligned or tiles.split > 1 or tiles.swapped:
         return 0
     return next((size for size in PIECE_BYTES if tiles.n * item % size == 0), 0)

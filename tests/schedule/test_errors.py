@@ -805,6 +805,14 @@ WRONG = (
         HOPPER,
     ),
     Wrong(
+        "GEM1264",
+        Gemm(m=128, n=36, k=64, dtype="bf16", out="bf16"),
+        f"tile{{loops=m,n sizes=128,64 over=blocks}},{ROWS}{SUM}{OUT}",
+        "rows of C of 72 bytes, and the TMA stores whole 16",
+        "n of a multiple of 8",
+        HOPPER,
+    ),
+    Wrong(
         "GEM1285",
         WIDE,
         f"tile{{loops=m,n sizes=128,40 over=blocks}},{ROWS}{SUM}{OUT}",

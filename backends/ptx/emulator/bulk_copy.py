@@ -166,6 +166,10 @@ def _targets(
     return local, tuple(found)
 
 
+STORED_BYTES: Final = 16
+"""What the TMA stores as a whole, also beyond the end of a row, as an H200 showed."""
+
+
 def _store(scope: Scope, i: Instruction, words: tuple[str, ...], *, reduces: bool) -> Action:
     form = _STORE.fullmatch(".".join(words[1:]))
     if form is None or bool(form.group(1)) != reduces:
@@ -180,6 +184,9 @@ def _store(scope: Scope, i: Instruction, words: tuple[str, ...], *, reduces: boo
         for lane, (tensor, start) in enumerate(box.read(block, group)):
             if reduces and tensor.map.item not in ITEMS:
                 raise FaultError("GEM1013", f"{tensor.name} is of {tensor.map.item}", lane)
+            if (ends := tensor.map.extents[0] * tensor.map.item_bytes) % STORED_BYTES:
+                message = f"rows of {tensor.name} end after {ends} bytes, and stores write whole "
+                raise FaultError("GEM1013", f"{message}{STORED_BYTES}", lane)
             thread, at = int(group.lanes[lane]), int(addresses[lane])
             stamp = block.stamp(Group(np.array([thread]), False))
             found = tensor.box_at(start)

@@ -461,6 +461,18 @@ def test_matrices_that_the_tma_does_not_reach(text: str, says: str) -> None:
     assert says in str(error.value)
 
 
+def test_rows_that_the_tma_would_store_beyond_are_refused() -> None:
+    """It copies what there is of such rows, and stores whole 16 bytes."""
+    view, of = subview("0, 0", "64x62xf32, strided<[128, 1]>")
+    copies = descriptor(view.replace("[64, 64]", "[64, 62]"), of)
+    emitted(copies)
+    load = copies.index("nvgpu.tma.async.load")
+    box = f"memref<8x32xf32, {SHARED}>"
+    stores = f"nvgpu.tma.async.store %to to %map[%0, %1] : {box} to !nvgpu.tensormap<{box}>"
+    with pytest.raises(BackendError, match=r"GEM0449.*rows of 248 bytes"):
+        emitted(copies[:load] + stores + copies[copies.index("\n    nvgpu.mbarrier.wait") :])
+
+
 def test_local_memory_of_warpgroups_is_an_error(ptxas: Path) -> None:
     artifact = lowered(SMALL, SMALL_TILES).artifact
     says = (

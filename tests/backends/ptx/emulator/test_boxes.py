@@ -154,6 +154,14 @@ def test_a_box_is_stored_as_far_as_there_is_room(swizzle: int, first: int) -> No
     assert not found[:first].any()
 
 
+def test_rows_that_end_within_16_bytes_cannot_be_stored() -> None:
+    """On silicon the TMA writes all 16 of them, beyond the end of the row."""
+    memory = np.zeros((20, 32), np.int32)
+    tensor = matrix_map(memory[:, :30], "i32", (32, 16), swizzle=128)
+    with pytest.raises(PtxFault, match=r"GEM1013.*end after 120 bytes"):
+        run(FILL + FENCE + BAR + only("eq 0", SEND + READ, "go"), [tensor], [memory])
+
+
 def test_what_is_added_is_added() -> None:
     out = np.ones((16, 32), np.int32)
     add = (
