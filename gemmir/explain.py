@@ -23,9 +23,12 @@ from gemmir.passes.expand_math import ExpandMath
 from gemmir.passes.fuse_epilogue import FuseEpilogue
 from gemmir.passes.interchange import Interchange
 from gemmir.passes.parallelize import Parallelize
+from gemmir.passes.persist import Persist
 from gemmir.passes.pipeline import Pipeline
 from gemmir.passes.promote import Promote
 from gemmir.passes.split_k import SplitK, slice_size
+from gemmir.passes.stream_k import StreamK
+from gemmir.passes.swap_operands import SwapOperands
 from gemmir.passes.tile import Tile
 from gemmir.passes.unroll import Unroll
 from gemmir.passes.vectorize import Vectorize
@@ -334,6 +337,22 @@ def _(p: Interchange, walk: _Walk) -> str:
 def _(p: SplitK, walk: _Walk) -> str:
     walk.tile["k"] = slice_size(walk.tile["k"], p.factor, walk.item_bytes)
     return f"{p.factor} slices of k, at most {walk.tile['k']} each, added in the order of k"
+
+
+@meaning.register
+def _(p: StreamK, walk: _Walk) -> str:
+    return f"slices of {p.slice} of k are dealt to {p.blocks} blocks, and added in the order of k"
+
+
+@meaning.register
+def _(p: Persist, walk: _Walk) -> str:
+    return f"{p.blocks} blocks take all tiles in turn"
+
+
+@meaning.register
+def _(p: SwapOperands, walk: _Walk) -> str:
+    walk.tile["m"], walk.tile["n"] = walk.tile["n"], walk.tile["m"]
+    return "the transpose of c is computed: b and a change places"
 
 
 @meaning.register

@@ -19,8 +19,10 @@ EXAMPLES: Final = {
     "fuse-epilogue": ("fuse-epilogue",),
     "interchange": ("interchange{order=n,k,m}",),
     "parallelize": ("parallelize{loop=m over=cores}",),
+    "persist": ("persist{blocks=132}",),
     "pipeline": (
         "pipeline{loop=k stages=3 with=cp.async}",
+        "pipeline{loop=k stages=4 with=tma specialize=true}",
         "pipeline{loop=k stages=2 with=dma}",
     ),
     "promote": (
@@ -29,6 +31,7 @@ EXAMPLES: Final = {
         "promote{operand=b to=vmem}",
     ),
     "split-k": ("split-k{factor=8 order=fixed}",),
+    "stream-k": ("stream-k{blocks=132 slice=64}",),
     "swap-operands": ("swap-operands",),
     "tile": (
         "tile{loops=m,n sizes=64,64}",
@@ -39,6 +42,7 @@ EXAMPLES: Final = {
     "vectorize": (
         "vectorize{with=fma width=8}",
         "vectorize{with=mma width=8}",
+        "vectorize{with=wgmma}",
         "vectorize{with=mxu}",
     ),
 }
