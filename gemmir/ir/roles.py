@@ -315,17 +315,23 @@ class _Role:
         return builder.insert(arith.MuliOp(value, as_index(self.plan.loop, factor))).result
 
     def coordinates(self, builder: Builder, window: SSAValue, map: SSAValue) -> list[Extent]:
-        """Where a window of an array begins in the tensor of its map."""
+        """Where a window of an array begins in the tensor of its map.
+
+        The TMA copies whole 16 bytes of adjacent elements, and takes no box that begins in between,
+        even if nothing of it is inside. So one past the edge begins there, and not at the edge.
+        """
+        assert isinstance(map.owner, CreateDescriptorOp)
         root, views = chain(window)
         rank = len(memref_type(root).get_shape())
+        adjacent = rank - 2 + map.owner.fast
         at: list[Extent] = [0] * rank
         dims = list(range(rank))
         for view in views:
             for dim, offset in zip(dims, offsets_of(view), strict=True):
-                at[dim] = self.plus(builder, at[dim], self.extent(offset))
+                place = _past_the_edge(offset) if dim == adjacent else offset
+                at[dim] = self.plus(builder, at[dim], self.extent(place))
             dropped = len(dims) - len(memref_type(view.result).get_shape())
             dims = dims[dropped:]
-        assert isinstance(map.owner, CreateDescriptorOp)
         return at[rank - len(memref_type(map.owner.tensor).get_shape()) :]
 
     def warpgroup(self, loop: ForallOp, builder: Builder) -> None:
@@ -634,6 +640,15 @@ class _Consumer(_Role):
         """This warpgroup no longer reads the stage."""
         cluster = self.plan.cluster
         return ArriveOp(self.empty, stage, cluster=cluster if cluster > 1 else None)
+
+
+def _past_the_edge(offset: Extent) -> Extent:
+    """Where a tile of a unit is, also if that is past the edge, at which an empty one begins."""
+    if not isinstance(offset, SSAValue) or not isinstance(offset.owner, arith.MinSIOp):
+        return offset
+    place = offset.owner.lhs
+    is_of_unit = isinstance(place.owner, Block) and isinstance(place.owner.parent_op(), ForallOp)
+    return place if is_of_unit or constant_of(place) is not None else offset
 
 
 def _is_outside(value: SSAValue, plan: SpecializePlan) -> bool:

@@ -77,6 +77,11 @@ def _wait(i: Instruction) -> Action:
     return run
 
 
+WHOLE_BYTES: Final = 16
+"""What the TMA takes as a whole of a row. On an H200 a box that began in between was an illegal
+instruction, and a store to a row that ends in between wrote beyond the end."""
+
+
 @dataclass(frozen=True, slots=True)
 class _BoxOperand:
     """`[map, {coordinates}]`."""
@@ -93,7 +98,11 @@ class _BoxOperand:
             if tensor.rank != len(columns):
                 message = f"{tensor.name} has {tensor.rank} dimensions, not {len(columns)}"
                 raise FaultError("GEM1013", message, lane)
-            found.append((tensor, [int(column[lane]) for column in columns]))
+            places = [int(column[lane]) for column in columns]
+            if (begin := places[0] * tensor.map.item_bytes) % WHOLE_BYTES:
+                message = f"a box of {tensor.name} begins {begin} bytes behind its row"
+                raise FaultError("GEM1013", f"{message}, not at whole {WHOLE_BYTES}", lane)
+            found.append((tensor, places))
         return found
 
 
@@ -166,10 +175,6 @@ def _targets(
     return local, tuple(found)
 
 
-STORED_BYTES: Final = 16
-"""What the TMA stores as a whole, also beyond the end of a row, as an H200 showed."""
-
-
 def _store(scope: Scope, i: Instruction, words: tuple[str, ...], *, reduces: bool) -> Action:
     form = _STORE.fullmatch(".".join(words[1:]))
     if form is None or bool(form.group(1)) != reduces:
@@ -184,9 +189,9 @@ def _store(scope: Scope, i: Instruction, words: tuple[str, ...], *, reduces: boo
         for lane, (tensor, start) in enumerate(box.read(block, group)):
             if reduces and tensor.map.item not in ITEMS:
                 raise FaultError("GEM1013", f"{tensor.name} is of {tensor.map.item}", lane)
-            if (ends := tensor.map.extents[0] * tensor.map.item_bytes) % STORED_BYTES:
+            if (ends := tensor.map.extents[0] * tensor.map.item_bytes) % WHOLE_BYTES:
                 message = f"rows of {tensor.name} end after {ends} bytes, and stores write whole "
-                raise FaultError("GEM1013", f"{message}{STORED_BYTES}", lane)
+                raise FaultError("GEM1013", f"{message}{WHOLE_BYTES}", lane)
             thread, at = int(group.lanes[lane]), int(addresses[lane])
             stamp = block.stamp(Group(np.array([thread]), False))
             found = tensor.box_at(start)

@@ -61,6 +61,20 @@ def test_blocks_of_a_cluster_in_any_order(seed: int) -> None:
     run(gemm, tiles.schedule(gemm), seed)
 
 
+EMPTY_BLOCK = (
+    "tile{loops=m,n sizes=128,128 over=clusters},tile{loops=n sizes=64 over=blocks},"
+    "persist{blocks=2},tile{loops=n sizes=32 over=warpgroups},promote{operand=c to=registers},"
+    "tile{loops=k sizes=64},promote{operand=b to=shared layout=swizzle:64},"
+    "promote{operand=a to=shared layout=swizzle:128},"
+    "pipeline{loop=k stages=2 with=tma specialize=true},vectorize{with=wgmma}"
+)
+
+
+def test_a_block_past_the_edge_copies_from_whole_16_bytes() -> None:
+    """Its tile is empty, at n=282; the TMA takes no box that begins there, but 64 behind 256."""
+    run(Gemm(m=24, n=282, k=73, dtype="f16", out="f16", lda=80, ldb=288, ldc=288), EMPTY_BLOCK)
+
+
 @pytest.mark.parametrize("scale_block", [None, 128])
 @pytest.mark.parametrize(("m", "n", "k"), [(256, 128, 256), (200, 136, 272)])
 def test_sums_in_two_levels(m: int, n: int, k: int, scale_block: int | None) -> None:

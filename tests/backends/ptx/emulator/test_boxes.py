@@ -162,6 +162,14 @@ def test_rows_that_end_within_16_bytes_cannot_be_stored() -> None:
         run(FILL + FENCE + BAR + only("eq 0", SEND + READ, "go"), [tensor], [memory])
 
 
+def test_a_box_begins_at_whole_16_bytes() -> None:
+    memory = np.zeros((20, 32), np.int32)
+    tensor = matrix_map(memory, "i32", (32, 16), swizzle=128)
+    late = (FILL + FENCE + BAR + only("eq 0", SEND + READ, "go")).replace("%r1, 0", "%r1, 3", 1)
+    with pytest.raises(PtxFault, match=r"GEM1013.*begins 12 bytes behind its row"):
+        run(late, [tensor], [memory])
+
+
 def test_what_is_added_is_added() -> None:
     out = np.ones((16, 32), np.int32)
     add = (
