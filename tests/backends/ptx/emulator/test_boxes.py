@@ -71,7 +71,7 @@ def test_a_box_comes_to_its_place(swizzle: int, box: tuple[int, int], seed: int 
 
 
 @pytest.mark.parametrize(
-    ("x", "y"), [(-8, 0), (0, -3), (96, 25), (97, 2), (200, 0), (-64, -16), (3, 3)]
+    ("x", "y"), [(-8, 0), (0, -3), (96, 25), (104, 2), (200, 0), (-64, -16), (8, 3)]
 )
 def test_outside_there_are_zeros_and_their_bytes_count(x: int, y: int) -> None:
     source = np.arange(1, 32 * 104 + 1, dtype=np.uint16).reshape(32, 104)[:, :101]
