@@ -40,8 +40,6 @@ from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, builtin, memref, scf
 from xdsl.dialects.builtin import (
-    FixedBitwidthType,
-    MemRefType,
     StringAttr,
     VectorType,
     f64,
@@ -52,14 +50,13 @@ from xdsl.utils.arg_spec import ArgSpec
 
 from gemmir.dtypes import Precision
 from gemmir.errors import ScheduleError
-from gemmir.ir.attributes import PanelAttr, PrecisionAttr, Space, SpaceAttr, SwizzleAttr
+from gemmir.ir.attributes import PanelAttr, PrecisionAttr, Space, SpaceAttr
 from gemmir.ir.dialect import (
     THREADS,
     WARPS,
     EpilogueOp,
     ForallOp,
     GemmOp,
-    Number,
     OuterProductOp,
     PackOp,
     enclosing_ops,
@@ -90,14 +87,12 @@ from gemmir.ir.transfers import Tile, computed, read, splat, store_tile, write
 from gemmir.ir.views import chain, extents, offsets_of, sizes_of, subview, total_offsets
 from gemmir.ir.warpgroup import (
     COLUMN_STEP,
-    MOST_COLUMNS,
     WARPGROUP_ROWS,
-    WarpgroupMmaOp,
     WarpgroupSliceOp,
     WarpgroupWaitOp,
-    WarpSpecializeOp,
     column_step,
 )
+from gemmir.ir.warpgroup_products import begin_product, finished, require_warpgroup
 from gemmir.ir.whole_blocks import plan_blocks, vectorize_blocks
 
 MMA, WGMMA, MXU = "mma", "wgmma", "mxu"
@@ -117,15 +112,6 @@ MMA_SHAPES: Mapping[str, tuple[tuple[int, int, int], ...]] = {
 
 PTX ISA 9.0, section "Matrix multiply-accumulate operation using mma instruction".
 """
-
-WGMMA_DTYPES = ("f16", "bf16", "tf32", "e4m3", "e5m2", "i8", "u8")
-"""What a warpgroup multiplies, as `Gemm.dtype` says it: PTX ISA 9.0, section "wgmma.mma_async"."""
-
-UNDER_WAY = 1
-"""Products that are under way while the next stage is awaited."""
-
-PAIR_BYTES = 2
-"""Elements of this size may lie either way for a warpgroup."""
 
 PAIRED_DOUBLES = 2
 """Products of f64 along k that are fed together: two elements of a lane are one 128-bit load."""
@@ -177,7 +163,7 @@ def plan_gemm(
     element, summed = (memref_type(v).element_type for v in (gemm.a, accumulator))
     if with_ == WGMMA:
         step = column_step(element, columns)
-        _require_warpgroup(gemm, columns)
+        require_warpgroup(gemm, columns)
         whole = -(-rows // WARPGROUP_ROWS) * WARPGROUP_ROWS, -(-columns // step) * step
         return GemmPlan(
             accumulator=accumulator,
@@ -216,54 +202,6 @@ def plan_gemm(
     return GemmPlan(
         accumulator=accumulator, rows=rows, columns=columns, width=width, k=extents(gemm.a)[1]
     )
-
-
-def _require_warpgroup(gemm: GemmOp, columns: int) -> None:
-    """A warpgroup multiplies what lies in shared memory, swizzled, and so many columns at once.
-
-    `ScheduleError` (GEM1280 to GEM1282, GEM1298) if not.
-    """
-    if columns > MOST_COLUMNS:
-        raise ScheduleError(
-            "GEM1298",
-            f"vectorize: with=wgmma multiplies {MOST_COLUMNS} columns at once, and a tile has "
-            f"{columns}",
-            f"tile n by at most {MOST_COLUMNS}, or n over warpgroups",
-        )
-    element = product_name(memref_type(gemm.a).element_type, gemm.precision)
-    if element not in WGMMA_DTYPES:
-        raise ScheduleError(
-            "GEM1280",
-            f"vectorize: with=wgmma has no instruction for {element}",
-            f"use {', '.join(WGMMA_DTYPES)}, or another unit",
-        )
-    for name, value, along_k in (("a", gemm.a, 1), ("b", gemm.b, 0)):
-        of = memref_type(value)
-        if not isinstance(of.layout, SwizzleAttr) or not is_shared(value):
-            raise ScheduleError(
-                "GEM1281",
-                f"vectorize: with=wgmma reads {name} from swizzled tiles in shared memory",
-                f"put promote{{operand={name} to=shared layout=swizzle:128}} before vectorize",
-            )
-        if of.layout.dim.data != along_k and _item_bytes(of) != PAIR_BYTES:
-            raise ScheduleError(
-                "GEM1282",
-                f"vectorize: with=wgmma reads {element} along k, and {name} is adjacent along "
-                f"{'mn'[name == 'b']}",
-                "use trans_b without trans_a, a type of 16 bits, or with=mma",
-            )
-    if not any(isinstance(o, WarpSpecializeOp) for o in enclosing_ops(gemm)):
-        raise ScheduleError(
-            "GEM1281",
-            "vectorize: with=wgmma is the work of a warpgroup that others copy for",
-            "put pipeline{loop=k stages=… with=tma specialize=true} before vectorize",
-        )
-
-
-def _item_bytes(of: MemRefType[Number]) -> int:
-    element = of.element_type
-    assert isinstance(element, FixedBitwidthType)
-    return element.size
 
 
 def _listed(shape: Sequence[int]) -> str:
@@ -350,10 +288,10 @@ def vectorize_gemm(gemm: GemmOp, plan: GemmPlan) -> list[SSAValue]:
     outer = loops_inside(gemm, plan.accumulator)
     begin, finish = carry(outer, [zero] * len(plan.starts))
     if plan.of_warpgroup and not outer:
-        return [_begin_product(gemm, plan, zero, under_way=0)]
+        return [begin_product(gemm, zero, under_way=0)]
     if plan.of_warpgroup:
-        (total,) = finish([_begin_product(gemm, plan, begin[0], under_way=UNDER_WAY)])
-        return [_finished(total)]
+        (total,) = finish([begin_product(gemm, begin[0])])
+        return [finished(total)]
     if plan.mma is None:
         return finish(_sum_over_k(gemm, plan, begin))
     return finish(_multiply(gemm, plan, plan.mma, begin))
@@ -381,38 +319,6 @@ def _sum_over_k(gemm: GemmOp, plan: GemmPlan, begin: list[SSAValue]) -> list[SSA
     loop.attributes[DIMENSION] = StringAttr("k")
     builder.insert(loop)
     return list(loop.results)
-
-
-def _begin_product(gemm: GemmOp, plan: GemmPlan, total: SSAValue, *, under_way: int) -> SSAValue:
-    """Multiply all of the slice of k that is in shared memory, past whose end there are zeros."""
-    builder = before(gemm)
-    a, b = _shared_tiles(builder, gemm, plan)
-    product = builder.insert(WarpgroupMmaOp(a, b, total, plan.precision))
-    return builder.insert(WarpgroupWaitOp(under_way, product.result)).result
-
-
-def _finished(total: SSAValue) -> SSAValue:
-    """The sum when all products are done, behind the loop over k and before what needs that."""
-    loop = total.owner
-    assert isinstance(loop, scf.ForOp)
-    end = loop.next_op
-    while end is not None and not _uses(end, loop):
-        end = end.next_op
-    assert end is not None
-    return before(end).insert(WarpgroupWaitOp(0, total)).result
-
-
-def _uses(op: Operation, loop: scf.ForOp) -> bool:
-    return any(value.owner is loop for inner in op.walk() for value in inner.operands)
-
-
-def _shared_tiles(builder: Builder, gemm: GemmOp, plan: GemmPlan) -> tuple[SSAValue, SSAValue]:
-    """A and B as they lie in shared memory, with all rows, columns and k of whole instructions."""
-    windows = [v.owner for v in (gemm.a, gemm.b)]
-    first, second = (w for w in windows if isinstance(w, memref.SubviewOp))
-    depth = min(memref_type(first.source).get_shape()[1], memref_type(second.source).get_shape()[0])
-    a = subview(builder, first.source, offsets_of(first), (plan.rows, depth))
-    return a, subview(builder, second.source, offsets_of(second), (depth, plan.columns))
 
 
 def _multiply(

@@ -48,9 +48,20 @@ HOPPER: Final = (
 )
 """Files outside the backend that schedules for warpgroups use more of than others do."""
 
+FOR_ROLES: Final = (
+    "consumer",
+    "producer",
+    "role",
+    "roles",
+    "specialize",
+    "staging",
+    "warpgroup_products",
+)
+"""Files of `gemmir.ir` of that kind."""
+
 ROLES: Final = (
     "passes/persist.py",
-    *(f"gemmir/ir/{n}.py" for n in ("roles", "specialize", "staging")),
+    *(f"gemmir/ir/{n}.py" for n in FOR_ROLES),
 )
 """Files that only schedules for warpgroups use, whose IR shows what is wrong with them."""
 
