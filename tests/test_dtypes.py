@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -237,14 +238,36 @@ def test_going_on_from_text_gives_the_same_ptx(name: str) -> None:
 )
 def test_instructions(name: str, instruction: str) -> None:
     along_k = Gemm(m=128, n=128, k=256, dtype=name, trans_b=True)
-    text = gemmir.lower(along_k, target="cuda:sm_90a").artifact.text
+    target = "cuda:sm_80" if name == "f64" else "cuda:sm_89"
+    text = gemmir.lower(along_k, target).artifact.text
     assert instruction in text.split()
     assert "cp.async.cg.shared.global" in text
     assert ("ldmatrix.sync" in text) == (name != "f64")
     assert ("cvt.rna.tf32.f32" in text) == (name == "tf32")
     across = transposed(along_k, (True, False))
-    text = gemmir.lower(across, target="cuda:sm_90a").artifact.text
+    text = gemmir.lower(across, target).artifact.text
     assert ("ldmatrix.sync" in text) == (name in ("f16", "bf16"))
+
+
+@pytest.mark.parametrize(
+    ("name", "types", "depth"),
+    [
+        ("f16", "f32.f16.f16", 16),
+        ("bf16", "f32.bf16.bf16", 16),
+        ("tf32", "f32.tf32.tf32", 8),
+        ("i8", "s32.s8.s8", 32),
+        ("u8", "s32.u8.u8", 32),
+        ("e4m3", "f32.e4m3.e4m3", 32),
+        ("e5m2", "f32.e5m2.e5m2", 32),
+    ],
+)
+def test_instructions_of_warpgroups(name: str, types: str, depth: int) -> None:
+    along_k = Gemm(m=128, n=128, k=256, dtype=name, trans_b=True)
+    text = gemmir.lower(along_k, target="cuda:sm_90a").artifact.text
+    assert re.search(rf"wgmma\.mma_async\.sync\.aligned\.m64n\d+k{depth}\.{types} ", text)
+    assert "cp.async.bulk.tensor" in text
+    across = gemmir.lower(transposed(along_k, (True, False)), target="cuda:sm_90a").artifact.text
+    assert ("wgmma.mma_async" in across) == (name in ("f16", "bf16"))
 
 
 def test_turing_has_shorter_products_and_no_asynchronous_copies() -> None:
