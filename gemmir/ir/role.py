@@ -5,6 +5,7 @@ See `gemmir.ir.specialize` for what is decided before.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -22,7 +23,7 @@ from gemmir.ir.warpgroup import CreateDescriptorOp
 
 
 @dataclass
-class Role:
+class Role(ABC):
     """Writes what one role does: the loops of the block once more, with what it has in them."""
 
     plan: SpecializePlan
@@ -154,17 +155,17 @@ class Role:
             dims = dims[dropped:]
         return at[rank - len(memref_type(map.owner.tensor).get_shape()) :]
 
+    @abstractmethod
     def warpgroup(self, loop: ForallOp, builder: Builder) -> None:
         """What the variable of a loop over warpgroups is here."""
-        raise NotImplementedError
 
+    @abstractmethod
     def clone(self, op: Operation, builder: Builder) -> None:
         """Write an op that has nothing to do with stages."""
-        raise NotImplementedError
 
+    @abstractmethod
     def k_loop(self, builder: Builder, stage: list[SSAValue]) -> list[SSAValue]:
         """Write the loop over k."""
-        raise NotImplementedError
 
 
 def _past_the_edge(offset: Extent) -> Extent:
