@@ -371,9 +371,10 @@ def _require_whole_slices(loop: scf.ForOp, whole: int) -> None:
     step, part = constant_of(loop.step), upper_bound(loop.ub)
     assert step is not None
     if part != whole and (part is None or part % step) and not _is_made_of(loop.ub, step):
+        length = "known only at run time" if part is None else f"{part} elements"
         raise ScheduleError(
             "GEM1277",
-            f"pipeline: a part of k of {part} elements is not made of slices of {step}, and the "
+            f"pipeline: a part of k of {length} is not made of slices of {step}, and the "
             "TMA would copy beyond it",
             "cut k into parts of whole slices",
         )
