@@ -33,7 +33,7 @@ from gemmir.passes.tile import Tile
 from gemmir.passes.unroll import Unroll
 from gemmir.passes.vectorize import Vectorize
 from gemmir.schedule import pass_text
-from gemmir.schedule.default import FMA_LATENCY_CYCLES, LOADS_PER_CYCLE
+from gemmir.schedule.cpu_tiles import FMA_LATENCY_CYCLES, LOADS_PER_CYCLE
 
 if TYPE_CHECKING:
     from gemmir.compiler import Lowered

@@ -1,0 +1,53 @@
+"""What the schedules for CPUs reckon with: what the caches of a machine hold, and rounding."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from gemmir.gemm import Gemm
+from gemmir.machine import CpuMachine
+
+L1_WAY_BYTES = 4096
+"""Addresses this far apart share a set of the L1 cache: 64 sets of 64-byte lines, on every CPU
+whose L1 is indexed within a page."""
+
+CACHE_LINE_BYTES = 64
+"""A cache line of every CPU that is shipped here."""
+
+
+def item_bytes(gemm: Gemm) -> int:
+    """Bytes of an element of A and B."""
+    return gemm.element.item_bytes
+
+
+def lanes_used(gemm: Gemm, machine: CpuMachine) -> int:
+    """Lanes of the vectors used: those of the machine, or fewer where a row of C is shorter."""
+    lanes = machine.lanes(item_bytes(gemm))
+    while lanes > max(gemm.n, 1):
+        lanes //= 2
+    return lanes
+
+
+def round_up(value: int, step: int) -> int:
+    """The least multiple of `step` that is not below `value`."""
+    return -(-value // step) * step
+
+
+def balanced(extent: int, most: int, step: int) -> int:
+    """A tile of at most `most`, a multiple of `step`, that cuts `extent` into equal parts."""
+    parts = max(-(-extent // most), 1)
+    return max(min(round_up(-(-extent // parts), step), round_up(most, step)), 1)
+
+
+def with_size(gemm: Gemm, size: dict[str, int]) -> Gemm:
+    """A part of `gemm` with some sizes changed, whose rows lie as far apart as before."""
+    return replace(
+        gemm, **size, lda=gemm.leading("a"), ldb=gemm.leading("b"), ldc=gemm.leading("c")
+    )
+
+
+def rows_in_l1(row_bytes: int, machine: CpuMachine) -> int:
+    """How many rows of a matrix can each keep a cache line in L1: few if they are a power of 2
+    apart, because the sets of the cache repeat every `L1_WAY_BYTES`."""
+    return machine.l1_bytes // math.gcd(row_bytes, L1_WAY_BYTES)

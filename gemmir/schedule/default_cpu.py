@@ -1,0 +1,111 @@
+"""The schedule for a CPU: which class a problem is of, and the loops around it.
+
+There are five classes. *Direct*: A and B are read where they lie. *Half packed*: a B that fits the
+second cache level is packed into it. *Deep*: a small C and a long k; slices of k are summed into C.
+*Streamed*: few rows of A; B is read once, a few rows at a time. *Packed*: the blocking of Goto and
+van de Geijn, Anatomy of High-Performance Matrix Multiplication (ACM TOMS 34(3), 2008), with the
+roles of A and B exchanged: panels of A are packed into L3 and blocks of B into L2, and a sliver of
+B as large as L1 streams through it. Each class has a file of its own, `cpu_CLASS.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from gemmir.gemm import Gemm
+from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu_deep import deep
+from gemmir.schedule.cpu_direct import DIRECT_K_STEPS, clipped, direct
+from gemmir.schedule.cpu_model import (
+    L1_WAY_BYTES,
+    item_bytes,
+    lanes_used,
+    round_up,
+    rows_in_l1,
+    with_size,
+)
+from gemmir.schedule.cpu_packed import HALF_PACKED_ROWS, K_STEPS_PER_ITERATION, half_packed, packed
+from gemmir.schedule.cpu_scaled import scaled
+from gemmir.schedule.cpu_streamed import STREAM_ROWS, streamed
+from gemmir.schedule.cpu_tiles import packed_tile
+
+
+def cpu_passes(
+    gemm: Gemm, machine: CpuMachine, threads: int, *, fuse: bool, expand: bool
+) -> Iterator[str]:
+    """The passes for `gemm` on `threads` cores of `machine`, each as text."""
+    threads = 1 if 0 in (gemm.m, gemm.n, gemm.k) else threads
+    yield from _outer(gemm, machine, threads)
+    share, even = _share(gemm, machine, threads)
+    shape = class_of(share, machine) if even else packed
+    if gemm.groups is not None:
+        shape = clipped if 0 in (gemm.n, gemm.k) else packed
+    if gemm.scale_block is not None:
+        shape = scaled
+    yield from shape(share, machine)
+    if fuse:
+        yield "fuse-epilogue"
+    yield f"vectorize{{with=fma width={lanes_used(gemm, machine)}}}"
+    steps = DIRECT_K_STEPS if shape in (direct, deep) else K_STEPS_PER_ITERATION
+    if gemm.k >= 2:
+        yield f"unroll{{loop=k factor={min(steps, gemm.k)}}}"
+    if expand:
+        yield "expand-math"
+
+
+def _outer(gemm: Gemm, machine: CpuMachine, threads: int) -> Iterator[str]:
+    """The loops over the batch and over the cores."""
+    if gemm.groups is not None:
+        yield from ["parallelize{loop=group}"] if threads > 1 else []
+        return
+    by_batch = _shares_batch(gemm, threads)
+    if gemm.batch is not None:
+        yield f"tile{{loops=batch sizes=1{' over=cores' if by_batch else ''}}}"
+    if threads > 1 and not by_batch:
+        name, size = _cut(gemm, machine, threads)
+        yield f"tile{{loops={name} sizes={size} over=cores}}"
+
+
+def _shares_batch(gemm: Gemm, threads: int) -> bool:
+    return threads > 1 and gemm.batch is not None and gemm.batch >= threads
+
+
+def _cut(gemm: Gemm, machine: CpuMachine, threads: int) -> tuple[str, int]:
+    """The longer dimension of C, and the part of it that each core gets: whole register tiles."""
+    tile = packed_tile(gemm, machine)
+    by_rows = gemm.m >= gemm.n or gemm.scale_block is not None
+    extent, step = (gemm.m, tile.rows) if by_rows else (gemm.n, tile.columns)
+    return "m" if by_rows else "n", max(round_up(-(-extent // threads), step), 1)
+
+
+def _share(gemm: Gemm, machine: CpuMachine, threads: int) -> tuple[Gemm, bool]:
+    """The problem of one core, and whether that of every core has the same size."""
+    if gemm.groups is not None:
+        return replace(gemm, m=gemm.rows_each, groups=None, masked=False), False
+    if threads == 1 or _shares_batch(gemm, threads):
+        return gemm, True
+    name, size = _cut(gemm, machine, threads)
+    extent = gemm.m if name == "m" else gemm.n
+    return with_size(gemm, {name: min(size, extent)}), extent % size == 0
+
+
+def class_of(gemm: Gemm, machine: CpuMachine) -> Callable[[Gemm, CpuMachine], Iterator[str]]:
+    """The shape of schedule for a problem."""
+    item = item_bytes(gemm)
+    if 0 in (gemm.m, gemm.n, gemm.k):
+        return direct
+    if gemm.trans_b and min(gemm.n, gemm.k) > 1:
+        return half_packed if gemm.n * gemm.k * item <= machine.l2_bytes // 2 else packed
+    bytes_b = gemm.n * gemm.k * item
+    small = (gemm.m + gemm.n) * gemm.k * item <= machine.l2_bytes // 2
+    if small and gemm.k <= rows_in_l1(gemm.leading("b") * item, machine):
+        return direct
+    few = gemm.m <= STREAM_ROWS and gemm.n * item >= L1_WAY_BYTES
+    if few and bytes_b > machine.l2_bytes // 2:
+        return streamed
+    if gemm.m * gemm.n * item <= machine.l1_bytes and not small:
+        return deep
+    if bytes_b <= machine.l2_bytes // 2 and gemm.beta == 0 and gemm.m >= HALF_PACKED_ROWS:
+        return half_packed
+    return packed
