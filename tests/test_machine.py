@@ -51,8 +51,8 @@ def test_every_target_names_its_machine():
 @pytest.mark.parametrize(
     ("target", "nearest"),
     [
-        ("cpu:znver4", "cpu:znver3"),
-        ("cpu:neoverse", "cpu:neoverse-n1"),
+        ("cpu:znver9", "cpu:znver5"),
+        ("cpu:neoversen1", "cpu:neoverse-n1"),
         ("cuda:sm_90", "cuda:sm_90a"),
         ("tpu:v6", "tpu:v6e"),
         ("tpu:7x", "tpu:tpu7x"),
@@ -156,6 +156,10 @@ def test_avx512_and_zen4_are_recognised(tmp_path: Path):
     server = detect(host_with(*X86_64_V4.llvm_features, name="skylake-avx512"), tmp_path)
     assert (server.vector_bytes, server.vector_registers, server.fma_per_cycle) == (64, 32, 2)
     assert detect(host_with(*X86_64_V4.llvm_features, name="znver4"), tmp_path).fma_per_cycle == 1
+    narrow = detect(host_with(*X86_64_V3.llvm_features, name="znver4"), tmp_path)
+    assert (narrow.vector_bytes, narrow.fma_per_cycle) == (32, 2)
+    arm = host_with("neon", name="neoverse-v1", triple="aarch64-unknown-linux-gnu")
+    assert (detect(arm, tmp_path).vector_bytes, detect(arm, tmp_path).fma_per_cycle) == (16, 4)
 
 
 @pytest.mark.parametrize("lacks", ["fma", "avx2"])

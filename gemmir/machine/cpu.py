@@ -134,6 +134,111 @@ Caches and FMA units are those of the first such core, Skylake Server with eight
 L3 a core): Intel's Optimization Reference Manual, order number 248966, chapter on Skylake Server.
 """
 
+ZNVER4: Final = CpuMachine(
+    name="znver4",
+    llvm_cpu="znver4",
+    llvm_triple=X86_TRIPLE,
+    llvm_features=(
+        *ZNVER3.llvm_features,
+        *X86_64_V4.llvm_features[len(X86_64_V3.llvm_features) :],
+        "avx512bf16",
+        "avx512bitalg",
+        "avx512ifma",
+        "avx512vbmi",
+        "avx512vbmi2",
+        "avx512vnni",
+        "avx512vpopcntdq",
+        "gfni",
+    ),
+    vector_bytes=64,
+    vector_registers=32,
+    l1_bytes=32 * KIB,
+    l2_bytes=1 * MIB,
+    l3_bytes=32 * MIB,
+    fma_per_cycle=1,
+)
+"""AMD Zen 4: Software Optimization Guide for the AMD Zen4 Microarchitecture, publication 57647.
+
+The two FMA pipes have 256 bits, and take a vector of 512 together. The eight cores of a complex
+share 32 MiB of L3.
+"""
+
+ZNVER5: Final = CpuMachine(
+    name="znver5",
+    llvm_cpu="znver5",
+    llvm_triple=X86_TRIPLE,
+    llvm_features=(*ZNVER4.llvm_features, "avx512vp2intersect", "avxvnni"),
+    vector_bytes=64,
+    vector_registers=32,
+    l1_bytes=48 * KIB,
+    l2_bytes=1 * MIB,
+    l3_bytes=32 * MIB,
+    fma_per_cycle=2,
+)
+"""AMD Zen 5: Software Optimization Guide for the AMD Zen5 Microarchitecture, publication 58455.
+
+The two FMA pipes have 512 bits, as they do in the servers and the desktops and not in all notebooks
+(B. Cohen and M. Subramony, Next Generation "Zen 5" Core, Hot Chips 2024, which has the caches too).
+"""
+
+ICELAKE_SERVER: Final = CpuMachine(
+    name="icelake-server",
+    llvm_cpu="icelake-server",
+    llvm_triple=X86_TRIPLE,
+    llvm_features=(
+        *X86_64_V4.llvm_features,
+        "adx",
+        "avx512bitalg",
+        "avx512ifma",
+        "avx512vbmi",
+        "avx512vbmi2",
+        "avx512vnni",
+        "avx512vpopcntdq",
+        "clflushopt",
+        "clwb",
+        "gfni",
+        "sha",
+        "vaes",
+    ),
+    vector_bytes=64,
+    vector_registers=32,
+    l1_bytes=48 * KIB,
+    l2_bytes=1280 * KIB,
+    l3_bytes=60 * MIB,
+    fma_per_cycle=2,
+)
+"""Intel Xeon of the third generation: Intel 64 and IA-32 Architectures Optimization Reference
+Manual, order number 248966, chapter on Ice Lake.
+
+The L3 is that of the Xeon Platinum 8380 with its 40 cores (ark.intel.com, product 212287).
+"""
+
+SAPPHIRERAPIDS: Final = CpuMachine(
+    name="sapphirerapids",
+    llvm_cpu="sapphirerapids",
+    llvm_triple=X86_TRIPLE,
+    llvm_features=(
+        *ICELAKE_SERVER.llvm_features,
+        "amx-bf16",
+        "amx-int8",
+        "amx-tile",
+        "avx512bf16",
+        "avx512fp16",
+        "avxvnni",
+    ),
+    vector_bytes=64,
+    vector_registers=32,
+    l1_bytes=48 * KIB,
+    l2_bytes=2 * MIB,
+    l3_bytes=105 * MIB,
+    fma_per_cycle=2,
+)
+"""Intel Xeon of the fourth generation: Intel's Optimization Reference Manual, order number 248966,
+chapter on Golden Cove.
+
+The L3 is that of the Xeon Platinum 8480+ with its 56 cores (ark.intel.com, product 231746).
+"""
+
 NEOVERSE_N1: Final = CpuMachine(
     name="neoverse-n1",
     llvm_cpu="neoverse-n1",
@@ -152,5 +257,72 @@ Two ASIMD pipes: Neoverse N1 Software Optimization Guide, PJDOC-466751330-9707, 
 is the system-level cache of AWS Graviton2, the most common such CPU.
 """
 
-SHIPPED: Final = (X86_64_V3, ZNVER3, X86_64_V4, NEOVERSE_N1)
+NEOVERSE_V1: Final = CpuMachine(
+    name="neoverse-v1",
+    llvm_cpu="neoverse-v1",
+    llvm_triple=AARCH64_TRIPLE,
+    llvm_features=(*NEOVERSE_N1.llvm_features, "bf16", "fp16fml", "i8mm", "sve"),
+    vector_bytes=16,
+    vector_registers=32,
+    l1_bytes=64 * KIB,
+    l2_bytes=1 * MIB,
+    l3_bytes=32 * MIB,
+    fma_per_cycle=4,
+)
+"""Arm Neoverse V1: Core Technical Reference Manual, document 101427 (L1 and L2 caches).
+
+Four ASIMD pipes: Neoverse V1 Software Optimization Guide, PJDOC-466751330-9685, section 2.1. Two of
+them make one SVE pipe of 256 bits, so that vectors of 128 bits reach the same peak. The L3 is the
+system-level cache of AWS Graviton3, the most common such CPU.
+"""
+
+NEOVERSE_N2: Final = CpuMachine(
+    name="neoverse-n2",
+    llvm_cpu="neoverse-n2",
+    llvm_triple=AARCH64_TRIPLE,
+    llvm_features=(*NEOVERSE_V1.llvm_features, "sve2"),
+    vector_bytes=16,
+    vector_registers=32,
+    l1_bytes=64 * KIB,
+    l2_bytes=1 * MIB,
+    l3_bytes=64 * MIB,
+    fma_per_cycle=2,
+)
+"""Arm Neoverse N2: Core Technical Reference Manual, document 102099 (L1 and L2 caches).
+
+Two ASIMD pipes: Neoverse N2 Software Optimization Guide, PJDOC-466751330-18256, section 2.1. The L3
+is the system-level cache of Alibaba's Yitian 710 (Chips and Cheese, Arm's Neoverse N2, 2023).
+"""
+
+NEOVERSE_V2: Final = CpuMachine(
+    name="neoverse-v2",
+    llvm_cpu="neoverse-v2",
+    llvm_triple=AARCH64_TRIPLE,
+    llvm_features=NEOVERSE_N2.llvm_features,
+    vector_bytes=16,
+    vector_registers=32,
+    l1_bytes=64 * KIB,
+    l2_bytes=1 * MIB,
+    l3_bytes=114 * MIB,
+    fma_per_cycle=4,
+)
+"""Arm Neoverse V2: Core Technical Reference Manual, document 102375 (L1 cache).
+
+Four ASIMD pipes, which are also those of SVE: Neoverse V2 Software Optimization Guide, document
+109898, section 2.1. L2 and L3 are those of NVIDIA's Grace (NVIDIA Grace CPU Superchip Whitepaper).
+"""
+
+SHIPPED: Final = (
+    X86_64_V3,
+    ZNVER3,
+    X86_64_V4,
+    ZNVER4,
+    ZNVER5,
+    ICELAKE_SERVER,
+    SAPPHIRERAPIDS,
+    NEOVERSE_N1,
+    NEOVERSE_V1,
+    NEOVERSE_N2,
+    NEOVERSE_V2,
+)
 """The CPUs that can be named without having one."""

@@ -29,12 +29,6 @@ from gemmir.machine.cpu import (
 CACHES: Final = Path("/sys/devices/system/cpu/cpu0/cache")
 """Where Linux describes the caches of the first core."""
 
-FMA_PER_CYCLE: Final = {"znver4": 1}
-"""CPUs whose count differs from their kind's: Zen 4 needs both its 256-bit pipes for 512 bits.
-
-Software Optimization Guide for the AMD Zen4 Microarchitecture, publication 57647.
-"""
-
 
 @dataclass(frozen=True, kw_only=True)
 class HostCpu:
@@ -135,8 +129,14 @@ def detect(host: HostCpu, caches: Path) -> CpuMachine:
         l1_bytes=l1,
         l2_bytes=l2,
         l3_bytes=l3,
-        fma_per_cycle=FMA_PER_CYCLE.get(host.name, like.fma_per_cycle),
+        fma_per_cycle=_fma_per_cycle(host.name, like),
     )
+
+
+def _fma_per_cycle(name: str, like: CpuMachine) -> int:
+    """That of the CPU which LLVM calls `name`, where it is shipped and its vectors are these."""
+    own = [m for m in SHIPPED if m.llvm_cpu == name and m.vector_bytes == like.vector_bytes]
+    return own[0].fma_per_cycle if own else like.fma_per_cycle
 
 
 def _kind(host: HostCpu) -> CpuMachine:
