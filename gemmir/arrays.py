@@ -29,6 +29,9 @@ GUARD: Final = 64
 INTEGER_BITS: Final = 20
 """Bits of a random bias or residual beside its sign: about those of a sum of products."""
 
+LEAST_HALVES: Final = 0x88
+"""A byte of two integers of 4 bits that are furthest from 0."""
+
 ALIGNMENT: Final = 64
 """Arrays begin on a cache line, so that timings do not depend on where memory was found."""
 
@@ -48,7 +51,7 @@ class Operand:
     @property
     def array(self) -> Array:
         """The array as a caller holds it."""
-        return strided(self.flat, self.argument.shape, self.argument.strides)
+        return strided(self.flat, self.argument.stored_shape, self.argument.stored_strides)
 
     def copy(self) -> Operand:
         """The same elements in other memory."""
@@ -61,7 +64,8 @@ class Operand:
         same = self.memory.view(np.uint8) == before.memory.view(np.uint8)
         changed = ~same.reshape(self.memory.size, -1).all(axis=1)
         if self.argument.access != "read":
-            strided(changed[GUARD:], self.argument.shape, self.argument.strides)[...] = False
+            shape, strides = self.argument.stored_shape, self.argument.stored_strides
+            strided(changed[GUARD:], shape, strides)[...] = False
         return bool(changed.any())
 
 
@@ -153,7 +157,7 @@ def _new(argument: Argument) -> Operand:
             f"there is no memory for {argument.name}, {argument.span_bytes} bytes",
             "use a smaller problem",
         ) from error
-    memory[:] = _guard(dtype)
+    memory[:] = LEAST_HALVES if argument.element.per_byte > 1 else _guard(dtype)
     return Operand(argument=argument, memory=memory)
 
 
@@ -215,8 +219,9 @@ def _fitting(argument: Argument, array: Array) -> Array:
             f"{argument.name} has dtype {array.dtype} where {wanted} is needed",
             f"pass array.astype({spelled(wanted)})",
         )
-    if array.shape != argument.shape:
+    shape = argument.stored_shape
+    if array.shape != shape:
         raise CallError(
-            "GEM0506", f"{argument.name} has shape {array.shape} where {argument.shape} is needed"
+            "GEM0506", f"{argument.name} has shape {array.shape} where {shape} is needed"
         )
     return array

@@ -23,7 +23,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
 
-from gemmir.dtypes import BY_MLIR, ELEMENTS, Precision
+from gemmir.dtypes import BY_MLIR, ELEMENTS, ElementType, Precision
 from gemmir.errors import BackendError, MissingError
 
 if TYPE_CHECKING:
@@ -47,9 +47,24 @@ class Argument:
     access: Access
 
     @property
+    def element(self) -> ElementType:
+        """The element type."""
+        return ELEMENTS[self.dtype]
+
+    @property
     def item_bytes(self) -> int:
-        """Bytes of one element."""
-        return ELEMENTS[self.dtype].item_bytes
+        """Bytes of one element, of which no other is a part."""
+        return self.element.item_bytes
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """The shape of the array; where elements share a byte, one of bytes."""
+        return self.element.stored_shape(self.shape)
+
+    @property
+    def stored_strides(self) -> tuple[int, ...]:
+        """The strides of that array, in its own elements."""
+        return self.element.stored_strides(self.strides)
 
     @property
     def span_bytes(self) -> int:
@@ -57,7 +72,7 @@ class Argument:
         if 0 in self.shape:
             return 0
         last = sum((n - 1) * s for n, s in zip(self.shape, self.strides, strict=True))
-        return (last + 1) * self.item_bytes
+        return -(-(last + 1) * self.element.bits // 8)
 
 
 @dataclass(frozen=True, kw_only=True)

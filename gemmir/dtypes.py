@@ -24,7 +24,8 @@ class ElementType:
 
     `mlir` is its spelling in the IR. `unit` is the unit roundoff, half the distance from 1 to the
     next number. Below `least_normal` numbers are `least` apart; all three are 0 for integers, which
-    wrap. `accumulator` is the type in which products are summed.
+    wrap. `accumulator` is the type in which products are summed. `numpy` holds one element; where
+    `per_byte` elements share a byte, arrays have bytes, the first element in the lowest bits.
     """
 
     name: str
@@ -34,11 +35,33 @@ class ElementType:
     unit: float
     least_normal: float
     least: float
+    per_byte: int = 1
+
+    @property
+    def bits(self) -> int:
+        """Bits of one element in an array."""
+        return 8 * self.numpy.itemsize // self.per_byte
 
     @property
     def item_bytes(self) -> int:
-        """Bytes of one element."""
+        """Bytes of one element, of which no other is a part."""
+        assert self.per_byte == 1, f"{self.name} has {self.bits} bits"
         return self.numpy.itemsize
+
+    @property
+    def stored(self) -> np.dtype[Any]:
+        """The NumPy type of an array of such elements."""
+        return self.numpy if self.per_byte == 1 else np.dtype(np.uint8)
+
+    def stored_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the array that holds `shape` elements, rows of whole bytes."""
+        return shape if self.per_byte == 1 else (*shape[:-1], shape[-1] // self.per_byte)
+
+    def stored_strides(self, strides: tuple[int, ...]) -> tuple[int, ...]:
+        """The strides of that array, in its own elements; those along a row are adjacent."""
+        if self.per_byte == 1:
+            return strides
+        return (*(s // self.per_byte for s in strides[:-1]), strides[-1])
 
     @property
     def is_integer(self) -> bool:
@@ -83,6 +106,7 @@ ELEMENTS: Final[Mapping[str, ElementType]] = {
         _integer("i8", "i8", np.int8),
         _integer("u8", "ui8", np.uint8),
         _integer("i32", "i32", np.int32),
+        replace(_integer("i4", "i4", np.int8), per_byte=2),
     )
 }
 """Every element type of an array, by its name."""
@@ -223,6 +247,18 @@ PRODUCTS: Final[Mapping[str, ProductType]] = {
     "u8": _exact("u8"),
 }
 """What a GEMM may multiply, by the name that `Gemm.dtype` has for it."""
+
+WEIGHTS: Final = ("i8", "i4")
+"""What B may be where A is a float: integers that have scales."""
+
+FACTORS_B: Final[Mapping[str, tuple[str, ...]]] = {
+    "f32": WEIGHTS,
+    "bf16": WEIGHTS,
+    "f16": WEIGHTS,
+    "i8": ("u8",),
+    "u8": ("i8",),
+}
+"""What B may be besides the type of A, by that type."""
 
 
 FOREIGN: Final = 2

@@ -471,6 +471,8 @@ def described(gemm: Gemm) -> str:
     words += [f"groups={gemm.groups}"] if gemm.groups is not None else []
     words += ["masked"] if gemm.masked else []
     words += [f"scale_block={gemm.scale_block}"] if gemm.scale_block is not None else []
+    words += [f"dtype_b={gemm.dtype_b}"] if gemm.dtype_b is not None else []
+    words += [f"weight_group={gemm.weight_group}"] if gemm.weight_group is not None else []
     words += [f"{name}={getattr(gemm, name):g}" for name in ("alpha", "beta")]
     words += [name for name in ("trans_a", "trans_b") if getattr(gemm, name)]
     words += [f"ld{x}={gemm.leading(x)}" for x in "abc" if getattr(gemm, f"ld{x}") is not None]

@@ -17,8 +17,16 @@ from typing import Any, Final, Literal, SupportsIndex
 import numpy as np
 import numpy.typing as npt
 
-from gemmir.dtypes import ELEMENTS, PRODUCTS, ElementType, ProductType
+from gemmir.dtypes import (
+    ELEMENTS,
+    FACTORS_B,
+    PRODUCTS,
+    WEIGHTS,
+    ElementType,
+    ProductType,
+)
 from gemmir.errors import ProblemError
+from gemmir.int4 import unpack_int4
 
 Array = npt.NDArray[Any]
 
@@ -114,6 +122,14 @@ class Gemm:
     Behind B come `scale_a` and `scale_b`, arrays of the type of the sum, which lie as A and B do:
     m x ceil(k / 128) or its transpose with `trans_a`, and so with B.
 
+    `dtype_b` is the element type of B where that is another: u8 by i8 or i8 by u8, or weights, i8
+    or i4 by an A of f32, bf16 or f16. Weights have scales: with `weight_group=128` one for 128
+    elements along k of each column, so that what is multiplied is an element of A by one of B times
+    its scale. Behind B comes `scale_b`, an array of the type of the sum that lies as B does,
+    ceil(k / 128) x n or its transpose with `trans_b`. Two elements of i4, from -8 to 7, are a byte,
+    the first in its low half: the array of B is one of uint8 with rows half as long
+    (`gemmir.pack_int4` makes it), and rows and `ldb` have a whole number of bytes.
+
     Raises `ProblemError` (GEM01xx) where the fields contradict each other.
     """
 
@@ -137,13 +153,18 @@ class Gemm:
     masked: bool = False
     scale_block: int | None = None
     epilogue: str = ""
+    dtype_b: str | None = None
+    weight_group: int | None = None
 
     def __post_init__(self) -> None:
         self._check_sizes()
         self._check_types()
+        self._check_type_of_b()
         self._check_epilogue()
         if self.scale_block is not None:
             self._check_scales(self.scale_block)
+        if self.has_weights or self.weight_group is not None:
+            self._check_weights(self.weight_group)
         self._check_strides()
 
     def _check_sizes(self) -> None:
@@ -199,6 +220,66 @@ class Gemm:
                     "GEM0105", f"{name}={value} is not finite as {self.accumulator.name}"
                 )
             object.__setattr__(self, name, value)
+
+    def _check_type_of_b(self) -> None:
+        if self.dtype_b is None:
+            return
+        if self.dtype_b == self.dtype:
+            object.__setattr__(self, "dtype_b", None)
+            return
+        others = FACTORS_B.get(self.dtype, ())
+        if self.dtype_b not in others:
+            raise ProblemError(
+                "GEM1330",
+                f"dtype_b={self.dtype_b!r} of a product of {self.dtype}",
+                f"use {' or '.join((self.dtype, *others))}",
+            )
+
+    def _check_weights(self, group: object) -> None:
+        if not self.has_weights:
+            raise ProblemError(
+                "GEM1331",
+                f"weight_group={group!r} of a B of {self.element_b.name}, which has no scales",
+                "give dtype_b=i8 or dtype_b=i4, or leave weight_group out",
+            )
+        size = operator.index(group) if isinstance(group, SupportsIndex) else 0
+        if size < 1 or size % 2:
+            raise ProblemError(
+                "GEM1331",
+                f"weight_group={group!r} of a B of {self.dtype_b}: an even number of elements "
+                "along k has one scale",
+                f"use {size + 1 if size > 0 else 128}",
+            )
+        object.__setattr__(self, "weight_group", size)
+        others: dict[str, object] = {
+            "batch": self.batch,
+            "groups": self.groups,
+            "scale_block": self.scale_block,
+            "epilogue": "scale" if "scale" in self.steps else None,
+        }
+        for name, value in others.items():
+            if value is not None:
+                raise ProblemError(
+                    "GEM1332",
+                    f"dtype_b={self.dtype_b} and {name}={value}: weights have scales in one "
+                    "product, and no others",
+                    f"leave {name} out" if name != "epilogue" else "multiply scale_b beforehand",
+                )
+        if 0 in (self.m, self.n, self.k):
+            raise ProblemError(
+                "GEM1332",
+                f"dtype_b={self.dtype_b} of {self.m} x {self.n} x {self.k} has no groups",
+                "leave dtype_b out where an extent is 0",
+            )
+        per_byte = self.element_b.per_byte
+        for name, elements in (("nk"[self.trans_b], self._cols_b), ("ldb", self.leading("b"))):
+            if elements % per_byte:
+                raise ProblemError(
+                    "GEM1333",
+                    f"{name}={elements} of a B of {self.dtype_b}: a row is no whole number of "
+                    "bytes",
+                    f"use {name}={elements + 1}, with zeros behind",
+                )
 
     def _check_epilogue(self) -> None:
         for step in self.steps:
@@ -335,7 +416,7 @@ class Gemm:
         """Least bytes between memory and the core: every operand once, C twice if it is read."""
         again = self.operands[-1:] if self.beta else ()
         return sum(
-            ELEMENTS[o.dtype].item_bytes * math.prod(o.shape) for o in (*self.operands, *again)
+            ELEMENTS[o.dtype].bits * math.prod(o.shape) // 8 for o in (*self.operands, *again)
         )
 
     @property
@@ -346,12 +427,22 @@ class Gemm:
     @property
     def roundings(self) -> int:
         """Roundings around a sum: of alpha, beta and their sum, and of the scales of a block."""
-        return 4 if self.scale_block is None else 7
+        return 4 if self.scale_block is None and self.weight_group is None else 7
 
     @property
     def element(self) -> ElementType:
-        """The element type of A and B."""
+        """The element type of A, and of B where `dtype_b` says no other."""
         return self.product.element
+
+    @property
+    def element_b(self) -> ElementType:
+        """The element type of B."""
+        return self.element if self.dtype_b is None else ELEMENTS[self.dtype_b]
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether B has integers that are multiplied by scales, and A floats."""
+        return self.dtype_b in WEIGHTS and not self.element.is_integer
 
     @property
     def accumulator(self) -> ElementType:
@@ -375,7 +466,8 @@ class Gemm:
                     shape, strides = (self.batch, *shape), (stride, *strides)
             if self.groups is not None and (self.masked or name == "b"):
                 shape, strides = (self.groups, *shape), (self.batch_stride(name), *strides)
-            dtype = (self.result if name == "c" else self.element).name
+            elements = {"a": self.element, "b": self.element_b, "c": self.result}
+            dtype = elements[name].name
             return Operand(name=name, shape=shape, strides=strides, dtype=dtype, access=access)
 
         keeps_rows = self.beta or self.groups is not None
@@ -386,6 +478,8 @@ class Gemm:
         ]
         if self.scale_block is not None:
             found += [self._scale_operand("a"), self._scale_operand("b")]
+        if self.has_weights:
+            found.append(self._scale_operand("b"))
         if self.groups is not None:
             name, count = (COUNTS, self.groups) if self.masked else (OFFSETS, self.groups + 1)
             found.append(
@@ -408,9 +502,8 @@ class Gemm:
 
     def _scale_operand(self, name: str) -> Operand:
         """One scale for each block of A or B, as that is stored."""
-        assert self.scale_block is not None
-        blocks = {"m": self.m, "n": -(-self.n // self.scale_block)}
-        blocks["k"] = -(-self.k // self.scale_block)
+        blocks = {"m": self.m, "n": -(-self.n // (self.scale_block or 1))}
+        blocks["k"] = -(-self.k // self.scale_depth)
         dimensions, transposed = ("mk", self.trans_a) if name == "a" else ("kn", self.trans_b)
         rows, columns = dimensions[::-1] if transposed else dimensions
         shape = blocks[rows], blocks[columns]
@@ -422,16 +515,29 @@ class Gemm:
             access="read",
         )
 
+    @property
+    def scale_depth(self) -> int:
+        """How many elements along k have one scale; all, where there are none."""
+        return self.scale_block or self.weight_group or self.k
+
     def _scaled(self, wide: Mapping[str, Array], name: str) -> Array:
         """op(A) or op(B), times the scales of its blocks if it has any."""
         transposed = self.trans_a if name == "a" else self.trans_b
         factor = self._op(wide[name], transposed)
-        if self.scale_block is None:
+        if self.scale_block is None and not (self.has_weights and name == "b"):
             return factor
         scale = self._op(wide[f"scale_{name}"], transposed)
-        for axis in (1,) if name == "a" else (0, 1):
-            scale = np.repeat(scale, self.scale_block, axis)
+        sizes = (1, self.scale_depth) if name == "a" else (self.scale_depth, self.scale_block or 1)
+        for axis, size in enumerate(sizes):
+            scale = np.repeat(scale, size, axis)
         return factor * scale[: factor.shape[0], : factor.shape[1]]
+
+    def _widened(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
+        """The elements of all arrays in the type of the reference."""
+        whole = dict(arrays)
+        if self.element_b.per_byte > 1:
+            whole["b"] = unpack_int4(arrays["b"])
+        return {name: array.astype(self._wide) for name, array in whole.items()}
 
     def reference(self, arrays: Mapping[str, Array]) -> Array:
         """The right answer for `arrays` (by operand name; `c` is read if beta != 0).
@@ -444,7 +550,7 @@ class Gemm:
             return self._by_group(arrays, arrays["c"].astype(wide), Gemm.reference)
         if self.accumulator.is_integer:
             return self._exact_reference(arrays)
-        wide = {name: array.astype(self._wide) for name, array in arrays.items()}
+        wide = self._widened(arrays)
         x = self.alpha * self._times(self._scaled(wide, "a"), self._scaled(wide, "b"))
         if self.beta:
             x = x + self.beta * wide["c"]
@@ -489,7 +595,7 @@ class Gemm:
             )
         roundings = (self.k if depth is None else depth) + self.roundings
         gamma = self.product.gamma(roundings, emulated=emulated)
-        wide = {name: array.astype(self._wide) for name, array in arrays.items()}
+        wide = self._widened(arrays)
         op_a, op_b = self._scaled(wide, "a"), self._scaled(wide, "b")
         magnitude = abs(self.alpha) * self._times(np.abs(op_a), np.abs(op_b))
         x = self.alpha * self._times(op_a, op_b)
@@ -513,9 +619,11 @@ class Gemm:
         """How far the sum may be off because factors, products of scales or blocks underflow."""
         a, b = self._op(wide["a"], self.trans_a), self._op(wide["b"], self.trans_b)
         found = self.product.underflow(a, b)
-        if self.scale_block is None:
+        if self.scale_block is None and not self.has_weights:
             return found
-        largest = np.abs(wide["scale_a"]).max() * np.abs(wide["scale_b"]).max()
+        largest = np.abs(wide["scale_b"]).max()
+        if self.scale_block is not None:
+            largest = np.abs(wide["scale_a"]).max() * largest
         least = self.accumulator.least_normal
         return found * largest + least * (np.abs(a) @ np.abs(b) + self.k)
 

@@ -21,8 +21,8 @@ from gemmir.errors import CallError
 
 Array = npt.NDArray[Any]
 
-DTYPES: Final[dict[str, np.dtype[Any]]] = {name: e.numpy for name, e in ELEMENTS.items()}
-"""NumPy's type of an element, in the byte order of this computer."""
+DTYPES: Final[dict[str, np.dtype[Any]]] = {name: e.stored for name, e in ELEMENTS.items()}
+"""NumPy's type of an array of elements, in the byte order of this computer."""
 
 OVERLAP_WORK: Final = 10_000
 """Steps in which NumPy must tell whether interleaved arrays overlap; if it cannot, they do."""
@@ -83,6 +83,7 @@ class Slot:
     span: int
     is_packed: bool
     is_written: bool
+    per_byte: int = 1
 
     def accept(self, value: object) -> Array:
         """`value` as an array that shares its memory, or a `CallError` that says what is wrong."""
@@ -117,7 +118,9 @@ class Slot:
         raise CallError(
             "GEM0504",
             f"{self.name} has dtype {found.name} where {self.dtype.name} is needed",
-            f"pass array.astype({spelled(self.dtype)})",
+            f"pass array.astype({spelled(self.dtype)})"
+            if self.per_byte == 1
+            else "it has two elements a byte: pass gemmir.pack_int4(array)",
         )
 
     def check_shape(self, found: tuple[int, ...]) -> None:
@@ -168,7 +171,8 @@ class Slot:
 def _is_packed(argument: Argument) -> bool:
     """Whether a plain new array has these strides, where they matter."""
     step = 1
-    for extent, stride in zip(reversed(argument.shape), reversed(argument.strides), strict=True):
+    pairs = zip(argument.stored_shape, argument.stored_strides, strict=True)
+    for extent, stride in reversed(tuple(pairs)):
         if extent > 1 and stride != step:
             return False
         step *= extent
@@ -181,11 +185,12 @@ def slot_for(argument: Argument) -> Slot:
     return Slot(
         name=argument.name,
         dtype=dtype,
-        shape=argument.shape,
-        strides=tuple(s * dtype.itemsize for s in argument.strides),
+        shape=argument.stored_shape,
+        strides=tuple(s * dtype.itemsize for s in argument.stored_strides),
         span=argument.span_bytes,
         is_packed=0 in argument.shape or _is_packed(argument),
         is_written=argument.access != "read",
+        per_byte=argument.element.per_byte,
     )
 
 

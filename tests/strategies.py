@@ -107,19 +107,22 @@ def arrays_for(gemm: Gemm, seed: int = 0, offset: int = 0) -> dict[str, Array]:
     generator = np.random.default_rng(seed)
     found: dict[str, Array] = {}
     for operand in gemm.operands:
-        dtype = ELEMENTS[operand.dtype].numpy
+        element = ELEMENTS[operand.dtype]
+        dtype = element.stored
+        shape = element.stored_shape(operand.shape)
         line = 64 // dtype.itemsize
         unread = np.iinfo(dtype).min or np.iinfo(dtype).max if dtype.kind in "iu" else np.nan
+        unread = 0x88 if element.per_byte > 1 else unread
         room = np.full(operand.span + 2 * GUARD + line + offset, unread, dtype)
         first = GUARD + (-(room.ctypes.data // dtype.itemsize + GUARD)) % line + offset
-        strides = [s * dtype.itemsize for s in operand.strides]
-        array = np.ndarray(operand.shape, dtype, room, first * dtype.itemsize, strides)
+        strides = [s * dtype.itemsize for s in element.stored_strides(operand.strides)]
+        array = np.ndarray(shape, dtype, room, first * dtype.itemsize, strides)
         if operand.name == OFFSETS:
             array[...] = _random_offsets(generator, operand.shape[0], gemm.m)
         elif operand.name == COUNTS:
             array[...] = generator.integers(0, gemm.m + 1, operand.shape)
         elif operand.access != "write":
-            array[...] = _random(generator, operand.shape, dtype)
+            array[...] = _random(generator, shape, dtype)
         found[operand.name] = array
     return found
 

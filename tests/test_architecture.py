@@ -33,6 +33,7 @@ CLASSES: Final = {
     "GEM10": {"FaultError", "PtxFault"},
     "GEM11": {"ProfileError"},
     "GEM12": {"ScheduleError"},
+    "GEM13": {"ProblemError", "ScheduleError", "BackendError", "CallError"},
 }
 """What is raised with the codes of each hundred: a class, or the function that makes one."""
 

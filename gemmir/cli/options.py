@@ -77,6 +77,13 @@ class ProblemOptions:
         int | None,
         _option("Elements of A and B along k, and of B along n, that have one scale.", PROBLEM),
     ] = None
+    dtype_b: Annotated[
+        str | None,
+        _option("Element type of B where it is another: weights i8 i4, or u8 by i8.", PROBLEM),
+    ] = None
+    weight_group: Annotated[
+        int | None, _option("Elements along k of a column of weights that have one scale.", PROBLEM)
+    ] = None
     trans_a: Annotated[bool, _option("A is stored k x m.", PROBLEM, "--trans-a")] = False
     trans_b: Annotated[bool, _option("B is stored n x k.", PROBLEM, "--trans-b")] = False
     lda: Annotated[int | None, _option("Elements between rows of A.", PROBLEM)] = None

@@ -36,7 +36,11 @@ from gemmir.evaluate.view import (
     strided_view,
     strides_of,
 )
+from gemmir.int4 import unpack_int4
+from gemmir.ir.build import ELEMENT_TYPES
 from gemmir.ir.warpgroup import WARPGROUP_OPS
+
+INT4: Final = ELEMENT_TYPES["i4"]
 
 MEANINGS: Final[Meanings] = {
     **arith.MEANINGS,
@@ -124,7 +128,12 @@ def _attributes(function: func.FuncOp, i: int) -> Mapping[str, Attribute]:
 
 
 def _view(array: Array, of: MemRefType[Attribute], *, read_only: bool) -> View:
-    """A view of the memory of `array`; faults where it is not what the type `of` says."""
+    """A view of the memory of `array`; faults where it is not what the type `of` says.
+
+    Elements of 4 bits, which are only read, are taken out of their bytes.
+    """
+    if of.element_type == INT4 and array.dtype == np.uint8 and read_only:
+        array = unpacked(array)
     if array.dtype != dtype_of(of) or array.shape != of.get_shape():
         found = "x".join(map(str, (*array.shape, array.dtype)))
         raise FaultError("GEM0902", f"the array is {found}, not {of}")
@@ -139,6 +148,14 @@ def _view(array: Array, of: MemRefType[Attribute], *, read_only: bool) -> View:
     view = strided_view(Buffer(memory), 0, array.shape, strides)
     require_type(view, of)
     return view
+
+
+def unpacked(packed: Array) -> Array:
+    """What `packed` has two of in a byte, in memory that lies as its own does."""
+    strides = (*(2 * s for s in packed.strides[:-1]), packed.strides[-1])
+    shape = (*packed.shape[:-1], 2 * packed.shape[-1])
+    halves = unpack_int4(_memory(packed, span(packed.shape, packed.strides)))
+    return restrided(halves, shape, strides)
 
 
 def _memory(array: Array, elements: int) -> Array:

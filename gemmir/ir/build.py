@@ -72,6 +72,7 @@ ELEMENT_TYPES: Final[Mapping[str, Number]] = {
     "i8": i8,
     "u8": IntegerType(8, Signedness.UNSIGNED),
     "i32": i32,
+    "i4": IntegerType(4),
 }
 """The element type in the IR, by its name."""
 
@@ -180,7 +181,7 @@ def build(gemm: Gemm, symbol: str = "gemm") -> ModuleOp:
             beta=gemm.beta,
             precision=precision,
             scales=_scales(block, values, gemm),
-            depth=None if gemm.scale_block is None else IntegerAttr(gemm.scale_block, i64),
+            depth=_depth(gemm),
         )
     )
     if gemm.steps:
@@ -192,15 +193,25 @@ def build(gemm: Gemm, symbol: str = "gemm") -> ModuleOp:
 
 def _scales(block: Block, values: Mapping[str, SSAValue], gemm: Gemm) -> list[SSAValue]:
     """Views of the scales of A and B by block of k, block of n, row, and column of the block."""
+    operands = {operand.name: operand for operand in gemm.operands}
+    if gemm.has_weights:
+        k, n = operands["scale_b"].strides[::-1] if gemm.trans_b else operands["scale_b"].strides
+        shape = (-(-gemm.k // gemm.scale_depth), 1, gemm.m, gemm.n)
+        return [view(block, values["scale_b"], shape, (k, 0, 0, n), "scale_b_columns")]
     size = gemm.scale_block
     if size is None:
         return []
-    operands = {operand.name: operand for operand in gemm.operands}
     shape = (-(-gemm.k // size), -(-gemm.n // size), gemm.m, size)
     m, k = operands["scale_a"].strides[::-1] if gemm.trans_a else operands["scale_a"].strides
     found = view(block, values["scale_a"], shape, (k, 0, m, 0), "scale_a_blocks")
     k, n = operands["scale_b"].strides[::-1] if gemm.trans_b else operands["scale_b"].strides
     return [found, view(block, values["scale_b"], shape, (k, n, 0, 0), "scale_b_blocks")]
+
+
+def _depth(gemm: Gemm) -> IntegerAttr | None:
+    """How many elements along k have one scale."""
+    has_scales = gemm.has_weights or gemm.scale_block is not None
+    return IntegerAttr(gemm.scale_depth, i64) if has_scales else None
 
 
 def _add_groups(block: Block, values: Mapping[str, SSAValue], gemm: Gemm) -> None:

@@ -74,7 +74,7 @@ from xdsl.traits import (
 )
 from xdsl.utils.exceptions import VerifyException
 
-from gemmir.dtypes import BY_MLIR
+from gemmir.dtypes import BY_MLIR, FACTORS_B
 from gemmir.ir.attributes import PanelAttr, PrecisionAttr, Space, SpaceAttr, SwizzleAttr
 
 CORES = "cores"
@@ -162,6 +162,19 @@ def require_product(name: str, element: Attribute, precision: PrecisionAttr | No
         raise VerifyException(f"{name}: precision {precision.data} is for f32, not for {element}")
 
 
+def require_factors(name: str, a: Attribute, b: Attribute, precision: PrecisionAttr | None) -> None:
+    """Raise `VerifyException` unless elements of types `a` and `b` can be multiplied.
+
+    Other types than that of A are those which `Gemm.dtype_b` may name.
+    """
+    require_product(name, a, precision)
+    if a == b:
+        return
+    known = FACTORS_B.get(product_name(a, precision), ())
+    if product_name(b) not in known:
+        raise VerifyException(f"{name}: element types {[str(a), str(b)]} differ")
+
+
 def _require_same_elements(name: str, types: Sequence[MemRefType[Attribute]]) -> None:
     if len({t.element_type for t in types}) > 1:
         raise VerifyException(
@@ -179,15 +192,17 @@ def _require_extent(name: str, dimension: str, *extents: int) -> None:
 class GemmOp(IRDLOperation):
     """C = alpha * A @ B + beta * C on memrefs m x k, k x n, m x n, or on batches of them.
 
-    A and B have the same element type, and C that of the accumulator or, where that is wider than
-    theirs, a type of 16 bits; the sum is made in the type of the accumulator and rounded once to
-    that of C. With a `precision` A and B are f32, and each element is rounded as that says before
-    it is multiplied. Where `first` is given and false, beta is taken as 1: the op then continues a
-    sum that an earlier slice of k has begun. With beta = 0 the old C is not read.
+    C has the type of the accumulator of A or, where that is wider than A's, a type of 16 bits; the
+    sum is made in the type of the accumulator and rounded once to that of C. B has the element type
+    of A, or another that `Gemm.dtype_b` may name: of i4 two are in a byte, the first one low. With
+    a `precision` A and B are f32, and each element is rounded as that says before it is multiplied.
+    Where `first` is given and false, beta is taken as 1: the op then continues a sum that an
+    earlier slice of k has begun. With beta = 0 the old C is not read.
 
     With `scales` k is cut into blocks of `depth`, and the products of each count for C[i, j] times
     the elements [block of k, j / columns, i, j mod columns] of all scales, which are of the type of
-    the sum. Columns of one block have the same: the last stride is 0.
+    the sum. Columns of one block have the same, the last stride is 0, or there is one block along n
+    in which each column has its own.
     """
 
     name = "gemmir.gemm"
@@ -236,9 +251,8 @@ class GemmOp(IRDLOperation):
 
     def verify_(self) -> None:
         types = [memref_type(v) for v in (self.a, self.b, self.c)]
-        _require_same_elements(self.name, types[:2])
         element = types[0].element_type
-        require_product(self.name, element, self.precision)
+        require_factors(self.name, element, types[1].element_type, self.precision)
         results = summed_types(element, self.precision)
         if types[2].element_type not in results:
             raise VerifyException(
@@ -273,16 +287,16 @@ class GemmOp(IRDLOperation):
         depth, shape = self.depth.value.data, scale.get_shape()
         if scale.element_type != summed or isinstance(summed, IntegerType):
             raise VerifyException(f"{self.name}: scales of {scale.element_type} of {summed} sums")
-        if len(shape) != 4 or len(shapes[0]) != 2 or static_strides(scale)[-1]:
+        if len(shape) != 4 or len(shapes[0]) != 2 or (static_strides(scale)[-1] and shape[1] != 1):
             raise VerifyException(
                 f"{self.name}: {scale} is no scale for each block of k, of columns, and each row"
             )
         (m, k), (_, n) = shapes[:2]
-        if depth < 1 or shape[3] < 1:
+        if depth < 1 or (shape[3] < 1 and shape[3] != DYNAMIC_INDEX):
             raise VerifyException(f"{self.name}: blocks of {depth} by {shape[3]}")
         _require_extent(self.name, "m", m, shape[2])
         for name, count, extent, size in (("k", shape[0], k, depth), ("n", shape[1], n, shape[3])):
-            if DYNAMIC_INDEX not in (count, extent) and count * size < extent:
+            if DYNAMIC_INDEX not in (count, extent, size) and count * size < extent:
                 raise VerifyException(
                     f"{self.name}: {count} blocks of {size} along {name} are less than {extent}"
                 )
@@ -715,6 +729,7 @@ __all__ = [
     "memref_type",
     "most_visits",
     "product_name",
+    "require_factors",
     "require_product",
     "static_strides",
     "summed_types",

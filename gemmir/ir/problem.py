@@ -28,7 +28,7 @@ from gemmir.ir.loops import GROUP, dimension_of
 def problem_of(module: ModuleOp) -> Gemm:
     """The problem of a gemm-level module, to choose a schedule by and to count flops.
 
-    m, n, k, batch, groups, dtype, alpha and beta are those of the `gemmir.gemm`. Transposition,
+    m, n, k, batch, groups, the types, alpha and beta are those of the `gemmir.gemm`. Transposition,
     leading dimensions and batch strides follow from the strides of its operands; strides that
     `Gemm` cannot express, such as a transposed C, are left at their defaults. Of an epilogue only
     its operands are found, as `bias`, `residual` or `scale`, not the functions between them.
@@ -44,7 +44,8 @@ def problem_of(module: ModuleOp) -> Gemm:
     a, b, c = (_stored(op, value) for value in values)
     *batch, m, k = memref_type(values[0]).get_shape()
     masked = is_grouped and bool(batch)
-    element, out = (memref_type(v).element_type for v in (op.a, op.c))
+    element, of_b, out = (memref_type(v).element_type for v in (op.a, op.b, op.c))
+    depth = None if op.depth is None else op.depth.value.data
     return Gemm(
         m=m,
         n=memref_type(op.b).get_shape()[-1],
@@ -64,7 +65,9 @@ def problem_of(module: ModuleOp) -> Gemm:
         batch_stride_a=a.batch_stride,
         batch_stride_b=b.batch_stride,
         batch_stride_c=None if c.transposed else c.batch_stride or None,
-        scale_block=None if op.depth is None else op.depth.value.data,
+        scale_block=depth if of_b == element else None,
+        dtype_b=None if of_b == element else product_name(of_b),
+        weight_group=None if of_b == element else depth,
         epilogue="+".join(_epilogue_operands(module)),
     )
 

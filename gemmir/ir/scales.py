@@ -3,10 +3,13 @@
     gemmir.gemm %a, %b, %c scales(%s) depth 128      %s   : memref<KB x NB x m x 128>
     gemmir.gemm %a_1, %b_1, %c_1 scales(%s_1) …      %s_1 : memref<1 x 1 x tm x 128> of a tile that
                                                             is inside of one block along k and n
+                                                     %w   : memref<KB x 1 x m x n> of weights, whose
+                                                            columns have each their own
     gemmir.epilogue ins(%part, %s_2) outs(%c_1)      %s_2 : memref<tm x tn>
 
 Columns of a block have the same scale: the last stride is 0, and of that dimension a tile has the
-whole, wherever in a block it lies.
+whole, wherever in a block it lies. Where each column has its own scale there is one block of them
+all along n, and a tile has those of its columns.
 """
 
 from __future__ import annotations
@@ -27,13 +30,21 @@ Cuts = Mapping[str, tuple[Extent, Extent]]
 
 
 def block_sizes(gemm: GemmOp) -> dict[str, int]:
-    """How many elements along k and n have one scale; empty where there are no scales."""
+    """How many elements along k and n have one scale; empty where there are no scales.
+
+    Where each column has its own, tiles may be cut anywhere along n.
+    """
     if gemm.depth is None:
         return {}
     sizes = {"k": gemm.depth.value.data}
-    for scale in gemm.scales:
-        sizes["n"] = memref_type(scale).get_shape()[3]
+    if not by_column(gemm):
+        sizes["n"] = memref_type(gemm.scales[0]).get_shape()[3]
     return sizes
+
+
+def by_column(gemm: GemmOp) -> bool:
+    """Whether the scales of `gemm` are those of single columns."""
+    return any(static_strides(memref_type(scale))[3] for scale in gemm.scales)
 
 
 def scales_of_tile(builder: Builder, gemm: GemmOp, cuts: Cuts) -> list[SSAValue]:
@@ -42,17 +53,19 @@ def scales_of_tile(builder: Builder, gemm: GemmOp, cuts: Cuts) -> list[SSAValue]
     Or it lies inside of one.
     """
     sizes = block_sizes(gemm)
-    if not gemm.scales or not cuts.keys() & {"m", *sizes}:
+    if not gemm.scales or not cuts.keys() & {"m", "n", "k"}:
         return list(gemm.scales)
     offsets: list[Extent] = [0, 0, 0, 0]
     lengths = list(extents(gemm.scales[0]))
     for axis, name in enumerate("kn"):
-        if name in cuts:
+        if name in cuts and name in sizes:
             offsets[axis], lengths[axis] = _blocks(
                 builder, gemm, cuts[name], sizes[name], lengths[axis]
             )
     if "m" in cuts:
         offsets[2], lengths[2] = cuts["m"]
+    if "n" in cuts and by_column(gemm):
+        offsets[3], lengths[3] = cuts["n"]
     return [subview(builder, scale, offsets, lengths) for scale in gemm.scales]
 
 
