@@ -14,6 +14,7 @@ from typing import Annotated, Final
 
 import typer
 
+from gemmir.cli.bench import bench
 from gemmir.cli.check import check
 from gemmir.cli.compile import compile
 from gemmir.cli.demo import demo
@@ -64,6 +65,12 @@ EXAMPLES: Final = {
         "gemmir run --m 1024 --n 1024 --k 1024 --threads 2",
         "gemmir run --m 2 --n 3 --k 4 --array a=a.npy --array b=b.npy -o c.npy",
         "gemmir run --m 256 --n 512 --k 512 --dtype bf16 --target tpu:v5e --interpret",
+    ),
+    bench: (
+        "gemmir bench --m 512 --n 512 --k 512",
+        "gemmir bench --m 4096 --n 64 --k 4096 --against openblas,onednn --cpu 1",
+        "gemmir bench --m 512 --n 512 --k 512 --target cpu:znver3",
+        "gemmir bench --suite bench/cpu_suite.toml --class squares -o results.json",
     ),
     explain: (
         "gemmir explain --m 128 --n 3072 --k 768 --epilogue bias+gelu",

@@ -1,0 +1,170 @@
+"""The problems of a suite and the bars that they have, read from TOML.
+
+[bars]                     least time of the best peer over gemmir's
+suite = 1.10               geometric mean over all problems
+class = 1.02               geometric mean over each class
+shape = 0.95               each problem
+
+[[class]]
+name = "transposed"
+problem = { dtype = "f32" }                     fields of Gemm that all have
+shapes = ["256x256x256", "64*32x32x32"]         MxNxK, or BATCH*MxNxK
+variants = [{ trans_a = true }, {}]             each shape with each of these
+bars = { class = 1.0 }                          where they are other ones
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+from gemmir.errors import GemmirError, ParseError
+from gemmir.gemm import Gemm
+
+SHAPE: Final = re.compile(r"(?:([1-9]\d*)\*)?([1-9]\d*)x([1-9]\d*)x([1-9]\d*)")
+
+KEYS: Final = ("name", "problem", "shapes", "variants", "bars")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bars:
+    """Least time of the best peer over gemmir's: of one problem, and as a geometric mean."""
+
+    suite: float = 1.10
+    class_: float = 1.02
+    shape: float = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Class:
+    """Problems that are alike."""
+
+    name: str
+    problems: tuple[Gemm, ...]
+    bars: Bars
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """All classes, in order; `bars` are those of the whole."""
+
+    classes: tuple[Class, ...]
+    bars: Bars
+
+    def only(self, names: Sequence[str]) -> Suite:
+        """The classes of these names; `ParseError` GEM1370 where there is none."""
+        known = [c.name for c in self.classes]
+        for name in names:
+            if name not in known:
+                raise ParseError(
+                    "GEM1370", f"the suite has no class {name!r}", f"it has {', '.join(known)}"
+                )
+        return dataclasses.replace(self, classes=tuple(c for c in self.classes if c.name in names))
+
+
+def read_suite(path: Path) -> Suite:
+    """The suite in a file; `ParseError` GEM1370 where it is not one."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ParseError("GEM1370", f"{path} cannot be read: {reason}") from error
+    return parse_suite(text, str(path))
+
+
+def parse_suite(text: str, name: str = "<text>") -> Suite:
+    """The suite that `text` says; `ParseError` GEM1370 where it says none."""
+    try:
+        found: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ParseError("GEM1370", f"{name} is not TOML: {error}") from error
+    try:
+        bars = _bars(found.pop("bars", {}), Bars())
+        classes = tuple(_class(entry, bars) for entry in _tables(found.pop("class", [])))
+    except _NotASuiteError as error:
+        raise ParseError("GEM1370", f"{name}: {error}", error.hint) from error
+    if found or not classes:
+        raise ParseError(
+            "GEM1370",
+            f"{name} has {', '.join(found) or 'no class'}",
+            "a suite has [bars] and [[class]] tables",
+        )
+    return Suite(classes=classes, bars=bars)
+
+
+class _NotASuiteError(Exception):
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def _tables(value: object) -> list[dict[str, Any]]:
+    if not isinstance(value, list):
+        raise _NotASuiteError("class is no list of tables", "write [[class]]")
+    entries = cast("list[object]", value)
+    return [_table(entry, "a class") for entry in entries]
+
+
+def _table(value: object, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise _NotASuiteError(f"{what} is no table")
+    return cast("dict[str, Any]", value)
+
+
+def _bars(value: object, default: Bars) -> Bars:
+    given = _table(value, "bars")
+    for name, bar in given.items():
+        if name not in ("suite", "class", "shape") or not isinstance(bar, int | float):
+            raise _NotASuiteError(
+                f"bars have {name} = {bar!r}", "suite, class and shape are numbers such as 1.02"
+            )
+    named = {"class_" if name == "class" else name: float(bar) for name, bar in given.items()}
+    return dataclasses.replace(default, **named)
+
+
+def _class(entry: Mapping[str, Any], bars: Bars) -> Class:
+    name = str(entry.get("name", "without a name"))
+    for key in entry:
+        if key not in KEYS:
+            raise _NotASuiteError(f"class {name} has {key}", f"a class has {', '.join(KEYS)}")
+    shared = _table(entry.get("problem", {}), f"problem of class {name}")
+    shapes = [_shape(name, shape) for shape in entry.get("shapes", [{}])]
+    variants = [_table(v, f"a variant of class {name}") for v in entry.get("variants", [{}])]
+    return Class(
+        name=name,
+        problems=tuple(
+            _gemm(name, {**shared, **shape, **variant}) for variant in variants for shape in shapes
+        ),
+        bars=_bars(entry.get("bars", {}), bars),
+    )
+
+
+def _shape(name: str, text: object) -> dict[str, int]:
+    match = SHAPE.fullmatch(str(text))
+    if match is None:
+        raise _NotASuiteError(
+            f"class {name} has the shape {text!r}", "write MxNxK or BATCH*MxNxK, as 64*32x32x32"
+        )
+    batch, m, n, k = match.groups()
+    return {"m": int(m), "n": int(n), "k": int(k)} | ({"batch": int(batch)} if batch else {})
+
+
+def _gemm(name: str, fields: Mapping[str, Any]) -> Gemm:
+    known = {field.name for field in dataclasses.fields(Gemm)}
+    unknown = sorted(set(fields) - known)
+    if unknown:
+        raise _NotASuiteError(
+            f"class {name} has a problem with {', '.join(unknown)}",
+            f"a problem has {', '.join(sorted(known))}",
+        )
+    try:
+        return Gemm(**fields)
+    except TypeError as error:
+        raise _NotASuiteError(f"class {name} has a problem without sizes: {error}") from error
+    except GemmirError as error:
+        raise _NotASuiteError(f"class {name}: {error.message}", error.hint) from error

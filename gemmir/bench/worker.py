@@ -1,0 +1,168 @@
+"""The process of one contestant: it does what each line of JSON on its input asks.
+
+    load                      import the library; what it is, or why it cannot be used
+    enter gemm seed result    make the operands, compute once, and write the result to a file
+    time calls                seconds of one call, over so many of them
+    leave                     forget the problem
+
+Answers are lines of JSON on the standard output; what libraries print goes to the error output.
+It runs as a script, without the front door of the package, which would import the compiler.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+if TYPE_CHECKING:
+    from gemmir.bench.entrant import Entrant, Peer
+    from gemmir.gemm import Gemm
+
+LEAST_SECONDS: Final = 0.02
+"""One timing is so many calls that it takes about this long, or one call."""
+
+WARM_SECONDS: Final = 1e-3
+"""Calls that are made before each timing, since others have had the caches: so long, or one."""
+
+LONG_SECONDS: Final = 0.04
+"""A call that takes longer warms its caches itself."""
+
+
+def without_front_door() -> None:
+    """Let the parts of gemmir be imported without its front door, which imports the compiler."""
+    root = Path(__file__).resolve().parent.parent
+    if "gemmir" not in sys.modules:
+        package = ModuleType("gemmir")
+        package.__path__ = [str(root)]
+        sys.modules["gemmir"] = package
+
+
+class Worker:
+    """One contestant: `peer` names its file, `settings` say how it runs."""
+
+    def __init__(self, peer: str, settings: Mapping[str, Any]) -> None:
+        self.module = peer
+        self.settings = settings
+        self.peer: Peer | None = None
+        self.entrant: Entrant | None = None
+        self.seconds = 0.0
+
+    def answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Do one thing; what cannot be done is `unable`, with the reason."""
+        from gemmir.bench.entrant import UnableError
+        from gemmir.errors import GemmirError
+
+        try:
+            return getattr(self, asked["do"])(**asked.get("with", {}))
+        except UnableError as error:
+            return {"unable": str(error)}
+        except (GemmirError, OSError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+            return {"unable": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+
+    def load(self) -> dict[str, Any]:
+        """Import the library."""
+        from gemmir.bench.entrant import Settings
+
+        find = import_module(f"gemmir.bench.peers.{self.module}").find
+        peer: Peer = find(Settings(**self.settings))
+        self.peer = peer
+        return {"about": dict(peer.about)}
+
+    def enter(self, gemm: Mapping[str, Any], seed: int, result: str) -> dict[str, Any]:
+        """Compute once, into an output of NaNs, and write what came out to `result`."""
+        import numpy as np
+
+        from gemmir.bench.operands import make
+        from gemmir.gemm import Gemm
+
+        assert self.peer is not None
+        problem: Gemm = Gemm(**gemm)
+        operands = make(problem, seed)
+        arrays = {name: operand.array for name, operand in operands.by_name.items()}
+        self.entrant = self.peer.enter(problem, arrays)
+        before = _thread_seconds()
+        self.entrant.repeat(1)
+        _pin(self.settings["threads"], before)
+        np.save(result, np.ascontiguousarray(self.entrant.output()))
+        self.seconds = 0.0
+        about = {**self.peer.about, **self.entrant.about}
+        return {"flops": self.entrant.flops, "about": about}
+
+    def time(self) -> dict[str, Any]:
+        """CPU seconds of this process and wall seconds of one call."""
+        assert self.entrant is not None
+        if not self.seconds:
+            self.seconds = self._estimate()
+        calls = max(round(LEAST_SECONDS / self.seconds), 1)
+        if self.seconds < LONG_SECONDS:
+            self.entrant.repeat(min(calls, max(round(WARM_SECONDS / self.seconds), 1)))
+        cpu, wall = self._timed(calls)
+        return {"cpu": cpu, "wall": wall, "calls": calls}
+
+    def leave(self) -> dict[str, Any]:
+        """Forget the problem."""
+        self.entrant = None
+        return {}
+
+    def _estimate(self) -> float:
+        """About the seconds of one call, from a batch that is doubled until the clock can tell."""
+        calls = 1
+        while True:
+            _, wall = self._timed(calls)
+            if wall * calls >= LEAST_SECONDS / 8:
+                return wall
+            calls *= 2
+
+    def _timed(self, calls: int) -> tuple[float, float]:
+        assert self.entrant is not None
+        wall, cpu = time.perf_counter_ns(), time.process_time_ns()
+        self.entrant.repeat(calls)
+        cpu, wall = time.process_time_ns() - cpu, time.perf_counter_ns() - wall
+        return max(cpu, 1) * 1e-9 / calls, wall * 1e-9 / calls
+
+
+def _thread_seconds() -> dict[int, float]:
+    """Seconds that each thread of this process has had a CPU, where Linux tells."""
+    found: dict[int, float] = {}
+    for file in Path("/proc/self/task").glob("*/schedstat"):
+        try:
+            found[int(file.parent.name)] = int(file.read_text().split()[0]) * 1e-9
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def _pin(threads: int, before: Mapping[int, float]) -> None:
+    """Give each of the threads that worked a CPU of its own."""
+    if threads == 1:
+        return
+    now = _thread_seconds()
+    worked = {thread: seconds - before.get(thread, 0.0) for thread, seconds in now.items()}
+    cpus = sorted(os.sched_getaffinity(0))
+    busiest = sorted(worked, key=lambda thread: -worked[thread])[:threads]
+    for thread, cpu in zip(sorted(busiest), cpus, strict=False):
+        os.sched_setaffinity(thread, {cpu})
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Answer until there are no more questions."""
+    spec = json.loads(arguments[0])
+    if spec["cpus"] and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, spec["cpus"])
+    answers: TextIO = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    without_front_door()
+    worker = Worker(spec["peer"], spec["settings"])
+    for line in sys.stdin:
+        print(json.dumps(worker.answer(json.loads(line))), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
