@@ -33,7 +33,15 @@ CLASSES: Final = {
     "GEM10": {"FaultError", "PtxFault"},
     "GEM11": {"ProfileError"},
     "GEM12": {"ScheduleError"},
-    "GEM13": {"ProblemError", "ScheduleError", "BackendError", "CallError"},
+    "GEM13": {
+        "BackendError",
+        "CallError",
+        "MismatchError",
+        "MissingError",
+        "ParseError",
+        "ProblemError",
+        "ScheduleError",
+    },
 }
 """What is raised with the codes of each hundred: a class, or the function that makes one."""
 

@@ -35,17 +35,22 @@ AVX2_ONLY: Final[Mapping[str, str]] = {
 }
 """Variables by which each library is kept to the instructions of AVX2."""
 
-XLA_AVX2_ONLY: Final = "--xla_cpu_max_isa=AVX2"
+JAX_UNLIMITED: Final = "no option keeps the library behind XLA's dot to AVX2"
+"""`--xla_cpu_max_isa` is for the code that XLA makes itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Contestant:
-    """One process: its name in tables, its file in `peers`, its environment, its schedule."""
+    """One process: its name in tables, its file in `peers`, its environment, its schedule.
+
+    `barred` is the reason why it cannot take part, or "".
+    """
 
     name: str
     peer: str
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     schedule: str | None = None
+    barred: str = ""
 
     @property
     def is_peer(self) -> bool:
@@ -67,16 +72,16 @@ def contestants(
     """
     chosen = _families(against)
     shared = _threads(threads) | (dict(AVX2_ONLY) if _is_limited(machine) else {})
-    xla = [f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"]
-    xla += [XLA_AVX2_ONLY] if _is_limited(machine) else []
-    jax = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(xla)}
+    eigen = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
+    jax = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": eigen}
     found = [
         Contestant(name=name, peer=GEMMIR, environment=shared, schedule=text)
         for name, text in schedules.items()
     ]
     for family in chosen:
         own = jax if family == "jax" else {}
-        found.append(Contestant(name=family, peer=family, environment=shared | own))
+        barred = JAX_UNLIMITED if family == "jax" and _is_limited(machine) else ""
+        found.append(Contestant(name=family, peer=family, environment=shared | own, barred=barred))
         if family == "openblas" and machine.vector_bytes == 64:
             skylake = shared | {"OPENBLAS_CORETYPE": "SkylakeX"}
             found.append(Contestant(name=SKYLAKEX, peer="openblas", environment=skylake))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -90,16 +90,17 @@ class Process:
         self._stops = threads > 1
         settings = {"target": target, "threads": threads, "schedule": contestant.schedule}
         spec = {"peer": contestant.peer, "settings": settings, "cpus": list(cpus)}
-        self._closing = ExitStack()
-        self._errors = self._closing.enter_context(tempfile.TemporaryFile("w+"))
+        errors, name = tempfile.mkstemp(prefix="gemmir-bench-", suffix=".txt")
+        self._errors = Path(name)
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(WORKER), json.dumps(spec)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._errors,
+            stderr=errors,
             env={**os.environ, **contestant.environment},
             text=True,
         )
+        os.close(errors)
 
     def ask(self, do: str, **given: Any) -> dict[str, Any]:
         """The answer to one question; `GoneError` where there is none."""
@@ -121,7 +122,7 @@ class Process:
             if stream is not None:
                 with suppress(OSError):
                     stream.close()
-        self._closing.close()
+        self._errors.unlink(missing_ok=True)
 
     @contextmanager
     def _running(self) -> Generator[None]:
@@ -148,8 +149,7 @@ class Process:
 
     def _last_words(self) -> str:
         status = self._process.wait()
-        self._errors.seek(0)
-        words = self._errors.read().strip().splitlines()
+        words = self._errors.read_text(errors="replace").strip().splitlines()
         return f"its process ended with status {status}" + (f": {words[-1]}" if words else "")
 
 
@@ -168,7 +168,8 @@ class Field:
         self._start: Callable[[Contestant], Process] = lambda contestant: Process(
             contestant, target=target, threads=threads, cpus=cpus
         )
-        self._processes = {c.name: self._start(c) for c in those}
+        self.unable |= {c.name: c.barred for c in those if c.barred}
+        self._processes = {c.name: self._start(c) for c in those if not c.barred}
         for name in list(self._processes):
             answer = self._ask(name, "load")
             if "unable" in answer:
