@@ -6,6 +6,9 @@
     gemmir.gemm %a, %b, %c     ->     gemmir.gemm %a, %b, %acc           (operand=c to=registers)
                                       gemmir.epilogue ins(%acc) outs(%c)
 
+    gemmir.gemm %a, %b, %c     ->     gemmir.pack %b into %panels        (the same, as=f32)
+    (bf16)                            gemmir.gemm %a, %panels, %c        (panels of f32)
+
 The copy is made right before the innermost `gemmir.gemm`, so its place in the loops is the place
 of this pass among the `tile` passes. A packed tile is zero-filled to whole panels; the accumulator
 tile has its full static size, and what is written back is clipped to C.
@@ -38,6 +41,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from xdsl.builder import Builder
 from xdsl.context import Context
@@ -46,9 +50,13 @@ from xdsl.dialects.builtin import (
     FixedBitwidthType,
     MemRefType,
     StridedLayoutAttr,
+    f32,
+    f64,
+    i16,
 )
 from xdsl.ir import Block, Region, SSAValue
 from xdsl.passes import ModulePass
+from xdsl.utils.arg_spec import ArgSpec
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import (
@@ -72,8 +80,8 @@ from gemmir.ir.dialect import (
     PackOp,
     PrefetchOp,
     YieldOp,
-    accumulator_type,
     enclosing_ops,
+    is_widening,
     memref_type,
     static_strides,
 )
@@ -108,16 +116,22 @@ CACHES = (Space.L1, Space.L2, Space.L3)
 
 @dataclass(frozen=True, kw_only=True)
 class PackPlan:
-    """A packed copy of one operand: the static shape of its buffer and the layout in it."""
+    """A packed copy of one operand: the shape of its buffer, its elements and their layout."""
 
     operand: str
+    element: Number
     shape: tuple[int, int]
     layout: PanelAttr
     space: Space
 
 
-def plan_pack(gemm: GemmOp, operand: str, to: str, layout: str | None) -> PackPlan:
-    """Decide the buffer for `operand`; `ScheduleError` (GEM0330 to GEM0333) if it cannot be."""
+def plan_pack(
+    gemm: GemmOp, operand: str, to: str, layout: str | None, as_: str | None = None
+) -> PackPlan:
+    """Decide the buffer for `operand`, whose elements are converted to the type `as_`.
+
+    `ScheduleError` (GEM0330 to GEM0333, GEM1320) if it cannot be.
+    """
     if to not in CACHES:
         raise ScheduleError(
             "GEM0330",
@@ -138,10 +152,30 @@ def plan_pack(gemm: GemmOp, operand: str, to: str, layout: str | None) -> PackPl
     shape[1 - dim] = across
     return PackPlan(
         operand=operand,
+        element=_converted_type(value, operand, as_),
         shape=(shape[0] or 1, shape[1] or 1),
         layout=PanelAttr(dim, width, across * width),
         space=Space(to),
     )
+
+
+PACKED_TYPES: Final = {"f32": f32, "f64": f64, "i16": i16}
+"""Types that elements may be converted to while they are copied."""
+
+
+def _converted_type(value: SSAValue, operand: str, as_: str | None) -> Number:
+    """The type of the copied elements: `as_` holds every number of that of the source."""
+    source = memref_type(value).element_type
+    if as_ is None:
+        return source
+    wider = [n for n in PACKED_TYPES if n != str(source) and is_widening(source, PACKED_TYPES[n])]
+    if as_ not in wider:
+        raise ScheduleError(
+            "GEM1320",
+            f"promote: as={as_} of {operand}, whose elements are {source}",
+            f"use {' or '.join(f'as={n}' for n in wider)}" if wider else "leave as out",
+        )
+    return PACKED_TYPES[as_]
 
 
 def _panel_width(operand: str, layout: str | None) -> int:
@@ -156,9 +190,7 @@ def _panel_width(operand: str, layout: str | None) -> int:
 def pack(gemm: GemmOp, plan: PackPlan) -> None:
     """Copy the operand of `plan` into a buffer right before `gemm`, and let `gemm` read that."""
     source = gemm.a if plan.operand == "a" else gemm.b
-    made = MemRefType(
-        memref_type(source).element_type, plan.shape, plan.layout, SpaceAttr(plan.space)
-    )
+    made = MemRefType(plan.element, plan.shape, plan.layout, SpaceAttr(plan.space))
     buffer = _allocate(gemm, made)
     buffer.name_hint = f"{plan.operand}_packed"
     builder = before(gemm)
@@ -474,8 +506,7 @@ def accumulate(gemm: GemmOp, plan: AccumulatePlan) -> None:
     factors = list(gemm.scales) if is_one_block(gemm) else []
     scales: list[SSAValue] = [] if factors else list(gemm.scales)
     depth = None if factors else gemm.depth
-    element = accumulator_type(memref_type(gemm.a).element_type)
-    made = MemRefType(element, plan.shape, memory_space=SpaceAttr(plan.space))
+    made = MemRefType(gemm.summed, plan.shape, memory_space=SpaceAttr(plan.space))
     alloca = builder.insert(memref.AllocaOp(operands=[[], []], result_types=[made]))
     alloca.memref.name_hint = "part" if plan.slices else "acc"
     tile = subview(builder, alloca.memref, (place_in_tile(c), 0), extents(c))
@@ -563,7 +594,8 @@ class Promote(ModulePass):
     a and b go to a cache level or to the shared memory of a block with `layout=panel:WIDTH`, to
     shared memory also with `layout=swizzle:BYTES`, and to vmem with no layout; c goes to registers
     or to vmem, and `prefetch=true` asks for its tile in registers before the sum begins. From
-    registers it is written back through shared memory with `layout=swizzle:BYTES`.
+    registers it is written back through shared memory with `layout=swizzle:BYTES`. Into panels in
+    a cache elements are converted `as` a wider type.
     """
 
     name = "gemmir-promote"
@@ -572,6 +604,19 @@ class Promote(ModulePass):
     to: str
     layout: str | None = None
     prefetch: bool = False
+    as_: str | None = None
+
+    @classmethod
+    def from_spec(cls, spec: ArgSpec) -> Promote:
+        """`as` is a word of Python: the text form has it, the field is `as_`."""
+        renamed = {"as_" if k == "as" else k: v for k, v in spec.parameters.items()}
+        return super().from_spec(ArgSpec(spec.name, renamed))
+
+    def spec(self, *, include_default: bool = False) -> ArgSpec:
+        """The text form of this pass."""
+        made = super().spec(include_default=include_default)
+        renamed = {"as" if k == "as_" else k: v for k, v in made.parameters.items()}
+        return ArgSpec(made.name, renamed)
 
     def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
         if self.operand not in ("a", "b", "c"):
@@ -579,6 +624,12 @@ class Promote(ModulePass):
         if self.prefetch and (self.operand != "c" or self.to == Space.SHARED):
             raise ScheduleError(
                 "GEM0337", "promote: prefetch is for operand=c to=registers", "leave it out"
+            )
+        if self.as_ is not None and (self.operand == "c" or self.to not in CACHES):
+            raise ScheduleError(
+                "GEM1321",
+                f"promote: as={self.as_} of {self.operand} to {self.to}, where none is converted",
+                f"leave as out, or pack a or b to {' or '.join(CACHES)}",
             )
         for gemm in require_gemms("promote", op, takes_scales=True):
             if self.to == Space.VMEM and self.operand != "c":
@@ -592,4 +643,4 @@ class Promote(ModulePass):
             elif self.operand == "c":
                 accumulate(gemm, plan_accumulate(gemm, self.to, self.layout, self.prefetch))
             else:
-                pack(gemm, plan_pack(gemm, self.operand, self.to, self.layout))
+                pack(gemm, plan_pack(gemm, self.operand, self.to, self.layout, self.as_))

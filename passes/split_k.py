@@ -37,7 +37,6 @@ from gemmir.ir.dialect import (
     EpilogueOp,
     GemmOp,
     YieldOp,
-    accumulator_type,
     enclosing_ops,
     memref_type,
 )
@@ -119,7 +118,7 @@ def split(gemm: GemmOp, plan: SplitPlan) -> None:
     """Let blocks sum slices of k into a workspace, and others add what is in there into C."""
     c = memref_type(gemm.c)
     made = MemRefType(
-        accumulator_type(memref_type(gemm.a).element_type),
+        gemm.summed,
         (plan.factor, *c.get_shape()),
         memory_space=SpaceAttr(Space.GLOBAL),
     )

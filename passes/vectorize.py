@@ -5,8 +5,9 @@
                                         %bk = vector.transfer_read %b[%k, 0]   : vector<1x8xf32>
                                         %y  = gemmir.outerproduct %ak, %bk, %x : vector<6x8xf32>
 
-A tile wider than the unit becomes several accumulators side by side. With the tensor cores of a GPU
-a warp has its tile as a whole, and reads A and B from shared memory:
+A tile wider than the unit becomes several accumulators side by side. Elements that are narrower
+than the sum are widened where they are read. With the tensor cores of a GPU a warp has its tile as
+a whole, and reads A and B from shared memory:
 
     gemmir.gemm %a, %b, %acc   ->   scf.for %k … step 16 iter_args(%x = 0)
       (64 x 32, 32 x 32, 64 x 32)       %ak = nvgpu.ldmatrix "a" %a[0, %k]   : vector<64x16xbf16>
@@ -51,6 +52,7 @@ from xdsl.utils.arg_spec import ArgSpec
 from gemmir.dtypes import Precision
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import PanelAttr, PrecisionAttr, Space, SpaceAttr
+from gemmir.ir.conversions import converted
 from gemmir.ir.dialect import (
     THREADS,
     WARPS,
@@ -61,6 +63,7 @@ from gemmir.ir.dialect import (
     PackOp,
     enclosing_ops,
     is_shared,
+    is_widening,
     memref_type,
     product_name,
     static_strides,
@@ -160,7 +163,7 @@ def plan_gemm(
             "put promote{operand=c to=registers} before vectorize",
         )
     rows, columns = memref_type(accumulator).get_shape()
-    element, summed = (memref_type(v).element_type for v in (gemm.a, accumulator))
+    element = memref_type(gemm.a).element_type
     if with_ == WGMMA:
         step = column_step(element, columns)
         require_warpgroup(gemm, columns)
@@ -190,11 +193,12 @@ def plan_gemm(
         raise ScheduleError(
             "GEM0378", f"vectorize: shape={_listed(shape)} and with={with_}", "leave shape out"
         )
-    if element != summed or gemm.precision is not None:
+    factors = [memref_type(v).element_type for v in (gemm.a, gemm.b)]
+    if gemm.precision is not None or not all(is_widening(f, gemm.summed) for f in factors):
         of = product_name(element, gemm.precision)
         raise ScheduleError(
             "GEM0374",
-            f"vectorize: with=fma multiplies and adds in one type, not {of} in {summed}",
+            f"vectorize: with=fma multiplies and adds in one type, not {of} in {gemm.summed}",
             "use with=mma on a GPU with tensor cores"
             if of in MMA_SHAPES
             else "use with=mxu on a TPU",
@@ -304,11 +308,14 @@ def _sum_over_k(gemm: GemmOp, plan: GemmPlan, begin: list[SSAValue]) -> list[SSA
     body = Block(arg_types=[INDEX, *[v.type for v in begin]])
     inner = at_end(body)
     k, *sums = body.args
+    summed = gemm.summed
     column = read(inner, gemm, a, (0, k), (plan.rows, 1), (rows_in_bounds, True))
+    column = converted(inner, column, summed)
     rows: list[SSAValue] = []
     for start in plan.starts:
         full = columns_in_bounds and start + plan.width <= plan.columns
-        rows.append(read(inner, gemm, b, (k, start), (1, plan.width), (True, full)))
+        row = read(inner, gemm, b, (k, start), (1, plan.width), (True, full))
+        rows.append(converted(inner, row, summed))
     updated = [
         inner.insert(OuterProductOp(column, row, total)).result
         for row, total in zip(rows, sums, strict=True)
@@ -537,6 +544,7 @@ def _copy_block(builder: Builder, pack: PackOp, plan: PackPlan, panel: Strip, bl
         at, place, shape, full = at[::-1], place[::-1], shape[::-1], full[::-1]
         corner, sizes = corner[::-1], sizes[::-1]
     value = read(builder, pack, pack.source, at, shape, full)
+    value = converted(builder, value, memref_type(buffer).element_type)
     target = subview(builder, buffer, corner, sizes, one_panel=True)
     write(builder, pack, value, target, place, (True, True))
 

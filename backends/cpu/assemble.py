@@ -24,8 +24,16 @@ from gemmir.machine.host import feature_string, triple_for
 COMPILERS: Final = ("cc", "gcc", "clang")
 """C compilers that can link, in the order in which they are looked for."""
 
-C_TYPES: Final = {"f32": "float", "f64": "double", "i32": "int32_t"}
-"""The C type of an element."""
+C_TYPES: Final = {
+    "f32": "float",
+    "f64": "double",
+    "i32": "int32_t",
+    "i8": "int8_t",
+    "u8": "uint8_t",
+    "f16": "uint16_t",
+    "bf16": "uint16_t",
+}
+"""The C type of an element; C has no portable names for floats of 16 bits: these are their bits."""
 
 RESERVED: Final = """
 alignas alignof asm auto bool break case catch char class const constexpr continue default delete

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from xdsl.dialects import arith
@@ -12,6 +12,8 @@ from xdsl.dialects.builtin import (
     FloatAttr,
     IndexType,
     IntegerAttr,
+    IntegerType,
+    Signedness,
     UnrealizedConversionCastOp,
 )
 from xdsl.ir import Attribute, Operation, SSAValue
@@ -31,7 +33,7 @@ from gemmir.backends.llvm.text import (
     scalar_type,
     suffix,
 )
-from gemmir.ir.dialect import OuterProductOp
+from gemmir.ir.dialect import ExtendOp, OuterProductOp
 
 
 def _constant(e: Emitter, op: arith.ConstantOp) -> None:
@@ -144,14 +146,26 @@ def _index_cast(e: Emitter, op: arith.IndexCastOp) -> None:
     e.values[op.result] = made
 
 
-def _widen(e: Emitter, op: arith.ExtUIOp) -> None:
+_CONVERSIONS: dict[str, str] = {
+    arith.ExtFOp.name: "fpext",
+    arith.ExtUIOp.name: "zext",
+    arith.SIToFPOp.name: "sitofp",
+    arith.TruncFOp.name: "fptrunc",
+    arith.UIToFPOp.name: "uitofp",
+}
+
+
+def _convert(e: Emitter, op: Any) -> None:
+    word = _CONVERSIONS[op.name]
     source, target = e.row_type(op.input.type), e.row_type(op.result.type)
-    rows = [e.text.value(f"zext {source} {x} to {target}") for x in e.rows(op.input)]
+    rows = [e.text.value(f"{word} {source} {x} to {target}") for x in e.rows(op.input)]
     set_rows(e, op.result, rows)
 
 
-def _convert(e: Emitter, op: arith.ExtFOp | arith.TruncFOp) -> None:
-    word = "fpext" if isinstance(op, arith.ExtFOp) else "fptrunc"
+def _extend(e: Emitter, op: ExtendOp) -> None:
+    of = element_of(op.input.type)
+    assert isinstance(of, IntegerType)
+    word = "zext" if of.signedness.data == Signedness.UNSIGNED else "sext"
     source, target = e.row_type(op.input.type), e.row_type(op.result.type)
     rows = [e.text.value(f"{word} {source} {x} to {target}") for x in e.rows(op.input)]
     set_rows(e, op.result, rows)
@@ -235,17 +249,26 @@ def _outer_product(e: Emitter, op: OuterProductOp) -> None:
     if op.result in e.values:
         return
     run = _products_of(op)
-    stem, t = _intrinsic(e, "fma", op.result.type), e.row_type(op.result.type)
-    e.text.declare(f"{t} {stem}({t}, {t}, {t})")
+    add_product = _multiply_add(e, op.result.type)
     rows = [e.rows(p.rhs)[0] for p in run]
     sums = [e.rows(p.acc) for p in run]
     made: list[Rows] = [[] for _ in run]
     for number, element in enumerate(e.rows(op.lhs)):
         x = _splat(e, element, op.result.type)
         for row, total, result in zip(rows, sums, made, strict=True):
-            result.append(e.text.value(f"call {t} {stem}({t} {x}, {t} {row}, {t} {total[number]})"))
+            result.append(add_product(x, row, total[number]))
     for product, result in zip(run, made, strict=True):
         e.values[product.result] = result
+
+
+def _multiply_add(e: Emitter, of: Attribute) -> Callable[[str, str, str], str]:
+    """x * y + z on rows of the type `of`: rounded once, or modulo a power of two."""
+    t = e.row_type(of)
+    if isinstance(element_of(of), IntegerType):
+        return lambda x, y, z: e.text.value(f"add {t} {e.text.value(f'mul {t} {x}, {y}')}, {z}")
+    name = _intrinsic(e, "fma", of)
+    e.text.declare(f"{t} {name}({t}, {t}, {t})")
+    return lambda x, y, z: e.text.value(f"call {t} {name}({t} {x}, {t} {y}, {t} {z})")
 
 
 def _products_of(op: OuterProductOp) -> list[OuterProductOp]:
@@ -279,15 +302,13 @@ def _splat(e: Emitter, scalar: str, t: Attribute) -> str:
 
 ARITHMETIC: Table = {
     **dict.fromkeys(_BINARY, _elementwise),
+    **dict.fromkeys(_CONVERSIONS, _convert),
     arith.AddiOp.name: _index_add,
     arith.BitcastOp.name: _bitcast,
     arith.CmpiOp.name: _compare,
     arith.ConstantOp.name: _constant,
-    arith.ExtFOp.name: _convert,
-    arith.ExtUIOp.name: _widen,
     arith.IndexCastOp.name: _index_cast,
     arith.SelectOp.name: _select,
-    arith.TruncFOp.name: _convert,
     arith.DivUIOp.name: _index_divide,
     arith.RemUIOp.name: _index_divide,
     arith.MaximumfOp.name: _extremum,
@@ -298,6 +319,7 @@ ARITHMETIC: Table = {
     arith.NegfOp.name: _negate,
     arith.SubiOp.name: _index_sub,
     "math.fma": _fma,
+    ExtendOp.name: _extend,
     OuterProductOp.name: _outer_product,
     UnrealizedConversionCastOp.name: _cast,
 }

@@ -37,7 +37,7 @@ _SCALARS: dict[type[Attribute], str] = {
     IndexType: "i64",
 }
 
-ELEMENT_BYTES = {"i8": 1, "bfloat": 2, "half": 2, "i32": 4, "float": 4, "double": 8}
+ELEMENT_BYTES = {"i8": 1, "i16": 2, "bfloat": 2, "half": 2, "i32": 4, "float": 4, "double": 8}
 """Bytes of an element of a memref, by its LLVM type."""
 
 

@@ -22,11 +22,12 @@ from gemmir.evaluate.nvgpu import begin_copy
 from gemmir.evaluate.products import multiply
 from gemmir.evaluate.scf import iterations
 from gemmir.evaluate.team import is_team, run_team
-from gemmir.evaluate.values import Array, dtype_of, element_type
+from gemmir.evaluate.values import Array, dtype_of
 from gemmir.evaluate.view import PanelView, View
 from gemmir.ir.dialect import (
     BarrierOp,
     EpilogueOp,
+    ExtendOp,
     ForallOp,
     GemmOp,
     OuterProductOp,
@@ -34,12 +35,11 @@ from gemmir.ir.dialect import (
     PrefetchOp,
     UnpackOp,
     VisitsOp,
-    accumulator_type,
 )
 
 
 def _gemm(frame: Frame, op: GemmOp) -> Step:
-    summed = dtype_of(accumulator_type(element_type(op.a.type)))
+    summed = dtype_of(op.summed)
     element = summed.type
     alpha, beta_attribute = element(op.alpha.value.data), element(op.beta.value.data)
     has_first = op.first is not None
@@ -62,7 +62,7 @@ def _gemm(frame: Frame, op: GemmOp) -> Step:
 def _scaled(op: GemmOp, a: Array, b: Array, scales: Sequence[Array]) -> Array:
     """The sum of the products of each block of k, times its scales."""
     assert op.depth is not None
-    summed, depth = dtype_of(accumulator_type(element_type(op.a.type))), op.depth.value.data
+    summed, depth = dtype_of(op.summed), op.depth.value.data
     (rows, k), columns = a.shape, b.shape[1]
     total = np.zeros((rows, columns), summed)
     for number, start in enumerate(range(0, k, depth)):
@@ -193,10 +193,20 @@ def _visit_columns(offsets: Sequence[int], rows: int, size: int) -> Iterator[tup
             seen = tile
 
 
+def _extend(frame: Frame, op: ExtendOp) -> Step:
+    made = dtype_of(op.result.type)
+
+    def step(x: Array) -> tuple[Array]:
+        return (x.astype(made),)
+
+    return step
+
+
 MEANINGS: Final[Meanings] = {
     BarrierOp: _barrier,
     GemmOp: _gemm,
     EpilogueOp: _epilogue,
+    ExtendOp: _extend,
     ForallOp: _forall,
     PackOp: _pack,
     PrefetchOp: _prefetch,

@@ -14,9 +14,9 @@ from gemmir.ir.attributes import PrecisionAttr
 def multiply(a: Array, b: Array, summed: np.dtype[Any], precision: PrecisionAttr | None) -> Array:
     """a @ b, or one for each of a batch, summed in `summed`; `precision` is that of the op.
 
-    Sums of integers of 8 bits are exact in float64, for which NumPy has a fast product.
+    Sums of integers of 8 and 16 bits are exact in float64, for which NumPy has a fast product.
     """
-    if a.dtype.kind in "iu" and a.itemsize == 1:
+    if summed.kind in "iu":
         whole = np.matmul(a.astype(np.float64), b.astype(np.float64))
         return whole.astype(np.int64).astype(summed)
     x, y = a.astype(summed), b.astype(summed)

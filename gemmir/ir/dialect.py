@@ -10,6 +10,7 @@
 | `gemmir.unpack`       | promoted           | copy a piece of C out of shared memory          |
 | `gemmir.visits`       | tiled and below    | which tile of rows has rows of which product    |
 | `gemmir.prefetch`     | promoted and below | bring a tile near; no effect on values          |
+| `gemmir.extend`       | vectorized         | integers in a wider type                        |
 | `gemmir.outerproduct` | vectorized         | acc + lhs @ rhs, each element rounded once      |
 """
 
@@ -33,6 +34,7 @@ from xdsl.dialects.builtin import (
     IntegerType,
     MemRefType,
     NoneAttr,
+    Signedness,
     StridedLayoutAttr,
     StringAttr,
     UnitAttr,
@@ -74,7 +76,7 @@ from xdsl.traits import (
 )
 from xdsl.utils.exceptions import VerifyException
 
-from gemmir.dtypes import BY_MLIR, FACTORS_B
+from gemmir.dtypes import BY_MLIR
 from gemmir.ir.attributes import PanelAttr, PrecisionAttr, Space, SpaceAttr, SwizzleAttr
 
 CORES = "cores"
@@ -109,6 +111,9 @@ _MemRef = base(MemRefType)
 Number: TypeAlias = AnyFloat | IntegerType
 """The type of an element: i8 is signed, ui8 is not."""
 
+FACTOR_BITS = (8, 16)
+"""Bits of integers that are multiplied: their products have room in i32."""
+
 NARROW_FLOATS = (Float16Type, BFloat16Type, Float8E4M3FNType, Float8E5M2Type)
 """Types whose products are summed in f32."""
 
@@ -136,11 +141,15 @@ def accumulator_type(element: Attribute) -> Number:
     return f32 if isinstance(element, NARROW_FLOATS) else cast("AnyFloat", element)
 
 
-def summed_types(element: Attribute, precision: PrecisionAttr | None = None) -> tuple[Number, ...]:
-    """The types that a sum of products of `element` may be rounded to, its own first."""
-    summed = accumulator_type(element)
-    is_mixed = precision is not None or isinstance(element, NARROW_FLOATS)
-    return (summed, f16, bf16) if is_mixed else (summed,)
+def summed_types(summed: Number) -> tuple[Number, ...]:
+    """The types that a sum of type `summed` may be rounded to, its own first."""
+    return (summed, f16, bf16) if summed == f32 else (summed,)
+
+
+def summed_type(a: Attribute, b: Attribute) -> Number:
+    """The type in which products of an `a` and a `b` are summed: that of the float of two kinds."""
+    summed = accumulator_type(a)
+    return accumulator_type(b) if isinstance(summed, IntegerType) else summed
 
 
 def product_name(element: Attribute, precision: PrecisionAttr | None = None) -> str:
@@ -163,16 +172,38 @@ def require_product(name: str, element: Attribute, precision: PrecisionAttr | No
 
 
 def require_factors(name: str, a: Attribute, b: Attribute, precision: PrecisionAttr | None) -> None:
-    """Raise `VerifyException` unless elements of types `a` and `b` can be multiplied.
+    """Raise `VerifyException` unless an `a` can be multiplied by a `b`.
 
-    Other types than that of A are those which `Gemm.dtype_b` may name.
+    Of different types both are widened exactly to that of the sum, or as integers to any that
+    holds their product: floats that are summed in one type, integers of 8 and 16 bits, or one of
+    each. Integers of 4 bits are factors of floats.
     """
-    require_product(name, a, precision)
-    if a == b:
-        return
-    known = FACTORS_B.get(product_name(a, precision), ())
-    if product_name(b) not in known:
+    for element in (a, b):
+        is_weight = b == IntegerType(4) and not isinstance(a, IntegerType)
+        known = FACTOR_BITS if not is_weight else (4, *FACTOR_BITS)
+        if isinstance(element, IntegerType) and element.bitwidth not in known:
+            raise VerifyException(f"{name}: no products of {element}; use i8 or ui8")
+        if precision is not None and element != f32:
+            raise VerifyException(
+                f"{name}: precision {precision.data} is for f32, not for {element}"
+            )
+    sums = {accumulator_type(element) for element in (a, b)}
+    if len(sums - {i32}) > 1:
         raise VerifyException(f"{name}: element types {[str(a), str(b)]} differ")
+
+
+def is_widening(source: Attribute, target: Attribute) -> bool:
+    """Whether every number of the type `source` is one of the type `target`."""
+    if source == target:
+        return True
+    if not isinstance(source, IntegerType):
+        return (isinstance(source, Float16Type | BFloat16Type) and target in (f32, f64)) or (
+            source == f32 and target == f64
+        )
+    if not isinstance(target, IntegerType):
+        return target in (f32, f64) and source.bitwidth <= FACTOR_BITS[-1]
+    is_unsigned = target.signedness.data == Signedness.UNSIGNED
+    return not is_unsigned and target.bitwidth > source.bitwidth
 
 
 def _require_same_elements(name: str, types: Sequence[MemRefType[Attribute]]) -> None:
@@ -192,12 +223,13 @@ def _require_extent(name: str, dimension: str, *extents: int) -> None:
 class GemmOp(IRDLOperation):
     """C = alpha * A @ B + beta * C on memrefs m x k, k x n, m x n, or on batches of them.
 
-    C has the type of the accumulator of A or, where that is wider than A's, a type of 16 bits; the
-    sum is made in the type of the accumulator and rounded once to that of C. B has the element type
-    of A, or another that `Gemm.dtype_b` may name: of i4 two are in a byte, the first one low. With
-    a `precision` A and B are f32, and each element is rounded as that says before it is multiplied.
-    Where `first` is given and false, beta is taken as 1: the op then continues a sum that an
-    earlier slice of k has begun. With beta = 0 the old C is not read.
+    C has the type in which products of A and B are summed or, where that is f32, a type of 16
+    bits; the sum is made in the type of the accumulator and rounded once to that of C. A and B may
+    have different types, as `require_factors` says: their elements are then widened exactly, and of
+    i4 two are in a byte, the first one low. With a `precision` A and B are f32, and each element is
+    rounded as that says before it is multiplied. Where `first` is given and false, beta is taken as
+    1: the op then continues a sum that an earlier slice of k has begun. With beta = 0 the old C is
+    not read.
 
     With `scales` k is cut into blocks of `depth`, and the products of each count for C[i, j] times
     the elements [block of k, j / columns, i, j mod columns] of all scales, which are of the type of
@@ -249,14 +281,20 @@ class GemmOp(IRDLOperation):
             },
         )
 
+    @property
+    def summed(self) -> Number:
+        """The type of the accumulator."""
+        return summed_type(memref_type(self.a).element_type, memref_type(self.b).element_type)
+
     def verify_(self) -> None:
         types = [memref_type(v) for v in (self.a, self.b, self.c)]
-        element = types[0].element_type
-        require_factors(self.name, element, types[1].element_type, self.precision)
-        results = summed_types(element, self.precision)
+        a_element, b_element = types[0].element_type, types[1].element_type
+        require_factors(self.name, a_element, b_element, self.precision)
+        results = summed_types(self.summed)
         if types[2].element_type not in results:
+            of = f"{a_element}" if a_element == b_element else f"{a_element} and {b_element}"
             raise VerifyException(
-                f"{self.name}: C is {types[2].element_type}, and products of {element} are summed "
+                f"{self.name}: C is {types[2].element_type}, and products of {of} are summed "
                 f"in {results[0]}"
             )
         shapes = [t.get_shape() for t in types]
@@ -439,6 +477,7 @@ class ForallOp(IRDLOperation):
 class PackOp(IRDLOperation):
     """Copy `source` into the leading corner of `target`.
 
+    A wider type of the target holds the same numbers: elements are converted, into panels only.
     Of panels, the last one that is touched is filled up with zeros to its full width, and nothing
     beyond it is written. A buffer in shared memory is filled up with zeros altogether, and the copy
     is made by all threads of the block together; where it is `asynchronous` it only begins here,
@@ -466,7 +505,12 @@ class PackOp(IRDLOperation):
 
     def verify_(self) -> None:
         source, target = memref_type(self.source), memref_type(self.target)
-        _require_same_elements(self.name, (source, target))
+        if target.memory_space in STAGED:
+            _require_same_elements(self.name, (source, target))
+        if not is_widening(source.element_type, target.element_type):
+            raise VerifyException(
+                f"{self.name}: {target.element_type} does not hold every {source.element_type}"
+            )
         if self.asynchronous is not None and not is_shared(self.target):
             raise VerifyException(f"{self.name}: only copies to shared memory are asynchronous")
         if not isinstance(target.layout, PanelAttr) and target.memory_space not in STAGED:
@@ -540,6 +584,35 @@ class PrefetchOp(IRDLOperation):
 
     def __init__(self, source: SSAValue) -> None:
         super().__init__(operands=[source])
+
+
+@irdl_op_definition
+class ExtendOp(IRDLOperation):
+    """Integers in a wider type: i8 with its sign, ui8 without one.
+
+    It is `arith.extsi` and `arith.extui` of MLIR, which xDSL has for scalars only.
+    """
+
+    name = "gemmir.extend"
+
+    input = operand_def(base(VectorType))
+    result = result_def(base(VectorType))
+
+    assembly_format: ClassVar[str | None] = "$input attr-dict `:` type($input) `to` type($result)"
+    traits = traits_def(NoMemoryEffect())
+
+    def __init__(self, value: SSAValue, made: VectorType[Attribute]) -> None:
+        super().__init__(operands=[value], result_types=[made])
+
+    def verify_(self) -> None:
+        source, made = (
+            cast("VectorType[Attribute]", value.type) for value in (self.input, self.result)
+        )
+        elements = source.element_type, made.element_type
+        if source.get_shape() != made.get_shape():
+            raise VerifyException(f"{self.name}: {source} and {made} have different shapes")
+        if not all(isinstance(e, IntegerType) for e in elements) or not is_widening(*elements):
+            raise VerifyException(f"{self.name}: {elements[1]} does not hold every {elements[0]}")
 
 
 @irdl_op_definition
@@ -659,6 +732,7 @@ GEMMIR = Dialect(
     [
         BarrierOp,
         EpilogueOp,
+        ExtendOp,
         ForallOp,
         GemmOp,
         OuterProductOp,
@@ -713,6 +787,7 @@ __all__ = [
     "WARPS",
     "BarrierOp",
     "EpilogueOp",
+    "ExtendOp",
     "ForallOp",
     "GemmOp",
     "Number",
@@ -726,11 +801,13 @@ __all__ = [
     "accumulator_type",
     "enclosing_ops",
     "is_shared",
+    "is_widening",
     "memref_type",
     "most_visits",
     "product_name",
     "require_factors",
     "require_product",
     "static_strides",
+    "summed_type",
     "summed_types",
 ]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from xdsl.passes import ModulePass
 
+from gemmir.dtypes import ELEMENTS, PRODUCTS
 from gemmir.errors import ScheduleError
 from gemmir.gemm import Gemm
 from gemmir.ir.dialect import BLOCKS, CLUSTERS, CORES, INSIDE_BLOCK, MAPPINGS, WARPGROUPS
@@ -122,11 +123,12 @@ def _check_capacity(walk: _Walk, p: Promote) -> None:
         kind, _, amount = (p.layout or "").partition(":")
         width = walk.block.get(short, width)
         width = max(width, int(amount)) if kind == "panel" and amount.isdigit() else width
-    size = width * walk.tile["k"] * walk.item_bytes
+    item_bytes = ELEMENTS[p.as_].item_bytes if p.as_ in ELEMENTS else walk.item_bytes
+    size = width * walk.tile["k"] * item_bytes
     held = walk.held_bytes.get(p.to, 0) + size
     walk.held_bytes[p.to] = held
     if held > capacity:
-        per_row = max(walk.tile["k"] * walk.item_bytes, 1)
+        per_row = max(walk.tile["k"] * item_bytes, 1)
         room = max((capacity - (held - size)) // per_row, 0)
         raise ScheduleError(
             "GEM0313",
@@ -272,12 +274,13 @@ def _check_vectors(walk: _Walk, p: Vectorize) -> None:
     if p.width is None:
         return
     vector_bytes = LOAD_BYTES if isinstance(walk.machine, GpuMachine) else walk.machine.vector_bytes
-    lanes = vector_bytes // walk.item_bytes
+    item_bytes = ELEMENTS[PRODUCTS[walk.dtype].element.accumulator].item_bytes
+    lanes = vector_bytes // item_bytes
     if p.with_ == "fma" and (p.width < 1 or p.width > lanes or p.width & (p.width - 1)):
         raise ScheduleError(
             "GEM0311",
             f"vectorize: width={p.width}, and a vector of {walk.machine.name} has {lanes} lanes of "
-            f"{walk.item_bytes} bytes",
+            f"{item_bytes} bytes",
             f"use {lanes} or a smaller power of two",
         )
     if walk.accumulator is None:
