@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xdsl.passes import ModulePass
 
+from gemmir.dtypes import ELEMENTS
 from gemmir.explain_gpu import gpu_explanation, gpu_lines
 from gemmir.explain_tpu import tpu_explanation, tpu_lines
 from gemmir.gemm import Gemm
@@ -291,12 +292,14 @@ def _packed(p: Promote, walk: _Walk) -> str:
     extent = _ceil(walk.tile[along], width) * width
     block = {"a": "mc", "b": "nc"}[p.operand]
     walk.blocking = replace(walk.blocking, **{block: walk.tile[along], "kc": walk.tile["k"]})
-    size = extent * walk.tile["k"] * walk.item_bytes
-    sliver = width * walk.tile["k"] * walk.item_bytes
+    item_bytes = walk.item_bytes if p.as_ is None else ELEMENTS[p.as_].item_bytes
+    size = extent * walk.tile["k"] * item_bytes
+    sliver = width * walk.tile["k"] * item_bytes
     capacities = _caches(walk.machine)
     held = f", {_share(size, p.to, capacities[p.to])}" if p.to in capacities else ""
     return (
-        f"{p.operand} {extent} x {walk.tile['k']} packed, {_bytes(size)}{held}; "
+        f"{p.operand} {extent} x {walk.tile['k']} packed{f' as {p.as_}' if p.as_ else ''}, "
+        f"{_bytes(size)}{held}; "
         f"a panel of {width} is {_bytes(sliver)}, {_share(sliver, 'l1', capacities['l1'])}"
     )
 

@@ -54,6 +54,7 @@ from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import PanelAttr, PrecisionAttr, Space, SpaceAttr
 from gemmir.ir.conversions import converted
 from gemmir.ir.dialect import (
+    CORES,
     THREADS,
     WARPS,
     EpilogueOp,
@@ -193,8 +194,7 @@ def plan_gemm(
         raise ScheduleError(
             "GEM0378", f"vectorize: shape={_listed(shape)} and with={with_}", "leave shape out"
         )
-    factors = [memref_type(v).element_type for v in (gemm.a, gemm.b)]
-    if gemm.precision is not None or not all(is_widening(f, gemm.summed) for f in factors):
+    if not _can_widen(gemm):
         of = product_name(element, gemm.precision)
         raise ScheduleError(
             "GEM0374",
@@ -206,6 +206,17 @@ def plan_gemm(
     return GemmPlan(
         accumulator=accumulator, rows=rows, columns=columns, width=width, k=extents(gemm.a)[1]
     )
+
+
+def _can_widen(gemm: GemmOp) -> bool:
+    """Whether elements can be widened to the type of the sum where they are read: on a CPU."""
+    if gemm.precision is not None:
+        return False
+    factors = [memref_type(v).element_type for v in (gemm.a, gemm.b)]
+    units = [o.over.data for o in enclosing_ops(gemm) if isinstance(o, ForallOp)]
+    is_plain = all(factor == gemm.summed for factor in factors)
+    is_wider = all(is_widening(factor, gemm.summed) for factor in factors)
+    return is_plain or (is_wider and set(units) <= {CORES})
 
 
 def _listed(shape: Sequence[int]) -> str:

@@ -13,7 +13,6 @@ from xdsl.dialects.builtin import (
     IndexType,
     IntegerAttr,
     IntegerType,
-    Signedness,
     UnrealizedConversionCastOp,
 )
 from xdsl.ir import Attribute, Operation, SSAValue
@@ -33,7 +32,7 @@ from gemmir.backends.llvm.text import (
     scalar_type,
     suffix,
 )
-from gemmir.ir.dialect import ExtendOp, OuterProductOp
+from gemmir.ir.dialect import ExtendOp, OuterProductOp, is_unsigned
 
 
 def _constant(e: Emitter, op: arith.ConstantOp) -> None:
@@ -163,9 +162,7 @@ def _convert(e: Emitter, op: Any) -> None:
 
 
 def _extend(e: Emitter, op: ExtendOp) -> None:
-    of = element_of(op.input.type)
-    assert isinstance(of, IntegerType)
-    word = "zext" if of.signedness.data == Signedness.UNSIGNED else "sext"
+    word = "zext" if is_unsigned(element_of(op.input.type)) else "sext"
     source, target = e.row_type(op.input.type), e.row_type(op.result.type)
     rows = [e.text.value(f"{word} {source} {x} to {target}") for x in e.rows(op.input)]
     set_rows(e, op.result, rows)

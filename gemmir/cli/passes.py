@@ -27,6 +27,7 @@ EXAMPLES: Final = {
     ),
     "promote": (
         "promote{operand=b to=l3 layout=panel:16}",
+        "promote{operand=b to=l3 layout=panel:16 as=f32}",
         "promote{operand=b to=shared layout=swizzle:128}",
         "promote{operand=b to=vmem}",
     ),

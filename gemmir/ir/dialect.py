@@ -114,6 +114,9 @@ Number: TypeAlias = AnyFloat | IntegerType
 FACTOR_BITS = (8, 16)
 """Bits of integers that are multiplied: their products have room in i32."""
 
+UNSIGNED = (IntegerType(8, Signedness.UNSIGNED),)
+"""Integers without a sign that elements can be."""
+
 NARROW_FLOATS = (Float16Type, BFloat16Type, Float8E4M3FNType, Float8E5M2Type)
 """Types whose products are summed in f32."""
 
@@ -192,6 +195,11 @@ def require_factors(name: str, a: Attribute, b: Attribute, precision: PrecisionA
         raise VerifyException(f"{name}: element types {[str(a), str(b)]} differ")
 
 
+def is_unsigned(element: Attribute) -> bool:
+    """Whether a type is one of integers that have no sign, as ui8 is."""
+    return element in UNSIGNED
+
+
 def is_widening(source: Attribute, target: Attribute) -> bool:
     """Whether every number of the type `source` is one of the type `target`."""
     if source == target:
@@ -202,8 +210,7 @@ def is_widening(source: Attribute, target: Attribute) -> bool:
         )
     if not isinstance(target, IntegerType):
         return target in (f32, f64) and source.bitwidth <= FACTOR_BITS[-1]
-    is_unsigned = target.signedness.data == Signedness.UNSIGNED
-    return not is_unsigned and target.bitwidth > source.bitwidth
+    return target not in UNSIGNED and target.bitwidth > source.bitwidth
 
 
 def _require_same_elements(name: str, types: Sequence[MemRefType[Attribute]]) -> None:
@@ -801,6 +808,7 @@ __all__ = [
     "accumulator_type",
     "enclosing_ops",
     "is_shared",
+    "is_unsigned",
     "is_widening",
     "memref_type",
     "most_visits",

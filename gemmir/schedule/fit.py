@@ -123,7 +123,8 @@ def _check_capacity(walk: _Walk, p: Promote) -> None:
         kind, _, amount = (p.layout or "").partition(":")
         width = walk.block.get(short, width)
         width = max(width, int(amount)) if kind == "panel" and amount.isdigit() else width
-    item_bytes = ELEMENTS[p.as_].item_bytes if p.as_ in ELEMENTS else walk.item_bytes
+    copied = ELEMENTS.get(p.as_ or walk.dtype)
+    item_bytes = walk.item_bytes if copied is None else copied.item_bytes
     size = width * walk.tile["k"] * item_bytes
     held = walk.held_bytes.get(p.to, 0) + size
     walk.held_bytes[p.to] = held
@@ -274,7 +275,9 @@ def _check_vectors(walk: _Walk, p: Vectorize) -> None:
     if p.width is None:
         return
     vector_bytes = LOAD_BYTES if isinstance(walk.machine, GpuMachine) else walk.machine.vector_bytes
-    item_bytes = ELEMENTS[PRODUCTS[walk.dtype].element.accumulator].item_bytes
+    item_bytes = walk.item_bytes
+    if isinstance(walk.machine, CpuMachine):
+        item_bytes = ELEMENTS[PRODUCTS[walk.dtype].element.accumulator].item_bytes
     lanes = vector_bytes // item_bytes
     if p.with_ == "fma" and (p.width < 1 or p.width > lanes or p.width & (p.width - 1)):
         raise ScheduleError(

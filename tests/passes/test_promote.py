@@ -1,6 +1,7 @@
 """promote: packed copies of A and B, and C in registers."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from xdsl.dialects import func, memref, scf
@@ -72,6 +73,29 @@ def test_a_packed_buffer_holds_whole_panels(after: After) -> None:
 def test_the_buffer_of_a_tile_has_the_size_of_the_largest(after: After) -> None:
     (buffer,) = buffers(after(SMALL, f"tile{{loops=m,k sizes=4,2}},{A}"))
     assert memref_type(buffer.memref).get_shape() == (6, 2)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16", "i8", "u8"])
+@pytest.mark.parametrize("trans", [False, True])
+def test_panels_of_a_wider_type_hold_the_same_numbers(
+    after: After, dtype: str, *, trans: bool
+) -> None:
+    gemm = replace(SMALL, dtype=dtype, trans_a=trans, trans_b=trans)
+    wider = "i16" if gemm.accumulator.is_integer else "f32"
+    converted = [p.replace("}", f" as={wider}}}") for p in (A, B)]
+    module = after(gemm, f"tile{{loops=m,n sizes=3,4}},{','.join(converted)},{C}")
+    made = {str(memref_type(buffer.memref).element_type) for buffer in buffers(module)}
+    assert made == {wider}
+    after(gemm, f"{','.join(converted)},{C}")
+
+
+def test_one_operand_may_be_wider_than_the_other(after: After) -> None:
+    """Between the two passes A is bf16 and B f32, and C is rounded to bf16 as before."""
+    module = after(replace(SMALL, dtype="bf16", out="bf16"), B.replace("}", " as=f32}"))
+    (product,) = gemms(module)
+    kinds = [str(memref_type(v).element_type) for v in (product.a, product.b, product.c)]
+    assert kinds == ["bf16", "f32", "bf16"]
+    assert str(product.summed) == "f32"
 
 
 def test_a_buffer_is_made_once_and_freed_at_the_end(after: After) -> None:

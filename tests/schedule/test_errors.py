@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -246,6 +246,27 @@ WRONG = (
         "GEM0334", MATRIX, "promote{operand=c to=registers layout=panel:4}", "panel:4", "no layout"
     ),
     Wrong("GEM0335", MATRIX, f"{TILES}{SUM}{SUM}", "registers already", ""),
+    Wrong(
+        "GEM1320",
+        MATRIX,
+        "promote{operand=a to=l2 layout=panel:4 as=i16}",
+        "as=i16 of a, whose elements are f32",
+        "use as=f64",
+    ),
+    Wrong(
+        "GEM1320",
+        replace(MATRIX, dtype="i8"),
+        "promote{operand=b to=l2 layout=panel:4 as=i8}",
+        "as=i8 of b, whose elements are i8",
+        "use as=f32 or as=f64 or as=i16",
+    ),
+    Wrong(
+        "GEM1321",
+        MATRIX,
+        "promote{operand=c to=registers as=f64}",
+        "as=f64 of c to registers",
+        "pack a or b to l1 or l2 or l3",
+    ),
     Wrong("GEM0336", MATRIX, "promote{operand=d to=l1}", "operand='d'", "use a, b or c"),
     Wrong(
         "GEM0337",
