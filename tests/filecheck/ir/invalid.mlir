@@ -20,7 +20,7 @@ func.func @elements(%a: memref<6x8xf32>, %b: memref<8x16xf64>, %c: memref<6x16xf
   gemmir.gemm %a, %b, %c alpha 1.0 : f64 beta 0.0 : f64 : memref<6x8xf32>, memref<8x16xf64>, memref<6x16xf32>
   func.return
 }
-// CHECK: gemmir.gemm: no products of f32 and f64, which are summed in two types
+// CHECK: gemmir.gemm: element types ['f32', 'f64'] differ
 
 // -----
 
