@@ -269,11 +269,12 @@ class Loaded:
 
     `owner` keeps the code alive; whoever keeps `entry` must keep this object too. `entry` releases
     the GIL and may run in several threads at once. For a TPU, `entry` is a function of
-    arrays of JAX, and `owner` what is global to it.
+    arrays of JAX, and `owner` what is global to it. `address` is that of machine code on the CPU.
     """
 
     entry: Callable[..., Any]
     owner: object
+    address: int | None = None
 
     def __call__(self, *addresses: int) -> int:
         return self.entry(*addresses)

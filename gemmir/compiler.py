@@ -273,8 +273,10 @@ def _load(made: _Made, cache: ObjectCache | None, interpret: Any, problem: Gemm 
         return GpuKernel(backend.load(object_bytes, signature), signature)
     assert isinstance(machine, CpuMachine)
     require_runnable(machine)
+    from gemmir.thunk import with_thunk
+
     object_bytes, signature = _object(machine, key, cache, artifact)
-    return Kernel(backend.load(object_bytes, signature), signature)
+    return with_thunk(backend.load(object_bytes, signature), signature)
 
 
 def _object(

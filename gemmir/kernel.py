@@ -270,6 +270,9 @@ class Kernel:
         """The call of these arrays as a function without arguments, checked now and not again."""
         result = self._new_output() if out is None else out
         arrays, addresses = self._check(operands, named, result)
+        return self._bound(addresses, arrays, result)
+
+    def _bound(self, addresses: Sequence[int], arrays: Sequence[object], result: Any) -> BoundCall:
         return BoundCall(self, self._entry, addresses, arrays, result)
 
     def __repr__(self) -> str:

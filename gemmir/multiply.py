@@ -16,6 +16,7 @@ from gemmir.gemm import DTYPES as OUT_TYPES
 from gemmir.gemm import Gemm
 from gemmir.kernel import Kernel
 from gemmir.machine import HOST
+from gemmir.thunk import Plans, lie_of
 
 Array = npt.NDArray[Any]
 
@@ -59,10 +60,21 @@ def matmul(a: Any, b: Any, *, out: Any = None, threads: int = 1) -> Any:
     the type of the operands where that is a float, and other strides are refused. Raises
     `CallError` GEM0520 where shapes or types do not fit.
     """
+    return _PLANS.call(a, b, out, threads)
+
+
+def _slow(a: Any, b: Any, out: Any, threads: Any) -> Any:
+    """The product where no plan is at hand; one is, the next time, for arrays that lie as these."""
     if not _is_numpy(a):
         return _on_gpu(a, b, out)
     plan = _plan(a.shape, a.strides, a.dtype, b.shape, b.strides, b.dtype, HOST, threads)
-    return plan.kernel(plan.a.view(a), plan.b.view(b), out=out)
+    result = plan.kernel(plan.a.view(a), plan.b.view(b), out=out)
+    if not (plan.a.is_copied or plan.b.is_copied):
+        _PLANS.remember(plan.kernel, lie_of(a), lie_of(b), threads)
+    return result
+
+
+_PLANS: Final = Plans(_slow)
 
 
 def _is_numpy(value: object) -> bool:

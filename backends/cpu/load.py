@@ -10,14 +10,14 @@ from __future__ import annotations
 import ctypes
 import itertools
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Final
 
 from gemmir.backend import Loaded, Signature
 from gemmir.backends.cpu import openmp
 from gemmir.errors import BackendError
-from gemmir.llvm import LOCK, Jit, binding
+from gemmir.llvm import LOCK, Jit, Library, binding
 from gemmir.machine.host import architecture, feature_string, host_cpu
 
 ELF_MACHINES: Final = {62: "x86_64", 183: "aarch64"}
@@ -47,25 +47,34 @@ def load(object_bytes: bytes, signature: Signature) -> Loaded:
     another architecture or cannot be linked, and `MissingError` GEM0604 where it needs an OpenMP
     runtime and there is none.
     """
+    imports = dict(openmp.addresses()) if openmp.is_needed(object_bytes) else {}
+    linked = link(object_bytes, (signature.symbol,), imports)
+    address = linked[signature.symbol]
+    prototype = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * len(signature.arguments))
+    return Loaded(entry=prototype(address), owner=(linked, _jit()), address=address)
+
+
+def link(object_bytes: bytes, symbols: Sequence[str], imports: Mapping[str, int]) -> Library:
+    """An object file that defines `symbols`, linked with what the process and `imports` have.
+
+    Raises `BackendError` GEM0403 as `load` does.
+    """
     _require_own_architecture(object_bytes)
     library = binding().JITLibraryBuilder().add_object_img(object_bytes).add_current_process()
-    library = library.export_symbol(signature.symbol)
-    if openmp.is_needed(object_bytes):
-        for name, address in openmp.addresses().items():
-            library = library.import_symbol(name, address)
+    for symbol in symbols:
+        library = library.export_symbol(symbol)
+    for name, address in imports.items():
+        library = library.import_symbol(name, address)
     with LOCK:
         try:
-            jit = _jit()
-            linked = library.link(jit, f"gemmir-{next(_numbers)}")
+            return library.link(_jit(), f"gemmir-{next(_numbers)}")
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise BackendError(
                 "GEM0403",
                 f"the object file cannot be loaded: {reason}",
-                f"it must define {signature.symbol} and call only what this process has",
+                f"it must define {', '.join(symbols)} and call only what this process has",
             ) from error
-    prototype = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * len(signature.arguments))
-    return Loaded(entry=prototype(linked[signature.symbol]), owner=(linked, jit))
 
 
 def _require_own_architecture(object_bytes: bytes) -> None:
