@@ -10,8 +10,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import pytest
@@ -139,7 +138,7 @@ def outcome(run: Callable[[], Any], outputs: list[Any]) -> tuple[Any, ...]:
         return type(error), told, [bits(output) for output in outputs]
     own = [result is output for output in outputs]
     if isinstance(result, np.ndarray):
-        array: Array = result
+        array = cast("Array", result)
         told = (array.dtype, array.shape, array.strides, bits(array))
     else:
         told = None
@@ -154,7 +153,7 @@ def addresses_out(message: str) -> str:
 def bits(value: Any) -> Any:
     if not isinstance(value, np.ndarray):
         return None
-    array: Array = value
+    array = cast("Array", value)
     return None if array.dtype.hasobject else array.tobytes()
 
 
@@ -190,33 +189,57 @@ def test_every_call_does_as_the_careful_one(data: st.DataObject, name: str):
     assert run_on(native) == run_on(careful)
 
 
-def called(kernel: Kernel, values: list[Any]) -> Any:
-    return kernel(*values[:-1], out=values[-1])
+WAYS: Final[dict[str, Callable[[Kernel, list[Any]], Any]]] = {
+    "out": lambda kernel, values: kernel(*values[:-1], out=values[-1]),
+    "new": lambda kernel, values: kernel(*values[:-1]),
+    "none": lambda kernel, values: kernel(*values[:-1], out=None),
+    "bound": lambda kernel, values: kernel.bind(*values[:-1], out=values[-1])(),
+    "other name": lambda kernel, values: kernel(*values[:-1], x=values[-1]),
+    "two names": lambda kernel, values: kernel(*values[:-1], out=values[-1], x=values[-1]),
+    "last by name": lambda kernel, values: kernel(*values[:-2], b=values[-2], out=values[-1]),
+    "all in a row": lambda kernel, values: kernel(*values),
+}
 
 
-def bound(kernel: Kernel, values: list[Any]) -> Any:
-    return kernel.bind(*values[:-1], out=values[-1])()
+@pytest.mark.parametrize("way", WAYS)
+def test_one_odd_array_does_as_the_careful_call(pair: tuple[NativeKernel, Kernel], way: str):
+    native, careful = pair
+    arguments = native.signature.arguments
+
+    def of(kernel: Kernel, kind: str, place: int) -> tuple[Any, ...]:
+        values: list[Any] = [fitting(a, i) for i, a in enumerate(arguments)]
+        values[place] = KINDS[kind](values[place])
+        return outcome(lambda: WAYS[way](kernel, values), values)
+
+    for kind in KINDS:
+        for place in range(len(arguments)):
+            assert of(native, kind, place) == of(careful, kind, place), (kind, place)
 
 
-@given(st.sampled_from(sorted(GEMMS)), st.sampled_from(sorted(KINDS)), st.integers(0, 3))
-def test_one_odd_array_does_as_the_careful_call_and_binds_so(name: str, kind: str, place: int):
+@pytest.mark.parametrize("name", ["plain", "padded", "batch"])
+def test_arrays_that_overlap_do_as_the_careful_call(name: str):
     native, careful = kernels(name)
     arguments = native.signature.arguments
-    place = min(place, len(arguments) - 1)
+    refused = 0
+    for place, argument in enumerate(arguments[:-1]):
+        reach = (argument.span_bytes + arguments[-1].span_bytes) // 4
+        for shift in range(2 * reach + 2):
+            told = [overlapping(kernel, place, shift) for kernel in (native, careful)]
+            assert told[0] == told[1], (place, shift)
+            refused += told[0][0] is CallError
+    assert refused
 
-    def arrays() -> list[Any]:
-        made: list[Any] = [fitting(a, i) for i, a in enumerate(arguments)]
-        made[place] = KINDS[kind](made[place])
-        return made
 
-    results: list[tuple[Any, ...]] = []
-    for kernel in (native, careful):
-        for way in (called, bound):
-            values = arrays()
-            results.append(outcome(partial(way, kernel, values), values))
-    assert results[0] == results[2] and results[1] == results[3]
-    if results[0][0] is not CallError:
-        assert results[0] == results[1]
+def overlapping(kernel: Kernel, place: int, shift: int) -> tuple[Any, ...]:
+    """A call whose output and one operand lie in one pool, so many elements apart."""
+    arguments = kernel.signature.arguments
+    values = [fitting(a, i) for i, a in enumerate(arguments)]
+    reach = (arguments[place].span_bytes + arguments[-1].span_bytes) // 4
+    pool = np.linspace(0, 1, 4 * reach + 4, dtype=np.float32)
+    for at, offset in ((place, reach + 1), (len(arguments) - 1, shift)):
+        strides = [s * 4 for s in arguments[at].strides]
+        values[at] = np.ndarray(arguments[at].shape, np.float32, pool[offset:], strides=strides)
+    return outcome(lambda: kernel(*values[:-1], out=values[-1]), [pool])
 
 
 def test_arrays_that_fit_do_not_pass_through_python(
