@@ -26,6 +26,7 @@ from gemmir.passes.interchange import Interchange
 from gemmir.passes.parallelize import Parallelize
 from gemmir.passes.persist import Persist
 from gemmir.passes.pipeline import Pipeline
+from gemmir.passes.prefetch import Prefetch
 from gemmir.passes.promote import Promote
 from gemmir.passes.split_k import SplitK, slice_size
 from gemmir.passes.stream_k import StreamK
@@ -267,7 +268,15 @@ def _(p: Tile, walk: _Walk) -> str:
 
 @meaning.register
 def _(p: Promote, walk: _Walk) -> str:
-    return _accumulators(walk) if p.operand == "c" else _packed(p, walk)
+    if p.operand != "c":
+        return _packed(p, walk)
+    return _accumulators(walk) if p.to == "registers" else _summed(p, walk)
+
+
+def _summed(p: Promote, walk: _Walk) -> str:
+    size = walk.size("m", "n")
+    of = _share(size, p.to, _caches(walk.machine)[p.to])
+    return f"c {walk.tile['m']} x {walk.tile['n']} summed in {p.layout}, {_bytes(size)}, {of}"
 
 
 def _accumulators(walk: _Walk) -> str:
@@ -323,6 +332,12 @@ def _(p: Unroll, walk: _Walk) -> str:
 @meaning.register
 def _(p: Pipeline, walk: _Walk) -> str:
     return f"{p.stages - 1} slices of {p.loop} are copied while one is multiplied, by {p.with_}"
+
+
+@meaning.register
+def _(p: Prefetch, walk: _Walk) -> str:
+    share = f", a share in each iteration over {p.during}" if p.during else ""
+    return f"what is read of {p.operand} {p.ahead} tiles of {p.loop} later comes to {p.to}{share}"
 
 
 @meaning.register

@@ -23,6 +23,9 @@ exchanged so that a column of chunks touches all banks.
                                     gemmir.barrier
                                     gemmir.gemm %shared[tile of the thread], %b, %acc
 
+C may be summed in panels of a cache level (`gemmir.ir.summed_panels`), `operand=c to=l2
+layout=panel:32`, before slices of k are cut.
+
 C may go to registers twice: a sum of a slice of k is then added to a running one
 (`gemmir.ir.partial_sums`). So the products of each block of k get their scales.
 
@@ -98,6 +101,7 @@ from gemmir.ir.pallas import block_type, is_block
 from gemmir.ir.partial_sums import slices_of
 from gemmir.ir.scales import is_one_block, spread
 from gemmir.ir.staging import plan_staging, stage
+from gemmir.ir.summed_panels import in_one_panel, plan_sum, sum_in_panels
 from gemmir.ir.views import chain, extents, subview, total_offsets
 from gemmir.ir.visits import place_in_tile
 
@@ -502,7 +506,7 @@ def accumulate(gemm: GemmOp, plan: AccumulatePlan) -> None:
     A sum of one block gets the scales of that when it is written back.
     """
     builder = before(gemm)
-    c = gemm.c
+    c = in_one_panel(builder, gemm.c)
     factors = list(gemm.scales) if is_one_block(gemm) else []
     scales: list[SSAValue] = [] if factors else list(gemm.scales)
     depth = None if factors else gemm.depth
@@ -587,6 +591,11 @@ def _write_back(
     return EpilogueOp([acc, *factors], c, Region(block))
 
 
+def _write_back_sum(acc: SSAValue, c: SSAValue, alpha: float, beta: float) -> EpilogueOp:
+    """c = alpha * acc + beta * c."""
+    return _write_back(acc, [], c, alpha, beta)
+
+
 @dataclass(frozen=True)
 class Promote(ModulePass):
     """Promote `operand` (a, b or c) `to` a memory space.
@@ -640,6 +649,10 @@ class Promote(ModulePass):
                 kind, row_bytes = _shared_layout(self.operand, self.layout)
                 _require_swizzle(kind)
                 stage(plan_staging(gemm, row_bytes))
+            elif self.operand == "c" and self.to in CACHES and not self.prefetch:
+                width = _panel_width(self.operand, self.layout)
+                found = plan_sum(gemm, Space(self.to), width)
+                sum_in_panels(gemm, found, _allocate, _write_back_sum)
             elif self.operand == "c":
                 accumulate(gemm, plan_accumulate(gemm, self.to, self.layout, self.prefetch))
             else:

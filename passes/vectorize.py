@@ -264,10 +264,14 @@ def _panel_of(value: SSAValue, dim: int) -> PanelAttr | None:
 
 
 def _whole_panel(builder: Builder, value: SSAValue, dim: int, extent: int) -> SSAValue:
-    """The window `value` with all of its panel along `dim`: past a clipped tile there are zeros."""
+    """The window `value` with all of its panel along `dim`: past a clipped tile there are zeros.
+
+    Where there is only one panel, a tile may be narrower.
+    """
     layout = _panel_of(value, dim)
     assert layout is not None
-    if layout.width.data != extent:
+    room = memref_type(chain(value)[0]).get_shape()[dim]
+    if layout.width.data != extent and not extent < layout.width.data == room:
         raise ScheduleError(
             "GEM0373",
             f"vectorize: tiles of {extent} along {'mn'[dim]} read panels of {layout.width.data}",

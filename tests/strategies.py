@@ -248,10 +248,28 @@ class _Draft:
         parallel = not others and first != "k" and not self.has_cores
         if parallel and not (edges == "overlap" and uneven) and self.chance(4):
             over, self.has_cores = " over=cores", True
+        moved = self._moved(cuts, uneven, over)
         self._write_tile(cuts, edges, over)
         self._follow(cuts, edges)
         if len(cuts) > 1 and not (edges == "peel" and uneven) and self.chance(3):
             self._interchange(list(cuts))
+        if moved and self.chance(6):
+            self._prefetch(moved)
+
+    def _moved(self, cuts: Mapping[str, int], uneven: Sequence[str], over: str) -> dict[str, int]:
+        """The loops of m and n with tiles of one size, and how many tiles come after the first."""
+        if over or len(self.versions) > 1:
+            return {}
+        (version,) = self.versions
+        later = {d: version[d].size // cuts[d] - 1 for d in cuts if d in "mn" and d not in uneven}
+        return {d: count for d, count in later.items() if version[d].is_static and count > 0}
+
+    def _prefetch(self, moved: Mapping[str, int]) -> None:
+        loop = self.draw(st.sampled_from(sorted(moved)))
+        ahead = self.draw(st.integers(1, moved[loop]))
+        to = self.draw(st.sampled_from(["l1", "l2"]))
+        operand = "a" if loop == "m" else "b"
+        self.steps.append(f"prefetch{{operand={operand} loop={loop} ahead={ahead} to={to}}}")
 
     def _write_tile(self, cuts: Mapping[str, int], edges: str, over: str) -> None:
         loops, sizes = ",".join(cuts), ",".join(map(str, cuts.values()))

@@ -15,7 +15,7 @@ from xdsl.ir import SSAValue
 from gemmir.backends.llvm.emitter import Emitter, Pointer, Rows, Table, shape_of
 from gemmir.backends.llvm.text import is_literal, lanes_type, scalar_type, splat_literal, suffix
 from gemmir.errors import BackendError
-from gemmir.ir.attributes import PanelAttr
+from gemmir.ir.attributes import PanelAttr, Space
 from gemmir.ir.dialect import Number, PrefetchOp, memref_type, static_strides
 from gemmir.ir.index import upper_bound
 from gemmir.ir.views import extents, offsets_of, sizes_of
@@ -107,19 +107,26 @@ def _reinterpret_cast(e: Emitter, op: memref.ReinterpretCastOp) -> None:
 
 
 def _prefetch(e: Emitter, op: PrefetchOp) -> None:
-    """Prefetch each cache line of each row for writing; an address past the end is harmless."""
+    """Prefetch each cache line of each row; an address past the end is harmless.
+
+    LLVM's locality 3 is all cache levels, 2 all but the first.
+    """
+    level = op.level
+    how = "i32 1, i32 3" if level is None else f"i32 0, i32 {3 if level.data == Space.L1 else 2}"
     t = memref_type(op.source)
     element = t.element_type
     assert isinstance(element, FixedBitwidthType)
     rows, columns = (upper_bound(x) or 0 for x in extents(op.source))
     strides = static_strides(t)
+    if strides[0] == 1 and strides[1] != 1:
+        rows, columns, strides = columns, rows, strides[::-1]
     e.text.declare("void @llvm.prefetch.p0(ptr, i32, i32, i32)")
     base = e.pointer(op.source).address
     for row in range(rows):
         for column in range(0, columns, CACHE_LINE_BYTES // element.size):
             offset = row * strides[0] + column * strides[1]
             address = e.text.offset(base, scalar_type(element), offset)
-            e.text.line(f"call void @llvm.prefetch.p0(ptr {address}, i32 1, i32 3, i32 1)")
+            e.text.line(f"call void @llvm.prefetch.p0(ptr {address}, {how}, i32 1)")
 
 
 def _load(e: Emitter, op: memref.LoadOp) -> None:

@@ -25,9 +25,11 @@ EXAMPLES: Final = {
         "pipeline{loop=k stages=4 with=tma specialize=true}",
         "pipeline{loop=k stages=2 with=dma}",
     ),
+    "prefetch": ("prefetch{operand=b loop=n ahead=8}",),
     "promote": (
         "promote{operand=b to=l3 layout=panel:16}",
         "promote{operand=b to=l3 layout=panel:16 as=f32}",
+        "promote{operand=c to=l2 layout=panel:32}",
         "promote{operand=b to=shared layout=swizzle:128}",
         "promote{operand=b to=vmem}",
     ),

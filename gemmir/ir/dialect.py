@@ -580,17 +580,26 @@ class BarrierOp(IRDLOperation):
 
 @irdl_op_definition
 class PrefetchOp(IRDLOperation):
-    """Ask for every row of a tile to be brought into the first cache level, to be written soon."""
+    """Ask for every row of a tile to be brought into the first cache level, to be written soon.
+
+    With `into` it will be read, from that cache level.
+    """
 
     name = "gemmir.prefetch"
 
     source = operand_def(_MemRef)
+    level = opt_prop_def(SpaceAttr)
 
-    assembly_format: ClassVar[str | None] = "$source attr-dict `:` type($source)"
+    assembly_format: ClassVar[str | None] = "$source (`into` $level^)? attr-dict `:` type($source)"
     traits = traits_def(MemoryReadEffect())
 
-    def __init__(self, source: SSAValue) -> None:
-        super().__init__(operands=[source])
+    def __init__(self, source: SSAValue, into: Space | None = None) -> None:
+        level = None if into is None else SpaceAttr(into)
+        super().__init__(operands=[source], properties={"level": level})
+
+    def verify_(self) -> None:
+        if self.level is not None and self.level.data not in (Space.L1, Space.L2):
+            raise VerifyException(f"{self.name}: into {self.level.data}, which is not l1 or l2")
 
 
 @irdl_op_definition

@@ -19,7 +19,7 @@ from gemmir.ir.warpgroup import WARPGROUP_ROWS
 from gemmir.machine import CpuMachine, GpuMachine, Machine, TpuMachine
 from gemmir.passes.parallelize import Parallelize
 from gemmir.passes.pipeline import TMA, Pipeline
-from gemmir.passes.promote import Promote
+from gemmir.passes.promote import CACHES, Promote
 from gemmir.passes.split_k import SplitK, slice_size
 from gemmir.passes.tile import Tile
 from gemmir.passes.vectorize import MMA, MMA_SHAPES, WGMMA, Vectorize
@@ -91,6 +91,8 @@ def _follow(walk: _Walk, p: ModulePass) -> None:
             walk.block = dict(walk.tile)
             walk.blocks_per_sm = p.per_sm or 1
         _check_unit(walk, "tile", p.over)
+    elif isinstance(p, Promote) and p.operand == "c" and p.to in CACHES:
+        _check_sum(walk, p)
     elif isinstance(p, Promote) and p.operand == "c":
         walk.accumulator = (walk.tile["m"], walk.tile["n"])
         walk.sums += p.to == "registers"
@@ -137,6 +139,20 @@ def _check_capacity(walk: _Walk, p: Promote) -> None:
             f"and {p.to} of {walk.machine.name} holds {capacity}"
             + (f", {held - size} of them taken" if held > size else ""),
             f"tile {short} by at most {room} before it" if room else "tile k smaller",
+        )
+
+
+def _check_sum(walk: _Walk, p: Promote) -> None:
+    """C that is summed in a cache must find room there."""
+    capacity = _capacities(walk.machine).get(p.to, 0)
+    size = walk.tile["m"] * walk.tile["n"] * walk.item_bytes
+    if size > capacity:
+        room = capacity // max(walk.tile["m"] * walk.item_bytes, 1)
+        raise ScheduleError(
+            "GEM0313",
+            f"promote: c of {walk.tile['m']} x {walk.tile['n']} is {size} bytes and {p.to} of "
+            f"{walk.machine.name} holds {capacity}",
+            f"tile n by at most {room} before it" if room else "tile m smaller",
         )
 
 

@@ -184,7 +184,7 @@ BATCH = Gemm(m=4, n=4, k=4, batch=2)
         (SMALL, f"{A},{A}", "GEM0332", "operand a is packed already"),
         (BATCH, A, "GEM0333", "tile batch by 1 first"),
         (BATCH, C, "GEM0333", "tile batch by 1 first"),
-        (SMALL, "promote{operand=c to=l2}", "GEM0334", "C goes to=registers"),
+        (SMALL, "promote{operand=c to=l2}", "GEM0331", "layout=None of c"),
         (SMALL, "promote{operand=c to=registers layout=panel:4}", "GEM0334", "no layout"),
         (SMALL, f"{C},{C}", "GEM0335", "in registers already"),
         (SMALL, "promote{operand=d to=l2}", "GEM0336", "use a, b or c"),

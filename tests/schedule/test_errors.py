@@ -241,7 +241,7 @@ WRONG = (
     ),
     Wrong("GEM0333", STACK, "promote{operand=a to=l2 layout=panel:4}", "batch", "tile batch by 1"),
     Wrong("GEM0333", STACK, SUM.rstrip(","), "batch", "tile batch by 1"),
-    Wrong("GEM0334", MATRIX, "promote{operand=c to=l1}", "to=l1", "to=registers"),
+    Wrong("GEM0334", MATRIX, "promote{operand=c to=global}", "to=global", "to=registers"),
     Wrong(
         "GEM0334", MATRIX, "promote{operand=c to=registers layout=panel:4}", "panel:4", "no layout"
     ),
@@ -641,6 +641,38 @@ WRONG = (
         "tpu:v4",
     ),
     Wrong("GEM1226", MATRIX, f"{TILES}swap-operands", "one tile of a problem", "first pass"),
+    Wrong("GEM1310", MATRIX, f"{TILES}prefetch{{operand=c loop=n ahead=1}}", "=c", "a or b"),
+    Wrong(
+        "GEM1311", MATRIX, "prefetch{operand=b loop=n ahead=1}", "no loop over n", "tile{loops=n"
+    ),
+    Wrong(
+        "GEM1312",
+        MATRIX,
+        "tile{loops=n sizes=6},prefetch{operand=b loop=n ahead=1}",
+        "known at run time only",
+        "edges=peel",
+    ),
+    Wrong(
+        "GEM1313",
+        MATRIX,
+        "tile{loops=n sizes=8},prefetch{operand=b loop=n ahead=2}",
+        "ahead=2, and the loop over n ends before",
+        "smaller number",
+    ),
+    Wrong(
+        "GEM1314",
+        MATRIX,
+        "tile{loops=k sizes=4},promote{operand=c to=l2 layout=panel:8}",
+        "the whole sum of a C",
+        "before tile of k",
+    ),
+    Wrong(
+        "GEM1315",
+        MATRIX,
+        "tile{loops=n sizes=8},prefetch{operand=b loop=n ahead=1 during=m}",
+        "no loop over m of known length inside",
+        "tile{loops=m",
+    ),
     Wrong(
         "GEM1266",
         WIDE,

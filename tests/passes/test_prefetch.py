@@ -1,0 +1,144 @@
+"""prefetch: what later iterations read is asked for, and nothing else changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from xdsl.dialects import arith, memref, scf
+from xdsl.dialects.builtin import ModuleOp
+
+import gemmir
+from gemmir.backends.cpu.assemble import assembly
+from gemmir.check import check
+from gemmir.errors import ScheduleError
+from gemmir.gemm import Gemm
+from gemmir.ir.dialect import PrefetchOp, enclosing_ops, memref_type
+from gemmir.ir.index import Extent, constant_of
+from gemmir.ir.loops import dimension_of
+from gemmir.ir.views import offsets_of, sizes_of
+from tests.strategies import examples
+
+After = Callable[[Gemm, str], ModuleOp]
+
+WIDE = Gemm(m=6, n=40, k=8)
+END = "promote{operand=c to=registers},vectorize{with=fma width=8}"
+
+
+def prefetches(module: ModuleOp) -> list[PrefetchOp]:
+    return [op for op in module.walk() if isinstance(op, PrefetchOp)]
+
+
+def around(op: PrefetchOp) -> list[str | None]:
+    return [dimension_of(o) for o in enclosing_ops(op) if isinstance(o, scf.ForOp)]
+
+
+def window(op: PrefetchOp) -> memref.SubviewOp:
+    assert isinstance(op.source.owner, memref.SubviewOp)
+    return op.source.owner
+
+
+def bounds(far: Extent) -> tuple[int | None, int | None]:
+    """What an offset is ahead of the loop, and the most that it is."""
+    assert not isinstance(far, int) and isinstance(far.owner, arith.MinSIOp)
+    then = far.owner.lhs.owner
+    assert isinstance(then, arith.AddiOp)
+    return constant_of(then.rhs), constant_of(far.owner.rhs)
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> tuple[Gemm, str]:
+    """Problems that are streamed in slices of k, with prefetches of either operand."""
+    gemm = Gemm(
+        m=draw(st.integers(1, 20)),
+        n=draw(st.integers(9, 60)),
+        k=draw(st.integers(1, 20)),
+        beta=draw(st.sampled_from([0.0, 2.0])),
+        trans_a=draw(st.booleans()),
+        trans_b=draw(st.booleans()),
+    )
+    rows = draw(st.integers(1, 5))
+    packed = draw(st.booleans())
+    steps = [
+        *(["promote{operand=c to=l2 layout=panel:8}"] if draw(st.booleans()) else []),
+        f"tile{{loops=k sizes={draw(st.integers(1, 9))}}}",
+        f"promote{{operand=a to=l1 layout=panel:{rows}}}",
+        "tile{loops=n sizes=8 edges=peel}",
+        *(["promote{operand=b to=l1 layout=panel:8}"] if packed and gemm.n % 8 == 0 else []),
+        f"tile{{loops=m sizes={rows}}}",
+    ]
+    to = draw(st.sampled_from(["l1", "l2"]))
+    ahead = draw(st.integers(1, max(gemm.n // 8 - 1, 1)))
+    during = draw(st.sampled_from(["", " during=m"]))
+    if gemm.n >= 16:
+        steps.append(f"prefetch{{operand=b loop=n ahead={ahead} to={to}{during}}}")
+    return gemm, ",".join([*steps, END])
+
+
+@given(streams())
+@examples(0.3)
+def test_the_meaning_stays(drawn: tuple[Gemm, str]) -> None:
+    gemm, schedule = drawn
+    check(gemm, target="cpu:x86-64-v3", schedule=schedule).require_ok()
+
+
+def test_the_tile_so_many_iterations_later_is_asked_for(after: After) -> None:
+    module = after(WIDE, "tile{loops=n sizes=8},prefetch{operand=b loop=n ahead=3}")
+    (op,) = prefetches(module)
+    assert around(op) == ["n"]
+    assert sizes_of(window(op)) == (8, 8)
+    assert bounds(offsets_of(window(op))[1]) == (24, 32)
+
+
+def test_rows_of_a_are_asked_for_along_m(after: After) -> None:
+    module = after(WIDE, "tile{loops=m sizes=2},prefetch{operand=a loop=m ahead=1 to=l2}")
+    (op,) = prefetches(module)
+    assert memref_type(op.source).get_shape() == (2, 8)
+
+
+def test_a_copied_tile_is_asked_for_where_it_is_copied_from(after: After) -> None:
+    tiles = "tile{loops=n sizes=8},promote{operand=b to=l1 layout=panel:8}"
+    (op,) = prefetches(after(WIDE, f"{tiles},prefetch{{operand=b loop=n ahead=1}}"))
+    assert memref_type(window(op).source).get_shape() == (8, 40)
+
+
+@pytest.mark.parametrize(("rows", "lines"), [(2, 3), (3, 4), (6, 8)])
+def test_each_tile_of_rows_asks_for_a_share(after: After, rows: int, lines: int) -> None:
+    """Eight lines in three, two and one iteration."""
+    tiles = f"tile{{loops=n sizes=8}},tile{{loops=m sizes={rows}}}"
+    module = after(WIDE, f"{tiles},prefetch{{operand=b loop=n ahead=1 during=m}}")
+    (op,) = prefetches(module)
+    assert around(op) == ["m", "n"]
+    begin = offsets_of(window(op))[0]
+    most = sizes_of(window(op))[0]
+    assert not isinstance(begin, int)
+    assert most == lines if 6 % rows == 0 and 8 % lines == 0 else not isinstance(most, int)
+
+
+def test_a_loop_that_was_peeled_is_asked_for_once_in_each_part(after: After) -> None:
+    gemm = Gemm(m=6, n=43, k=8)
+    module = after(gemm, "tile{loops=n sizes=8 edges=peel},prefetch{operand=b loop=n ahead=2}")
+    assert len(prefetches(module)) == 1
+
+
+@pytest.mark.parametrize(("to", "instruction"), [("l1", "prefetcht0"), ("l2", "prefetcht1")])
+def test_the_level_is_in_the_instruction(to: str, instruction: str) -> None:
+    schedule = f"tile{{loops=n sizes=8}},prefetch{{operand=b loop=n ahead=1 to={to}}},{END}"
+    text = assembly(gemmir.lower(WIDE, "cpu:x86-64-v3", schedule).artifact)
+    assert text.count(instruction) == 8
+
+
+def test_lines_of_a_transposed_operand_run_along_k() -> None:
+    gemm = Gemm(m=6, n=40, k=64, trans_b=True)
+    schedule = f"tile{{loops=n sizes=8}},prefetch{{operand=b loop=n ahead=1}},{END}"
+    text = assembly(gemmir.lower(gemm, "cpu:x86-64-v3", schedule).artifact)
+    assert text.count("prefetcht0") == 8 * 4
+
+
+def test_too_far_ahead_is_refused() -> None:
+    schedule = f"tile{{loops=n sizes=8}},prefetch{{operand=b loop=n ahead=5}},{END}"
+    with pytest.raises(ScheduleError, match="the loop over n ends before") as found:
+        gemmir.lower(WIDE, "cpu:x86-64-v3", schedule)
+    assert found.value.code == "GEM1313"
