@@ -496,9 +496,9 @@ WRONG = (
     Wrong(
         "GEM0373",
         MATRIX,
-        f"tile{{loops=m sizes=4}},promote{{operand=a to=l2 layout=panel:6}},{SUM}{VECTOR}",
-        "tiles of 4 along m read panels of 6",
-        "tile m by 6, or promote with panel:4",
+        f"tile{{loops=m sizes=4}},promote{{operand=a to=l2 layout=panel:2}},{SUM}{VECTOR}",
+        "tiles of 4 along m read panels of 2",
+        "tile m by 2, or promote with panel:4",
     ),
     Wrong("GEM0374", HALF, f"{SHARED}{VECTOR}", "not f16 in f32", "use with=mma", GPU),
     Wrong("GEM0376", HALF, f"{BLOCKED}{SUM}{MMA}", "tile is one of threads", "over warps", GPU),
