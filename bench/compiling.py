@@ -1,5 +1,7 @@
 """How long gemmir takes itself: to be imported, to compile, to load from the cache, to check.
 
+    python bench/compiling.py --rounds 15 --json FILE --strict
+
 Every figure comes from fresh processes, one for each round, which run in turns.
 """
 
@@ -12,14 +14,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Final
+from pathlib import Path
+from typing import Annotated, Final
 
-from harness import timing_of
-from suites import Verdict
+import typer
 
-from gemmir.measure import Timing
+from gemmir.cli.output import note, put_table
+from gemmir.measure import Timing, on_one_core, timing_of
 
 SIZES: Final = (512, 1024, 2048, 4096)
 """Edges of the squares that are compiled; each has 8 times the work of the one before."""
@@ -85,6 +88,15 @@ CHECK: Final = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """A figure beside what it is to be."""
+
+    value: float
+    bar: str
+    is_met: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Times:
     """Seconds of one piece of work, in CPU time of its process and in wall time."""
 
@@ -118,6 +130,45 @@ class Bar:
 
 
 Pair = tuple[float, float]
+
+BAR_MISSED: Final = 1
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=1, help="Processes of each kind.")] = 15,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write all that was measured to this file.")
+    ] = None,
+    strict: Annotated[bool, typer.Option(help="Exit with 1 where a bar is missed.")] = False,
+) -> None:
+    """Measure how long gemmir takes itself."""
+    with on_one_core():
+        rows = measure(rounds)
+    columns = ["compile", " best", " median", " quartiles", " wall", " wall/CPU"]
+    put_table("CPU seconds", [*columns, " figure", "bar", ""], [_cells(row) for row in rows])
+    if json_file is not None:
+        json_file.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+        note(f"wrote {json_file}")
+    if strict and any(row.verdict is not None and not row.verdict.is_met for row in rows):
+        raise typer.Exit(BAR_MISSED)
+
+
+def _cells(row: Compiling) -> list[str]:
+    found = row.verdict
+    met = [] if found is None else ["met" if found.is_met else "MISSED"]
+    verdict = ["", "", ""] if found is None else [f"{found.value:.3f}", found.bar, *met]
+    if row.times is None:
+        return [row.name, "", "", "", "", "", *verdict]
+    cpu, wall = row.times.cpu, row.times.wall
+    return [
+        row.name,
+        f"{row.times.best_cpu:.4f}",
+        f"{cpu.seconds:.4f}",
+        f"{cpu.lower:.4f} .. {cpu.upper:.4f}",
+        f"{wall.seconds:.4f}",
+        f"{wall.seconds / cpu.seconds:.2f}",
+        *verdict,
+    ]
 
 
 def measure(rounds: int) -> list[Compiling]:
@@ -207,3 +258,7 @@ def _process(code: Sequence[str], cache: str) -> str:
     if done.returncode:
         raise RuntimeError(f"a fresh process failed: {done.stderr.strip()}")
     return done.stdout
+
+
+if __name__ == "__main__":
+    typer.run(main)

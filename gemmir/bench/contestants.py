@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from gemmir.errors import MissingError
 from gemmir.machine import CpuMachine
@@ -19,8 +19,21 @@ PEAK: Final = "fma peak"
 FAMILIES: Final = ("numpy", "openblas", "mkl", "onednn", "blis", "libxsmm", "torch", "jax")
 """What may be raced against, in the order of the tables."""
 
-FROM_PYTHON: Final = ("numpy", "torch", "jax")
+Kind = Literal["product", "calls"]
+"""What is compared: a product, or what calling costs from Python."""
+
+MATMUL: Final = "gemmir.matmul"
+BOUND: Final = "gemmir bound"
+CALLS: Final = (MATMUL, "gemmir kernel", BOUND, "np.matmul", "torch.matmul")
+"""Ways of calling; of gemmir's the first is compared with those of others."""
+
+ONEDNN_IN_TORCH: Final = "onednn-torch"
+"""Another oneDNN than that of the system, where PyTorch is installed."""
+
+FROM_PYTHON: Final = ("numpy", ONEDNN_IN_TORCH, "torch", "jax")
 """Those that are called from Python, as their users do: what the call costs is in their time."""
+
+AVX512_BYTES: Final = 64
 
 SKYLAKEX: Final = "openblas-skylakex"
 """OpenBLAS with its kernels for AVX-512, which it does not choose on CPUs that it does not know."""
@@ -43,19 +56,22 @@ JAX_UNLIMITED: Final = "no option keeps the library behind XLA's dot to AVX2"
 class Contestant:
     """One process: its name in tables, its file in `peers`, its environment, its schedule.
 
-    `barred` is the reason why it cannot take part, or "".
+    `family` is what `--against` calls it, "" for gemmir itself and for the peak. `barred` is the
+    reason why it cannot take part, or "". `call` is its way of calling.
     """
 
     name: str
     peer: str
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    family: str = ""
     schedule: str | None = None
     barred: str = ""
+    call: str = ""
 
     @property
-    def is_peer(self) -> bool:
-        """Whether it is a library that gemmir is compared with."""
-        return self.peer in FAMILIES
+    def kind(self) -> Kind:
+        """What it takes part in."""
+        return "calls" if self.call else "product"
 
 
 def contestants(
@@ -64,30 +80,54 @@ def contestants(
     machine: CpuMachine,
     threads: int,
     schedules: Mapping[str, str | None],
+    calls: bool = False,
 ) -> list[Contestant]:
     """gemmir with each of `schedules`, all that is raced against, and the peak of one thread.
 
-    Peers are kept to AVX2 where `machine` has no more and this CPU has. Raises `MissingError`
-    GEM1371 for a name that is no peer.
+    With `calls` also those who are called from Python for the cost of that. Peers are kept to AVX2
+    where `machine` has no more and this CPU has. Raises `MissingError` GEM1371 for a name that is
+    no peer.
     """
     chosen = _families(against)
-    shared = _threads(threads) | (dict(AVX2_ONLY) if _is_limited(machine) else {})
-    eigen = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
-    jax = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": eigen}
+    limited = _is_limited(machine)
+    shared = _threads(threads) | (dict(AVX2_ONLY) if limited else {})
     found = [
         Contestant(name=name, peer=GEMMIR, environment=shared, schedule=text)
         for name, text in schedules.items()
     ]
     for family in chosen:
-        own = jax if family == "jax" else {}
-        barred = JAX_UNLIMITED if family == "jax" and _is_limited(machine) else ""
-        found.append(Contestant(name=family, peer=family, environment=shared | own, barred=barred))
-        if family == "openblas" and machine.vector_bytes == 64:
-            skylake = shared | {"OPENBLAS_CORETYPE": "SkylakeX"}
-            found.append(Contestant(name=SKYLAKEX, peer="openblas", environment=skylake))
+        found += _of_family(family, shared, limited=limited, threads=threads, machine=machine)
+    if calls:
+        found += _calls(chosen, shared)
     if threads == 1:
         found.append(Contestant(name=PEAK, peer="peak", environment=shared))
     return found
+
+
+def _of_family(
+    family: str, shared: Mapping[str, str], *, limited: bool, threads: int, machine: CpuMachine
+) -> list[Contestant]:
+    """A library, and its variants: what it does not choose itself, or another copy of it."""
+    first = Contestant(name=family, peer=family, family=family, environment=shared)
+    if family == "jax":
+        eigen = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
+        own = {**shared, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": eigen}
+        return [replace(first, environment=own, barred=JAX_UNLIMITED if limited else "")]
+    if family == "onednn":
+        return [first, replace(first, name=ONEDNN_IN_TORCH, peer="onednn_torch")]
+    if family == "openblas" and machine.vector_bytes == AVX512_BYTES:
+        own = {**shared, "OPENBLAS_CORETYPE": "SkylakeX"}
+        return [first, replace(first, name=SKYLAKEX, environment=own)]
+    return [first]
+
+
+def _calls(chosen: Sequence[str], shared: Mapping[str, str]) -> list[Contestant]:
+    families = {"np.matmul": "numpy", "torch.matmul": "torch"}
+    return [
+        Contestant(name=c, peer="calls", environment=shared, call=c, family=families.get(c, ""))
+        for c in CALLS
+        if c not in families or families[c] in chosen
+    ]
 
 
 def _families(against: Sequence[str] | None) -> tuple[str, ...]:
@@ -116,7 +156,7 @@ def _threads(count: int) -> dict[str, str]:
 
 def _is_limited(machine: CpuMachine) -> bool:
     """Whether this CPU has wider vectors than code for `machine` uses."""
-    return machine.vector_bytes < 64 and bool(host_cpu().features.get("avx512f"))
+    return machine.vector_bytes < AVX512_BYTES and bool(host_cpu().features.get("avx512f"))
 
 
 def cpu_model() -> str:

@@ -43,11 +43,15 @@ class Peer(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How a contestant is to run: `target` names the CPU that code is made for."""
+    """How a contestant is to run: `target` names the CPU that code is made for.
+
+    `call` is the way of calling, where it is that which is compared.
+    """
 
     target: str
     threads: int
     schedule: str | None = None
+    call: str = ""
 
 
 def require(holds: bool, reason: str) -> None:
@@ -59,5 +63,16 @@ def require(holds: bool, reason: str) -> None:
 def plain_product(gemm: Gemm) -> None:
     """`UnableError` where a BLAS does not do it all: it has no epilogue, no groups, no scales."""
     require(not gemm.epilogue, "it has no epilogue")
+    matrices_only(gemm)
+
+
+def matrices_only(gemm: Gemm) -> None:
+    """`UnableError` where it takes more than plain matrices."""
     require(gemm.groups is None, "it has no groups of products")
     require(gemm.scale_block is None, "it has no scales of blocks")
+    require(not gemm.has_weights, f"it has no weights of {gemm.element_b.name}")
+
+
+def one_type(gemm: Gemm) -> None:
+    """`UnableError` where A and B have different types."""
+    require(gemm.element_b.name == gemm.element.name, "its A and B have one type")

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
 from gemmir.arrays import Operands, make_operands
 from gemmir.backend import Argument, Signature
 from gemmir.gemm import Gemm
+from gemmir.int4 import unpack_int4
 
 
 def make(gemm: Gemm, seed: int) -> Operands:
@@ -20,3 +28,17 @@ def make(gemm: Gemm, seed: int) -> Operands:
         for operand in gemm.operands
     )
     return make_operands(Signature(symbol="", arguments=arguments), seed)
+
+
+def dequantised(
+    gemm: Gemm, arrays: Mapping[str, npt.NDArray[Any]]
+) -> tuple[Gemm, dict[str, npt.NDArray[Any]]]:
+    """The product in f32 of the numbers that weights and their scales stand for, and its arrays."""
+    same = replace(gemm, dtype="f32", dtype_b=None, weight_group=None, lda=None, ldb=None)
+    b = unpack_int4(arrays["b"]) if gemm.element_b.per_byte > 1 else arrays["b"]
+    along_k = 1 if gemm.trans_b else 0
+    scale = np.repeat(arrays["scale_b"], gemm.scale_depth, along_k)
+    scale = scale[:, : gemm.k] if gemm.trans_b else scale[: gemm.k]
+    kept = {operand.name: arrays[operand.name] for operand in same.operands}
+    a = np.ascontiguousarray(arrays["a"].astype(np.float32))
+    return same, {**kept, "a": a, "b": np.ascontiguousarray(b.astype(np.float32) * scale)}

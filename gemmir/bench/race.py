@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,15 +19,23 @@ from typing import Any, Final
 
 import numpy as np
 
-from gemmir.bench.contestants import GEMMIR, PEAK, Contestant
+from gemmir.bench.contestants import GEMMIR, MATMUL, PEAK, Contestant, Kind
 from gemmir.bench.operands import make
 from gemmir.dtypes import ELEMENTS
 from gemmir.errors import MissingError
 from gemmir.gemm import Gemm
 from gemmir.measure import Timing, on_one_core, timing_of
-from gemmir.reference import Reference, reference_of_gemm
+from gemmir.reference import Reference
 
 WORKER: Final = Path(__file__).parent / "worker.py"
+
+FEW_ROUNDS: Final = 3
+FAR: Final = 1.3
+"""Whoever takes so many times as long as the fastest after so many rounds is not timed again."""
+
+FEWEST: Final = 5
+MOST_SECONDS: Final = 2.5
+"""Seconds of one contestant and one problem, if that leaves so many rounds."""
 
 ANSWER_SECONDS: Final = 300.0
 """A contestant that does not answer for so long is ended."""
@@ -60,24 +69,36 @@ class Result:
 class Race:
     """All that was found of one problem: `unable` says why a contestant has no result.
 
-    `wrong` names those whose result is out of its bound, with the first element that is.
+    `wrong` names those whose result is out of its bound, with the first element that is. `own` is
+    the one of gemmir that is compared with `peers`, those of the results that are libraries.
     """
 
     gemm: Gemm
+    own: str
+    peers: Sequence[str]
     results: Mapping[str, Result]
     unable: Mapping[str, str]
     wrong: Mapping[str, str]
 
-    def ratio(self, peer: str, own: str = GEMMIR) -> float:
-        """Time of `peer` over gemmir's: more than 1 means that gemmir is faster."""
-        return self.results[peer].seconds.seconds / self.results[own].seconds.seconds
+    @property
+    def best_peer(self) -> str | None:
+        """The fastest library, or None where none has a result."""
+        return min(self.peers, key=lambda n: self.results[n].seconds.seconds, default=None)
+
+    @property
+    def ratio(self) -> float | None:
+        """Time of the best peer over gemmir's: more than 1 means that gemmir is faster."""
+        best = self.best_peer
+        if best is None or self.own not in self.results:
+            return None
+        return self.results[best].seconds.seconds / self.results[self.own].seconds.seconds
 
     @property
     def percent_of_peak(self) -> float | None:
         """gemmir's speed of the FMA peak in this very race."""
-        if GEMMIR not in self.results or PEAK not in self.results:
+        if self.own not in self.results or PEAK not in self.results:
             return None
-        return 100 * self.results[GEMMIR].gflops / self.results[PEAK].gflops
+        return 100 * self.results[self.own].gflops / self.results[PEAK].gflops
 
 
 class Process:
@@ -88,7 +109,12 @@ class Process:
     ) -> None:
         self.contestant = contestant
         self._stops = threads > 1
-        settings = {"target": target, "threads": threads, "schedule": contestant.schedule}
+        settings = {
+            "target": target,
+            "threads": threads,
+            "schedule": contestant.schedule,
+            "call": contestant.call,
+        }
         spec = {"peer": contestant.peer, "settings": settings, "cpus": list(cpus)}
         errors, name = tempfile.mkstemp(prefix="gemmir-bench-", suffix=".txt")
         self._errors = Path(name)
@@ -195,9 +221,10 @@ class Field:
         """Who takes part."""
         return list(self._processes)
 
-    def race(self, gemm: Gemm, *, rounds: int, seed: int, skip: Sequence[str] = ()) -> Race:
-        """Let all compute `gemm`, compare, and time those that are right in turns."""
-        asked = [name for name in self._processes if name not in skip]
+    def race(self, gemm: Gemm, *, rounds: int, seed: int, kind: Kind = "product") -> Race:
+        """Let those of `kind` compute `gemm`, compare, and time those that are right in turns."""
+        those = {name: process.contestant for name, process in self._processes.items()}
+        asked = [name for name, c in those.items() if c.kind == kind or name == GEMMIR]
         entered: dict[str, Mapping[str, Any]] = {}
         unable: dict[str, str] = {}
         wrong: dict[str, str] = {}
@@ -220,15 +247,22 @@ class Field:
         for name in asked:
             self._ask(name, "leave")
         results = {name: self._result(entered[name], found) for name, found in times.items()}
-        return Race(gemm=gemm, results=results, unable=unable, wrong=wrong)
+        return Race(
+            gemm=gemm,
+            own=MATMUL if kind == "calls" else GEMMIR,
+            peers=[name for name in results if those[name].family],
+            results=results,
+            unable=unable,
+            wrong=wrong,
+        )
 
     def _turns(
         self, names: Sequence[str], rounds: int, unable: dict[str, str]
     ) -> dict[str, list[dict[str, Any]]]:
-        """A B C A B C."""
+        """A B C A B C; who is far behind after a few rounds, or slow, takes part in fewer."""
         times: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-        for _ in range(rounds):
-            for name in list(times):
+        for number in range(rounds):
+            for name in _still_in(times, number):
                 answer = self._ask(name, "time")
                 if "unable" in answer:
                     unable[name] = answer["unable"]
@@ -262,23 +296,40 @@ class Field:
             return {"unable": str(error)}
 
 
+def _still_in(times: Mapping[str, Sequence[Mapping[str, Any]]], number: int) -> list[str]:
+    """Who takes part in round `number`: in the first ones all do.
+
+    Later ones are for those that are not far behind, of which the order may still change, for
+    gemmir and the peak, and for as many as there is time for.
+    """
+    if number < FEW_ROUNDS:
+        return list(times)
+    speeds = {name: statistics.median(t["wall"] for t in found) for name, found in times.items()}
+    fastest = min((s for name, s in speeds.items() if name != PEAK), default=0.0)
+    limit = {
+        name: MOST_SECONDS / (seconds * max(times[name][0]["calls"], 1))
+        for name, seconds in speeds.items()
+    }
+    ahead = [n for n, s in speeds.items() if s <= FAR * fastest or n.startswith((GEMMIR, PEAK))]
+    return [name for name in ahead if number < max(limit[name], FEWEST)]
+
+
 def expected_of(gemm: Gemm, seed: int) -> Reference:
     """The right answer in float64, and its bound.
 
     For f64 the answer itself is rounded as much as what is checked, which doubles the bound.
     """
-    operands = make(gemm, seed)
-    if gemm.dtype != "f64":
-        return reference_of_gemm(gemm, operands)
-    as_f32 = replace(gemm, dtype="f32", out=None)
-    arrays = {name: operand.array for name, operand in operands.by_name.items()}
-    scale = 2 * ELEMENTS["f64"].unit / ELEMENTS["f32"].unit
-    return Reference(
-        origin="float64",
-        expected=as_f32.reference(arrays),
-        bound=scale * as_f32.error_bound(arrays),
-        view=lambda output: output,
-    )
+    is_f64 = gemm.dtype == "f64"
+    narrow = replace(gemm, dtype="f32", out=None) if is_f64 else gemm
+    arrays = {name: operand.array for name, operand in make(gemm, seed).by_name.items()}
+    scale = 2 * ELEMENTS["f64"].unit / ELEMENTS["f32"].unit if is_f64 else 1.0
+    with np.errstate(all="ignore"):
+        return Reference(
+            origin="float64",
+            expected=np.asarray(narrow.reference(arrays)),
+            bound=np.asarray(scale * narrow.error_bound(arrays)),
+            view=lambda output: output,
+        )
 
 
 def _compared(gemm: Gemm, expected: Reference, file: str) -> str:

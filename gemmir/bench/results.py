@@ -18,7 +18,7 @@ import numpy as np
 
 from gemmir.bench.contestants import cpu_model
 from gemmir.bench.race import Field, Race, Result
-from gemmir.bench.report import Verdict, best_peer, figure
+from gemmir.bench.report import Verdict, spelled
 from gemmir.bench.worker import LEAST_SECONDS
 from gemmir.cache import source_fingerprint
 from gemmir.gemm import Gemm
@@ -89,9 +89,10 @@ def commit() -> str:
 
 def _race(race: Race) -> dict[str, Any]:
     return {
+        "spelled": spelled(race.gemm),
         "problem": _given(race.gemm),
-        "best_peer": best_peer(race),
-        "ratio": figure(race),
+        "best_peer": race.best_peer,
+        "ratio": race.ratio,
         "percent_of_peak": race.percent_of_peak,
         "unable": dict(race.unable),
         "wrong": dict(race.wrong),
@@ -113,7 +114,8 @@ def _result(result: Result) -> dict[str, Any]:
     }
     about = result.about
     extra = {key: about[key] for key in ("called", "schedule", "code_path") if key in about}
-    return {"gflops": result.gflops, "calls": result.calls, **timings, **extra}
+    counts = {"calls": result.calls, "rounds": result.seconds.count}
+    return {"gflops": result.gflops, **counts, **timings, **extra}
 
 
 def _load() -> list[float]:

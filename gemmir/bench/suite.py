@@ -7,6 +7,7 @@ shape = 0.95               each problem
 
 [[class]]
 name = "transposed"
+kind = "product"                                or "calls": what calling costs from Python
 problem = { dtype = "f32" }                     fields of Gemm that all have
 shapes = ["256x256x256", "64*32x32x32"]         MxNxK, or BATCH*MxNxK
 variants = [{ trans_a = true }, {}]             each shape with each of these
@@ -21,14 +22,16 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, cast, get_args
 
+from gemmir.bench.contestants import Kind
 from gemmir.errors import GemmirError, ParseError
 from gemmir.gemm import Gemm
 
 SHAPE: Final = re.compile(r"(?:([1-9]\d*)\*)?([1-9]\d*)x([1-9]\d*)x([1-9]\d*)")
 
-KEYS: Final = ("name", "problem", "shapes", "variants", "bars")
+KEYS: Final = ("name", "kind", "problem", "shapes", "variants", "bars")
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +45,10 @@ class Bars:
 
 @dataclass(frozen=True, kw_only=True)
 class Class:
-    """Problems that are alike."""
+    """Problems that are alike, and what is compared of them."""
 
     name: str
+    kind: Kind = "product"
     problems: tuple[Gemm, ...]
     bars: Bars
 
@@ -135,8 +139,12 @@ def _class(entry: Mapping[str, Any], bars: Bars) -> Class:
     shared = _table(entry.get("problem", {}), f"problem of class {name}")
     shapes = [_shape(name, shape) for shape in entry.get("shapes", [{}])]
     variants = [_table(v, f"a variant of class {name}") for v in entry.get("variants", [{}])]
+    kind = entry.get("kind", "product")
+    if kind not in KINDS:
+        raise _NotASuiteError(f"class {name} is of kind {kind!r}", f"use {' or '.join(KINDS)}")
     return Class(
         name=name,
+        kind=kind,
         problems=tuple(
             _gemm(name, {**shared, **shape, **variant}) for variant in variants for shape in shapes
         ),

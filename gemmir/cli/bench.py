@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json as json_module
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from gemmir.cli.options import Json, ProblemOptions, schedule_of
+from gemmir.cli.options import Json, ProblemOptions, read_text, schedule_of
 from gemmir.cli.output import note, put, put_json, put_table, write_file
 
 if TYPE_CHECKING:
+    from gemmir.bench.contestants import Contestant
     from gemmir.bench.race import Field, Race
     from gemmir.bench.report import Verdict
-    from gemmir.bench.suite import Suite
+    from gemmir.bench.suite import Class, Suite
 
-BAR_MISSED = 1
+BAR_MISSED: Final = 1
+
+ROUNDS: Final = 15
+QUICK_ROUNDS: Final = 5
 
 
 def bench(
@@ -25,8 +30,8 @@ def bench(
     against: Annotated[
         str | None,
         typer.Option(
-            help="Libraries, joined by commas: numpy openblas mkl onednn blis libxsmm torch jax; "
-            "by default all that are installed."
+            help="Libraries joined by commas: numpy openblas mkl onednn blis libxsmm torch jax. "
+            "By default all that are installed."
         ),
     ] = None,
     suite: Annotated[
@@ -39,13 +44,24 @@ def bench(
         list[str] | None,
         typer.Option(help="One more schedule in the race.", metavar="TEXT|FILE"),
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Timings of each contestant.")] = 15,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help="Timings of each contestant: 15, or 5 with --quick.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer timings, for a first look.")
+    ] = False,
     cpu: Annotated[
-        int | None, typer.Option(min=0, help="The CPU to run on; default the idlest.")
+        int | None, typer.Option(min=0, help="The first CPU to run on; by default the idlest.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the random operands.")] = 0,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write every number to a JSON file.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw a picture.", metavar="FILE.png|svg|pdf")
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option(help="What -o wrote once, to compare with.", metavar="OLD.json")
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 where a bar is missed.")
@@ -59,25 +75,24 @@ def bench(
     bound. The ratio is the time of the best library over gemmir's: more than 1 means that gemmir
     is faster.
     """
-    from gemmir.bench import contestants, race, results
-    from gemmir.machine import CpuMachine, machine_for
+    from gemmir.bench import plot as plots
+    from gemmir.bench import race, report, results
 
-    threads = problem.threads or 1
-    machine = machine_for(problem.target)
-    if not isinstance(machine, CpuMachine):
-        raise typer.BadParameter(f"--target {problem.target}: races are on this computer's CPU")
+    if quick and rounds is not None:
+        raise typer.BadParameter("--quick sets the --rounds")
     chosen = _suite(problem, suite, class_ or [])
-    schedules = {contestants.GEMMIR: problem.schedule}
-    schedules |= {f"{contestants.GEMMIR}:{_label(s)}": s for s in also or []}
+    old = _old(compare)
+    if plot is not None:
+        plots.check_plot(plot)
+    those = _contestants(problem, against, also or [], chosen)
+    threads = problem.threads or 1
     cpus = race.cpus_for(threads, cpu)
-    those = contestants.contestants(
-        against=None if against is None else against.split(","),
-        machine=machine,
-        threads=threads,
-        schedules=schedules,
-    )
     before = results.environment(
-        target=problem.target, threads=threads, cpus=cpus, rounds=rounds, seed=seed
+        target=problem.target,
+        threads=threads,
+        cpus=cpus,
+        rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
+        seed=seed,
     )
     with (
         race.on_cpus(cpus),
@@ -85,22 +100,45 @@ def bench(
     ):
         if not json:
             _put_head(before, field)
-        found = {
-            c.name: _run(c.name, c.problems, field, rounds=rounds, seed=seed)
-            for c in chosen.classes
-        }
-        verdicts = _verdicts(chosen, found)
+        found = {c.name: _run(c, field, before["rounds"], seed) for c in chosen.classes}
+        verdicts = report.verdicts(chosen, found)
         whole = results.document(before, field, found, verdicts)
     if output is not None:
         write_file(output, results.text_of(whole).encode())
         note(f"wrote {output}")
+    if plot is not None:
+        title = f"gemmir on {before['cpu']}, {before['target']}"
+        write_file(plot, plots.picture(found, title, plot.suffix[1:]))
+        note(f"wrote {plot}")
     if json:
         put_json(whole)
     else:
-        _put_tables(chosen, found, verdicts)
-    _refuse_wrong(found)
+        _put_tables(chosen, found, verdicts, old)
+    _refuse(found)
     if strict and not all(verdict.is_met for verdict in verdicts):
         raise typer.Exit(BAR_MISSED)
+
+
+def _contestants(
+    problem: ProblemOptions, against: str | None, also: Sequence[str], suite: Suite
+) -> list[Contestant]:
+    from gemmir.bench.contestants import GEMMIR, contestants
+    from gemmir.machine import CpuMachine, machine_for
+    from gemmir.machine.host import require_runnable
+
+    machine = machine_for(problem.target)
+    if not isinstance(machine, CpuMachine):
+        raise typer.BadParameter(f"--target {problem.target}: races are on this computer's CPU")
+    require_runnable(machine)
+    schedules = {GEMMIR: problem.schedule}
+    schedules |= {f"{GEMMIR}:{_label(schedule)}": schedule for schedule in also}
+    return contestants(
+        against=None if against is None else against.split(","),
+        machine=machine,
+        threads=problem.threads or 1,
+        schedules={name: _text(schedule) for name, schedule in schedules.items()},
+        calls=any(c.kind == "calls" for c in suite.classes),
+    )
 
 
 def _suite(problem: ProblemOptions, path: Path | None, only: Sequence[str]) -> Suite:
@@ -108,9 +146,11 @@ def _suite(problem: ProblemOptions, path: Path | None, only: Sequence[str]) -> S
     from gemmir.bench.suite import Bars, Class, Suite, read_suite
 
     if path is not None:
-        if problem.given:
+        if problem.given or problem.file is not None:
             said = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(problem.given))
-            raise typer.BadParameter(f"{said} would change nothing: {path} says the problems")
+            raise typer.BadParameter(
+                f"{said or problem.file} would change nothing: {path} says the problems"
+            )
         found = read_suite(path)
         return found.only(only) if only else found
     if only:
@@ -127,62 +167,98 @@ def _label(schedule: str) -> str:
     return path.stem if isinstance(path, Path) else schedule
 
 
-def _run(name: str, problems: Sequence[Any], field: Field, *, rounds: int, seed: int) -> list[Race]:
+def _text(schedule: str | None) -> str | None:
+    """The passes of a schedule, also of one in a file."""
+    path = schedule_of(schedule)
+    return read_text(path) if isinstance(path, Path) else path
+
+
+def _old(path: Path | None) -> Mapping[str, Any]:
+    """What a results file says; `ParseError` GEM1375 where it is none."""
+    from gemmir.errors import ParseError
+
+    if path is None:
+        return {}
+    try:
+        found: dict[str, Any] = json_module.loads(read_text(path))
+        if found["classes"]:
+            return found
+    except (ValueError, TypeError, KeyError) as error:
+        raise ParseError("GEM1375", f"{path} is no results file: {error}") from error
+    return {}
+
+
+def _run(of: Class, field: Field, rounds: int, seed: int) -> list[Race]:
     from gemmir.bench.report import spelled
 
     found: list[Race] = []
-    for number, gemm in enumerate(problems, start=1):
-        note(f"{name} {number}/{len(problems)}: {spelled(gemm)}")
-        found.append(field.race(gemm, rounds=rounds, seed=seed))
+    for number, gemm in enumerate(of.problems, start=1):
+        note(f"{of.name} {number}/{len(of.problems)}: {spelled(gemm)}")
+        found.append(field.race(gemm, rounds=rounds, seed=seed, kind=of.kind))
         for who, fault in found[-1].wrong.items():
             note(f"  {who} is wrong: {fault}")
     return found
 
 
-def _verdicts(suite: Suite, found: dict[str, list[Race]]) -> list[Verdict]:
-    from gemmir.bench.report import class_verdicts, suite_verdict
+def _put_head(before: Mapping[str, Any], field: Field) -> None:
+    from gemmir.bench.contestants import FROM_PYTHON
 
-    verdicts = [v for c in suite.classes for v in class_verdicts(c, found[c.name])]
-    whole = suite_verdict(suite, [race for races in found.values() for race in races])
-    return [*verdicts, *([whole] if whole else [])]
-
-
-def _put_head(before: dict[str, Any], field: Field) -> None:
     keys = ("cpu", "pinned_to", "load_average_before", "target", "threads", "rounds", "seed")
     rows = [[key.replace("_", " "), str(before[key])] for key in keys]
     for name, about in field.about.items():
         words = (about.get("version", ""), about.get("code_path", ""))
-        rows.append([name, ", ".join(word for word in words if word)])
+        python = "called from Python" if name in FROM_PYTHON else ""
+        rows.append([name, ", ".join(word for word in (*words, python) if word)])
     rows += [[name, f"missing: {reason}"] for name, reason in field.unable.items()]
     put_table("", ["this run", ""], rows)
 
 
-def _put_tables(suite: Suite, found: dict[str, list[Race]], verdicts: Sequence[Verdict]) -> None:
+def _put_tables(
+    suite: Suite,
+    found: Mapping[str, Sequence[Race]],
+    verdicts: Sequence[Verdict],
+    old: Mapping[str, Any],
+) -> None:
     from gemmir.bench import report
 
     for of in suite.classes:
-        races = found[of.name]
-        names = list(dict.fromkeys(n for race in races for n in report.others_of(race)))
+        races, names = found[of.name], report.others(found[of.name])
         rows = [report.cells(race, names, of.bars) for race in races]
         put_table(f"{of.name}, GFLOP/s", report.columns(names), rows)
-    if len(suite.classes) == 1 and len(suite.classes[0].problems) == 1:
-        (race,) = found[suite.classes[0].name]
-        put("".join(f"{line}\n" for line in report.bars_text(race)))
-        return
-    rows = [
-        [v.what, f"{v.value:.3f}", f">= {v.bar:g}", "met" if v.is_met else "MISSED"]
-        for v in verdicts
-    ]
+        plot = report.ratios_text(races) if len(races) > 1 else report.speeds_text(races[0])
+        put("".join(f"{line}\n" for line in plot))
+        for reason, who in _reasons(races).items():
+            put(f"  without a figure: {', '.join(who)} ({reason})\n")
+    if old:
+        columns = ["compared", " old", " new", " old ratio", " new ratio", " new over old"]
+        put_table("", columns, report.compared(found, old))
     columns = ["time of the best peer over gemmir's", " figure", "bar", ""]
-    put_table("", columns, rows)
+    put_table("", columns, [verdict.cells for verdict in verdicts])
 
 
-def _refuse_wrong(found: dict[str, list[Race]]) -> None:
-    """`MismatchError` GEM1372 where a result is out of its bound."""
+def _reasons(races: Sequence[Race]) -> dict[str, list[str]]:
+    """Who has no result in any of these races, by the reason why."""
+    there = {name for race in races for name in race.results}
+    found: dict[str, list[str]] = {}
+    for name, reason in {n: w for r in races for n, w in r.unable.items()}.items():
+        if name not in there:
+            found.setdefault(reason, []).append(name)
+    return found
+
+
+def _refuse(found: Mapping[str, Sequence[Race]]) -> None:
+    """`MismatchError` GEM1372 where a result is wrong, `BackendError` GEM1376 without gemmir's."""
     from gemmir.bench.report import spelled
-    from gemmir.errors import MismatchError
+    from gemmir.errors import BackendError, MismatchError
 
-    for races in found.values():
-        for race in races:
-            for name, fault in race.wrong.items():
-                raise MismatchError("GEM1372", f"{name} of {spelled(race.gemm)} is wrong: {fault}")
+    races = [race for some in found.values() for race in some]
+    for race in races:
+        for name, fault in race.wrong.items():
+            raise MismatchError("GEM1372", f"{name} of {spelled(race.gemm)} is wrong: {fault}")
+    for race in races:
+        if race.own in race.unable:
+            raise BackendError(
+                "GEM1376",
+                f"gemmir did not compute {spelled(race.gemm)}: {race.unable[race.own]}",
+                "gemmir compile says more",
+            )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from gemmir.bench.entrant import Array, Entrant, plain_product, require
+from gemmir.bench.entrant import Array, Entrant, one_type, plain_product, require
 from gemmir.bench.loops import Moving, call_loop, real
 from gemmir.dtypes import ELEMENTS
 from gemmir.gemm import Gemm
@@ -36,6 +36,7 @@ class Cblas:
     def enter(self, gemm: Gemm, arrays: Mapping[str, Array]) -> Entrant:
         """A call of cblas_?gemm; of a batch, of the batched one, or one after the other."""
         plain_product(gemm)
+        one_type(gemm)
         require(gemm.dtype in self.addresses, f"its gemm has no {gemm.dtype}")
         is_strided = gemm.batch is not None and gemm.dtype in self.batched
         arguments = self._strided(gemm, arrays) if is_strided else self._each(gemm, arrays)

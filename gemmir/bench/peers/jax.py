@@ -9,7 +9,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from gemmir.bench.entrant import Array, Entrant, Settings, UnableError, require
+from gemmir.bench.entrant import (
+    Array,
+    Entrant,
+    Settings,
+    UnableError,
+    matrices_only,
+    one_type,
+    require,
+)
 from gemmir.gemm import Gemm
 
 DTYPES: Final = ("f32", "f64", "bf16", "f16", "i8", "u8")
@@ -26,9 +34,8 @@ class Jax:
     def enter(self, gemm: Gemm, arrays: Mapping[str, Array]) -> Entrant:
         """A jitted dot with what comes behind it; operands are JAX's arrays from the start."""
         require(gemm.dtype in DTYPES, f"its dot of {gemm.dtype} is not called")
-        require(getattr(gemm, "dtype_b", None) in (None, gemm.dtype), "A and B have one type")
-        require(gemm.groups is None, "it is called without groups of products")
-        require(gemm.scale_block is None, "it is called without scales of blocks")
+        one_type(gemm)
+        matrices_only(gemm)
         require((gemm.alpha, gemm.beta) == (1.0, 0.0), "it is called without alpha and beta")
         require("scale" not in gemm.steps, "it is called without scale")
         names = [operand.name for operand in gemm.operands[:-1]]

@@ -50,9 +50,10 @@ class Mkl:
 
     def enter(self, gemm: Gemm, arrays: Mapping[str, Array]) -> Entrant:
         """cblas_?gemm, or the function of MKL that has such a product."""
-        if gemm.dtype in MIXED:
+        types = (gemm.element.name, gemm.element_b.name)
+        if types[0] == types[1] and types[0] in MIXED:
             return self._mixed(gemm, arrays, MIXED[gemm.dtype])
-        if (gemm.dtype, getattr(gemm, "dtype_b", None)) == ("u8", "i8"):
+        if types == ("u8", "i8"):
             return self._bytes(gemm, arrays)
         return self.cblas.enter(gemm, arrays)
 

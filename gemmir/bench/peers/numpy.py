@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gemmir.bench.entrant import Array, Entrant, Settings, UnableError, require
+from gemmir.bench.entrant import Array, Entrant, Settings, UnableError, matrices_only, require
 from gemmir.bench.peers.openblas import load, numpy_openblas
 from gemmir.gemm import GELU_CUBIC, GELU_SQRT_2_OVER_PI, Gemm
 
@@ -23,8 +23,7 @@ class NumPy:
     def enter(self, gemm: Gemm, arrays: Mapping[str, Array]) -> Entrant:
         """np.matmul, and an in-place call for each step of an epilogue."""
         require(gemm.dtype in DTYPES, f"its matmul of {gemm.dtype} is no BLAS function")
-        require(gemm.groups is None, "it has no groups of products")
-        require(gemm.scale_block is None, "it has no scales of blocks")
+        matrices_only(gemm)
         require((gemm.alpha, gemm.beta) == (1.0, 0.0), "its matmul has no alpha and beta")
         c = arrays["c"]
         a = arrays["a"].swapaxes(-1, -2) if gemm.trans_a else arrays["a"]

@@ -16,11 +16,11 @@ from gemmir.bench.peers.cblas import address_of, moving
 from gemmir.gemm import Gemm
 
 FUNCTIONS: Final = {
-    ("f32", None): "dnnl_sgemm",
+    ("f32", "f32"): "dnnl_sgemm",
     ("u8", "i8"): "dnnl_gemm_u8s8s32",
-    ("i8", None): "dnnl_gemm_s8s8s32",
+    ("i8", "i8"): "dnnl_gemm_s8s8s32",
 }
-"""The function for each type of A and B; a B of None is one of A's type."""
+"""The function for each type of A and B."""
 
 ISAS: Final = {
     0x1: "SSE4.1",
@@ -50,10 +50,10 @@ class OneDnn:
     def enter(self, gemm: Gemm, arrays: Mapping[str, Array]) -> Entrant:
         """The gemm of these types; one product of a batch after the other."""
         plain_product(gemm)
-        types = (gemm.dtype, getattr(gemm, "dtype_b", None))
-        name = FUNCTIONS.get(types if types[1] != types[0] else (types[0], None))
+        types = (gemm.element.name, gemm.element_b.name)
+        name = FUNCTIONS.get(types)
         if name is None:
-            raise UnableError(f"it has no gemm function for {gemm.dtype}")
+            raise UnableError(f"it has no gemm function for {' x '.join(types)}")
         require(gemm.out in (None, "f32", "i32"), f"{name} has no C of {gemm.out}")
         address = address_of(self.library, name)
         if address is None:
