@@ -32,9 +32,9 @@ format: $(VENV)/.installed  ## format and sort imports
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.installed  ## measure against the BLAS libraries that are installed
+bench: $(VENV)/.installed  ## race against the libraries that are installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
-	$(BIN)/python bench/cpu.py
+	$(BIN)/gemmir bench --suite bench/cpu_suite.toml
 
 docs: $(VENV)/.installed  ## rewrite the IR shown in docs/ from the code
 	$(BIN)/python docs/regenerate.py

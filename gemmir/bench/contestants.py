@@ -13,6 +13,8 @@ from gemmir.errors import MissingError
 from gemmir.machine import CpuMachine
 from gemmir.machine.host import host_cpu
 
+PEERS: Final = "gemmir.bench.peers"
+
 GEMMIR: Final = "gemmir"
 PEAK: Final = "fma peak"
 
@@ -54,7 +56,7 @@ JAX_UNLIMITED: Final = "no option keeps the library behind XLA's dot to AVX2"
 
 @dataclass(frozen=True, kw_only=True)
 class Contestant:
-    """One process: its name in tables, its file in `peers`, its environment, its schedule.
+    """One process: its name in tables, its module, its environment, its schedule.
 
     `family` is what `--against` calls it, "" for gemmir itself and for the peak. `barred` is the
     reason why it cannot take part, or "". `call` is its way of calling.
@@ -92,7 +94,7 @@ def contestants(
     limited = _is_limited(machine)
     shared = _threads(threads) | (dict(AVX2_ONLY) if limited else {})
     found = [
-        Contestant(name=name, peer=GEMMIR, environment=shared, schedule=text)
+        Contestant(name=name, peer=f"{PEERS}.gemmir", environment=shared, schedule=text)
         for name, text in schedules.items()
     ]
     for family in chosen:
@@ -100,7 +102,7 @@ def contestants(
     if calls:
         found += _calls(chosen, shared)
     if threads == 1:
-        found.append(Contestant(name=PEAK, peer="peak", environment=shared))
+        found.append(Contestant(name=PEAK, peer=f"{PEERS}.peak", environment=shared))
     return found
 
 
@@ -108,13 +110,13 @@ def _of_family(
     family: str, shared: Mapping[str, str], *, limited: bool, threads: int, machine: CpuMachine
 ) -> list[Contestant]:
     """A library, and its variants: what it does not choose itself, or another copy of it."""
-    first = Contestant(name=family, peer=family, family=family, environment=shared)
+    first = Contestant(name=family, peer=f"{PEERS}.{family}", family=family, environment=shared)
     if family == "jax":
         eigen = f"--xla_cpu_multi_thread_eigen={'true' if threads > 1 else 'false'}"
         own = {**shared, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": eigen}
         return [replace(first, environment=own, barred=JAX_UNLIMITED if limited else "")]
     if family == "onednn":
-        return [first, replace(first, name=ONEDNN_IN_TORCH, peer="onednn_torch")]
+        return [first, replace(first, name=ONEDNN_IN_TORCH, peer=f"{PEERS}.onednn_torch")]
     if family == "openblas" and machine.vector_bytes == AVX512_BYTES:
         own = {**shared, "OPENBLAS_CORETYPE": "SkylakeX"}
         return [first, replace(first, name=SKYLAKEX, environment=own)]
@@ -124,7 +126,9 @@ def _of_family(
 def _calls(chosen: Sequence[str], shared: Mapping[str, str]) -> list[Contestant]:
     families = {"np.matmul": "numpy", "torch.matmul": "torch"}
     return [
-        Contestant(name=c, peer="calls", environment=shared, call=c, family=families.get(c, ""))
+        Contestant(
+            name=c, peer=f"{PEERS}.calls", environment=shared, call=c, family=families.get(c, "")
+        )
         for c in CALLS
         if c not in families or families[c] in chosen
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,12 +31,14 @@ def check_plot(path: Path) -> None:
             f"--plot {path}: the formats are {', '.join(FORMATS)}",
             f"use {path.with_suffix('.png').name}",
         )
-    if find_spec("matplotlib") is None:
+    try:
+        import_module("matplotlib")
+    except ImportError as error:
         raise MissingError(
             "GEM1374",
             "--plot needs matplotlib, which is not installed",
             "pip install 'gemmir[bench]', or leave it out for the plot in the terminal",
-        )
+        ) from error
 
 
 def picture(found: Mapping[str, Sequence[Race]], title: str, form: str) -> bytes:

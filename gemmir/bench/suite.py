@@ -137,7 +137,9 @@ def _class(entry: Mapping[str, Any], bars: Bars) -> Class:
         if key not in KEYS:
             raise _NotASuiteError(f"class {name} has {key}", f"a class has {', '.join(KEYS)}")
     shared = _table(entry.get("problem", {}), f"problem of class {name}")
-    shapes = [_shape(name, shape) for shape in entry.get("shapes", [{}])]
+    shapes: list[dict[str, int]] = [{}]
+    if "shapes" in entry:
+        shapes = [_shape(name, shape) for shape in entry["shapes"]]
     variants = [_table(v, f"a variant of class {name}") for v in entry.get("variants", [{}])]
     kind = entry.get("kind", "product")
     if kind not in KINDS:

@@ -46,7 +46,7 @@ def without_front_door() -> None:
 
 
 class Worker:
-    """One contestant: `peer` names its file, `settings` say how it runs."""
+    """One contestant: `peer` is its module, `settings` say how it runs."""
 
     def __init__(self, peer: str, settings: Mapping[str, Any]) -> None:
         self.module = peer
@@ -71,7 +71,7 @@ class Worker:
         """Import the library."""
         from gemmir.bench.entrant import Settings
 
-        find = import_module(f"gemmir.bench.peers.{self.module}").find
+        find = import_module(self.module).find
         peer: Peer = find(Settings(**self.settings))
         self.peer = peer
         return {"about": dict(peer.about)}
