@@ -10,14 +10,15 @@ from __future__ import annotations
 import ctypes
 import itertools
 import struct
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Final
 
 from gemmir.backend import Loaded, Signature
-from gemmir.backends.cpu import openmp
+from gemmir.backends.cpu import openmp, pool
 from gemmir.errors import BackendError
-from gemmir.llvm import LOCK, Jit, Library, binding
+from gemmir.llvm import LOCK, Jit, Library, TargetMachine, binding
 from gemmir.machine.host import architecture, feature_string, host_cpu
 
 ELF_MACHINES: Final = {62: "x86_64", 183: "aarch64"}
@@ -27,16 +28,35 @@ _numbers: Final[Iterator[int]] = itertools.count()
 
 
 @cache
-def _jit() -> Jit:
-    host, llvm = host_cpu(), binding()
-    machine = llvm.Target.from_triple(host.triple).create_target_machine(
+def _machine() -> TargetMachine:
+    host = host_cpu()
+    target = binding().Target.from_triple(host.triple)
+    return target.create_target_machine(
         cpu=host.name,
         features=feature_string(host.name),
         opt=3,
         reloc="pic",
         codemodel="default",
     )
-    return llvm.create_lljit_compiler(machine, suppress_errors=True)
+
+
+@cache
+def _jit() -> Jit:
+    return binding().create_lljit_compiler(_machine(), suppress_errors=True)
+
+
+@cache
+def pool_library() -> Library:
+    """The heap of all kernels of this process: see `pool`."""
+    llvm = binding()
+    text = pool.text(huge_pages=sys.platform == "linux")
+    module = llvm.parse_assembly(text, llvm.create_context())
+    module.triple, module.data_layout = host_cpu().triple, str(_machine().target_data)
+    builder = llvm.JITLibraryBuilder().add_object_img(_machine().emit_object(module))
+    builder = builder.add_current_process()
+    for symbol in pool.SYMBOLS.values():
+        builder = builder.export_symbol(symbol)
+    return builder.link(_jit(), "gemmir-pool")
 
 
 def load(object_bytes: bytes, signature: Signature) -> Loaded:
@@ -48,6 +68,9 @@ def load(object_bytes: bytes, signature: Signature) -> Loaded:
     runtime and there is none.
     """
     imports = dict(openmp.addresses()) if openmp.is_needed(object_bytes) else {}
+    if pool.is_needed(object_bytes):
+        with LOCK:
+            imports |= {name: pool_library()[symbol] for name, symbol in pool.SYMBOLS.items()}
     linked = link(object_bytes, (signature.symbol,), imports)
     address = linked[signature.symbol]
     prototype = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * len(signature.arguments))
