@@ -33,6 +33,9 @@ FEW_ROUNDS: Final = 3
 FAR: Final = 1.3
 """Whoever takes so many times as long as the fastest after so many rounds is not timed again."""
 
+SLOW_SECONDS: Final = 0.1
+"""With timings as long as this, even after one."""
+
 FEWEST: Final = 5
 MOST_SECONDS: Final = 2.5
 """Seconds of one contestant and one problem, if that leaves so many rounds."""
@@ -297,21 +300,20 @@ class Field:
 
 
 def _still_in(times: Mapping[str, Sequence[Mapping[str, Any]]], number: int) -> list[str]:
-    """Who takes part in round `number`: in the first ones all do.
+    """Who takes part in round `number`: in the first ones all do, in the very first even the slow.
 
     Later ones are for those that are not far behind, of which the order may still change, for
     gemmir and the peak, and for as many as there is time for.
     """
-    if number < FEW_ROUNDS:
+    if number == 0:
         return list(times)
     speeds = {name: statistics.median(t["wall"] for t in found) for name, found in times.items()}
+    long = {name: seconds * times[name][0]["calls"] for name, seconds in speeds.items()}
     fastest = min((s for name, s in speeds.items() if name != PEAK), default=0.0)
-    limit = {
-        name: MOST_SECONDS / (seconds * max(times[name][0]["calls"], 1))
-        for name, seconds in speeds.items()
-    }
-    ahead = [n for n, s in speeds.items() if s <= FAR * fastest or n.startswith((GEMMIR, PEAK))]
-    return [name for name in ahead if number < max(limit[name], FEWEST)]
+    ahead = {n for n, s in speeds.items() if s <= FAR * fastest or n.startswith((GEMMIR, PEAK))}
+    if number < FEW_ROUNDS:
+        return [name for name in times if name in ahead or long[name] < SLOW_SECONDS]
+    return [n for n in times if n in ahead and number < max(MOST_SECONDS / long[n], FEWEST)]
 
 
 def expected_of(gemm: Gemm, seed: int) -> Reference:

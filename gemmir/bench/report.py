@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from gemmir.bench.contestants import BOUND, FROM_PYTHON, GEMMIR, PEAK
 from gemmir.bench.race import Race, Result
-from gemmir.bench.suite import Bars, Class, Suite
+from gemmir.bench.suite import Bars, Class, Place, Suite, shape_of
 from gemmir.gemm import Gemm
 
 CALL_SECONDS: Final = 1e-6
@@ -69,7 +69,25 @@ def verdicts(suite: Suite, found: Mapping[str, Sequence[Race]]) -> list[Verdict]
     if len(suite.classes) > 1 and ratios(products):
         mean = geometric_mean(ratios(products))
         all_of_them.append(Verdict(what="the suite", value=mean, bar=suite.bars.suite))
-    return all_of_them
+    return [*all_of_them, *_figures(suite, found)]
+
+
+def _figures(suite: Suite, found: Mapping[str, Sequence[Race]]) -> list[Verdict]:
+    """Those of problems that were measured; speeds are parts of the peak of their own race."""
+    verdicts: list[Verdict] = []
+    for figure in suite.figures:
+        of = _part_of_peak(figure.of, found)
+        over = 1.0 if figure.over is None else _part_of_peak(figure.over, found)
+        if of is not None and over is not None:
+            verdicts.append(Verdict(what=figure.what, value=of / over, bar=figure.least))
+    return verdicts
+
+
+def _part_of_peak(place: Place, found: Mapping[str, Sequence[Race]]) -> float | None:
+    for race in found.get(place.class_, []):
+        if shape_of(race.gemm) == place.shape and race.percent_of_peak is not None:
+            return race.percent_of_peak / 100
+    return None
 
 
 def class_verdicts(of: Class, races: Sequence[Race]) -> list[Verdict]:

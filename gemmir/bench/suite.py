@@ -12,6 +12,12 @@ problem = { dtype = "f32" }                     fields of Gemm that all have
 shapes = ["256x256x256", "64*32x32x32"]         MxNxK, or BATCH*MxNxK
 variants = [{ trans_a = true }, {}]             each shape with each of these
 bars = { class = 1.0 }                          where they are other ones
+
+[[figure]]
+what = "bf16 over f32 at 1024 cubed"
+of = { class = "bf16", shape = "1024x1024x1024" }       gemmir's speed there
+over = { class = "squares", shape = "1024x1024x1024" }  over that; without it, over the FMA peak
+least = 0.95
 """
 
 from __future__ import annotations
@@ -54,11 +60,30 @@ class Class:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place:
+    """The first problem of a shape in a class."""
+
+    class_: str
+    shape: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """gemmir's speed `of` one problem over that of another, or over the FMA peak, and its bar."""
+
+    what: str
+    of: Place
+    over: Place | None
+    least: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Suite:
     """All classes, in order; `bars` are those of the whole."""
 
     classes: tuple[Class, ...]
     bars: Bars
+    figures: tuple[Figure, ...] = ()
 
     def only(self, names: Sequence[str]) -> Suite:
         """The classes of these names; `ParseError` GEM1370 where there is none."""
@@ -89,16 +114,18 @@ def parse_suite(text: str, name: str = "<text>") -> Suite:
         raise ParseError("GEM1370", f"{name} is not TOML: {error}") from error
     try:
         bars = _bars(found.pop("bars", {}), Bars())
-        classes = tuple(_class(entry, bars) for entry in _tables(found.pop("class", [])))
+        classes = tuple(_class(entry, bars) for entry in _tables(found.pop("class", []), "class"))
+        figures = tuple(_figure(entry) for entry in _tables(found.pop("figure", []), "figure"))
+        _check_places(classes, figures)
     except _NotASuiteError as error:
         raise ParseError("GEM1370", f"{name}: {error}", error.hint) from error
     if found or not classes:
         raise ParseError(
             "GEM1370",
             f"{name} has {', '.join(found) or 'no class'}",
-            "a suite has [bars] and [[class]] tables",
+            "a suite has [bars], [[class]] and [[figure]] tables",
         )
-    return Suite(classes=classes, bars=bars)
+    return Suite(classes=classes, bars=bars, figures=figures)
 
 
 class _NotASuiteError(Exception):
@@ -107,11 +134,11 @@ class _NotASuiteError(Exception):
         self.hint = hint
 
 
-def _tables(value: object) -> list[dict[str, Any]]:
+def _tables(value: object, name: str) -> list[dict[str, Any]]:
     if not isinstance(value, list):
-        raise _NotASuiteError("class is no list of tables", "write [[class]]")
+        raise _NotASuiteError(f"{name} is no list of tables", f"write [[{name}]]")
     entries = cast("list[object]", value)
-    return [_table(entry, "a class") for entry in entries]
+    return [_table(entry, f"a {name}") for entry in entries]
 
 
 def _table(value: object, what: str) -> dict[str, Any]:
@@ -129,6 +156,43 @@ def _bars(value: object, default: Bars) -> Bars:
             )
     named = {"class_" if name == "class" else name: float(bar) for name, bar in given.items()}
     return dataclasses.replace(default, **named)
+
+
+def _figure(entry: Mapping[str, Any]) -> Figure:
+    what, least = entry.get("what"), entry.get("least")
+    is_known = set(entry) <= {"what", "of", "over", "least"}
+    if not (isinstance(what, str) and isinstance(least, int | float) and is_known):
+        raise _NotASuiteError(
+            f"a figure has {', '.join(entry)}", "it has what, of, least, and over where it has one"
+        )
+    over = _place(what, entry["over"]) if "over" in entry else None
+    return Figure(what=what, of=_place(what, entry.get("of")), over=over, least=float(least))
+
+
+def _place(what: str, value: object) -> Place:
+    place = _table(value, f"a place of the figure {what!r}")
+    if set(place) != {"class", "shape"}:
+        raise _NotASuiteError(
+            f"a place of the figure {what!r} has {', '.join(place)}", "it has class and shape"
+        )
+    return Place(class_=str(place["class"]), shape=str(place["shape"]))
+
+
+def _check_places(classes: Sequence[Class], figures: Sequence[Figure]) -> None:
+    known = {(c.name, shape_of(gemm)) for c in classes for gemm in c.problems}
+    for figure in figures:
+        for place in (figure.of, figure.over):
+            if place is not None and (place.class_, place.shape) not in known:
+                raise _NotASuiteError(
+                    f"the figure {figure.what!r} is of {place.shape} in class {place.class_}, "
+                    "which has none"
+                )
+
+
+def shape_of(gemm: Gemm) -> str:
+    """The shape of a problem as a suite has it."""
+    batch = "" if gemm.batch is None else f"{gemm.batch}*"
+    return f"{batch}{gemm.m}x{gemm.n}x{gemm.k}"
 
 
 def _class(entry: Mapping[str, Any], bars: Bars) -> Class:

@@ -12,7 +12,7 @@ import pytest
 
 from gemmir.bench import plot, report, results
 from gemmir.bench.race import Field, Race, Result
-from gemmir.bench.suite import Bars, Class, Suite
+from gemmir.bench.suite import Bars, Class, Figure, Place, Suite
 from gemmir.errors import MissingError
 from gemmir.gemm import Gemm
 from gemmir.measure import Timing
@@ -58,6 +58,21 @@ def test_bars_are_of_the_mean_and_of_the_worst():
     ]
     assert values[4] == (pytest.approx(2 ** (1 / 3)), False), "the suite"
     assert verdicts[1].what == "one, worst: 10 x 10 x 10 f32 by x"
+
+
+def test_figures_are_speeds_beside_the_peak_or_each_other():
+    gemm, other = Gemm(m=10, n=10, k=10), Gemm(m=1, n=1, k=1, batch=2)
+    place = Place(class_="one", shape="2*1x1x1")
+    figures = (
+        Figure(what="p", of=Place(class_="one", shape="10x10x10"), over=None, least=0.5),
+        Figure(what="q", of=Place(class_="one", shape="10x10x10"), over=place, least=0.5),
+        Figure(what="not run", of=Place(class_="two", shape="1x1x1"), over=place, least=0.5),
+    )
+    one = Class(name="one", problems=(gemm, other), bars=Bars())
+    suite = Suite(classes=(one,), bars=Bars(), figures=figures)
+    races = [race(gemm, gemmir=4.0, fma_peak=1.0), race(other, gemmir=8.0, fma_peak=4.0)]
+    found = [(v.what, v.value, v.is_met) for v in report.verdicts(suite, {"one": races})]
+    assert found == [("p", 0.25, False), ("q", 0.5, True)]
 
 
 def test_a_class_without_a_figure_has_no_verdict():

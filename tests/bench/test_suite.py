@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gemmir.bench.report import spelled
-from gemmir.bench.suite import Bars, parse_suite, read_suite
+from gemmir.bench.suite import Bars, Place, parse_suite, read_suite
 from gemmir.errors import ParseError
 from gemmir.gemm import Gemm
 
@@ -29,7 +29,21 @@ bars = { class = 1.0 }
 name = "calls"
 kind = "calls"
 shapes = ["1x1x1"]
+
+[[figure]]
+what = "turned over calls"
+of = { class = "turned", shape = "5*2x3x4" }
+over = { class = "calls", shape = "1x1x1" }
+least = 2
+
+[[figure]]
+what = "calls over the peak"
+of = { class = "calls", shape = "1x1x1" }
+least = 0.5
 """
+
+
+ONE = "[[class]]\nname='x'\nshapes=['1x1x1']\n"
 
 
 def test_each_shape_comes_with_each_variant():
@@ -46,6 +60,9 @@ def test_each_shape_comes_with_each_variant():
     )
     assert (turned.kind, calls.kind) == ("product", "calls")
     assert suite.only(["calls"]).classes == (calls,)
+    place = Place(class_="calls", shape="1x1x1")
+    assert suite.figures[0].of == Place(class_="turned", shape="5*2x3x4")
+    assert [(f.over, f.least) for f in suite.figures] == [(place, 2.0), (None, 0.5)]
 
 
 @pytest.mark.parametrize(
@@ -65,6 +82,10 @@ def test_each_shape_comes_with_each_variant():
         ("[bars]\nclasses=1\n[[class]]\nname='x'\nshapes=['1x1x1']", "bars have classes"),
         ("[bars]\nclass='1'\n[[class]]\nname='x'\nshapes=['1x1x1']", "bars have class"),
         ("[[class]]\nname='x'\nshapes=['1x1x1']\n[other]\n", "has other"),
+        (ONE + "[[figure]]\nwhat='y'\nof={class='x',shape='1x1x1'}", "it has what, of, least"),
+        (ONE + "[[figure]]\nwhat='y'\nleast=1", "no table"),
+        (ONE + "[[figure]]\nwhat='y'\nleast=1\nof={class='x'}", "it has class and shape"),
+        (ONE + "[[figure]]\nwhat='y'\nleast=1\nof={class='x',shape='2x1x1'}", "has none"),
     ],
 )
 def test_what_is_no_suite_is_refused(text: str, part: str):
