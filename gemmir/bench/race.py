@@ -265,7 +265,7 @@ class Field:
         """A B C A B C; who is far behind after a few rounds, or slow, takes part in fewer."""
         times: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for number in range(rounds):
-            for name in _still_in(times, number):
+            for name in still_in(times, number):
                 answer = self._ask(name, "time")
                 if "unable" in answer:
                     unable[name] = answer["unable"]
@@ -299,7 +299,7 @@ class Field:
             return {"unable": str(error)}
 
 
-def _still_in(times: Mapping[str, Sequence[Mapping[str, Any]]], number: int) -> list[str]:
+def still_in(times: Mapping[str, Sequence[Mapping[str, Any]]], number: int) -> list[str]:
     """Who takes part in round `number`: in the first ones all do, in the very first even the slow.
 
     Later ones are for those that are not far behind, of which the order may still change, for

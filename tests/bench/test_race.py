@@ -12,7 +12,7 @@ import pytest
 
 from gemmir.bench import race as racing
 from gemmir.bench.contestants import Contestant, contestants
-from gemmir.bench.race import Field, cpus_for
+from gemmir.bench.race import Field, cpus_for, still_in
 from gemmir.errors import MissingError
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine, machine_for
@@ -32,7 +32,8 @@ def field(*those: Contestant, threads: int = 1) -> Field:
     return Field(those, target="cpu", threads=threads, cpus=[])
 
 
-def test_contestants_take_turns(tmp_path: Path):
+def test_contestants_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(racing, "FAR", 1e9)
     log = str(tmp_path / "log")
     names = ["gemmir", "x", "y"]
     with field(*(fake(name, LOG=log) for name in names)) as there:
@@ -85,11 +86,24 @@ def test_who_hangs_is_ended(monkeypatch: pytest.MonkeyPatch):
     assert found.unable == {"idle": "it has not answered for 2 s"}
 
 
-def test_who_is_far_behind_is_timed_a_few_times():
-    with field(fake("gemmir", "slow"), fake("quick"), fake("slow", "slow")) as there:
-        found = there.race(GEMM, rounds=6, seed=0)
-    counts = {name: result.seconds.count for name, result in found.results.items()}
-    assert counts == {"gemmir": 6, "quick": 6, "slow": racing.FEW_ROUNDS}
+@pytest.mark.parametrize(
+    ("number", "calls", "those"),
+    [
+        (0, 1, "gemmir near far fma peak"),
+        (2, 1, "gemmir near far fma peak"),
+        (2, 100, "gemmir near fma peak"),
+        (3, 1, "gemmir near fma peak"),
+        (4, 100, "gemmir near fma peak"),
+        (5, 100, ""),
+        (9, 1, "gemmir near fma peak"),
+    ],
+)
+def test_who_is_far_behind_or_slow_is_timed_less_often(number: int, calls: int, those: str):
+    """Far behind is over 1.3 times the fastest; timings take a hundredth of a second a call."""
+    seconds = {"gemmir": 2e-2, "near": 1e-2, "far": 1.4e-2, "fma peak": 1e-3}
+    times = {name: [{"wall": s, "calls": calls}] for name, s in seconds.items()}
+    times["fma peak"][0]["calls"] = calls * 10
+    assert " ".join(still_in(times, number)) == those
 
 
 def comes_to_rest(process: int) -> bool:
