@@ -18,13 +18,14 @@ import difflib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
 
 from gemmir.dtypes import BY_MLIR, ELEMENTS, ElementType, Precision
 from gemmir.errors import BackendError, MissingError
+from gemmir.sizes import Layout, Unknown, known
 
 if TYPE_CHECKING:
     from xdsl.dialects.builtin import DictionaryAttr, MemRefType, ModuleOp
@@ -38,7 +39,10 @@ Access = Literal["read", "write", "readwrite"]
 
 @dataclass(frozen=True, kw_only=True)
 class Argument:
-    """One array of a compiled function: `strides` are in elements, outermost dimension first."""
+    """One array of a compiled function: `strides` are in elements, outermost dimension first.
+
+    An extent or stride that is known in a call only is an `Unknown` with the name of its size.
+    """
 
     name: str
     dtype: str
@@ -79,16 +83,34 @@ class Argument:
 class Signature:
     """The symbol of a compiled function and its arrays in order, the output last.
 
-    The function is `int32_t symbol(pointers…)`. It returns 0, or 1 if a packed buffer could not be
-    allocated; then it has written nothing.
+    The function is `int32_t symbol(pointers…, int64_t sizes…)`. It returns 0, or 1 if a packed
+    buffer could not be allocated; then it has written nothing.
     """
 
     symbol: str
     arguments: tuple[Argument, ...]
+    sizes: tuple[str, ...] = ()
+
+    def at(self, sizes: Mapping[str, int]) -> Signature:
+        """The same of arrays with these sizes: all its numbers are known."""
+
+        def of(argument: Argument) -> Argument:
+            shape, strides = (
+                known(numbers, lambda n: sizes[n.name])
+                for numbers in (argument.shape, argument.strides)
+            )
+            return replace(argument, shape=shape, strides=strides)
+
+        return replace(self, arguments=tuple(map(of, self.arguments)), sizes=())
 
     def to_json(self) -> str:
         """This signature as JSON text."""
-        return json.dumps(asdict(self), separators=(",", ":"))
+        entries = [
+            {**asdict(a), "shape": _to_json(a.shape), "strides": _to_json(a.strides)}
+            for a in self.arguments
+        ]
+        fields = {"symbol": self.symbol, "arguments": entries, "sizes": self.sizes}
+        return json.dumps(fields, separators=(",", ":"))
 
     @staticmethod
     def from_json(text: str) -> Signature:
@@ -98,13 +120,26 @@ class Signature:
             Argument(
                 name=str(entry["name"]),
                 dtype=_dtype(entry["dtype"]),
-                shape=tuple(int(n) for n in entry["shape"]),
-                strides=tuple(int(s) for s in entry["strides"]),
+                shape=_from_json(entry["shape"]),
+                strides=_from_json(entry["strides"]),
                 access=_access(entry["access"]),
             )
             for entry in fields["arguments"]
         ]
-        return Signature(symbol=str(fields["symbol"]), arguments=tuple(arguments))
+        return Signature(
+            symbol=str(fields["symbol"]),
+            arguments=tuple(arguments),
+            sizes=tuple(str(name) for name in fields["sizes"]),
+        )
+
+
+def _to_json(numbers: Sequence[int]) -> list[int | str]:
+    """An unknown number is its name."""
+    return [n.name if isinstance(n, Unknown) else n for n in numbers]
+
+
+def _from_json(found: Sequence[int | str]) -> tuple[int, ...]:
+    return tuple(Unknown(n) if isinstance(n, str) else int(n) for n in found)
 
 
 def _dtype(word: object) -> str:
@@ -346,10 +381,11 @@ def backend_for(kind: str) -> Backend:
 def signature_of(module: ModuleOp) -> Signature:
     """The signature of the only public function with a body in `module`.
 
-    Its arguments are memrefs of numbers with static shape and strides and offset 0, and carry
-    the attributes `gemmir.name` and `gemmir.access`. Raises `BackendError`: GEM0410 where there is
-    not one such function, GEM0411 where it has results, GEM0412 where an argument is another type,
-    GEM0413 where an attribute is missing or wrong, GEM0414 where the output is not the last.
+    Its arguments are strided memrefs of numbers with offset 0, and behind them sizes of type index.
+    They carry the attributes `gemmir.name` and `gemmir.access`, and memrefs `gemmir.sizes` where
+    their types leave numbers open. Raises `BackendError`: GEM0410 where there is not one such
+    function, GEM0411 where it has results, GEM0412 where an argument is another type, GEM0413 where
+    an attribute is missing or wrong, GEM0414 where the output is not the last.
     """
     function = _public_function(module)
     symbol = function.sym_name.data
@@ -365,9 +401,29 @@ def signature_of(module: ModuleOp) -> Signature:
             f"function @{symbol} has {len(inputs)} arguments, {len(attributes)} with attributes",
             'give each argument {gemmir.name = "…", gemmir.access = "…"}',
         )
-    arguments = tuple(map(_argument, inputs, attributes))
+    end = _arrays_end(inputs)
+    sizes = tuple(_word(own, "gemmir.name") for own in attributes[end:])
+    arguments = tuple(map(_argument, inputs[:end], attributes[:end]))
     _require_last_output(symbol, arguments)
-    return Signature(symbol=symbol, arguments=arguments)
+    for argument in arguments:
+        for number in (*argument.shape, *argument.strides):
+            if isinstance(number, Unknown) and number.name not in sizes:
+                raise BackendError(
+                    "GEM0413",
+                    f"argument {argument.name} has the size {number.name}, which is no argument",
+                    "give the function an argument of type index with that name",
+                )
+    return Signature(symbol=symbol, arguments=arguments, sizes=sizes)
+
+
+def _arrays_end(inputs: Sequence[Attribute]) -> int:
+    """How many arguments stand before the sizes."""
+    from xdsl.dialects.builtin import IndexType
+
+    end = len(inputs)
+    while end and isinstance(inputs[end - 1], IndexType):
+        end -= 1
+    return end
 
 
 def _public_function(module: ModuleOp) -> FuncOp:
@@ -404,11 +460,12 @@ def _argument(value_type: Attribute, attributes: DictionaryAttr) -> Argument:
             f"argument {name} has elements of type {memref.element_type}",
             f"use {', '.join(BY_MLIR)}",
         )
+    layout = _layout(name, memref, attributes)
     return Argument(
         name=name,
         dtype=element.name,
-        shape=memref.get_shape(),
-        strides=_static_strides(name, memref),
+        shape=layout.shape,
+        strides=layout.strides,
         access=_access_of(name, attributes),
     )
 
@@ -431,24 +488,23 @@ def _word(attributes: DictionaryAttr, key: str) -> str:
     return found.data
 
 
-def _static_strides(name: str, memref: MemRefType[Attribute]) -> tuple[int, ...]:
-    """Strides in elements; only static shapes and strides at offset 0 can be called."""
-    from xdsl.dialects.builtin import IntAttr, NoneAttr, StridedLayoutAttr
+def _layout(name: str, memref: MemRefType[Attribute], attributes: DictionaryAttr) -> Layout:
+    """The shape and strides in elements; only memrefs at offset 0 can be called with arrays."""
+    from xdsl.utils.exceptions import VerifyException
 
-    shape, layout = memref.get_shape(), memref.layout
-    if any(n < 0 for n in shape):
-        raise BackendError("GEM0412", f"argument {name} is {memref}", "use a static shape")
-    if isinstance(layout, NoneAttr):
-        return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
-    if not isinstance(layout, StridedLayoutAttr):
-        raise BackendError("GEM0412", f"argument {name} is {memref}", "use a strided layout")
-    strides = [s.data for s in layout.strides.data if isinstance(s, IntAttr)]
-    at_start = isinstance(layout.offset, IntAttr) and layout.offset.data == 0
-    if len(strides) != len(shape) or not at_start or any(s < 0 for s in strides):
+    from gemmir.ir.arguments import layout_of
+
+    try:
+        found = layout_of(memref, attributes.data)
+    except VerifyException as error:
+        raise BackendError(
+            "GEM0412", f"argument {name}: {error}", "use strides >= 0 and offset 0"
+        ) from error
+    if any(not isinstance(s, Unknown) and s < 0 for s in found.strides):
         raise BackendError(
             "GEM0412", f"argument {name} is {memref}", "use static strides >= 0 and offset 0"
         )
-    return tuple(strides)
+    return found
 
 
 def _require_last_output(symbol: str, arguments: tuple[Argument, ...]) -> None:

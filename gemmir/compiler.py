@@ -26,6 +26,7 @@ from gemmir.kernel import Kernel
 from gemmir.lowering import LEVELS, Stages, level_of, run_passes, run_stages, take_remaining
 from gemmir.machine import HOST, CpuMachine, GpuMachine, Machine, TpuMachine, machine_for
 from gemmir.machine.host import require_runnable
+from gemmir.runtime_kernel import RuntimeKernel
 from gemmir.schedule import Schedule, check_fits
 from gemmir.schedule.default import default_text
 
@@ -276,7 +277,8 @@ def _load(made: _Made, cache: ObjectCache | None, interpret: Any, problem: Gemm 
     from gemmir.thunk import with_thunk
 
     object_bytes, signature = _object(machine, key, cache, artifact)
-    return with_thunk(backend.load(object_bytes, signature), signature)
+    loaded = backend.load(object_bytes, signature)
+    return RuntimeKernel(loaded, signature) if signature.sizes else with_thunk(loaded, signature)
 
 
 def _object(

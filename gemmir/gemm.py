@@ -27,6 +27,7 @@ from gemmir.dtypes import (
 )
 from gemmir.errors import ProblemError
 from gemmir.int4 import unpack_int4
+from gemmir.sizes import Unknown
 
 Array = npt.NDArray[Any]
 
@@ -51,6 +52,10 @@ OFFSETS: Final = "offsets"
 
 COUNTS: Final = "counts"
 """The operand that says how many rows each of several products has, where all have room for m."""
+
+SIZES: Final = ("m", "n", "k", "lda", "ldb", "ldc")
+FACTORS: Final = ("alpha", "beta")
+"""What may be known in a call only."""
 
 MAX_ELEMENTS: Final = 2**40
 """No operand may span more elements than this: 64-bit byte offsets must not overflow."""
@@ -79,6 +84,11 @@ class Operand:
     strides: tuple[int, ...]
     dtype: str
     access: Literal["read", "write", "readwrite"]
+
+    @property
+    def is_known(self) -> bool:
+        """Whether its shape and strides are known before a call."""
+        return not any(isinstance(n, Unknown) for n in (*self.shape, *self.strides))
 
     @property
     def span(self) -> int:
@@ -130,6 +140,11 @@ class Gemm:
     the first in its low half: the array of B is one of uint8 with rows half as long
     (`gemmir.pack_int4` makes it), and rows and `ldb` have a whole number of bytes.
 
+    `ANY` in place of m, n, k, lda, ldb, ldc, alpha or beta (None too in place of the first three)
+    is a number that the caller of the kernel passes (`gemmir.sizes`): the sizes follow from the
+    arrays, and `alpha` and `beta` are arrays of one element of the type of the sum, behind B. Of
+    one product only. Where beta is 0 in a call C is not read.
+
     Raises `ProblemError` (GEM01xx) where the fields contradict each other.
     """
 
@@ -157,6 +172,7 @@ class Gemm:
     weight_group: int | None = None
 
     def __post_init__(self) -> None:
+        self._name_unknown()
         self._check_sizes()
         self._check_types()
         self._check_type_of_b()
@@ -167,9 +183,28 @@ class Gemm:
             self._check_weights(self.weight_group)
         self._check_strides()
 
+    def _name_unknown(self) -> None:
+        """Name what is known in a call only, and refuse it where everything must be known."""
+        for name in (*SIZES, *FACTORS):
+            found: object = getattr(self, name)
+            if isinstance(found, Unknown) or (found is None and name in SIZES[:3]):
+                object.__setattr__(self, name, Unknown(name))
+        unknown = (*self.unknown, *self.unknown_factors)
+        if not unknown:
+            return
+        for name in ("batch", "groups", "scale_block", "weight_group"):
+            if getattr(self, name) is not None:
+                raise ProblemError(
+                    "GEM1350",
+                    f"{', '.join(unknown)} known in a call only, and {name}={getattr(self, name)}",
+                    f"leave {name} out, or give the numbers",
+                )
+
     def _check_sizes(self) -> None:
         for name in ("m", "n", "k", "batch", "groups"):
             size: object = getattr(self, name)
+            if isinstance(size, Unknown) and name in SIZES:
+                continue
             if name in ("batch", "groups") and size is None:
                 continue
             if not isinstance(size, SupportsIndex) or isinstance(size, bool):
@@ -207,7 +242,10 @@ class Gemm:
                 f"out={self.out!r} of a product of {self.dtype}",
                 f"use {' or '.join(DTYPES[self.dtype])}",
             )
-        for name in ("alpha", "beta"):
+        for name in FACTORS:
+            if isinstance(getattr(self, name), Unknown):
+                self._check_unknown_factor(name)
+                continue
             value = float(getattr(self, name))
             if self.accumulator.is_integer:
                 _require_whole(name, value, self.dtype)
@@ -281,6 +319,14 @@ class Gemm:
                     f"use {name}={elements + 1}, with zeros behind",
                 )
 
+    def _check_unknown_factor(self, name: str) -> None:
+        if self.accumulator.is_integer:
+            raise ProblemError(
+                "GEM1350",
+                f"{name} of {self.accumulator.name} sums is known in a call only",
+                "use a dtype of floats, or give the number",
+            )
+
     def _check_epilogue(self) -> None:
         for step in self.steps:
             if step not in EPILOGUE_STEPS:
@@ -340,6 +386,14 @@ class Gemm:
     def _check_strides(self) -> None:
         for operand, least in (("a", self._cols_a), ("b", self._cols_b), ("c", self.n)):
             lead = getattr(self, f"ld{operand}")
+            if isinstance(lead, Unknown) or (lead is None and isinstance(least, Unknown)):
+                continue
+            if isinstance(least, Unknown):
+                raise ProblemError(
+                    "GEM1350",
+                    f"ld{operand}={lead} of rows whose length is known in a call only",
+                    f"leave ld{operand} out, or use ANY",
+                )
             if lead is not None and lead < max(least, 1):
                 raise ProblemError(
                     "GEM0108",
@@ -361,7 +415,7 @@ class Gemm:
                     + ("" if operand == "c" else ", or 0 to share one matrix"),
                 )
         for operand in self.operands:
-            if operand.span > MAX_ELEMENTS:
+            if operand.is_known and operand.span > MAX_ELEMENTS:
                 raise ProblemError(
                     "GEM0111",
                     f"operand {operand.name} spans {operand.span} elements",
@@ -386,12 +440,40 @@ class Gemm:
     def leading(self, operand: str) -> int:
         """Distance in elements between stored rows of operand `a`, `b` or `c`."""
         given = getattr(self, f"ld{operand}")
-        return given or max({"a": self._cols_a, "b": self._cols_b, "c": self.n}[operand], 1)
+        return given or {"a": self._cols_a, "b": self._cols_b, "c": self.n}[operand] or 1
 
     def batch_stride(self, operand: str) -> int:
         """Distance in elements between matrices of operand `a`, `b` or `c`; 0 where shared."""
         given = getattr(self, f"batch_stride_{operand}")
         return self._stored_rows(operand) * self.leading(operand) if given is None else given
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The sizes and leading dimensions that are known in a call only, in order."""
+        return tuple(name for name in SIZES if isinstance(getattr(self, name), Unknown))
+
+    @property
+    def unknown_factors(self) -> tuple[str, ...]:
+        """Which of alpha and beta are known in a call only."""
+        return tuple(name for name in FACTORS if isinstance(getattr(self, name), Unknown))
+
+    def at(self, **numbers: float) -> Gemm:
+        """This problem where some of what is unknown has these `numbers`.
+
+        Rows lie as far apart as they are long where that was unknown too and is not among them.
+        """
+        leads = {name: None for name in self.unknown if name not in (*numbers, *SIZES[:3])}
+        return replace(self, **leads, **numbers)
+
+    def of(self, arrays: Mapping[str, Array]) -> Gemm:
+        """This problem with the sizes, alpha and beta that `arrays`, by operand name, have."""
+        if not self.unknown and not self.unknown_factors:
+            return self
+        rows, columns = arrays["c"].shape
+        sizes = {"m": rows, "n": columns, "k": arrays["a"].shape[0 if self.trans_a else 1]}
+        numbers: dict[str, float] = {name: sizes[name] for name in self.unknown if name in sizes}
+        numbers |= {name: float(arrays[name][0]) for name in self.unknown_factors}
+        return self.at(**numbers)
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -476,6 +558,10 @@ class Gemm:
             matrix("a", self._stored_rows("a"), self._cols_a, "read"),
             matrix("b", self._stored_rows("b"), self._cols_b, "read"),
         ]
+        found += [
+            Operand(name=f, shape=(1,), strides=(1,), dtype=self.accumulator.name, access="read")
+            for f in self.unknown_factors
+        ]
         if self.scale_block is not None:
             found += [self._scale_operand("a"), self._scale_operand("b")]
         if self.has_weights:
@@ -487,7 +573,9 @@ class Gemm:
             )
         for step in self.steps:
             shape, dtype = c.shape, self.result.name
-            strides = (self.m * max(self.n, 1), max(self.n, 1), 1)[-len(c.shape) :]
+            strides = (self.n or 1, 1)
+            if len(c.shape) == 3:
+                strides = (self.m * strides[0], *strides)
             if step == "bias":
                 shape, strides = (self.n,), (1,)
                 if self.groups is not None:
@@ -545,6 +633,8 @@ class Gemm:
         Computed in float64, and for f64 problems in the platform's widest type. Integers are exact,
         in 64 bits, and wrap to 32 wherever a kernel may hold them.
         """
+        if self.unknown or self.unknown_factors:
+            return self.of(arrays).reference(arrays)
         if self.groups is not None:
             wide = np.int64 if self.accumulator.is_integer else self._wide
             return self._by_group(arrays, arrays["c"].astype(wide), Gemm.reference)
@@ -585,6 +675,8 @@ class Gemm:
         Tensor cores sum products of 8-bit floats in fewer bits than f32 has; `emulated` is the
         bound of the evaluator and of the emulator, which do not.
         """
+        if self.unknown or self.unknown_factors:
+            return self.of(arrays).error_bound(arrays, depth, emulated=emulated)
         if self.accumulator.is_integer:
             return np.zeros(self.operands[-1].shape)
         if self.groups is not None:

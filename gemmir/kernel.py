@@ -87,7 +87,7 @@ class Slot:
 
     def accept(self, value: object) -> Array:
         """`value` as an array that shares its memory, or a `CallError` that says what is wrong."""
-        array = _as_array(self.name, value)
+        array = as_array(self.name, value)
         self.check_type(array.dtype)
         self.check_shape(array.shape)
         self._check_strides(array)
@@ -198,7 +198,7 @@ _share: Final[Callable[[object], Array]] = partial(cast("Any", np.from_dlpack), 
 _shares_memory: Final = cast("Callable[..., bool]", np.shares_memory)
 
 
-def _as_array(name: str, value: object) -> Array:
+def as_array(name: str, value: object) -> Array:
     """`value` as a plain NumPy array over the same memory; nothing is ever copied."""
     if isinstance(value, np.ma.MaskedArray):
         raise CallError(
@@ -328,15 +328,7 @@ class Kernel:
         self, operands: tuple[object, ...], named: Mapping[str, object]
     ) -> tuple[object, ...]:
         names = [slot.name for slot in self._inputs]
-        if len(operands) > len(names):
-            raise _wrong_count(names, len(operands), self._output.name)
-        for name in named:
-            if name not in names[len(operands) :]:
-                raise _wrong_name(names, name, self._output.name, given=name in names)
-        missing = [name for name in names[len(operands) :] if name not in named]
-        if missing:
-            raise _wrong_count(names, len(operands) + len(named), self._output.name)
-        return (*operands, *(named[name] for name in names[len(operands) :]))
+        return in_order(names, self._output.name, operands, named)
 
     def _new_output(self) -> Array:
         self._require_out()
@@ -384,6 +376,24 @@ class BoundCall:
 
     def __repr__(self) -> str:
         return f"<{self._kernel!r} bound to {len(self._arrays)} arrays>"
+
+
+def in_order(
+    names: Sequence[str],
+    output: str,
+    operands: tuple[object, ...],
+    named: Mapping[str, object],
+) -> tuple[object, ...]:
+    """The operands `names` that are read, those by name behind the others; `CallError` if wrong."""
+    if len(operands) > len(names):
+        raise _wrong_count(names, len(operands), output)
+    for name in named:
+        if name not in names[len(operands) :]:
+            raise _wrong_name(names, name, output, given=name in names)
+    missing = [name for name in names[len(operands) :] if name not in named]
+    if missing:
+        raise _wrong_count(names, len(operands) + len(named), output)
+    return (*operands, *(named[name] for name in names[len(operands) :]))
 
 
 def _refuse_overlap(name: str, array: Array, out: Array) -> None:

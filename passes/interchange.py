@@ -188,7 +188,7 @@ class Interchange(ModulePass):
     group: int | None = None
 
     def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
-        for gemm in require_gemms("interchange", op, takes_scales=True):
+        for gemm in require_gemms("interchange", op, takes_scales=True, takes_factors=True):
             loops = plan(gemm, self.order)
             groups = None if self.group is None else plan_group(loops, self.order, self.group)
             if groups is None and [dimension_of(loop) for loop in loops] == list(self.order):

@@ -50,16 +50,19 @@ from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, builtin, memref, scf
 from xdsl.dialects.builtin import (
+    AnyFloat,
     FixedBitwidthType,
+    FloatAttr,
     MemRefType,
     StridedLayoutAttr,
     f32,
     f64,
     i16,
 )
-from xdsl.ir import Block, Region, SSAValue
+from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.utils.arg_spec import ArgSpec
+from xdsl.rewriter import InsertPoint
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import (
@@ -117,6 +120,9 @@ FRAGMENT_BYTES = 32
 
 CACHES = (Space.L1, Space.L2, Space.L3)
 
+OPERAND_DIMENSIONS = {"a": "mk", "b": "kn", "c": "mn"}
+"""The dimensions of a tile of each operand."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PackPlan:
@@ -149,8 +155,8 @@ def plan_pack(
         raise ScheduleError("GEM0332", f"promote: operand {operand} is packed already")
     if len(extents(value)) != 2:
         raise ScheduleError("GEM0333", "promote: a batch cannot be packed", "tile batch by 1 first")
+    _require_bounds(gemm, operand, extents(value))
     shape = [upper_bound(e) for e in extents(value)]
-    assert shape[0] is not None and shape[1] is not None
     across = max(shape[1 - dim] or 1, 1)
     shape[dim] = max(-(-(shape[dim] or 0) // width), 1) * width
     shape[1 - dim] = across
@@ -180,6 +186,16 @@ def _converted_type(value: SSAValue, operand: str, as_: str | None) -> Number:
             f"use {' or '.join(f'as={n}' for n in wider)}" if wider else "leave as out",
         )
     return PACKED_TYPES[as_]
+def _require_bounds(gemm: GemmOp, operand: str, sizes: Sequence[Extent]) -> None:
+    """`ScheduleError` GEM1357 where a tile of `operand` may be of any size at run time."""
+    for dimension, size in zip(OPERAND_DIMENSIONS[operand], sizes, strict=True):
+        if upper_bound(size) is None:
+            raise ScheduleError(
+                "GEM1357",
+                f"promote: {dimension} of operand {operand} is known at run time only, and a "
+                "buffer has a size",
+                f"tile {dimension} before it",
+            )
 
 
 def _panel_width(operand: str, layout: str | None) -> int:
@@ -494,9 +510,9 @@ def plan_accumulate(gemm: GemmOp, to: str, layout: str | None, prefetch: bool) -
             "promote: to=vmem keeps one sum, and blocks of the product have scales",
             "multiply A and B by their scales beforehand, or use another target",
         )
-    rows, columns = (upper_bound(e) for e in extents(gemm.c))
-    assert rows is not None and columns is not None
-    shape = max(rows, 1), max(columns, 1)
+    _require_bounds(gemm, "c", extents(gemm.c))
+    rows, columns = (upper_bound(e) or 1 for e in extents(gemm.c))
+    shape = rows, columns
     return AccumulatePlan(shape=shape, space=Space(to), prefetch=prefetch, slices=tuple(slices))
 
 
@@ -516,23 +532,26 @@ def accumulate(gemm: GemmOp, plan: AccumulatePlan) -> None:
     tile = subview(builder, alloca.memref, (place_in_tile(c), 0), extents(c))
     if plan.prefetch:
         builder.insert(PrefetchOp(c))
-    alpha, beta = gemm.alpha.value.data, gemm.beta.value.data
     factors = [spread(builder, scale, extents(c)) for scale in factors]
     builder.insert(
         GemmOp(gemm.a, gemm.b, tile, precision=gemm.precision, scales=scales, depth=depth)
     )
     first = gemm.first
+
+    def write_back(inner: Builder) -> None:
+        _write_back_first(inner, tile, factors, c, gemm)
+
     if plan.slices:
         before(plan.slices[0]).insert(_zero(c))
         builder.insert(_add_slice(tile, factors, c))
-    elif first is None or beta == 1:
-        builder.insert(_write_back(tile, factors, c, alpha, beta))
+    elif first is None or (gemm.beta.value.data == 1 and gemm.beta_value is None):
+        write_back(builder)
     else:
         builder.insert(
             conditional(
                 first,
-                lambda inner: inner.insert(_write_back(tile, factors, c, alpha, beta)),
-                lambda inner: inner.insert(_write_back(tile, factors, c, alpha, 1.0)),
+                write_back,
+                lambda inner: inner.insert(_write_back(tile, factors, c, gemm, 1.0)),
             )
         )
     gemm.detach()
@@ -570,10 +589,49 @@ def _product(block: Block, factors: Sequence[SSAValue]) -> SSAValue:
     return product
 
 
+def _write_back_first(
+    builder: Builder, acc: SSAValue, factors: Sequence[SSAValue], c: SSAValue, gemm: GemmOp
+) -> None:
+    """Write the first sum back; where beta turns out to be 0 without reading C."""
+    beta, factor = gemm.beta.value.data, gemm.beta_value
+    if factor is None:
+        builder.insert(_write_back(acc, factors, c, gemm, beta))
+        return
+    builder.insert(
+        conditional(
+            _is_zero(factor),
+            lambda inner: inner.insert(_write_back(acc, factors, c, gemm, 0.0)),
+            lambda inner: inner.insert(_write_back(acc, factors, c, gemm, beta, factor)),
+        )
+    )
+
+
+def _is_zero(value: SSAValue) -> SSAValue:
+    """value == 0, asked once, where `value` is made."""
+    for use in value.uses:
+        if isinstance(use.operation, arith.CmpfOp):
+            return use.operation.result
+    assert isinstance(value.owner, Operation) and isinstance(value.type, AnyFloat)
+    zero = arith.ConstantOp(FloatAttr(0.0, value.type))
+    test = arith.CmpfOp(value, zero.result, "oeq")
+    builder = Builder(InsertPoint.after(value.owner))
+    builder.insert(zero)
+    return builder.insert(test).result
+
+
 def _write_back(
-    acc: SSAValue, factors: Sequence[SSAValue], c: SSAValue, alpha: float, beta: float
+    acc: SSAValue,
+    factors: Sequence[SSAValue],
+    c: SSAValue,
+    gemm: GemmOp,
+    beta: float,
+    beta_value: SSAValue | None = None,
 ) -> EpilogueOp:
-    """c = alpha * acc * factors + beta * c in the type of acc, leaving out what is needless."""
+    """c = alpha * acc * factors + beta * c in the type of acc, leaving out what is needless.
+
+    The values of alpha and beta that are known at run time come from outside of the region.
+    """
+    alpha = gemm.alpha.value.data
     element, stored = memref_type(acc).element_type, memref_type(c).element_type
     block = Block(arg_types=[element, *[memref_type(v).element_type for v in factors], stored])
     summed, *scales, old = block.args
@@ -582,18 +640,28 @@ def _write_back(
         product = multiplied(summed, _product(block, scales))
         block.add_op(product)
         summed = product.result
-    value = scaled(block, summed, alpha, element)
+    value = _times(block, scaled(block, summed, alpha, element), gemm.alpha_value)
     if beta != 0:
-        total = added(value, scaled(block, widened(block, old, element), beta, element))
+        kept = scaled(block, widened(block, old, element), beta, element)
+        total = added(value, _times(block, kept, beta_value))
         block.add_op(total)
         value = total.result
     block.add_op(YieldOp(narrowed(block, value, stored)))
     return EpilogueOp([acc, *factors], c, Region(block))
 
 
-def _write_back_sum(acc: SSAValue, c: SSAValue, alpha: float, beta: float) -> EpilogueOp:
+def _times(block: Block, value: SSAValue, factor: SSAValue | None) -> SSAValue:
+    """Append what multiplies `value` by `factor`, if there is one."""
+    if factor is None:
+        return value
+    product = multiplied(value, factor)
+    block.add_op(product)
+    return product.result
+
+
+def _write_back_sum(builder: Builder, acc: SSAValue, c: SSAValue, gemm: GemmOp) -> None:
     """c = alpha * acc + beta * c."""
-    return _write_back(acc, [], c, alpha, beta)
+    _write_back_first(builder, acc, [], c, gemm)
 
 
 @dataclass(frozen=True)
@@ -641,6 +709,7 @@ class Promote(ModulePass):
                 f"leave as out, or pack a or b to {' or '.join(CACHES)}",
             )
         for gemm in require_gemms("promote", op, takes_scales=True):
+        for gemm in require_gemms("promote", op, takes_scales=True, takes_factors=True):
             if self.to == Space.VMEM and self.operand != "c":
                 copy_block(gemm, self.operand, plan_block(gemm, self.operand, self.layout))
             elif self.to == Space.SHARED and self.operand != "c":

@@ -8,7 +8,13 @@ Loops are opened in the order given, around the innermost `gemmir.gemm`, so that
 cuts the tiles of the first. Where a size does not divide its extent, `edges` says what becomes of
 the last tile: `clip` makes it smaller within the loop, so that all tiles have a size known only at
 run time; `peel` gives it a loop of its own with its static size; `overlap` moves it back inside, so
-that every tile is full and some elements are computed twice. Moves no data, changes no layout.
+that every tile is full and some elements are computed twice; `halve` cuts what remains by the
+next smaller power of two, what then remains by half of that, and so on. Moves no data, changes no
+layout.
+
+An extent may be known at run time only. What `peel` leaves is then one tile that is clipped;
+`overlap` needs an extent that is at least one tile (`version`); a loop over k runs once where k is
+0, so that C is written.
 
 `over` gives every tile a unit of its own: the cores of a CPU, the blocks of a GPU, the warpgroups,
 warps and threads of a block, or the steps of the grid of a TPU kernel. Blocks of Hopper may be
@@ -55,7 +61,17 @@ from gemmir.ir.dialect import (
     memref_type,
 )
 from gemmir.ir.groups import group_loop, products_of, spread_rows
-from gemmir.ir.index import Extent, as_index, before, both, enclosing_function, equals, upper_bound
+from gemmir.ir.index import (
+    Extent,
+    as_index,
+    before,
+    both,
+    enclosing_function,
+    equals,
+    lower_bound,
+    round_down,
+    upper_bound,
+)
 from gemmir.ir.loops import (
     DIMENSIONS,
     GROUP,
@@ -78,7 +94,7 @@ COUNTED = (*OUTERMOST, *INSIDE_BLOCK)
 """Units of which there are as many as the largest extent needs."""
 
 
-EDGES = ("clip", "overlap", "peel")
+EDGES = ("clip", "halve", "overlap", "peel")
 VARIABLES = {"batch": "s", "m": "i", "n": "j", "k": "p"}
 """What the induction variables are called in the text."""
 
@@ -98,6 +114,11 @@ class LoopPlan:
         return isinstance(self.extent, int) and (
             self.extent % self.size == 0 or self.size >= self.extent
         )
+
+    @property
+    def shown(self) -> str:
+        """The dimension and its extent, where that is known."""
+        return f"{self.dimension}={self.extent}" if isinstance(self.extent, int) else self.dimension
 
     @property
     def is_single(self) -> bool:
@@ -278,10 +299,22 @@ def _check_loop(gemm: GemmOp, loop: LoopPlan, made: Sequence[LoopPlan], over: st
         _check_scales(gemm, loop)
     if loop.edges == "clip" or loop.divides:
         return
-    if not isinstance(loop.extent, int) or name == "k":
+    if name == "k" or (over is not None and not isinstance(loop.extent, int)):
         reason = "carries the sum" if name == "k" else "has no fixed size here"
         raise ScheduleError(
             "GEM0327", f"tile: {name} {reason} and cannot {loop.edges}", "use edges=clip"
+        )
+    if loop.edges == "overlap" and lower_bound(loop.extent) < size:
+        raise ScheduleError(
+            "GEM1354",
+            f"tile: {name} may be less than {size} at run time and cannot overlap",
+            f"use edges=peel or halve, or version{{loop={name} most={size} …}} before it",
+        )
+    if loop.edges == "halve" and _panel_width(gemm, name) is not None:
+        raise ScheduleError(
+            "GEM1354",
+            f"tile: {name} in packed panels cannot halve: tiles are whole panels",
+            "use edges=clip: panels are zero-filled to their full width",
         )
     if loop.edges == "overlap":
         _check_overlap(gemm, loop, made, over)
@@ -291,25 +324,24 @@ def _check_overlap(
     gemm: GemmOp, loop: LoopPlan, made: Sequence[LoopPlan], over: str | None
 ) -> None:
     """Elements that two tiles share must be computed whole both times, not added to twice."""
-    name, size = loop.dimension, loop.size
+    size = loop.size
     if over is not None:
         raise ScheduleError(
             "GEM0327",
-            f"tile: {name}={loop.extent} by {size} would let two of the {over} write the same "
-            "elements",
+            f"tile: {loop.shown} by {size} would let two of the {over} write the same elements",
             "use clip or peel",
         )
-    if _panel_width(gemm, name) is not None:
+    if _panel_width(gemm, loop.dimension) is not None:
         raise ScheduleError(
             "GEM0327",
-            f"tile: {name}={loop.extent} by {size} would begin tiles inside packed panels",
+            f"tile: {loop.shown} by {size} would begin tiles inside packed panels",
             "use clip: panels are zero-filled to their full width",
         )
     adds = gemm.beta.value.data != 0 or gemm.first is not None
     if adds or any(o.dimension == "k" for o in made):
         raise ScheduleError(
             "GEM0327",
-            f"tile: {name}={loop.extent} by {size} would add to overlapping elements twice",
+            f"tile: {loop.shown} by {size} would add to overlapping elements twice",
             "use clip or peel, or beta=0 and no loop over k outside",
         )
 
@@ -318,18 +350,50 @@ def _check_overlap(
 class Segment:
     """Part of a loop: its bounds, and the size of its tiles where that is known."""
 
-    begin: int
+    begin: Extent
     end: Extent
+    step: int
     size: int | None
 
 
-def _segments(loop: LoopPlan) -> tuple[Segment, ...]:
-    """The loops to open for one loop of the plan: two where the last tile is peeled off."""
-    if loop.edges != "peel" or loop.divides or not isinstance(loop.extent, int):
-        return (Segment(begin=0, end=loop.extent, size=loop.size if loop.divides else None),)
-    even = loop.extent // loop.size * loop.size
-    last = Segment(begin=even, end=loop.extent, size=loop.extent - even)
-    return (Segment(begin=0, end=even, size=loop.size), last)
+def _segments(builder: Builder, anchor: GemmOp, loop: LoopPlan) -> tuple[Segment, ...]:
+    """The loops to open for one loop of the plan: several where the last tile is peeled off."""
+    extent, step = loop.extent, loop.size
+    if loop.edges not in ("halve", "peel") or loop.divides:
+        size = step if loop.divides else None
+        return (Segment(begin=0, end=_at_least_once(builder, anchor, loop), step=step, size=size),)
+    even = round_down(builder, anchor, extent, step)
+    found = [Segment(begin=0, end=even, step=step, size=step)]
+    if loop.edges == "peel":
+        rest = extent - even if isinstance(extent, int) and isinstance(even, int) else None
+        return (*found, Segment(begin=even, end=extent, step=step, size=rest))
+    while step > 1:
+        step = 1 << ((step - 1).bit_length() - 1)
+        begin = found[-1].end
+        rest = _difference(builder, anchor, extent, begin)
+        end = _sum(builder, anchor, begin, round_down(builder, anchor, rest, step))
+        if begin != end:
+            found.append(Segment(begin=begin, end=end, step=step, size=step))
+    return tuple(found)
+
+
+def _at_least_once(builder: Builder, anchor: GemmOp, loop: LoopPlan) -> Extent:
+    """Where a loop ends: over a k that turns out to be 0 there is one empty slice."""
+    if loop.dimension != "k" or lower_bound(loop.extent) > 0 or isinstance(loop.extent, int):
+        return loop.extent
+    return builder.insert(arith.MaxSIOp(loop.extent, as_index(anchor, 1))).result
+
+
+def _difference(builder: Builder, anchor: GemmOp, x: Extent, y: Extent) -> Extent:
+    if isinstance(x, int) and isinstance(y, int):
+        return x - y
+    return builder.insert(arith.SubiOp(as_index(anchor, x), as_index(anchor, y))).result
+
+
+def _sum(builder: Builder, anchor: GemmOp, x: Extent, y: Extent) -> Extent:
+    if isinstance(x, int) and isinstance(y, int):
+        return x + y
+    return builder.insert(arith.AddiOp(as_index(anchor, x), as_index(anchor, y))).result
 
 
 def tile(gemm: GemmOp, plan: TilePlan) -> None:
@@ -385,7 +449,8 @@ def _tile_visits(gemm: GemmOp, plan: TilePlan) -> None:
             builder, loop.dimension, (bounds[0], bounds[1], bounds[2]), plan.over
         )
         variable.name_hint = VARIABLES[loop.dimension]
-        cuts[loop.dimension] = _cut(builder, gemm, loop, variable, _segments(loop)[0])
+        (segment,) = _segments(builder, gemm, loop)
+        cuts[loop.dimension] = _cut(builder, gemm, loop, variable, segment)
     visit = open_visits(builder, products, visits)
 
     def part(operand: SSAValue, dimensions: str) -> SSAValue:
@@ -424,10 +489,10 @@ def _open(
         _write_tile(builder, gemm, plan, variables, segments)
         return
     loop = plan.loops[len(variables)]
-    for segment in _segments(loop):
+    for segment in _segments(builder, gemm, loop):
         end = upper_bound(segment.end) if plan.over in COUNTED else segment.end
         assert end is not None
-        bounds = [as_index(gemm, e) for e in (segment.begin, end, loop.size)]
+        bounds = [as_index(gemm, e) for e in (segment.begin, end, segment.step)]
         made = (bounds[0], bounds[1], bounds[2])
         variable, inner = open_loop(builder, loop.dimension, made, plan.over)
         variable.name_hint = VARIABLES[loop.dimension]
@@ -455,7 +520,8 @@ def _write_tile(
             size = as_index(gemm, cuts[loop.dimension][1])
             is_some = arith.CmpiOp(size, as_index(gemm, 0), "sgt")
             some.append(builder.insert(is_some).result)
-        if loop.dimension == "k" and not loop.is_single and gemm.beta.value.data != 1:
+        takes_beta = gemm.beta.value.data != 1 or gemm.beta_value is not None
+        if loop.dimension == "k" and not loop.is_single and takes_beta:
             first.append(equals(builder, gemm, variable, 0))
     condition = both(builder, some)
     if condition is None:
@@ -498,6 +564,8 @@ def _write_product(
             precision=gemm.precision,
             scales=scales_of_tile(builder, gemm, cuts),
             depth=gemm.depth,
+            alpha_value=gemm.alpha_value,
+            beta_value=gemm.beta_value,
         )
     )
 
@@ -510,8 +578,8 @@ def _cut(
         return 0, loop.extent
     if segment.size is not None:
         return variable, segment.size
-    if loop.edges == "overlap" and isinstance(loop.extent, int):
-        latest = as_index(gemm, loop.extent - loop.size)
+    if loop.edges == "overlap":
+        latest = as_index(gemm, _difference(builder, gemm, loop.extent, loop.size))
         return builder.insert(arith.MinSIOp(variable, latest)).result, loop.size
     rest = builder.insert(arith.SubiOp(as_index(gemm, loop.extent), variable)).result
     return variable, builder.insert(arith.MinSIOp(as_index(gemm, loop.size), rest)).result
@@ -588,7 +656,7 @@ class Tile(ModulePass):
     per_sm: int | None = None
 
     def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
-        for gemm in require_gemms("tile", op, takes_scales=True):
+        for gemm in require_gemms("tile", op, takes_scales=True, takes_factors=True):
             found = plan(gemm, self.loops, self.sizes, self.edges, self.over)
             if self.per_sm is not None:
                 hold_blocks(gemm, self.per_sm, self.over)

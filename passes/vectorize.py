@@ -67,7 +67,7 @@ from gemmir.ir.dialect import (
     is_widening,
     memref_type,
     product_name,
-    static_strides,
+    strides_of,
 )
 from gemmir.ir.index import (
     INDEX,
@@ -496,7 +496,7 @@ def plan_pack(pack: PackOp) -> PackPlan:
     layout = memref_type(chain(pack.target)[0]).layout
     assert isinstance(layout, PanelAttr)
     dim = layout.dim.data
-    rows_run_across = static_strides(memref_type(pack.source))[1 - dim] == 1
+    rows_run_across = strides_of(memref_type(pack.source))[1 - dim] == 1
     return PackPlan(
         dim=dim,
         width=layout.width.data,
@@ -591,7 +591,7 @@ class Vectorize(ModulePass):
         return ArgSpec(made.name, renamed)
 
     def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
-        products = require_gemms("vectorize", op)
+        products = require_gemms("vectorize", op, takes_factors=True)
         if self.with_ not in UNITS:
             raise ScheduleError(
                 "GEM0370", f"vectorize: with={self.with_!r} is no unit", f"use {', '.join(UNITS)}"

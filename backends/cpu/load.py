@@ -73,7 +73,9 @@ def load(object_bytes: bytes, signature: Signature) -> Loaded:
             imports |= {name: pool_library()[symbol] for name, symbol in pool.SYMBOLS.items()}
     linked = link(object_bytes, (signature.symbol,), imports)
     address = linked[signature.symbol]
-    prototype = ctypes.CFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * len(signature.arguments))
+    pointers = [ctypes.c_void_p] * len(signature.arguments)
+    sizes = [ctypes.c_int64] * len(signature.sizes)
+    prototype = ctypes.CFUNCTYPE(ctypes.c_int32, *pointers, *sizes)
     return Loaded(entry=prototype(address), owner=(linked, _jit()), address=address)
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from xdsl.dialects import arith
+from xdsl.dialects import arith, vector
 from xdsl.dialects.builtin import (
     DenseIntOrFPElementsAttr,
     FloatAttr,
@@ -100,6 +100,26 @@ def _compare(e: Emitter, op: arith.CmpiOp) -> None:
     if all(is_literal(v) or v in e.text.narrow for v in (x, y)):
         t, x, y = "i32", e.text.narrowed(x), e.text.narrowed(y)
     e.values[op.result] = e.text.value(f"icmp {predicate} {t} {x}, {y}")
+
+
+_FLOAT_PREDICATES = (
+    *("false", "oeq", "ogt", "oge", "olt", "ole", "one", "ord"),
+    *("ueq", "ugt", "uge", "ult", "ule", "une", "uno", "true"),
+)
+
+
+def _compare_floats(e: Emitter, op: arith.CmpfOp) -> None:
+    """Of scalars."""
+    t, predicate = e.row_type(op.lhs.type), _FLOAT_PREDICATES[op.predicate.value.data]
+    e.values[op.result] = e.text.value(
+        f"fcmp {predicate} {t} {e.scalar(op.lhs)}, {e.scalar(op.rhs)}"
+    )
+
+
+def _broadcast(e: Emitter, op: vector.BroadcastOp) -> None:
+    """A scalar in every lane of every row."""
+    rows, _ = e.shape(op.vector.type)
+    set_rows(e, op.vector, [_splat(e, e.scalar(op.source), op.vector.type)] * rows)
 
 
 _BINARY: dict[str, str] = {
@@ -302,6 +322,7 @@ ARITHMETIC: Table = {
     **dict.fromkeys(_CONVERSIONS, _convert),
     arith.AddiOp.name: _index_add,
     arith.BitcastOp.name: _bitcast,
+    arith.CmpfOp.name: _compare_floats,
     arith.CmpiOp.name: _compare,
     arith.ConstantOp.name: _constant,
     arith.IndexCastOp.name: _index_cast,
@@ -319,4 +340,5 @@ ARITHMETIC: Table = {
     ExtendOp.name: _extend,
     OuterProductOp.name: _outer_product,
     UnrealizedConversionCastOp.name: _cast,
+    vector.BroadcastOp.name: _broadcast,
 }

@@ -8,20 +8,23 @@ nowhere else.
 from __future__ import annotations
 
 from xdsl.dialects import func
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import DYNAMIC_INDEX, IndexType, ModuleOp, StringAttr
 
 from gemmir.backends.llvm.arithmetic import ARITHMETIC
 from gemmir.backends.llvm.emitter import Emitter, Pointer, Table
 from gemmir.backends.llvm.memory import MEMORY
 from gemmir.backends.llvm.structure import STRUCTURE, reserve_team_buffers
 from gemmir.errors import BackendError
+from gemmir.ir.arguments import layout_of
+from gemmir.ir.build import ARGUMENT_NAME
 from gemmir.ir.dialect import memref_type
+from gemmir.sizes import Unknown
 
 EMITTERS: Table = {**ARITHMETIC, **MEMORY, **STRUCTURE}
 
 
 def emit_module(module: ModuleOp) -> str:
-    """LLVM text for every function of `module`: `i32 @name(ptr, …)`, 0 on success.
+    """LLVM text for every function of `module`: `i32 @name(ptr, …, i64, …)`, 0 on success.
 
     Raises `BackendError` (GEM0421) for an op that has no emitter.
     """
@@ -41,10 +44,29 @@ def _function(emitter: Emitter, op: func.FuncOp) -> str:
     parameters: list[str] = []
     for number, argument in enumerate(op.body.block.args):
         name = f"%a{number}"
-        sizes = tuple(str(s) for s in memref_type(argument).get_shape())
-        emitter.values[argument] = Pointer(name, sizes)
+        if isinstance(argument.type, IndexType):
+            emitter.values[argument] = name
+            emitter.text.early_names.add(name)
+            parameters.append(f"i64 {name}")
+            continue
+        emitter.values[argument] = _array(name, op, number)
         parameters.append(f"ptr noalias {name}")
     reserve_team_buffers(emitter, op)
     emitter.block(op.body.block)
     head = f"define i32 @{op.sym_name.data}({', '.join(parameters)}) nounwind {{"
     return "\n".join([head, "entry:", *emitter.text.stack, *emitter.text.lines, "}"])
+
+
+def _array(name: str, op: func.FuncOp, number: int) -> Pointer:
+    """An array among the arguments; what its type leaves open are sizes among them."""
+    of = memref_type(op.body.block.args[number])
+    if DYNAMIC_INDEX not in of.get_shape():
+        return Pointer(name, tuple(str(s) for s in of.get_shape()))
+    attributes = op.arg_attrs.data if op.arg_attrs is not None else ()
+    places = {own.data.get(ARGUMENT_NAME): f"%a{place}" for place, own in enumerate(attributes)}
+    found = layout_of(of, attributes[number].data if attributes else {})
+    sizes, strides = (
+        tuple(places[StringAttr(n.name)] if isinstance(n, Unknown) else str(n) for n in numbers)
+        for numbers in (found.shape, found.strides)
+    )
+    return Pointer(name, sizes, strides=strides)

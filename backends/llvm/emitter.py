@@ -1,7 +1,7 @@
 """What every op emitter works with: the text of a function and what each SSA value has become.
 
-A vector<r x c> value is r rows of c lanes, a memref is a pointer with its sizes (strides are static
-and in the type), an index is i64. Where a vector belongs to a whole warp, each thread has some of
+A vector<r x c> value is r rows of c lanes, a memref is a pointer with its sizes (strides are in the
+type, or with it where they are dynamic), an index is i64. Where a vector belongs to a whole warp, each thread has some of
 its rows: `Emitter.spread` says how many and of how many lanes. While `Emitter.row` is set, vectors
 are that row of theirs only. Loops of known length count in 32 bits where `counts_in_32_bits` says
 so, which saves a GPU an instruction for each that a wider counter takes.
@@ -16,8 +16,15 @@ from typing import Any, TypeAlias
 from xdsl.dialects.builtin import VectorType
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 
-from gemmir.backends.llvm.text import FunctionText, lanes_type, scalar_type, splat_literal
+from gemmir.backends.llvm.text import (
+    FunctionText,
+    Stride,
+    lanes_type,
+    scalar_type,
+    splat_literal,
+)
 from gemmir.errors import BackendError
+from gemmir.ir.dialect import memref_type, strides_of
 from gemmir.ir.index import Extent
 
 _ADVICE = {
@@ -35,11 +42,13 @@ class Pointer:
     """A memref: the address of its first element, and its sizes as operands.
 
     Of a swizzled one, `address` is that of the whole buffer and `origin` where the window begins.
+    `strides` are operands too, in elements, where the type leaves some open.
     """
 
     address: str
     sizes: tuple[str, ...]
     origin: tuple[str, str] = ("0", "0")
+    strides: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,12 @@ class Emitter:
         found = self.values[value]
         assert isinstance(found, Pointer)
         return found
+
+    def strides(self, value: SSAValue) -> tuple[Stride, ...]:
+        """The strides of a memref in elements: numbers where they are static."""
+        found = strides_of(memref_type(value))
+        known = self.pointer(value).strides
+        return tuple(known[dim] if s is None else s for dim, s in enumerate(found))
 
     def extent(self, extent: Extent) -> str:
         """The operand of an extent."""

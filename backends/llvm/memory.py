@@ -9,16 +9,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from xdsl.dialects import memref, vector
-from xdsl.dialects.builtin import FixedBitwidthType, MemRefType, VectorType
+from xdsl.dialects.builtin import FixedBitwidthType, VectorType
 from xdsl.ir import SSAValue
 
 from gemmir.backends.llvm.emitter import Emitter, Pointer, Rows, Table, shape_of
-from gemmir.backends.llvm.text import is_literal, lanes_type, scalar_type, splat_literal, suffix
+from gemmir.backends.llvm.text import (
+    Stride,
+    is_literal,
+    lanes_type,
+    scalar_type,
+    splat_literal,
+    suffix,
+)
 from gemmir.errors import BackendError
 from gemmir.ir.attributes import PanelAttr, Space
-from gemmir.ir.dialect import Number, PrefetchOp, memref_type, static_strides
+from gemmir.ir.dialect import Number, PrefetchOp, memref_type
 from gemmir.ir.index import upper_bound
-from gemmir.ir.views import extents, offsets_of, sizes_of
+from gemmir.ir.views import cast_strides, extents, offsets_of, sizes_of
 
 CACHE_LINE_BYTES = 64
 
@@ -77,18 +84,20 @@ def subview(e: Emitter, op: memref.SubviewOp) -> None:
     source = e.pointer(op.source)
     t = memref_type(op.source)
     offsets = [e.extent(o) for o in offsets_of(op)]
-    terms = list(zip(offsets, _offset_strides(t), strict=True))
+    terms = list(zip(offsets, _offset_strides(e, op.source), strict=True))
     address = e.text.address(source.address, scalar_type(t.element_type), terms)
     sizes = [e.extent(s) for s in sizes_of(op)]
     rank = len(memref_type(op.result).get_shape())
-    e.values[op.result] = Pointer(address, tuple(sizes[len(sizes) - rank :]))
+    made = tuple(sizes[len(sizes) - rank :])
+    strides = source.strides[len(source.strides) - rank :] if source.strides else ()
+    e.values[op.result] = Pointer(address, made, strides=strides)
 
 
-def _offset_strides(t: MemRefType[Number]) -> tuple[int, ...]:
+def _offset_strides(e: Emitter, value: SSAValue) -> tuple[Stride, ...]:
     """Elements that one step of an offset moves; along panels offsets are multiples of a width."""
-    layout = t.layout
+    layout = memref_type(value).layout
     if not isinstance(layout, PanelAttr):
-        return static_strides(t)
+        return e.strides(value)
     if layout.stride.data % layout.width.data or layout.pitch != layout.width:
         raise BackendError(
             "GEM0450",
@@ -101,9 +110,10 @@ def _offset_strides(t: MemRefType[Number]) -> tuple[int, ...]:
 
 
 def _reinterpret_cast(e: Emitter, op: memref.ReinterpretCastOp) -> None:
-    t = memref_type(op.result)
-    sizes = tuple(str(s) for s in t.get_shape())
-    e.values[op.result] = Pointer(e.pointer(op.source).address, sizes)
+    sizes = tuple(map(e.extent, sizes_of(op)))
+    stated = cast_strides(op)
+    strides = tuple(map(e.extent, stated)) if op.strides else ()
+    e.values[op.result] = Pointer(e.pointer(op.source).address, sizes, strides=strides)
 
 
 def _prefetch(e: Emitter, op: PrefetchOp) -> None:
@@ -117,15 +127,14 @@ def _prefetch(e: Emitter, op: PrefetchOp) -> None:
     element = t.element_type
     assert isinstance(element, FixedBitwidthType)
     rows, columns = (upper_bound(x) or 0 for x in extents(op.source))
-    strides = static_strides(t)
-    if strides[0] == 1 and strides[1] != 1:
-        rows, columns, strides = columns, rows, strides[::-1]
+    down, across = e.strides(op.source)
+    if down == 1 and across != 1:
+        rows, columns, down, across = columns, rows, across, down
     e.text.declare("void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-    base = e.pointer(op.source).address
+    base, scalar = e.pointer(op.source).address, scalar_type(element)
     for row in range(rows):
         for column in range(0, columns, CACHE_LINE_BYTES // element.size):
-            offset = row * strides[0] + column * strides[1]
-            address = e.text.offset(base, scalar_type(element), offset)
+            address = e.text.address(base, scalar, [(str(row), down), (str(column), across)])
             e.text.line(f"call void @llvm.prefetch.p0(ptr {address}, {how}, i32 1)")
 
 
@@ -133,7 +142,7 @@ def _load(e: Emitter, op: memref.LoadOp) -> None:
     """One element."""
     t = memref_type(op.memref)
     scalar = scalar_type(t.element_type)
-    terms = list(zip(map(e.scalar, op.indices), static_strides(t), strict=True))
+    terms = list(zip(map(e.scalar, op.indices), e.strides(op.memref), strict=True))
     address = e.text.address(e.pointer(op.memref).address, scalar, terms)
     e.values[op.res] = e.text.value(f"load {scalar}, ptr {address}")
 
@@ -144,10 +153,10 @@ class Access:
 
     address: str
     element: Number
-    line_stride: int
+    line_stride: Stride
     lines: int
     lanes: int
-    lane_stride: int
+    lane_stride: Stride
     line_limit: str | None
     lane_limit: str | None
 
@@ -166,7 +175,7 @@ def access_of(
 ) -> tuple[Access, bool]:
     """How to reach a vector in memory, and whether its lines are the columns of the vector."""
     source = memref_type(memory)
-    strides = static_strides(source)
+    strides = e.strides(memory)
     scalar = scalar_type(source.element_type)
     at = [e.scalar(i) for i in indices]
     pointer = e.pointer(memory)
@@ -249,7 +258,7 @@ def load_line(e: Emitter, access: Access, line: int, padding: str) -> str:
     text = e.text
     scalar = scalar_type(access.element)
     size = access.element.size
-    address = text.offset(access.address, scalar, line * access.line_stride)
+    address = text.nth(access.address, scalar, line, access.line_stride)
     mask = _mask(e, access, line)
     if access.lanes > 1 and access.lane_stride != 1:
         return _gather(e, access, address, mask, padding)
@@ -275,7 +284,7 @@ def _gather(e: Emitter, access: Access, address: str, mask: str | None, padding:
     made = "poison" if mask is None else f"splat ({scalar} {padding})"
     one = f"<1 x {scalar}>"
     for lane in range(access.lanes):
-        at = text.offset(address, scalar, lane * access.lane_stride)
+        at = text.nth(address, scalar, lane, access.lane_stride)
         if mask is None:
             value = text.value(f"load {scalar}, ptr {at}, align {size}")
         else:
@@ -306,7 +315,7 @@ def transfer_write(e: Emitter, op: vector.TransferWriteOp) -> None:
 def store_line(e: Emitter, access: Access, line: int, value: str) -> None:
     text = e.text
     scalar = scalar_type(access.element)
-    address = text.offset(access.address, scalar, line * access.line_stride)
+    address = text.nth(access.address, scalar, line, access.line_stride)
     mask = _mask(e, access, line)
     if access.lanes > 1 and access.lane_stride != 1:
         _scatter(e, access, address, mask, value)
@@ -337,7 +346,7 @@ def _scatter(e: Emitter, access: Access, address: str, mask: str | None, value: 
     scalar = scalar_type(access.element)
     single = dataclasses.replace(access, lanes=1)
     for lane in range(access.lanes):
-        at = text.offset(address, scalar, lane * access.lane_stride)
+        at = text.nth(address, scalar, lane, access.lane_stride)
         one = text.value(f"extractelement {access.line_type} {value}, i64 {lane}")
         if mask is None:
             text.line(f"store {scalar} {one}, ptr {at}, align {access.element.size}")

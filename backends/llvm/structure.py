@@ -162,7 +162,7 @@ def _operands(e: Emitter, captured: SSAValue) -> list[tuple[str, str]]:
     """The LLVM operands, with their types, that make up a captured value."""
     value = e.values[captured]
     if isinstance(value, Pointer):
-        return [("ptr", value.address), *(("i64", s) for s in value.sizes)]
+        return [("ptr", value.address), *(("i64", s) for s in (*value.sizes, *value.strides))]
     if isinstance(value, str):
         return [(e.row_type(captured.type), value)]
     raise AssertionError("vectors are not carried into a gemmir.forall")
@@ -183,8 +183,13 @@ def _team_function(
             at = text.value(f"getelementptr {fields}, ptr %data, i64 0, i32 {number}")
             parts.append(text.value(f"load {t}, ptr {at}"))
             number += 1
-        is_memory = isinstance(e.values[value], Pointer)
-        inner.values[value] = Pointer(parts[0], tuple(parts[1:])) if is_memory else parts[0]
+        outside = e.values[value]
+        if isinstance(outside, Pointer):
+            end = 1 + len(outside.sizes)
+            made = Pointer(parts[0], tuple(parts[1:end]), strides=tuple(parts[end:]))
+            inner.values[value] = made
+        else:
+            inner.values[value] = parts[0]
     thread = _team_number(inner, "omp_get_thread_num")
     for alloc in _team_buffers(op):
         shared = inner.pointer(alloc.memref)

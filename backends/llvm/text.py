@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import operator
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from xdsl.dialects.builtin import (
     BFloat16Type,
@@ -26,6 +27,9 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Attribute
 
 from gemmir.errors import BackendError
+
+Stride: TypeAlias = int | str
+"""How far apart elements are: a number, or an operand where that is known at run time only."""
 
 _SCALARS: dict[type[Attribute], str] = {
     BFloat16Type: "bfloat",
@@ -252,18 +256,19 @@ class FunctionText:
         """What is known to divide the address `bytes_off` bytes behind `pointer`; 1 if nothing."""
         return math.gcd(self.alignments.get(pointer, 1), bytes_off)
 
-    def address(self, pointer: str, element: str, terms: list[tuple[str, int]]) -> str:
+    def address(self, pointer: str, element: str, terms: Sequence[tuple[str, Stride]]) -> str:
         """pointer + sum of index * stride over `terms`, in elements."""
         constant = 0
-        scaled: list[tuple[str, int]] = []
+        scaled: list[tuple[str, Stride]] = []
         for index, stride in terms:
-            if is_literal(index):
-                constant += int(index) * stride
-                continue
-            base, extra = self.sums.get(index, (index, 0))
-            constant += extra * stride
-            if stride:
+            known = is_literal(index)
+            base, extra = ("0", int(index)) if known else self.sums.get(index, (index, 0))
+            if stride != 0 and base != "0":
                 scaled.append((base, stride))
+            if isinstance(stride, int):
+                constant += extra * stride
+            elif extra:
+                scaled.append((str(extra), stride))
         for base, stride in scaled:
             key = (pointer, element, base, stride)
             if key not in self.addresses:
@@ -274,6 +279,12 @@ class FunctionText:
                 self.addresses[key] = made
             pointer = self.addresses[key]
         return self.offset(pointer, element, constant)
+
+    def nth(self, pointer: str, element: str, number: int, stride: Stride) -> str:
+        """pointer + number * stride, in elements."""
+        if isinstance(stride, int):
+            return self.offset(pointer, element, number * stride)
+        return self.address(pointer, element, [(str(number), stride)])
 
     def offset(self, pointer: str, element: str, constant: int) -> str:
         """pointer + constant, in elements."""

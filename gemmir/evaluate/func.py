@@ -7,8 +7,9 @@ from typing import Final
 
 import numpy as np
 from xdsl.dialects import func
-from xdsl.dialects.builtin import MemRefType, ModuleOp, StringAttr
+from xdsl.dialects.builtin import DYNAMIC_INDEX, IndexType, MemRefType, ModuleOp, StringAttr
 from xdsl.ir import Attribute
+from xdsl.utils.exceptions import VerifyException
 
 from gemmir.dtypes import restrided
 from gemmir.evaluate import (
@@ -38,7 +39,9 @@ from gemmir.evaluate.view import (
 )
 from gemmir.int4 import unpack_int4
 from gemmir.ir.build import ELEMENT_TYPES
+from gemmir.ir.arguments import layout_of
 from gemmir.ir.warpgroup import WARPGROUP_OPS
+from gemmir.sizes import DisagreementError, Layout, sizes_of
 
 INT4: Final = ELEMENT_TYPES["i4"]
 
@@ -61,8 +64,9 @@ def evaluate(module: ModuleOp, arrays: Sequence[Array], *, symbol: str | None = 
     """Run the only function of `module`, or the one named `symbol`, on `arrays`, in place.
 
     An array must have the element type, shape and strides of its argument; the stride of a
-    dimension of at most one element does not matter. An argument with `gemmir.access = "read"` is
-    not written to. Iterations of `gemmir.forall` run in reverse.
+    dimension of at most one element does not matter. Sizes among the arguments are those of the
+    arrays. An argument with `gemmir.access = "read"` is not written to. Iterations of
+    `gemmir.forall` run in reverse.
 
     Raises `EvaluationError` (GEM09xx) naming the op at fault; arrays may then be partly written.
     """
@@ -101,8 +105,10 @@ def _function(module: ModuleOp, symbol: str | None) -> func.FuncOp:
     return function
 
 
-def _bind(function: func.FuncOp, arrays: Sequence[Array]) -> list[View]:
-    arguments = function.body.block.args
+def _bind(function: func.FuncOp, arrays: Sequence[Array]) -> list[View | int]:
+    """A view for each array, and behind them the sizes that the arrays have."""
+    whole = function.body.block.args
+    arguments = [argument for argument in whole if not isinstance(argument.type, IndexType)]
     if len(arguments) != len(arrays):
         raise error_in(
             function, FaultError("GEM0902", f"{len(arrays)} arrays for {len(arguments)} arguments")
@@ -118,7 +124,34 @@ def _bind(function: func.FuncOp, arrays: Sequence[Array]) -> list[View]:
             shown = f" ({name.data})" if isinstance(name, StringAttr) else ""
             where = f"argument {i}{shown}: {fault.message}"
             raise error_in(function, FaultError("GEM0902", where)) from None
-    return views
+    if len(arguments) == len(whole):
+        return [*views]
+    try:
+        return [*views, *_sizes(function, arrays)]
+    except (VerifyException, DisagreementError) as error:
+        raise error_in(function, FaultError("GEM0902", str(error))) from None
+
+
+def _sizes(function: func.FuncOp, arrays: Sequence[Array]) -> Sequence[int]:
+    """The sizes that `function` takes behind its arrays, as `arrays` have them."""
+    names: list[str] = []
+    stated: list[Layout] = []
+    for i, argument in enumerate(function.body.block.args):
+        attributes = _attributes(function, i)
+        if isinstance(argument.type, IndexType):
+            name = attributes.get("gemmir.name")
+            names.append(name.data if isinstance(name, StringAttr) else "")
+        else:
+            stated.append(layout_of(memref_of(argument), attributes))
+    found = [
+        Layout(
+            name=own.name,
+            shape=array.shape,
+            strides=tuple([s // array.itemsize for s in array.strides]),
+        )
+        for own, array in zip(stated, arrays, strict=True)
+    ]
+    return list(sizes_of(names, stated, found).values())
 
 
 def _attributes(function: func.FuncOp, i: int) -> Mapping[str, Attribute]:
@@ -134,7 +167,7 @@ def _view(array: Array, of: MemRefType[Attribute], *, read_only: bool) -> View:
     """
     if of.element_type == INT4 and array.dtype == np.uint8 and read_only:
         array = unpacked(array)
-    if array.dtype != dtype_of(of) or array.shape != of.get_shape():
+    if array.dtype != dtype_of(of) or not _has_shape(array, of):
         found = "x".join(map(str, (*array.shape, array.dtype)))
         raise FaultError("GEM0902", f"the array is {found}, not {of}")
     strides = tuple([s // array.itemsize for s in array.strides])
@@ -156,6 +189,13 @@ def unpacked(packed: Array) -> Array:
     shape = (*packed.shape[:-1], 2 * packed.shape[-1])
     halves = unpack_int4(_memory(packed, span(packed.shape, packed.strides)))
     return restrided(halves, shape, strides)
+
+
+def _has_shape(array: Array, of: MemRefType[Attribute]) -> bool:
+    stated = of.get_shape()
+    return len(stated) == array.ndim and all(
+        extent in (size, DYNAMIC_INDEX) for size, extent in zip(array.shape, stated, strict=True)
+    )
 
 
 def _memory(array: Array, elements: int) -> Array:

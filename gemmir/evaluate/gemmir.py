@@ -41,13 +41,19 @@ from gemmir.ir.dialect import (
 def _gemm(frame: Frame, op: GemmOp) -> Step:
     summed = dtype_of(op.summed)
     element = summed.type
-    alpha, beta_attribute = element(op.alpha.value.data), element(op.beta.value.data)
-    has_first = op.first is not None
+    alpha_attribute, beta_attribute = (element(factor.value.data) for factor in (op.alpha, op.beta))
+    has_first, has_alpha, has_beta = (
+        value is not None for value in (op.first, op.alpha_value, op.beta_value)
+    )
 
     def step(a: View, b: View, c: View, *others: Any) -> tuple[()]:
         _require_product(a.sizes, b.sizes, c.sizes)
-        beta = beta_attribute if not has_first or others[0] else element(1)
-        scales = [view.array() for view in others[has_first:]]
+        given = iter(others)
+        is_first = not has_first or next(given)
+        alpha = alpha_attribute * (next(given) if has_alpha else element(1))
+        factor = next(given) if has_beta else element(1)
+        beta = beta_attribute * factor if is_first else element(1)
+        scales = [view.array() for view in given]
         if op.depth is None:
             product = multiply(a.array(), b.array(), summed, op.precision)
         else:

@@ -93,7 +93,20 @@ def _create_mask(frame: Frame, op: vector.CreateMaskOp) -> Step:
     return step
 
 
+def _broadcast(frame: Frame, op: vector.BroadcastOp) -> Step:
+    """One scalar everywhere."""
+    shape = cast("VectorType[Attribute]", op.vector.type).get_shape()
+    if isinstance(op.source.type, VectorType):
+        raise FaultError("GEM0903", "a broadcast is of a scalar")
+
+    def step(value: Element) -> tuple[Array]:
+        return (np.full(shape, value),)
+
+    return step
+
+
 MEANINGS: Final[Meanings] = {
+    vector.BroadcastOp: _broadcast,
     vector.CreateMaskOp: _create_mask,
     vector.TransferReadOp: _transfer_read,
     vector.TransferWriteOp: _transfer_write,

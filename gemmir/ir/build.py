@@ -7,6 +7,16 @@
         gemmir.epilogue ins(%bias_2) outs(%c)     every step of the epilogue, in order
 
 Moves no data: a transposed or shared operand is the same array under other strides.
+
+Where sizes are known in a call only they are arguments behind the arrays, `index`, and every array
+that has some is cast to them first:
+
+    func.func @gemm(%a : memref<?x4096xf32>, %b, %c : memref<?x4096xf32>, %m : index)
+        %a_m = memref.reinterpret_cast %a to offset: [0], sizes: [%m, 4096], strides: [4096, 1]
+        …
+
+The type of such an argument does not say which `?` is which: its attribute `gemmir.sizes` names
+them in order.
 """
 
 from __future__ import annotations
@@ -18,6 +28,7 @@ from typing import Final, Literal
 from xdsl.builder import Builder
 from xdsl.dialects import arith, func, memref
 from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
     AnyFloat,
     ArrayAttr,
     DictionaryAttr,
@@ -25,6 +36,7 @@ from xdsl.dialects.builtin import (
     Float8E5M2Type,
     FloatAttr,
     FunctionType,
+    IndexType,
     IntegerAttr,
     IntegerType,
     MemRefType,
@@ -40,7 +52,7 @@ from xdsl.dialects.builtin import (
     i32,
     i64,
 )
-from xdsl.ir import Block, Operation, Region, SSAValue
+from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.rewriter import InsertPoint
 
 from gemmir.gemm import (
@@ -61,6 +73,7 @@ from gemmir.ir.dialect import (
     accumulator_type,
     memref_type,
 )
+from gemmir.sizes import Unknown
 
 ELEMENT_TYPES: Final[Mapping[str, Number]] = {
     "f16": f16,
@@ -80,6 +93,12 @@ ARGUMENT_NAME: Final = "gemmir.name"
 ARGUMENT_ACCESS: Final = "gemmir.access"
 """Argument attributes: what the array is called, and whether it is read, written or both."""
 
+SIZE_NAMES: Final = "gemmir.sizes"
+"""Argument attribute: which sizes the dynamic extents and strides of its type are, in order."""
+
+SIZE: Final = "size"
+"""The access of an argument that is a size and no array."""
+
 Access = Literal["read", "write", "readwrite"]
 
 
@@ -90,41 +109,64 @@ class Argument:
     name: str
     type: MemRefType[Number]
     access: Access
+    sizes: tuple[str, ...] = ()
 
 
 def packed_strides(shape: Sequence[int]) -> tuple[int, ...]:
-    """Strides in elements of a row-major array without gaps; an empty dimension counts as 1."""
-    strides: list[int] = []
-    size = 1
-    for extent in reversed(shape):
-        strides.append(size)
-        size *= max(extent, 1)
+    """Strides in elements of a row-major array without gaps; an empty dimension counts as 1.
+
+    An unknown extent is not multiplied: what is farther apart than one row has to be said.
+    """
+    strides = [1] * min(len(shape), 1)
+    for extent in reversed(shape[1:]):
+        strides.append(extent or 1 if strides[-1] == 1 else strides[-1] * max(extent, 1))
     return tuple(reversed(strides))
+
+
+def _static(numbers: Sequence[int]) -> tuple[int, ...]:
+    """`numbers` as a type has them: unknown ones are dynamic."""
+    return tuple(DYNAMIC_INDEX if isinstance(n, Unknown) else n for n in numbers)
 
 
 def strided_memref(
     element: Number, shape: Sequence[int], strides: Sequence[int]
 ) -> MemRefType[Number]:
     """A memref type with these strides in elements; packed row-major ones need no layout."""
-    if tuple(strides) == packed_strides(shape):
-        return MemRefType(element, shape)
-    return MemRefType(element, shape, StridedLayoutAttr(strides))
+    extents = _static(shape)
+    if tuple(strides) == packed_strides(shape) and DYNAMIC_INDEX not in extents[1:]:
+        return MemRefType(element, extents)
+    stated = [None if isinstance(s, Unknown) else s for s in strides]
+    return MemRefType(element, extents, StridedLayoutAttr(stated))
 
 
-def new_function(symbol: str, arguments: Sequence[Argument]) -> tuple[ModuleOp, Block]:
-    """A module of one function of `arguments`, and its body, which still needs its ops."""
-    types = [argument.type for argument in arguments]
+def new_function(
+    symbol: str, arguments: Sequence[Argument], sizes: Sequence[str] = ()
+) -> tuple[ModuleOp, Block]:
+    """A module of one function of `arguments` and `sizes`, and its body, which needs its ops."""
+    types = [*(argument.type for argument in arguments), *(IndexType() for _ in sizes)]
     block = Block(arg_types=types)
-    for value, argument in zip(block.args, arguments, strict=True):
-        value.name_hint = argument.name
+    names = [*(argument.name for argument in arguments), *sizes]
+    for value, name in zip(block.args, names, strict=True):
+        value.name_hint = name
     attributes = ArrayAttr(
-        DictionaryAttr({ARGUMENT_NAME: StringAttr(a.name), ARGUMENT_ACCESS: StringAttr(a.access)})
-        for a in arguments
+        DictionaryAttr(
+            {ARGUMENT_NAME: StringAttr(name), ARGUMENT_ACCESS: StringAttr(access), **own}
+        )
+        for name, access, own in (
+            *((a.name, a.access, _size_names(a)) for a in arguments),
+            *((name, SIZE, {}) for name in sizes),
+        )
     )
     function = func.FuncOp(
         symbol, FunctionType.from_lists(types, ()), Region(block), arg_attrs=attributes
     )
     return ModuleOp([function]), block
+
+
+def _size_names(argument: Argument) -> dict[str, Attribute]:
+    if not argument.sizes:
+        return {}
+    return {SIZE_NAMES: ArrayAttr(map(StringAttr, argument.sizes))}
 
 
 def _append(block: Block, op: Operation, hint: str) -> SSAValue:
@@ -136,8 +178,18 @@ def _append(block: Block, op: Operation, hint: str) -> SSAValue:
 def view(
     block: Block, source: SSAValue, shape: Sequence[int], strides: Sequence[int], hint: str
 ) -> SSAValue:
-    """Append a cast of memref `source` to `shape` and `strides` in elements, from its start."""
-    return _append(block, _cast(source, shape, strides), hint)
+    """Append a cast of memref `source` to `shape` and `strides` in elements, from its start.
+
+    What is unknown is the argument of the function that has its name.
+    """
+    return _append(block, _cast(source, shape, strides, _size_values(block)), hint)
+
+
+def _size_values(block: Block) -> dict[str, SSAValue]:
+    """The sizes among the arguments of a function, by name."""
+    return {
+        value.name_hint or "": value for value in block.args if isinstance(value.type, IndexType)
+    }
 
 
 def view_before(
@@ -152,10 +204,19 @@ def view_before(
 
 
 def _cast(
-    source: SSAValue, shape: Sequence[int], strides: Sequence[int]
+    source: SSAValue,
+    shape: Sequence[int],
+    strides: Sequence[int],
+    values: Mapping[str, SSAValue] | None = None,
 ) -> memref.ReinterpretCastOp:
     result = strided_memref(memref_type(source).element_type, shape, strides)
-    return memref.ReinterpretCastOp(source, (), (), (), (0,), shape, strides, result)
+    dynamic = [
+        [(values or {})[n.name] for n in numbers if isinstance(n, Unknown)]
+        for numbers in (shape, strides)
+    ]
+    return memref.ReinterpretCastOp(
+        source, (), dynamic[0], dynamic[1], (0,), _static(shape), _static(strides), result
+    )
 
 
 def build(gemm: Gemm, symbol: str = "gemm") -> ModuleOp:
@@ -164,8 +225,14 @@ def build(gemm: Gemm, symbol: str = "gemm") -> ModuleOp:
     Its arguments are `gemm.operands` in order, the output last.
     """
     operands = {operand.name: operand for operand in gemm.operands}
-    module, block = new_function(symbol, [_argument(operand) for operand in operands.values()])
-    values = dict(zip(operands, block.args, strict=True))
+    arguments = [_argument(operand) for operand in operands.values()]
+    module, block = new_function(symbol, arguments, gemm.unknown)
+    values = dict(zip(operands, block.args, strict=False))
+    factors = _factors(block, {name: values[name] for name in gemm.unknown_factors})
+    for name in ("c", "residual"):
+        if name in values and not operands[name].is_known:
+            of = operands[name]
+            values[name] = view(block, values[name], of.shape, of.strides, f"{name}_whole")
     a = _matrix(block, values["a"], operands["a"], gemm, transposed=gemm.trans_a)
     b = _matrix(block, values["b"], operands["b"], gemm, transposed=gemm.trans_b)
     if gemm.groups is not None:
@@ -177,15 +244,17 @@ def build(gemm: Gemm, symbol: str = "gemm") -> ModuleOp:
             a,
             b,
             values["c"],
-            alpha=gemm.alpha,
-            beta=gemm.beta,
+            alpha=1.0 if "alpha" in factors else gemm.alpha,
+            beta=1.0 if "beta" in factors else gemm.beta,
+            alpha_value=factors.get("alpha"),
+            beta_value=factors.get("beta"),
             precision=precision,
             scales=_scales(block, values, gemm),
             depth=_depth(gemm),
         )
     )
     if gemm.steps:
-        inputs = [_epilogue_input(block, values, name) for name in _epilogue_names(gemm)]
+        inputs = [_epilogue_input(block, values, name, gemm) for name in _epilogue_names(gemm)]
         add_epilogue(block, gemm.steps, inputs, values["c"])
     block.add_op(func.ReturnOp())
     return module
@@ -222,7 +291,7 @@ def _add_groups(block: Block, values: Mapping[str, SSAValue], gemm: Gemm) -> Non
     inputs = {name: values[name] for name in _epilogue_names(gemm)}
     for name in STEP_OPERANDS["scale"]:
         if name in inputs:
-            inputs[name] = _epilogue_input(block, values, name)
+            inputs[name] = _epilogue_input(block, values, name, gemm)
     if "bias" in inputs:
         assert gemm.groups is not None
         shape, strides = (gemm.groups, gemm.m, gemm.n), (max(gemm.n, 1), 0, 1)
@@ -246,9 +315,22 @@ def _precision(gemm: Gemm) -> PrecisionAttr | None:
     return None if found is None else PrecisionAttr(found)
 
 
+def _factors(block: Block, arrays: Mapping[str, SSAValue]) -> dict[str, SSAValue]:
+    """Append loads of alpha and beta."""
+    if not arrays:
+        return {}
+    zero = _append(block, arith.ConstantOp(IntegerAttr.from_index_int_value(0)), "c0")
+    return {
+        name: _append(block, memref.LoadOp.get(array, [zero]), f"{name}_value")
+        for name, array in arrays.items()
+    }
+
+
 def _argument(operand: Operand) -> Argument:
-    memref = strided_memref(ELEMENT_TYPES[operand.dtype], operand.shape, operand.strides)
-    return Argument(name=operand.name, type=memref, access=operand.access)
+    made = strided_memref(ELEMENT_TYPES[operand.dtype], operand.shape, operand.strides)
+    stated = operand.strides if isinstance(made.layout, StridedLayoutAttr) else ()
+    names = [n.name for n in (*operand.shape, *stated) if isinstance(n, Unknown)]
+    return Argument(name=operand.name, type=made, access=operand.access, sizes=tuple(names))
 
 
 def _matrix(
@@ -263,7 +345,7 @@ def _matrix(
     if gemm.batch is not None and len(shape) == 2:
         shape, strides = (gemm.batch, *shape), (0, *strides)
         hint += "_shared"
-    if (shape, strides) == (operand.shape, operand.strides):
+    if (shape, strides) == (operand.shape, operand.strides) and operand.is_known:
         return source
     return view(block, source, shape, strides, hint)
 
@@ -273,11 +355,13 @@ def _epilogue_names(gemm: Gemm) -> list[str]:
     return [name for step in gemm.steps for name in STEP_OPERANDS.get(step, ())]
 
 
-def _epilogue_input(block: Block, values: Mapping[str, SSAValue], name: str) -> SSAValue:
+def _epilogue_input(
+    block: Block, values: Mapping[str, SSAValue], name: str, gemm: Gemm
+) -> SSAValue:
     """An operand of the epilogue in the shape of C."""
     if name == "residual":
         return values[name]
-    shape = memref_type(values["c"]).get_shape()
+    shape = gemm.operands[-1].shape
     strides = (*(0 for _ in shape[1:]), 1 if name == "bias" else 0)
     hint = "bias_rows" if name == "bias" else f"{name}_everywhere"
     return view(block, values[name], shape, strides, hint)

@@ -242,6 +242,9 @@ class GemmOp(IRDLOperation):
     the elements [block of k, j / columns, i, j mod columns] of all scales, which are of the type of
     the sum. Columns of one block have the same, the last stride is 0, or there is one block along n
     in which each column has its own.
+
+    `alpha_value` and `beta_value`, of the type of the sum, are factors of alpha and of beta that
+    are known at run time. Where beta turns out to be 0 the old C is not read either.
     """
 
     name = "gemmir.gemm"
@@ -250,6 +253,8 @@ class GemmOp(IRDLOperation):
     b = operand_def(_MemRef)
     c = operand_def(_MemRef)
     first = opt_operand_def(i1)
+    alpha_value = opt_operand_def(AnyFloatConstr)
+    beta_value = opt_operand_def(AnyFloatConstr)
     scales = var_operand_def(_MemRef)
     alpha = prop_def(FloatAttr)
     beta = prop_def(FloatAttr)
@@ -258,7 +263,9 @@ class GemmOp(IRDLOperation):
 
     irdl_options = (AttrSizedOperandSegments(as_property=True),)
     assembly_format: ClassVar[str | None] = (
-        "$a `,` $b `,` $c (`first` $first^)? `alpha` $alpha `beta` $beta"
+        "$a `,` $b `,` $c (`first` $first^)? `alpha` $alpha"
+        " (`times` $alpha_value^ `:` type($alpha_value))? `beta` $beta"
+        " (`times` $beta_value^ `:` type($beta_value))?"
         " (`precision` $precision^)? (`scales` `(` $scales^ `:` type($scales) `)`)?"
         " (`depth` $depth^)? attr-dict"
         " `:` type($a) `,` type($b) `,` type($c)"
@@ -277,9 +284,11 @@ class GemmOp(IRDLOperation):
         precision: PrecisionAttr | None = None,
         scales: Sequence[SSAValue] = (),
         depth: IntegerAttr | None = None,
+        alpha_value: SSAValue | None = None,
+        beta_value: SSAValue | None = None,
     ) -> None:
         super().__init__(
-            operands=[a, b, c, first, scales],
+            operands=[a, b, c, first, alpha_value, beta_value, scales],
             properties={
                 "alpha": FloatAttr(alpha, f64),
                 "beta": FloatAttr(beta, f64),
@@ -318,6 +327,11 @@ class GemmOp(IRDLOperation):
         for attribute in (self.alpha, self.beta):
             if attribute.type != f64:
                 raise VerifyException(f"{self.name}: alpha and beta are written as f64")
+        for factor in (self.alpha_value, self.beta_value):
+            if factor is not None and factor.type != results[0]:
+                raise VerifyException(
+                    f"{self.name}: a factor of {factor.type} of {results[0]} sums"
+                )
         if bool(self.scales) != (self.depth is not None):
             raise VerifyException(f"{self.name}: scales and the depth of a block go together")
         if len({memref_type(scale).get_shape() for scale in self.scales}) > 1:
@@ -762,18 +776,23 @@ GEMMIR = Dialect(
 )
 
 
-def static_strides(t: MemRefType[Attribute]) -> tuple[int, ...]:
-    """Strides in elements of a memref whose layout is strided or absent; all are static here."""
+def strides_of(t: MemRefType[Attribute]) -> tuple[int | None, ...]:
+    """Strides in elements of a memref whose layout is strided or absent; None where dynamic."""
     if isinstance(t.layout, NoneAttr):
-        strides: list[int] = []
-        size = 1
+        strides: list[int | None] = []
+        size: int | None = 1
         for extent in reversed(t.get_shape()):
             strides.append(size)
-            size *= extent
+            size = None if size is None or extent == DYNAMIC_INDEX else size * extent
         return tuple(reversed(strides))
     if not isinstance(t.layout, StridedLayoutAttr):
         raise VerifyException(f"{t} is not strided")
-    found = t.layout.get_strides()
+    return tuple(t.layout.get_strides())
+
+
+def static_strides(t: MemRefType[Attribute]) -> tuple[int, ...]:
+    """Strides in elements of a memref whose layout is strided or absent, where all are static."""
+    found = strides_of(t)
     if any(s is None for s in found):
         raise VerifyException(f"{t} has a dynamic stride")
     return tuple(s for s in found if s is not None)
@@ -826,5 +845,6 @@ __all__ = [
     "require_product",
     "static_strides",
     "summed_type",
+    "strides_of",
     "summed_types",
 ]

@@ -101,7 +101,20 @@ def upper_bound(value: Extent) -> int | None:
     if isinstance(value.owner, arith.MinSIOp):
         bounds = [upper_bound(v) for v in value.owner.operands]
         return min((b for b in bounds if b is not None), default=None)
+    if isinstance(value.owner, arith.MaxSIOp):
+        bounds = [upper_bound(v) for v in value.owner.operands]
+        return None if None in bounds else max(b for b in bounds if b is not None)
     return None
+
+
+def lower_bound(value: Extent) -> int:
+    """The greatest known static lower bound of an extent: a constant, or that of a maximum."""
+    known = constant_of(value)
+    if known is not None or isinstance(value, int):
+        return known or 0
+    if isinstance(value.owner, arith.MaxSIOp):
+        return max(lower_bound(v) for v in value.owner.operands)
+    return 0
 
 
 def erase_condition(value: SSAValue | None) -> None:

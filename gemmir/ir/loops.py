@@ -35,13 +35,27 @@ def gemms(module: ModuleOp) -> list[GemmOp]:
     return [op for op in module.walk() if isinstance(op, GemmOp)]
 
 
-def require_gemms(pass_name: str, module: ModuleOp, *, takes_scales: bool = False) -> list[GemmOp]:
+def require_gemms(
+    pass_name: str,
+    module: ModuleOp,
+    *,
+    takes_scales: bool = False,
+    takes_factors: bool = False,
+) -> list[GemmOp]:
     """The `gemmir.gemm` ops of a module; `ScheduleError` (GEM0301) where there are none left.
 
-    GEM1288 where one has scales of blocks, and the pass does not take those.
+    GEM1288 where one has scales of blocks, and the pass does not take those; GEM1356 where alpha or
+    beta is known at run time only, and the pass takes numbers.
     """
     found = gemms(module)
     for gemm in found:
+        factors = (gemm.alpha_value, gemm.beta_value)
+        if not takes_factors and factors != (None, None):
+            raise ScheduleError(
+                "GEM1356",
+                f"{pass_name}: alpha or beta of the gemmir.gemm is known at run time only",
+                f"leave {pass_name} out, or put it behind promote{{operand=c to=registers}}",
+            )
         if gemm.depth is not None and not takes_scales:
             size = gemm.depth.value.data
             raise ScheduleError(

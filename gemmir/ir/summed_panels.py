@@ -20,13 +20,13 @@ from xdsl.ir import SSAValue
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr
-from gemmir.ir.dialect import EpilogueOp, GemmOp, Number, accumulator_type, memref_type
+from gemmir.ir.dialect import GemmOp, Number, accumulator_type, memref_type
 from gemmir.ir.index import Extent, as_index, before
 from gemmir.ir.loops import open_loop
 from gemmir.ir.views import chain, extents, subview
 
 Allocate = Callable[[GemmOp, MemRefType[Number]], SSAValue]
-WriteBack = Callable[[SSAValue, SSAValue, float, float], EpilogueOp]
+WriteBack = Callable[[Builder, SSAValue, SSAValue, GemmOp], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def sum_in_panels(gemm: GemmOp, plan: SumPlan, allocate: Allocate, write_back: W
     here = ((0, start), (rows, size))
     panel = subview(inner, panels, *here, one_panel=True)
     target = subview(inner, gemm.c, *here)
-    inner.insert(write_back(panel, target, gemm.alpha.value.data, gemm.beta.value.data))
+    write_back(inner, panel, target, gemm)
     gemm.detach()
     gemm.erase()
 

@@ -127,7 +127,12 @@ def computed(
     for argument, operand in zip(block.args, epilogue.operands, strict=True):
         if argument not in values and argument.uses:
             values[argument] = read(builder, epilogue, operand, tile.at, tile.shape, tile.in_bounds)
+    inside = {*block.args, *(result for op in block.ops for result in op.results)}
     for op in block.ops:
+        for scalar in op.operands:
+            if scalar not in values and scalar not in inside:
+                made = VectorType(scalar.type, tile.shape)
+                values[scalar] = builder.insert(vector.BroadcastOp(scalar, made)).vector
         if isinstance(op, YieldOp):
             assert op.value is not None
             return values[op.value]

@@ -16,7 +16,7 @@ from xdsl.ir import SSAValue
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import PanelAttr, SwizzleAttr
-from gemmir.ir.dialect import Number, memref_type, static_strides
+from gemmir.ir.dialect import Number, memref_type, strides_of
 from gemmir.ir.index import Extent, as_index, upper_bound
 
 
@@ -30,17 +30,22 @@ def offsets_of(view: memref.SubviewOp) -> tuple[Extent, ...]:
     return _mixed(view.static_offsets.get_values(), view.offsets)
 
 
-def sizes_of(view: memref.SubviewOp) -> tuple[Extent, ...]:
-    """The sizes of a subview, static and dynamic ones mixed."""
+def sizes_of(view: memref.SubviewOp | memref.ReinterpretCastOp) -> tuple[Extent, ...]:
+    """The sizes of a subview or cast, static and dynamic ones mixed."""
     return _mixed(view.static_sizes.get_values(), view.sizes)
 
 
+def cast_strides(cast: memref.ReinterpretCastOp) -> tuple[Extent, ...]:
+    """The strides of a cast, static and dynamic ones mixed."""
+    return _mixed(cast.static_strides.get_values(), cast.strides)
+
+
 def extents(value: SSAValue) -> tuple[Extent, ...]:
-    """The extents of a memref; dynamic ones are found at the subview that made it."""
+    """The extents of a memref; dynamic ones are found at the subview or cast that made it."""
     shape = memref_type(value).get_shape()
     if DYNAMIC_INDEX not in shape:
         return shape
-    assert isinstance(value.owner, memref.SubviewOp)
+    assert isinstance(value.owner, memref.SubviewOp | memref.ReinterpretCastOp)
     sizes = sizes_of(value.owner)
     return sizes[len(sizes) - len(shape) :]
 
@@ -66,7 +71,7 @@ def subview(
         result = MemRefType(
             result.element_type,
             result.get_shape()[1:],
-            StridedLayoutAttr(static_strides(result)[1:], result.get_offset()),
+            StridedLayoutAttr(strides_of(result)[1:], result.get_offset()),
             result.memory_space,
         )
     view = memref.SubviewOp.get(source, offsets, sizes, [1] * len(sizes), result)
@@ -94,18 +99,18 @@ def _subview_type(
             offset = 0 if at_origin else None
             layout = StridedLayoutAttr(_strides_in_panel(layout, sizes), offset)
     elif not (at_origin and isinstance(layout, NoneAttr) and tuple(shape) == source.get_shape()):
-        layout = StridedLayoutAttr(static_strides(source), _offset_in(source, offsets))
+        layout = StridedLayoutAttr(strides_of(source), _offset_in(source, offsets))
     return MemRefType(source.element_type, shape, layout, source.memory_space)
 
 
 def _offset_in(source: MemRefType[Number], offsets: Sequence[Extent]) -> int | None:
     """Where a window begins, None where that is dynamic; a step of 0 leads nowhere."""
     total = source.get_offset()
-    for offset, stride in zip(offsets, static_strides(source), strict=True):
-        if not isinstance(offset, int):
-            total = None if stride else total
-        elif total is not None:
-            total += offset * stride
+    for offset, stride in zip(offsets, strides_of(source), strict=True):
+        if 0 in (offset, stride):
+            continue
+        known = isinstance(offset, int) and stride is not None and total is not None
+        total = total + offset * stride if known else None
     return total
 
 

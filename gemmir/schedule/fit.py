@@ -12,7 +12,7 @@ from xdsl.passes import ModulePass
 
 from gemmir.dtypes import ELEMENTS, PRODUCTS
 from gemmir.errors import ScheduleError
-from gemmir.gemm import Gemm
+from gemmir.gemm import MAX_ELEMENTS, Gemm
 from gemmir.ir.dialect import BLOCKS, CLUSTERS, CORES, INSIDE_BLOCK, MAPPINGS, WARPGROUPS
 from gemmir.ir.specialize import PINGPONG, THREADS_OF_GROUP, default_registers
 from gemmir.ir.warpgroup import WARPGROUP_ROWS
@@ -26,6 +26,7 @@ from gemmir.passes.vectorize import MMA, MMA_SHAPES, WGMMA, Vectorize
 from gemmir.schedule.default_gpu import LOAD_BYTES
 from gemmir.schedule.fit_tpu import check_fits_tpu
 from gemmir.schedule.schedule import Schedule
+from gemmir.sizes import known
 
 ADDRESS_REGISTERS = 40
 """Registers of a thread beside its tile: 73 less the 44 of an 8 x 4 tile, as ptxas reports them
@@ -72,12 +73,18 @@ def check_fits(schedule: Schedule, gemm: Gemm, machine: Machine) -> None:
         machine=machine,
         dtype=gemm.dtype,
         item_bytes=gemm.element.item_bytes,
-        tile={"m": gemm.m, "n": gemm.n, "k": gemm.k, "batch": gemm.batch or 1},
+        tile=largest_sizes(gemm),
     )
     for p in schedule.passes:
         _follow(walk, p)
     if isinstance(machine, GpuMachine):
         _check_blocks_per_sm(walk, machine)
+
+
+def largest_sizes(gemm: Gemm) -> dict[str, int]:
+    """The extents of a problem; of one that is known in a call only the most that it can be."""
+    m, n, k = known((gemm.m, gemm.n, gemm.k), lambda unknown: MAX_ELEMENTS)
+    return {"m": m, "n": n, "k": k, "batch": gemm.batch or 1}
 
 
 def _follow(walk: _Walk, p: ModulePass) -> None:
