@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from xdsl.dialects import memref, scf
+from xdsl.dialects import func, memref, scf
 from xdsl.dialects.builtin import ModuleOp, StringAttr
 from xdsl.ir import Operation
 from xdsl.passes import ModulePass
@@ -24,6 +24,8 @@ from gemmir.ir.context import make_context
 from gemmir.ir.dialect import EpilogueOp, ForallOp, GemmOp, PackOp, UnpackOp, memref_type
 from gemmir.ir.loops import GROUP, dimension_of
 from gemmir.ir.pallas import CallOp
+from gemmir.ir.versions import only_current
+from gemmir.passes.otherwise import Otherwise
 from gemmir.schedule.schedule import Schedule, pass_text
 
 REMAINING: Final = "gemmir.schedule"
@@ -77,8 +79,10 @@ def level_of(module: ModuleOp) -> str:
 
 
 def _is_tiling(op: Operation) -> bool:
-    """Whether `op` is a loop over tiles, or over whole products on other units."""
-    return isinstance(op, ForallOp) or (isinstance(op, scf.ForOp) and dimension_of(op) != GROUP)
+    """Whether `op` is a loop over tiles, or over whole products on other units, or a version."""
+    return isinstance(op, ForallOp | func.CallOp) or (
+        isinstance(op, scf.ForOp) and dimension_of(op) != GROUP
+    )
 
 
 def _is_workspace(op: memref.AllocOp | memref.AllocaOp) -> bool:
@@ -88,7 +92,11 @@ def _is_workspace(op: memref.AllocOp | memref.AllocaOp) -> bool:
 
 def run_pass(p: ModulePass, module: ModuleOp, *, verify: bool) -> None:
     """Run one pass; with `verify` an invalid result is a `ScheduleError` GEM0390 that names it."""
-    p.apply(make_context(), module)
+    if isinstance(p, Otherwise):
+        p.apply(make_context(), module)
+    else:
+        with only_current(module):
+            p.apply(make_context(), module)
     if not verify:
         return
     try:

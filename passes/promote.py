@@ -61,8 +61,8 @@ from xdsl.dialects.builtin import (
 )
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
-from xdsl.utils.arg_spec import ArgSpec
 from xdsl.rewriter import InsertPoint
+from xdsl.utils.arg_spec import ArgSpec
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import (
@@ -186,6 +186,8 @@ def _converted_type(value: SSAValue, operand: str, as_: str | None) -> Number:
             f"use {' or '.join(f'as={n}' for n in wider)}" if wider else "leave as out",
         )
     return PACKED_TYPES[as_]
+
+
 def _require_bounds(gemm: GemmOp, operand: str, sizes: Sequence[Extent]) -> None:
     """`ScheduleError` GEM1357 where a tile of `operand` may be of any size at run time."""
     for dimension, size in zip(OPERAND_DIMENSIONS[operand], sizes, strict=True):
@@ -708,7 +710,6 @@ class Promote(ModulePass):
                 f"promote: as={self.as_} of {self.operand} to {self.to}, where none is converted",
                 f"leave as out, or pack a or b to {' or '.join(CACHES)}",
             )
-        for gemm in require_gemms("promote", op, takes_scales=True):
         for gemm in require_gemms("promote", op, takes_scales=True, takes_factors=True):
             if self.to == Space.VMEM and self.operand != "c":
                 copy_block(gemm, self.operand, plan_block(gemm, self.operand, self.layout))

@@ -53,7 +53,9 @@ def _function(emitter: Emitter, op: func.FuncOp) -> str:
         parameters.append(f"ptr noalias {name}")
     reserve_team_buffers(emitter, op)
     emitter.block(op.body.block)
-    head = f"define i32 @{op.sym_name.data}({', '.join(parameters)}) nounwind {{"
+    is_private = op.sym_visibility is not None and op.sym_visibility.data == "private"
+    kind = "internal i32" if is_private else "i32"
+    head = f"define {kind} @{op.sym_name.data}({', '.join(parameters)}) nounwind {{"
     return "\n".join([head, "entry:", *emitter.text.stack, *emitter.text.lines, "}"])
 
 

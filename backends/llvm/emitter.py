@@ -1,10 +1,11 @@
 """What every op emitter works with: the text of a function and what each SSA value has become.
 
 A vector<r x c> value is r rows of c lanes, a memref is a pointer with its sizes (strides are in the
-type, or with it where they are dynamic), an index is i64. Where a vector belongs to a whole warp, each thread has some of
-its rows: `Emitter.spread` says how many and of how many lanes. While `Emitter.row` is set, vectors
-are that row of theirs only. Loops of known length count in 32 bits where `counts_in_32_bits` says
-so, which saves a GPU an instruction for each that a wider counter takes.
+type, or with it where they are dynamic), an index is i64. Where a vector belongs to a whole warp,
+each thread has some of its rows: `Emitter.spread` says how many and of how many lanes. While
+`Emitter.row` is set, vectors are that row of theirs only. Loops of known length count in 32 bits
+where `counts_in_32_bits` says so, which saves a GPU an instruction for each that a wider counter
+takes.
 """
 
 from __future__ import annotations

@@ -248,9 +248,31 @@ def _count(e: Emitter, op: ForallOp, begin: str, end: str, step: str) -> None:
     text.start(done)
 
 
+def _call(e: Emitter, op: func.CallOp) -> None:
+    """Another function of the module; where it has no memory, free what is here and return 1."""
+    text = e.text
+    arguments = [f"{t} {x}" for value in op.operands for t, x in _passed(e, value)]
+    symbol = op.callee.root_reference.data
+    status = text.value(f"call i32 @{symbol}({', '.join(arguments)})")
+    failed = text.value(f"icmp ne i32 {status}, 0")
+    missing, present = text.fresh("missing"), text.fresh("present")
+    text.line(f"br i1 {failed}, label %{missing}, label %{present}")
+    text.start(missing)
+    for buffer in e.buffers:
+        text.line(f"call void @free(ptr {buffer})")
+    text.line("ret i32 1")
+    text.start(present)
+
+
+def _passed(e: Emitter, value: SSAValue) -> list[tuple[str, str]]:
+    """A value as an argument: of an array its address, whose sizes are arguments of their own."""
+    return _operands(e, value)[:1]
+
+
 STRUCTURE: Table = {
     ForallOp.name: _forall,
     YieldOp.name: _nothing,
+    func.CallOp.name: _call,
     func.ReturnOp.name: _return,
     scf.ForOp.name: _for,
     scf.IfOp.name: _if,

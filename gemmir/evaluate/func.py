@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from xdsl.dialects import func
@@ -25,7 +25,7 @@ from gemmir.evaluate import (
     warpgroup,
 )
 from gemmir.evaluate.fault import EvaluationError, FaultError, error_in
-from gemmir.evaluate.frame import Frame, Meanings
+from gemmir.evaluate.frame import Frame, Meanings, Step
 from gemmir.evaluate.memref import memref_of
 from gemmir.evaluate.values import Array, dtype_of
 from gemmir.evaluate.view import (
@@ -38,26 +38,13 @@ from gemmir.evaluate.view import (
     strides_of,
 )
 from gemmir.int4 import unpack_int4
-from gemmir.ir.build import ELEMENT_TYPES
 from gemmir.ir.arguments import layout_of
+from gemmir.ir.build import ELEMENT_TYPES
+from gemmir.ir.dialect import enclosing_ops
 from gemmir.ir.warpgroup import WARPGROUP_OPS
 from gemmir.sizes import DisagreementError, Layout, sizes_of
 
 INT4: Final = ELEMENT_TYPES["i4"]
-
-MEANINGS: Final[Meanings] = {
-    **arith.MEANINGS,
-    **math.MEANINGS,
-    **memref.MEANINGS,
-    **vector.MEANINGS,
-    **scf.MEANINGS,
-    **gemmir.MEANINGS,
-    **nvgpu.MEANINGS,
-    **grid.MEANINGS,
-    **warpgroup.MEANINGS,
-    **pallas.MEANINGS,
-}
-"""What every op inside a function means."""
 
 
 def evaluate(module: ModuleOp, arrays: Sequence[Array], *, symbol: str | None = None) -> None:
@@ -90,7 +77,11 @@ def _end(frame: Frame, function: func.FuncOp) -> None:
 
 
 def _function(module: ModuleOp, symbol: str | None) -> func.FuncOp:
-    functions = {op.sym_name.data: op for op in module.ops if isinstance(op, func.FuncOp)}
+    functions = {
+        op.sym_name.data: op
+        for op in module.ops
+        if isinstance(op, func.FuncOp) and (symbol is not None or _is_public(op))
+    }
     if symbol is None and len(functions) != 1:
         raise EvaluationError(
             "GEM0901", f"the module has {len(functions)} functions", "give the symbol of one"
@@ -103,6 +94,41 @@ def _function(module: ModuleOp, symbol: str | None) -> func.FuncOp:
     if function.is_declaration or function.function_type.outputs.data:
         raise error_in(function, FaultError("GEM0901", "the function has no body, or has results"))
     return function
+
+
+def _is_public(function: func.FuncOp) -> bool:
+    return function.sym_visibility is None or function.sym_visibility.data == "public"
+
+
+def _call(frame: Frame, op: func.CallOp) -> Step:
+    """Another function of the module, on the same values."""
+    module = next(o for o in enclosing_ops(op) if isinstance(o, ModuleOp))
+    name = op.callee.root_reference.data
+    called = [o for o in module.ops if isinstance(o, func.FuncOp) and o.sym_name.data == name]
+    if not called or called[0].is_declaration or op.results:
+        raise FaultError("GEM0903", f"@{name} is no function here, or has results")
+    body = called[0].body.block
+
+    def step(*values: Any) -> Sequence[Any]:
+        return frame.run(body, values)
+
+    return step
+
+
+MEANINGS: Final[Meanings] = {
+    **arith.MEANINGS,
+    **math.MEANINGS,
+    **memref.MEANINGS,
+    **vector.MEANINGS,
+    **scf.MEANINGS,
+    **gemmir.MEANINGS,
+    **nvgpu.MEANINGS,
+    **grid.MEANINGS,
+    **warpgroup.MEANINGS,
+    **pallas.MEANINGS,
+    func.CallOp: _call,
+}
+"""What every op inside a function means."""
 
 
 def _bind(function: func.FuncOp, arrays: Sequence[Array]) -> list[View | int]:

@@ -844,7 +844,7 @@ __all__ = [
     "require_factors",
     "require_product",
     "static_strides",
-    "summed_type",
     "strides_of",
+    "summed_type",
     "summed_types",
 ]

@@ -21,8 +21,13 @@ from gemmir.ir.dialect import (
     memref_type,
     product_name,
     static_strides,
+    strides_of,
 )
+from gemmir.ir.index import Extent, enclosing_function
 from gemmir.ir.loops import GROUP, dimension_of
+from gemmir.ir.versions import size_arguments
+from gemmir.ir.views import cast_strides, sizes_of
+from gemmir.sizes import ANY, Unknown
 
 
 def problem_of(module: ModuleOp) -> Gemm:
@@ -31,9 +36,11 @@ def problem_of(module: ModuleOp) -> Gemm:
     m, n, k, batch, groups, the types, alpha and beta are those of the `gemmir.gemm`. Transposition,
     leading dimensions and batch strides follow from the strides of its operands; strides that
     `Gemm` cannot express, such as a transposed C, are left at their defaults. Of an epilogue only
-    its operands are found, as `bias`, `residual` or `scale`, not the functions between them.
+    its operands are found, as `bias`, `residual` or `scale`, not the functions between them. What
+    is an argument of the function, or is loaded from one, is `ANY`.
 
-    Raises `ParseError` GEM0204 where the module has not exactly one `gemmir.gemm` of static shape.
+    Raises `ParseError` GEM0204 where the module has not exactly one `gemmir.gemm`, or that is on
+    parts of arrays.
     """
     products = [op for op in module.walk() if isinstance(op, GemmOp)]
     if len(products) != 1:
@@ -42,20 +49,20 @@ def problem_of(module: ModuleOp) -> Gemm:
     is_grouped = any(dimension_of(o) == GROUP for o in enclosing_ops(op))
     values = [_of_all_groups(v) if is_grouped else v for v in (op.a, op.b, op.c)]
     a, b, c = (_stored(op, value) for value in values)
-    *batch, m, k = memref_type(values[0]).get_shape()
+    *batch, m, k = _layout(values[0])[0]
     masked = is_grouped and bool(batch)
     element, of_b, out = (memref_type(v).element_type for v in (op.a, op.b, op.c))
     depth = None if op.depth is None else op.depth.value.data
     return Gemm(
         m=m,
-        n=memref_type(op.b).get_shape()[-1],
+        n=_layout(op.b)[0][-1],
         k=k,
         groups=memref_type(values[1]).get_shape()[0] if is_grouped else None,
         masked=masked,
         dtype=product_name(element, op.precision),
         out=None if out == accumulator_type(element) else product_name(out),
-        alpha=op.alpha.value.data,
-        beta=op.beta.value.data,
+        alpha=op.alpha.value.data if op.alpha_value is None else ANY,
+        beta=op.beta.value.data if op.beta_value is None else ANY,
         trans_a=a.transposed,
         trans_b=b.transposed,
         lda=a.leading,
@@ -89,25 +96,49 @@ class _Stored:
 
 
 def _stored(op: GemmOp, value: SSAValue) -> _Stored:
-    kind = memref_type(value)
-    if DYNAMIC_INDEX in kind.get_shape() or op.first is not None:
-        raise ParseError("GEM0204", f"the gemmir.gemm on {kind} is not at the gemm level")
-    *batch, rows, columns = kind.get_shape()
-    *outer, down, across = _strides_of(kind)
+    if op.first is not None:
+        raise ParseError(
+            "GEM0204", f"the gemmir.gemm on {memref_type(value)} is not at the gemm level"
+        )
+    shape, strides = _layout(value)
+    *batch, rows, columns = shape
+    *outer, down, across = strides
     transposed = not _is_row_major(down, across, columns) and _is_row_major(across, down, rows)
     if transposed:
         rows, columns, down, across = columns, rows, across, down
     shared = _Stored(transposed=transposed, batch_stride=0 if batch and outer == [0] else None)
     if not _is_row_major(down, across, columns):
         return shared
-    stored = replace(shared, leading=None if down == max(columns, 1) else down)
+    stored = replace(shared, leading=None if down == (columns or 1) else down)
     if batch and outer[0] > rows * down:
         return replace(stored, batch_stride=outer[0])
     return stored
 
 
 def _is_row_major(down: int, across: int, columns: int) -> bool:
+    if isinstance(down, Unknown) or isinstance(columns, Unknown):
+        return across == 1
     return across == 1 and down >= max(columns, 1)
+
+
+def _layout(value: SSAValue) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The shape and strides of an operand; sizes that are arguments of the function are unknown."""
+    kind, cast = memref_type(value), value.owner
+    if DYNAMIC_INDEX not in kind.get_shape():
+        return kind.get_shape(), _strides_of(kind)
+    if not isinstance(cast, memref.ReinterpretCastOp):
+        raise ParseError("GEM0204", f"the gemmir.gemm on {kind} is not at the gemm level")
+    names = {size: name for name, size in size_arguments(enclosing_function(cast)).items()}
+
+    def number(extent: Extent) -> int:
+        if isinstance(extent, int):
+            return extent
+        if extent not in names:
+            raise ParseError("GEM0204", f"the gemmir.gemm on {kind} is of a part of an array")
+        return Unknown(names[extent])
+
+    shape, strides = (tuple(map(number, n)) for n in (sizes_of(cast), cast_strides(cast)))
+    return shape, strides
 
 
 def _strides_of(kind: MemRefType[Number]) -> tuple[int, ...]:
@@ -124,7 +155,7 @@ def _epilogue_operands(module: ModuleOp) -> list[str]:
     for op in module.walk():
         if isinstance(op, EpilogueOp):
             for value in op.inputs:
-                *outer, across = _strides_of(memref_type(value))
+                *outer, across = strides_of(memref_type(value))
                 step = "residual" if any(outer) else "bias" if across else "scale"
                 if step not in found:
                     found.append(step)

@@ -6,7 +6,7 @@ when it is promoted.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from xdsl.passes import ModulePass
 
@@ -17,12 +17,14 @@ from gemmir.ir.dialect import BLOCKS, CLUSTERS, CORES, INSIDE_BLOCK, MAPPINGS, W
 from gemmir.ir.specialize import PINGPONG, THREADS_OF_GROUP, default_registers
 from gemmir.ir.warpgroup import WARPGROUP_ROWS
 from gemmir.machine import CpuMachine, GpuMachine, Machine, TpuMachine
+from gemmir.passes.otherwise import Otherwise
 from gemmir.passes.parallelize import Parallelize
 from gemmir.passes.pipeline import TMA, Pipeline
 from gemmir.passes.promote import CACHES, Promote
 from gemmir.passes.split_k import SplitK, slice_size
 from gemmir.passes.tile import Tile
 from gemmir.passes.vectorize import MMA, MMA_SHAPES, WGMMA, Vectorize
+from gemmir.passes.version import Version
 from gemmir.schedule.default_gpu import LOAD_BYTES
 from gemmir.schedule.fit_tpu import check_fits_tpu
 from gemmir.schedule.schedule import Schedule
@@ -56,6 +58,8 @@ class _Walk:
     stages: int = 1
     blocks_per_sm: int = 1
     warpgroups: int = 1
+    other: _Walk | None = None
+    """The problem of the sizes that a version leaves."""
 
 
 def check_fits(schedule: Schedule, gemm: Gemm, machine: Machine) -> None:
@@ -76,9 +80,22 @@ def check_fits(schedule: Schedule, gemm: Gemm, machine: Machine) -> None:
         tile=largest_sizes(gemm),
     )
     for p in schedule.passes:
-        _follow(walk, p)
+        if isinstance(p, Version):
+            walk = _version(walk, p)
+        elif isinstance(p, Otherwise):
+            walk = walk.other or walk
+        else:
+            _follow(walk, p)
     if isinstance(machine, GpuMachine):
         _check_blocks_per_sm(walk, machine)
+
+
+def _version(walk: _Walk, p: Version) -> _Walk:
+    """The problem of the sizes that `p` names, which knows that of the others."""
+    tile = dict(walk.tile)
+    for name, number in zip(p.loops, p.most or p.sizes or (), strict=False):
+        tile[name] = min(tile.get(name, number), number)
+    return replace(walk, tile=tile, held_bytes=dict(walk.held_bytes), other=walk)
 
 
 def largest_sizes(gemm: Gemm) -> dict[str, int]:
