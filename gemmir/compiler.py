@@ -6,7 +6,7 @@ hand; `compile` to a callable, through the object cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from gemmir.backend import Artifact, Signature, backend_for
 from gemmir.cache import ObjectCache, cache_key, default_path
 from gemmir.errors import CallError, ParseError, ScheduleError
 from gemmir.gemm import Gemm
+from gemmir.ir.arguments import unknown_numbers
 from gemmir.ir.build import build
 from gemmir.ir.context import parse_module
 from gemmir.ir.dialect import EpilogueOp
@@ -152,6 +153,7 @@ def _begin(
     gemm: Gemm, target: str, schedule: Schedule | str | Path | None, threads: int
 ) -> tuple[Job, ModuleOp]:
     machine = machine_for(target)
+    _require_sizes(machine, (*gemm.unknown, *gemm.unknown_factors))
     chosen = _schedule(schedule, gemm, machine, threads)
     check_fits(chosen, gemm, machine)
     return _job(build(gemm), target, machine, chosen, gemm)
@@ -175,6 +177,7 @@ def _begin_text(
         known = "" if stage in LEVELS else f" (levels are {', '.join(LEVELS)})"
         raise ParseError("GEM0206", f"{name} is at level {level}, not {stage}{known}")
     problem = problem_of(module) if level == "gemm" else None
+    _require_sizes(machine, unknown_numbers(module))
     if schedule is not None:
         chosen = _read(schedule)
     elif remaining is not None:
@@ -215,6 +218,7 @@ def compile(
     is a `CallError` GEM0544.
     """
     machine = machine_for(target)
+    _require_sizes(machine, (*gemm.unknown, *gemm.unknown_factors))
     text = default_text(gemm, machine, threads) if schedule is None else str(_read(schedule))
     if cache is not None:
         return _compile(gemm, target, text, cache, interpret)
@@ -279,6 +283,17 @@ def _load(made: _Made, cache: ObjectCache | None, interpret: Any, problem: Gemm 
     object_bytes, signature = _object(machine, key, cache, artifact)
     loaded = backend.load(object_bytes, signature)
     return RuntimeKernel(loaded, signature) if signature.sizes else with_thunk(loaded, signature)
+
+
+def _require_sizes(machine: Machine, unknown: Sequence[str]) -> None:
+    """`ScheduleError` GEM1353 where numbers are unknown that `machine` must know."""
+    if unknown and not isinstance(machine, CpuMachine):
+        raise ScheduleError(
+            "GEM1353",
+            f"{machine.target} needs all numbers before the call, and {', '.join(unknown)} "
+            f"{'is' if len(unknown) == 1 else 'are'} known in a call only",
+            f"give {', '.join(unknown)}, or use a CPU",
+        )
 
 
 def _object(

@@ -542,10 +542,8 @@ class Gemm:
 
         def matrix(name: str, rows: int, cols: int, access: Literal["read", "write", "readwrite"]):
             shape, strides = (rows, cols), (self.leading(name), 1)
-            if (self.batch is not None and self.batch_stride(name) != 0) or 0 in shape:
-                stride = self.batch_stride(name)
-                if self.batch is not None:
-                    shape, strides = (self.batch, *shape), (stride, *strides)
+            if self.batch is not None and (0 in shape or self.batch_stride(name) != 0):
+                shape, strides = (self.batch, *shape), (self.batch_stride(name), *strides)
             if self.groups is not None and (self.masked or name == "b"):
                 shape, strides = (self.groups, *shape), (self.batch_stride(name), *strides)
             elements = {"a": self.element, "b": self.element_b, "c": self.result}

@@ -27,9 +27,10 @@ from xdsl.ir import Block, Region, SSAValue
 from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
+from gemmir.ir.arguments import size_arguments
 from gemmir.ir.index import as_index, before, both
 from gemmir.ir.loops import conditional, require_gemms
-from gemmir.ir.versions import DONE, TURN, WAITING, bound, current, is_plain, settle, size_arguments
+from gemmir.ir.versions import DONE, TURN, WAITING, bound, current, is_plain, settle
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import cast
 
+from xdsl.dialects import func
 from xdsl.dialects.builtin import (
     DYNAMIC_INDEX,
     ArrayAttr,
+    IndexType,
     MemRefType,
+    ModuleOp,
     NoneAttr,
     StridedLayoutAttr,
     StringAttr,
 )
-from xdsl.ir import Attribute
+from xdsl.ir import Attribute, SSAValue
 from xdsl.utils.exceptions import VerifyException
 
 from gemmir.ir.build import ARGUMENT_NAME, SIZE_NAMES, packed_strides
+from gemmir.ir.dialect import GemmOp
 from gemmir.sizes import Layout, Unknown
 
 
@@ -31,6 +36,28 @@ def layout_of(memref: MemRefType[Attribute], attributes: Mapping[str, Attribute]
     found = Layout(name=_name(attributes), shape=shape, strides=strides)
     if "" in found.unknown or next(names, None) is not None:
         raise VerifyException(f"{SIZE_NAMES} does not name each ? of {memref}")
+    return found
+
+
+def unknown_numbers(module: ModuleOp) -> list[str]:
+    """The sizes among the arguments of the functions of a module, and alpha and beta if loaded."""
+    found: dict[str, None] = {}
+    for op in module.walk():
+        if isinstance(op, func.FuncOp):
+            found.update(dict.fromkeys(size_arguments(op)))
+        elif isinstance(op, GemmOp):
+            factors = {"alpha": op.alpha_value, "beta": op.beta_value}
+            found.update(dict.fromkeys(n for n, value in factors.items() if value is not None))
+    return list(found)
+
+
+def size_arguments(function: func.FuncOp) -> dict[str, SSAValue]:
+    """The sizes among the arguments of a function, by name."""
+    attributes = function.arg_attrs.data if function.arg_attrs is not None else ()
+    found: dict[str, SSAValue] = {}
+    for argument, own in zip(function.body.block.args, attributes, strict=False):
+        if isinstance(argument.type, IndexType):
+            found[_name(own.data)] = argument
     return found
 
 
@@ -58,4 +85,5 @@ def _names(attributes: Mapping[str, Attribute]) -> list[str]:
     found = attributes.get(SIZE_NAMES)
     if not isinstance(found, ArrayAttr):
         return []
-    return [n.data for n in found.data if isinstance(n, StringAttr)]
+    names = cast("ArrayAttr[Attribute]", found).data
+    return [name.data for name in names if isinstance(name, StringAttr)]

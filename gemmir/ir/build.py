@@ -227,7 +227,7 @@ def build(gemm: Gemm, symbol: str = "gemm") -> ModuleOp:
     operands = {operand.name: operand for operand in gemm.operands}
     arguments = [_argument(operand) for operand in operands.values()]
     module, block = new_function(symbol, arguments, gemm.unknown)
-    values = dict(zip(operands, block.args, strict=False))
+    values: dict[str, SSAValue] = dict(zip(operands, block.args, strict=False))
     factors = _factors(block, {name: values[name] for name in gemm.unknown_factors})
     for name in ("c", "residual"):
         if name in values and not operands[name].is_known:

@@ -11,6 +11,7 @@ from xdsl.utils.exceptions import VerifyException
 
 from gemmir.errors import ParseError
 from gemmir.gemm import Gemm
+from gemmir.ir.arguments import size_arguments
 from gemmir.ir.build import packed_strides
 from gemmir.ir.dialect import (
     EpilogueOp,
@@ -25,7 +26,6 @@ from gemmir.ir.dialect import (
 )
 from gemmir.ir.index import Extent, enclosing_function
 from gemmir.ir.loops import GROUP, dimension_of
-from gemmir.ir.versions import size_arguments
 from gemmir.ir.views import cast_strides, sizes_of
 from gemmir.sizes import ANY, Unknown
 

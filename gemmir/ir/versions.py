@@ -11,17 +11,18 @@ A function that has its passes behind it, or needs none, says `gemmir.turn = "do
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Final
 
 from xdsl.builder import Builder
-from xdsl.dialects import arith, func, memref
-from xdsl.dialects.builtin import DYNAMIC_INDEX, IndexType, ModuleOp, StringAttr
-from xdsl.ir import Operation, SSAValue
+from xdsl.dialects import arith, func, memref, scf
+from xdsl.dialects.builtin import DYNAMIC_INDEX, ModuleOp, StringAttr
+from xdsl.ir import SSAValue
 from xdsl.rewriter import InsertPoint
 
-from gemmir.ir.build import ARGUMENT_NAME, strided_memref
+from gemmir.ir.arguments import size_arguments
+from gemmir.ir.build import strided_memref
 from gemmir.ir.dialect import memref_type
 from gemmir.ir.index import Extent, as_index
 from gemmir.ir.views import cast_strides, sizes_of
@@ -35,7 +36,7 @@ WAITING: Final = StringAttr("waiting")
 
 
 @contextmanager
-def only_current(module: ModuleOp) -> Iterator[None]:
+def only_current(module: ModuleOp) -> Generator[None]:
     """Without the functions whose turn it is not; afterwards they are back in their places."""
     block = module.body.block
     whole = list(block.ops)
@@ -64,17 +65,6 @@ def waiting(module: ModuleOp) -> func.FuncOp | None:
     """The function whose turn is next."""
     named = (op for op in module.ops if isinstance(op, func.FuncOp))
     return next((op for op in named if op.attributes.get(TURN) == WAITING), None)
-
-
-def size_arguments(function: func.FuncOp) -> dict[str, SSAValue]:
-    """The sizes among the arguments of a function, by name."""
-    attributes = function.arg_attrs.data if function.arg_attrs is not None else ()
-    found: dict[str, SSAValue] = {}
-    for argument, own in zip(function.body.block.args, attributes, strict=False):
-        name = own.data.get(ARGUMENT_NAME)
-        if isinstance(argument.type, IndexType) and isinstance(name, StringAttr):
-            found[name.data] = argument
-    return found
 
 
 def bound(
@@ -130,6 +120,5 @@ def is_plain(function: func.FuncOp) -> bool:
     users = [use.operation for size in size_arguments(function).values() for use in size.uses]
     bounds = (memref.ReinterpretCastOp, arith.MinSIOp, arith.MaxSIOp)
     return all(isinstance(op, bounds) for op in users) and not any(
-        isinstance(op, Operation) and op.regions and op.name.startswith("scf")
-        for op in function.body.block.ops
+        isinstance(op, scf.ForOp | scf.IfOp) for op in function.body.block.ops
     )

@@ -107,10 +107,9 @@ def _offset_in(source: MemRefType[Number], offsets: Sequence[Extent]) -> int | N
     """Where a window begins, None where that is dynamic; a step of 0 leads nowhere."""
     total = source.get_offset()
     for offset, stride in zip(offsets, strides_of(source), strict=True):
-        if 0 in (offset, stride):
+        if offset == 0 or stride == 0 or total is None:
             continue
-        known = isinstance(offset, int) and stride is not None and total is not None
-        total = total + offset * stride if known else None
+        total = total + offset * stride if isinstance(offset, int) and stride is not None else None
     return total
 
 

@@ -26,6 +26,7 @@ from gemmir.schedule.cpu_model import (
     with_size,
 )
 from gemmir.schedule.cpu_packed import HALF_PACKED_ROWS, K_STEPS_PER_ITERATION, half_packed, packed
+from gemmir.schedule.cpu_runtime import RuntimeSchedule
 from gemmir.schedule.cpu_scaled import scaled
 from gemmir.schedule.cpu_streamed import STREAM_ROWS, streamed
 from gemmir.schedule.cpu_tiles import packed_tile
@@ -35,6 +36,19 @@ def cpu_passes(
     gemm: Gemm, machine: CpuMachine, threads: int, *, fuse: bool, expand: bool
 ) -> Iterator[str]:
     """The passes for `gemm` on `threads` cores of `machine`, each as text."""
+
+    def end(part: Gemm, steps: int) -> Iterator[str]:
+        return _end(part, machine, steps, fuse=fuse, expand=expand)
+
+    if gemm.unknown or gemm.unknown_factors:
+
+        def static(part: Gemm) -> Iterator[str]:
+            return cpu_passes(part, machine, threads, fuse=fuse, expand=expand)
+
+        yield from RuntimeSchedule(
+            gemm=gemm, machine=machine, threads=threads, static=static, end=end
+        ).passes()
+        return
     threads = 1 if 0 in (gemm.m, gemm.n, gemm.k) else threads
     yield from _outer(gemm, machine, threads)
     share, even = _share(gemm, machine, threads)
@@ -44,10 +58,14 @@ def cpu_passes(
     if gemm.scale_block is not None:
         shape = scaled
     yield from shape(share, machine)
+    yield from end(gemm, DIRECT_K_STEPS if shape in (direct, deep) else K_STEPS_PER_ITERATION)
+
+
+def _end(gemm: Gemm, machine: CpuMachine, steps: int, *, fuse: bool, expand: bool) -> Iterator[str]:
+    """The passes behind loops and copies."""
     if fuse:
         yield "fuse-epilogue"
     yield f"vectorize{{with=fma width={lanes_used(gemm, machine)}}}"
-    steps = DIRECT_K_STEPS if shape in (direct, deep) else K_STEPS_PER_ITERATION
     if gemm.k >= 2:
         yield f"unroll{{loop=k factor={min(steps, gemm.k)}}}"
     if expand:
