@@ -17,8 +17,10 @@ from gemmir.kernel import Kernel
 from gemmir.multiply import matmul
 from gemmir.schedule import PassPipeline, Schedule
 from gemmir.sharded import sharded_matmul
+from gemmir.sizes import ANY
 
 __all__ = [
+    "ANY",
     "Gemm",
     "GemmirError",
     "Kernel",

@@ -17,13 +17,15 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import numpy as np
 from xdsl.dialects.builtin import ModuleOp
 
 from gemmir.arrays import Operands, make_operands
-from gemmir.backend import backend_for, signature_of
+from gemmir.backend import Signature, backend_for, signature_of
 from gemmir.compiler import Job, prepare
 from gemmir.errors import (
     BackendError,
@@ -44,8 +46,11 @@ from gemmir.kernel import Kernel
 from gemmir.lowering import run_pass
 from gemmir.machine import HOST, CpuMachine, GpuMachine, TpuMachine
 from gemmir.machine.host import missing_features
+from gemmir.passes.version import Version
 from gemmir.reference import Element, Reference, reference_of, reference_of_gemm, says_all
+from gemmir.runtime_kernel import RuntimeKernel
 from gemmir.schedule import Schedule
+from gemmir.sizes import Unknown
 
 MACHINE_CODE: Final = "machine-code"
 """The name of the last stage, which runs on the CPU itself."""
@@ -65,6 +70,15 @@ SHRINK_EXAMPLES: Final = 200
 
 INVALID_IR: Final = "GEM0390"
 """The code of a pass that left IR that does not verify: its fault, and not the schedule's."""
+
+SAMPLE_SIZES: Final = (13, 1, 0, 70)
+"""Sizes that are tried in place of those that are known in a call only."""
+
+MOST_SAMPLED: Final = 130
+"""Sizes of versions up to this one are tried too: the evaluator takes seconds for larger ones."""
+
+SAMPLE_GAP: Final = 3
+"""Elements between the end of a row and the next one, where their distance is not known."""
 
 Status = Literal["ok", "wrong", "skipped"]
 
@@ -161,19 +175,10 @@ def check(
     """
     job = prepare(subject, target, schedule, threads) if isinstance(subject, Gemm) else subject
     texts = _by_stage(job.schedule, replace or {})
-    operands = make_operands(signature_of(parse_module(job.source)), seed)
-
-    def compared_with(emulated: bool) -> Reference:
-        if gemm is None:
-            return reference_of(job.source, job.problem, operands, emulated=emulated)
-        return reference_of_gemm(gemm, operands, emulated=emulated)
-
-    reference = compared_with(True)
+    samples = tuple(_samples(job, gemm, seed))
     run = _Run(
         job=job,
-        operands=operands,
-        reference=reference,
-        on_gpu=lambda: compared_with(False),
+        samples=samples,
         texts=texts,
         emitted=ptx or pallas,
     )
@@ -181,9 +186,10 @@ def check(
     for row in run.rows():
         rows.append(row)
         watch(row)
-    report = Report(rows=tuple(rows), reference=reference.origin, smallest="")
+    report = Report(rows=tuple(rows), reference=samples[0].reference(True).origin, smallest="")
     wrong = report.first_wrong
-    if wrong is None or not shrink or texts or ptx or pallas or gemm is not None:
+    is_unknown = bool(samples[0].sizes)
+    if wrong is None or not shrink or texts or ptx or pallas or gemm is not None or is_unknown:
         return report
     return dataclasses.replace(report, smallest=_smallest_line(job, wrong, seed))
 
@@ -214,13 +220,76 @@ def _by_stage(schedule: Schedule, replace: Mapping[str, str]) -> dict[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Sample:
+    """Arrays to run a job on and what must come out; `sizes` says in words what was unknown.
+
+    `reference` is asked whether no GPU computes it.
+    """
+
+    sizes: str
+    operands: Operands
+    reference: Callable[[bool], Reference]
+
+    def about(self, message: str) -> str:
+        """`message` with the sizes that it is about."""
+        return f"{self.sizes}: {message}" if self.sizes else message
+
+
+def _samples(job: Job, gemm: Gemm | None, seed: int) -> Iterator[_Sample]:
+    """Random arrays; where sizes are known in a call only, of several sizes."""
+    signature = signature_of(parse_module(job.source))
+    for number, sizes in enumerate(_sample_sizes(signature, job.schedule)):
+        operands = make_operands(signature.at(sizes), seed)
+        beta = operands.by_name.get("beta")
+        if beta is not None and number == 0:
+            beta.array[...] = 0
+            operands.output[...] = np.nan
+        yield _sample(job, gemm, operands, ", ".join(f"{n}={s}" for n, s in sizes.items()))
+
+
+def _sample(job: Job, gemm: Gemm | None, operands: Operands, sizes: str) -> _Sample:
+    def reference(emulated: bool) -> Reference:
+        if gemm is None:
+            return reference_of(job.source, job.problem, operands, emulated=emulated)
+        return reference_of_gemm(gemm, operands, emulated=emulated)
+
+    return _Sample(sizes=sizes, operands=operands, reference=cache(reference))
+
+
+def _sample_sizes(signature: Signature, schedule: Schedule) -> Iterator[dict[str, int]]:
+    """Sizes to try: small and odd ones, and those at which versions begin and end.
+
+    Rows lie a little farther apart than they are long.
+    """
+    if not signature.sizes:
+        yield {}
+        return
+    edges = [
+        number + more
+        for p in schedule.passes
+        if isinstance(p, Version)
+        for number in p.most or p.sizes or ()
+        for more in (0, 1)
+    ]
+    values = list(dict.fromkeys((*SAMPLE_SIZES, *(n for n in edges if n <= MOST_SAMPLED))))
+    extents = [name for name in signature.sizes if not name.startswith("ld")]
+    for turn in range(len(values)):
+        sizes = {n: values[(turn + i) % len(values)] for i, n in enumerate(extents)}
+        for argument in signature.arguments:
+            *_, length = argument.shape
+            columns = sizes[length.name] if isinstance(length, Unknown) else length
+            for stride in argument.strides[:-1]:
+                if isinstance(stride, Unknown):
+                    sizes.setdefault(stride.name, max(columns, 1) + SAMPLE_GAP)
+        yield {name: sizes[name] for name in signature.sizes}
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Run:
     """A job with the arrays to run it on and what must come out."""
 
     job: Job
-    operands: Operands
-    reference: Reference
-    on_gpu: Callable[[], Reference]
+    samples: tuple[_Sample, ...]
     texts: Mapping[str, str]
     emitted: str = ""
 
@@ -280,12 +349,17 @@ class _Run:
             reason = f"this computer lacks {', '.join(lacking)}"
             return Row(name=MACHINE_CODE, step=step, status="skipped", seconds=0.0, message=reason)
 
-        def call(operands: Operands) -> None:
+        @cache
+        def kernel() -> Kernel:
             backend = backend_for(machine.backend)
             artifact = backend.emit(module, machine)
             loaded = backend.load(backend.assemble(artifact), artifact.signature)
+            made = RuntimeKernel if artifact.signature.sizes else Kernel
+            return made(loaded, artifact.signature)
+
+        def call(operands: Operands) -> None:
             *inputs, output = operands.arrays
-            Kernel(loaded, artifact.signature)(*inputs, out=output)
+            kernel()(*inputs, out=output)
 
         return self._row(MACHINE_CODE, step, call)
 
@@ -330,7 +404,7 @@ class _Run:
             GpuKernel(loaded, artifact.signature)(*inputs, out=output)
 
         step = f"PTX for {machine.name}, on the GPU"
-        return self._row(ON_GPU, step, call, reference=self.on_gpu())
+        return self._row(ON_GPU, step, call, emulated=False)
 
     def _row(
         self,
@@ -338,19 +412,39 @@ class _Run:
         step: str,
         run: Callable[[Operands], None],
         *,
-        reference: Reference | None = None,
+        emulated: bool = True,
     ) -> Row:
-        """Run a stage on arrays of its own and compare, with `reference` if it is another."""
-        operands = self.operands.copy()
+        """Run a stage on arrays of its own and compare; the first sample that is wrong, or worst.
+
+        `emulated` says that no GPU computes it.
+        """
+        rows = [self._sampled(sample, name, step, run, emulated) for sample in self.samples]
+        worst = next((row for row in rows if not row.ok), None)
+        if worst is None:
+            worst = max(rows, key=lambda row: 0.0 if row.largest is None else row.largest.ratio)
+        return dataclasses.replace(worst, seconds=sum(row.seconds for row in rows))
+
+    def _sampled(
+        self,
+        sample: _Sample,
+        name: str,
+        step: str,
+        run: Callable[[Operands], None],
+        emulated: bool,
+    ) -> Row:
+        operands = sample.operands.copy()
         start = time.perf_counter()
         try:
             run(operands)
         except (EvaluationError, BackendError, EmulationError, DeviceError) as error:
             seconds = time.perf_counter() - start
-            return Row(name=name, step=step, status="wrong", seconds=seconds, message=str(error))
+            message = sample.about(str(error))
+            return Row(name=name, step=step, status="wrong", seconds=seconds, message=message)
         seconds = time.perf_counter() - start
-        compared = (reference or self.reference).compare(operands.output)
-        damage = operands.damage(self.operands)
+        compared = sample.reference(emulated).compare(operands.output)
+        damage = operands.damage(sample.operands)
+        if sample.sizes and compared.first_wrong is not None and not damage:
+            damage = sample.about(str(compared.first_wrong))
         return Row(
             name=name,
             step=step,
@@ -432,13 +526,8 @@ def _is_wrong(job: Job, problem: Gemm, stage: str, seed: int) -> bool:
     try:
         smaller = prepare(problem, job.target, job.schedule)
         operands = make_operands(signature_of(parse_module(smaller.source)), seed)
-        run = _Run(
-            job=smaller,
-            operands=operands,
-            reference=reference_of_gemm(problem, operands),
-            on_gpu=lambda: reference_of_gemm(problem, operands, emulated=False),
-            texts={},
-        )
+        sample = _sample(smaller, problem, operands, "")
+        run = _Run(job=smaller, samples=(sample,), texts={})
         found = list(run.rows(only=stage))
         return any(row.name == stage and not row.ok for row in found)
     except (ScheduleError, ProblemError):

@@ -23,6 +23,7 @@ from gemmir.machine import CpuMachine, GpuMachine, TpuMachine
 from gemmir.passes.expand_math import ExpandMath
 from gemmir.passes.fuse_epilogue import FuseEpilogue
 from gemmir.passes.interchange import Interchange
+from gemmir.passes.otherwise import Otherwise
 from gemmir.passes.parallelize import Parallelize
 from gemmir.passes.persist import Persist
 from gemmir.passes.pipeline import Pipeline
@@ -34,12 +35,17 @@ from gemmir.passes.swap_operands import SwapOperands
 from gemmir.passes.tile import Tile
 from gemmir.passes.unroll import Unroll
 from gemmir.passes.vectorize import Vectorize
+from gemmir.passes.version import Version
 from gemmir.schedule import pass_text
 from gemmir.schedule.cpu_tiles import FMA_LATENCY_CYCLES, LOADS_PER_CYCLE
 
 if TYPE_CHECKING:
     from gemmir.compiler import Lowered
     from gemmir.tpu_profile import Comparison
+
+
+EXAMPLE_SIZE: Final = 1024
+"""What is reckoned with in place of an extent that is known in a call only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,13 +155,14 @@ class Explanation:
 
 def explanation(lowered: Lowered) -> Explanation:
     """Follow the schedule of `lowered`, for a CPU, and count the instructions of its code."""
-    problem, machine = lowered.problem, _cpu_of(lowered)
+    machine = _cpu_of(lowered)
+    problem = None if lowered.problem is None else example_of(lowered.problem)
     steps, walk = _follow(lowered)
     loop = inner_loop(_assembly(lowered))
     return Explanation(
         target=lowered.target,
         cpu=machine.llvm_cpu,
-        problem=problem,
+        problem=lowered.problem,
         flops_per_byte=problem and problem.flops / max(problem.bytes_moved, 1),
         steps=steps,
         blocking=walk and walk.blocking,
@@ -196,6 +203,12 @@ def facts(lowered: Lowered, profile: Comparison | None = None) -> dict[str, Any]
     return explanation(lowered).to_dict()
 
 
+def example_of(gemm: Gemm) -> Gemm:
+    """`gemm` with `EXAMPLE_SIZE` in place of what is known in a call only."""
+    numbers = {name: EXAMPLE_SIZE for name in gemm.unknown if name in ("m", "n", "k")}
+    return gemm.at(**numbers, **dict.fromkeys(gemm.unknown_factors, 1.0))
+
+
 def _cpu_of(lowered: Lowered) -> CpuMachine:
     assert isinstance(lowered.machine, CpuMachine)
     return lowered.machine
@@ -231,7 +244,7 @@ class _Walk:
 
 
 def _follow(lowered: Lowered) -> tuple[tuple[Step, ...], _Walk | None]:
-    problem = lowered.problem
+    problem = None if lowered.problem is None else example_of(lowered.problem)
     if problem is None:
         steps = tuple(Step(text=pass_text(p), meaning="") for p in lowered.schedule.passes)
         return steps, None
@@ -243,7 +256,14 @@ def _follow(lowered: Lowered) -> tuple[tuple[Step, ...], _Walk | None]:
         width=widths[0] if widths else lanes,
         tile={"m": problem.m, "n": problem.n, "k": problem.k, "batch": problem.batch or 1},
     )
-    steps = [Step(text=pass_text(p), meaning=meaning(p, walk)) for p in lowered.schedule.passes]
+    others: list[dict[str, int]] = []
+    steps: list[Step] = []
+    for p in lowered.schedule.passes:
+        if isinstance(p, Version):
+            others.append(dict(walk.tile))
+        if isinstance(p, Otherwise) and others:
+            walk.tile, walk.blocking = others.pop(), Blocking()
+        steps.append(Step(text=pass_text(p), meaning=meaning(p, walk)))
     return tuple(steps), walk
 
 
@@ -384,6 +404,21 @@ def _(p: ExpandMath, walk: _Walk) -> str:
     return "exponentials become polynomials on vectors; no library is called"
 
 
+@meaning.register
+def _(p: Version, walk: _Walk) -> str:
+    numbers, word = (p.most or (), "at most") if p.sizes is None else (p.sizes, "exactly")
+    pairs = list(zip(p.loops, numbers, strict=False))
+    for name, number in pairs:
+        walk.tile[name] = number if p.most is None else min(walk.tile[name], number)
+    sizes = " and ".join(f"{name} of {word} {number}" for name, number in pairs)
+    return f"a function for {sizes}, by the passes up to otherwise"
+
+
+@meaning.register
+def _(p: Otherwise, walk: _Walk) -> str:
+    return "all other sizes, by the passes that follow"
+
+
 def _reduction(walk: _Walk) -> Reduction:
     k = walk.problem.k
     block = min(walk.blocking.kc or k, k)
@@ -470,8 +505,11 @@ def _problem_lines(found: Explanation, machine: CpuMachine) -> Iterator[str]:
         yield "problem    not known: the text is a later stage"
     else:
         yield f"problem    {described(found.problem)}"
+        example = example_of(found.problem)
+        if found.problem.unknown:
+            yield f"           with {EXAMPLE_SIZE} in place of any:"
         yield (
-            f"           {found.problem.flops:,} flops, {found.problem.bytes_moved:,} bytes moved "
+            f"           {example.flops:,} flops, {example.bytes_moved:,} bytes moved "
             f"at least: {found.flops_per_byte:.1f} flops a byte"
         )
     caches = ", ".join(f"{k.upper()} {_bytes(v)}" for k, v in _caches(machine).items())
@@ -515,10 +553,11 @@ def _tile_lines(found: Explanation) -> Iterator[str]:
     if found.registers is not None:
         yield f"registers  {found.registers.used} of {found.registers.available} vector registers"
     if found.reduction is not None:
-        yield from _reduction_lines(found.reduction)
+        has_versions = any(step.text == "otherwise" for step in found.steps)
+        yield from _reduction_lines(found.reduction, has_versions=has_versions)
 
 
-def _reduction_lines(found: Reduction) -> Iterator[str]:
+def _reduction_lines(found: Reduction, *, has_versions: bool) -> Iterator[str]:
     if found.blocks <= 1:
         yield (
             f"reduction  each element of c: one accumulator, {found.block} fused multiply-adds in "
@@ -534,7 +573,10 @@ def _reduction_lines(found: Reduction) -> Iterator[str]:
         f"           a product goes through at most {found.depth} roundings; the error bound "
         f"allows {found.bound_depth}, any order"
     )
-    yield "           this schedule gives the same bits whatever the threads, m and the batch"
+    yield (
+        "           this schedule gives the same bits whatever the threads, m and the batch"
+        + (", within one version" if has_versions else "")
+    )
 
 
 def _loop_lines(found: Explanation) -> Iterator[str]:

@@ -23,6 +23,7 @@ from gemmir.arrays import Operands, strided
 from gemmir.dtypes import BY_MLIR, ELEMENTS, PRODUCTS, ElementType
 from gemmir.errors import ParseError
 from gemmir.gemm import Gemm
+from gemmir.ir.arguments import layout_of, size_arguments
 from gemmir.ir.build import build
 from gemmir.ir.context import parse_module
 from gemmir.ir.dialect import (
@@ -33,6 +34,8 @@ from gemmir.ir.dialect import (
     product_name,
     static_strides,
 )
+from gemmir.ir.versions import settle
+from gemmir.sizes import Layout, known, sizes_of
 
 Array = npt.NDArray[Any]
 
@@ -113,6 +116,11 @@ class Reference:
         return Comparison(largest=element(int(size.argmax())), first_wrong=first)
 
 
+def _depth(gemm: Gemm, a: Array) -> int:
+    """The k of stored A."""
+    return a.shape[-2 if gemm.trans_a else -1]
+
+
 def says_all(problem: Gemm, source: str) -> bool:
     """Whether `problem` says everything that the gemm-level text `source` does."""
     return str(build(problem)) + "\n" == source
@@ -129,13 +137,43 @@ def reference_of(
     """
     if problem is not None and says_all(problem, source):
         return reference_of_gemm(problem, operands, emulated=emulated)
-    return _Wide(parse_module(source), operands, emulated=emulated).reference()
+    module = parse_module(source)
+    _settle(module, operands)
+    return _Wide(module, operands, emulated=emulated).reference()
+
+
+def _settle(module: ModuleOp, operands: Operands) -> None:
+    """Put the sizes of `operands` in place of those that are arguments."""
+    for function in (op for op in module.ops if isinstance(op, func.FuncOp)):
+        sizes = size_arguments(function)
+        attributes = function.arg_attrs.data if function.arg_attrs is not None else ()
+        arguments = function.body.block.args[: len(operands.by_name)]
+        stated = (
+            [
+                layout_of(memref_type(argument), own.data)
+                for argument, own in zip(arguments, attributes, strict=False)
+            ]
+            if sizes
+            else []
+        )
+        found = (
+            [
+                Layout(name=name, shape=o.argument.shape, strides=o.argument.strides)
+                for name, o in operands.by_name.items()
+            ]
+            if sizes
+            else []
+        )
+        for name, number in sizes_of(sizes, stated, found).items():
+            settle(sizes[name], number)
 
 
 def reference_of_gemm(gemm: Gemm, operands: Operands, *, emulated: bool = True) -> Reference:
     """The right answer of `gemm` on `operands`; `emulated` as above."""
     arrays = {name: operand.array for name, operand in operands.by_name.items()}
-    wanted = [(o.name, o.shape) for o in gemm.operands]
+    *_, c = arrays.values()
+    sizes = {"m": c.shape[-2], "n": c.shape[-1], "k": _depth(gemm, arrays["a"])}
+    wanted = [(o.name, known(o.shape, lambda n: sizes[n.name])) for o in gemm.operands]
     found = [(name, array.shape) for name, array in arrays.items()]
     if wanted != found:
         raise ParseError(

@@ -133,5 +133,11 @@ def _layout(own: Argument, value: object) -> Layout:
             f"{own.name} has shape {array.shape} where {len(own.shape)} dimensions are needed",
             f"pass an array of {' x '.join(map(_shown, own.shape))}",
         )
+    if min(array.strides, default=0) < 0:
+        raise CallError(
+            "GEM1358",
+            f"{own.name} has negative strides {array.strides} (in bytes)",
+            f"pass a copy, such as {own.name}.copy()",
+        )
     strides = tuple(s // array.itemsize for s in array.strides)
     return Layout(name=own.name, shape=array.shape, strides=strides)

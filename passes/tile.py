@@ -94,7 +94,7 @@ COUNTED = (*OUTERMOST, *INSIDE_BLOCK)
 """Units of which there are as many as the largest extent needs."""
 
 
-EDGES = ("clip", "halve", "overlap", "peel")
+EDGES = ("clip", "overlap", "peel", "halve")
 VARIABLES = {"batch": "s", "m": "i", "n": "j", "k": "p"}
 """What the induction variables are called in the text."""
 

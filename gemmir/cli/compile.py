@@ -227,13 +227,21 @@ def _summary(lowered: Lowered) -> dict[str, Any]:
 
 def _lowering(lowered: Lowered) -> dict[str, Any]:
     """What was lowered, and the stages."""
+    from gemmir.sizes import Unknown
+
     signature = lowered.artifact.signature
     return {
         "symbol": signature.symbol,
         "arguments": [
-            {"name": a.name, "dtype": a.dtype, "shape": a.shape, "access": a.access}
+            {
+                "name": a.name,
+                "dtype": a.dtype,
+                "shape": [n.name if isinstance(n, Unknown) else n for n in a.shape],
+                "access": a.access,
+            }
             for a in signature.arguments
         ],
+        "sizes": list(signature.sizes),
         "target": lowered.target,
         "cpu": lowered.artifact.cpu,
         "schedule": list(lowered.schedule.steps),
@@ -256,6 +264,7 @@ def _print_summary(summary: Mapping[str, Any]) -> None:
         f"{a['name']}: {'x'.join(map(str, (*a['shape'], a['dtype'])))}"
         for a in summary["arguments"]
     )
+    arguments = ", ".join([arguments, *summary["sizes"]])
     put(f"{summary['symbol']}({arguments}) for {summary['target']} ({summary['cpu']})\n")
     steps = ["", *summary["schedule"]]
     rows = [

@@ -23,12 +23,46 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT: Final = Path("-")
 
+ANY_WORD: Final = "any"
+"""In place of a number: it is known when the kernel is called."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 """What every command has."""
 
 
-def _option(help: str, panel: str, *names: str, metavar: str | None = None) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar)
+def _option(
+    help: str,
+    panel: str,
+    *names: str,
+    metavar: str | None = None,
+    parser: Callable[[str], Any] | None = None,
+) -> Any:
+    return typer.Option(*names, help=help, rich_help_panel=panel, metavar=metavar, parser=parser)
+
+
+def _number(text: str, kind: type[int] | type[float]) -> Any:
+    """A number, or `ANY` for the word any."""
+    if text.strip().lower() == ANY_WORD:
+        from gemmir.sizes import ANY
+
+        return ANY
+    try:
+        return kind(text)
+    except ValueError:
+        word = "whole number" if kind is int else "number"
+        raise typer.BadParameter(f"{text!r} is no {word}, and not {ANY_WORD}") from None
+
+
+def _size(text: str) -> Any:
+    return _number(text, int)
+
+
+def _factor(text: str) -> Any:
+    return _number(text, float)
+
+
+SIZE: Final = {"metavar": "INTEGER|any", "parser": _size}
+FACTOR: Final = {"metavar": "FLOAT|any", "parser": _factor}
 
 
 PROBLEM: Final = "Problem: C = epilogue(alpha A B + beta C)"
@@ -47,9 +81,9 @@ class ProblemOptions:
             show_default=False,
         ),
     ] = None
-    m: Annotated[int | None, _option("Rows of C.", PROBLEM, "--m")] = None
-    n: Annotated[int | None, _option("Columns of C.", PROBLEM, "--n")] = None
-    k: Annotated[int | None, _option("Length of the sums.", PROBLEM, "--k")] = None
+    m: Annotated[int | None, _option("Rows of C.", PROBLEM, "--m", **SIZE)] = None
+    n: Annotated[int | None, _option("Columns of C.", PROBLEM, "--n", **SIZE)] = None
+    k: Annotated[int | None, _option("Length of the sums.", PROBLEM, "--k", **SIZE)] = None
     dtype: Annotated[
         str | None,
         _option(
@@ -60,8 +94,8 @@ class ProblemOptions:
         str | None,
         _option("Element type of C: by default that of the sums, or f16 or bf16.", PROBLEM),
     ] = None
-    alpha: Annotated[float | None, _option("Factor of the product.", PROBLEM)] = None
-    beta: Annotated[float | None, _option("Factor of the old C.", PROBLEM)] = None
+    alpha: Annotated[float | None, _option("Factor of the product.", PROBLEM, **FACTOR)] = None
+    beta: Annotated[float | None, _option("Factor of the old C.", PROBLEM, **FACTOR)] = None
     batch: Annotated[int | None, _option("Number of products.", PROBLEM)] = None
     groups: Annotated[
         int | None,
@@ -86,9 +120,9 @@ class ProblemOptions:
     ] = None
     trans_a: Annotated[bool, _option("A is stored k x m.", PROBLEM, "--trans-a")] = False
     trans_b: Annotated[bool, _option("B is stored n x k.", PROBLEM, "--trans-b")] = False
-    lda: Annotated[int | None, _option("Elements between rows of A.", PROBLEM)] = None
-    ldb: Annotated[int | None, _option("Elements between rows of B.", PROBLEM)] = None
-    ldc: Annotated[int | None, _option("Elements between rows of C.", PROBLEM)] = None
+    lda: Annotated[int | None, _option("Elements between rows of A.", PROBLEM, **SIZE)] = None
+    ldb: Annotated[int | None, _option("Elements between rows of B.", PROBLEM, **SIZE)] = None
+    ldc: Annotated[int | None, _option("Elements between rows of C.", PROBLEM, **SIZE)] = None
     batch_stride_a: Annotated[int | None, _option("Elements between As.", PROBLEM)] = None
     batch_stride_b: Annotated[int | None, _option("Elements between Bs.", PROBLEM)] = None
     batch_stride_c: Annotated[int | None, _option("Elements between Cs.", PROBLEM)] = None

@@ -18,6 +18,7 @@ EXAMPLES: Final = {
     "expand-math": ("expand-math",),
     "fuse-epilogue": ("fuse-epilogue",),
     "interchange": ("interchange{order=n,k,m}",),
+    "otherwise": ("otherwise",),
     "parallelize": ("parallelize{loop=m over=cores}",),
     "persist": ("persist{blocks=132}",),
     "pipeline": (
@@ -48,6 +49,7 @@ EXAMPLES: Final = {
         "vectorize{with=wgmma}",
         "vectorize{with=mxu}",
     ),
+    "version": ("version{loops=m most=8}", "version{loops=m sizes=1}"),
 }
 """Uses of each pass: on a CPU, and where they differ, on a GPU and on a TPU."""
 

@@ -142,7 +142,7 @@ def _capacities(machine: CpuMachine | GpuMachine) -> dict[str, int]:
 def _check_capacity(walk: _Walk, p: Promote) -> None:
     capacity = _capacities(walk.machine).get(p.to)
     short = {"a": "m", "b": "n"}.get(p.operand)
-    if capacity is None or short is None:
+    if capacity is None or short is None or MAX_ELEMENTS in (walk.tile[short], walk.tile["k"]):
         return
     width = walk.tile[short]
     if p.to == "shared":
