@@ -201,10 +201,16 @@ def _options(argument: str) -> tuple[list[str], dict[str, str]]:
     return [word for word in words if "=" not in word], pairs
 
 
+def _number(text: str) -> float:
+    """A number, or one that is known in a call only."""
+    if text == "any":
+        return gemmir.ANY
+    return float(text) if "." in text else int(text)
+
+
 def _gemm(fields: Mapping[str, str]) -> gemmir.Gemm:
     values: dict[str, Any] = {
-        name: text if name in WORDS else float(text) if "." in text else int(text)
-        for name, text in fields.items()
+        name: _number(text) if name not in WORDS else text for name, text in fields.items()
     }
     return gemmir.Gemm(**values)
 

@@ -206,7 +206,7 @@ class Prefetch(ModulePass):
     def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
         plans = [
             plan(gemm, self.operand, self.loop, self.ahead, self.to, self.during)
-            for gemm in require_gemms("prefetch", op)
+            for gemm in require_gemms("prefetch", op, takes_factors=True)
         ]
         if not any(plans):
             raise ScheduleError(
