@@ -116,12 +116,13 @@ class Signature:
     def from_json(text: str) -> Signature:
         """The signature that `to_json` wrote; `ValueError`, `KeyError` or `TypeError` otherwise."""
         fields = json.loads(text)
+        sizes = tuple(str(name) for name in fields["sizes"])
         arguments = [
             Argument(
                 name=str(entry["name"]),
                 dtype=_dtype(entry["dtype"]),
-                shape=_from_json(entry["shape"]),
-                strides=_from_json(entry["strides"]),
+                shape=_from_json(entry["shape"], sizes),
+                strides=_from_json(entry["strides"], sizes),
                 access=_access(entry["access"]),
             )
             for entry in fields["arguments"]
@@ -129,7 +130,7 @@ class Signature:
         return Signature(
             symbol=str(fields["symbol"]),
             arguments=tuple(arguments),
-            sizes=tuple(str(name) for name in fields["sizes"]),
+            sizes=sizes,
         )
 
 
@@ -138,7 +139,10 @@ def _to_json(numbers: Sequence[int]) -> list[int | str]:
     return [n.name if isinstance(n, Unknown) else n for n in numbers]
 
 
-def _from_json(found: Sequence[int | str]) -> tuple[int, ...]:
+def _from_json(found: Sequence[int | str], sizes: Sequence[str]) -> tuple[int, ...]:
+    for name in found:
+        if isinstance(name, str) and name not in sizes:
+            raise ValueError(f"{name!r} is not a size")
     return tuple(Unknown(n) if isinstance(n, str) else int(n) for n in found)
 
 
@@ -401,7 +405,7 @@ def signature_of(module: ModuleOp) -> Signature:
             f"function @{symbol} has {len(inputs)} arguments, {len(attributes)} with attributes",
             'give each argument {gemmir.name = "…", gemmir.access = "…"}',
         )
-    end = _arrays_end(inputs)
+    end = _arrays_end(inputs, attributes)
     sizes = tuple(_word(own, "gemmir.name") for own in attributes[end:])
     arguments = tuple(map(_argument, inputs[:end], attributes[:end]))
     _require_last_output(symbol, arguments)
@@ -416,12 +420,16 @@ def signature_of(module: ModuleOp) -> Signature:
     return Signature(symbol=symbol, arguments=arguments, sizes=sizes)
 
 
-def _arrays_end(inputs: Sequence[Attribute]) -> int:
+def _arrays_end(inputs: Sequence[Attribute], attributes: Sequence[DictionaryAttr]) -> int:
     """How many arguments stand before the sizes."""
-    from xdsl.dialects.builtin import IndexType
+    from xdsl.dialects.builtin import IndexType, StringAttr
 
-    end = len(inputs)
-    while end and isinstance(inputs[end - 1], IndexType):
+    end, size = len(inputs), StringAttr("size")
+    while (
+        end
+        and isinstance(inputs[end - 1], IndexType)
+        and attributes[end - 1].data.get("gemmir.access") == size
+    ):
         end -= 1
     return end
 
@@ -498,7 +506,10 @@ def _layout(name: str, memref: MemRefType[Attribute], attributes: DictionaryAttr
         found = layout_of(memref, attributes.data)
     except VerifyException as error:
         raise BackendError(
-            "GEM0412", f"argument {name}: {error}", "use strides >= 0 and offset 0"
+            "GEM0412",
+            f"argument {name}: {error}",
+            "use a strided layout with static shape, static strides >= 0 and offset 0, or name each "
+            "? by gemmir.sizes",
         ) from error
     if any(not isinstance(s, Unknown) and s < 0 for s in found.strides):
         raise BackendError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import cast
 
@@ -68,7 +69,9 @@ def _strides(
     if isinstance(layout, NoneAttr):
         if any(isinstance(n, Unknown) for n in shape[1:]):
             raise VerifyException(f"{memref} has rows of unknown length and says no strides")
-        yield from packed_strides(shape)
+        known = not any(isinstance(n, Unknown) for n in shape)
+        packed = [math.prod(shape[i + 1 :]) for i in range(len(shape))] if known else ()
+        yield from packed or packed_strides(shape)
         return
     if not isinstance(layout, StridedLayoutAttr) or layout.get_offset() != 0:
         raise VerifyException(f"{memref} is not strided from offset 0")

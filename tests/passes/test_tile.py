@@ -182,14 +182,14 @@ PACKED_A = "tile{loops=k sizes=5},promote{operand=a to=l2 layout=panel:2},"
         (
             SMALL,
             "tile{loops=m sizes=4},tile{loops=m sizes=3 edges=overlap}",
-            "GEM0327",
-            "m has no fixed size here",
+            "GEM1354",
+            "m may be less than 3 at run time",
         ),
         (
             SMALL,
-            "tile{loops=m sizes=4},tile{loops=m sizes=3 edges=peel}",
-            "GEM0327",
-            "m has no fixed size here and cannot peel",
+            "promote{operand=a to=l3 layout=panel:4},tile{loops=m sizes=4 edges=halve}",
+            "GEM1354",
+            "tiles are whole panels",
         ),
         (
             SMALL,
