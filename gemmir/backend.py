@@ -507,9 +507,9 @@ def _layout(name: str, memref: MemRefType[Attribute], attributes: DictionaryAttr
     except VerifyException as error:
         raise BackendError(
             "GEM0412",
-            f"argument {name}: {error}",
-            "use a strided layout with static shape, static strides >= 0 and offset 0, or name each "
-            "? by gemmir.sizes",
+            f"argument {name} cannot be passed: {error}",
+            "use a strided layout with static shape, static strides >= 0 and offset 0, or name "
+            "each ? by gemmir.sizes",
         ) from error
     if any(not isinstance(s, Unknown) and s < 0 for s in found.strides):
         raise BackendError(

@@ -246,8 +246,7 @@ class _Walk:
 def _follow(lowered: Lowered) -> tuple[tuple[Step, ...], _Walk | None]:
     problem = None if lowered.problem is None else example_of(lowered.problem)
     if problem is None:
-        steps = tuple(Step(text=pass_text(p), meaning="") for p in lowered.schedule.passes)
-        return steps, None
+        return tuple(Step(text=pass_text(p), meaning="") for p in lowered.schedule.passes), None
     lanes = _cpu_of(lowered).lanes(problem.element.item_bytes)
     widths = [p.width for p in lowered.schedule.passes if isinstance(p, Vectorize) and p.width]
     walk = _Walk(

@@ -70,7 +70,8 @@ def with_beta(arrays: dict[str, Array], beta: float) -> dict[str, Array]:
 
 
 def test_none_is_any() -> None:
-    assert Gemm(**{"m": None, "n": 4, "k": 5}) == Gemm(m=ANY, n=4, k=5)
+    sizes: dict[str, Any] = {"m": None, "n": 4, "k": 5}
+    assert Gemm(**sizes) == Gemm(m=ANY, n=4, k=5)
     assert hash(Gemm(m=ANY, n=4, k=5)) == hash(Gemm(m=ANY, n=4, k=5))
     assert Gemm(m=ANY, n=4, k=5) != Gemm(m=1, n=4, k=5)
 
@@ -114,7 +115,7 @@ def test_an_unknown_number_is_no_other() -> None:
 )
 def test_wrong_problems(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ProblemError, match=words) as found:
-        Gemm(**{"m": ANY, "n": 4, "k": 5, **fields})
+        replace(Gemm(m=ANY, n=4, k=5), **fields)
     assert found.value.code == "GEM1350"
 
 

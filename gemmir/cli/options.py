@@ -61,8 +61,8 @@ def _factor(text: str) -> Any:
     return _number(text, float)
 
 
-SIZE: Final = {"metavar": "INTEGER|any", "parser": _size}
-FACTOR: Final = {"metavar": "FLOAT|any", "parser": _factor}
+SIZE: Final[dict[str, Any]] = {"metavar": "INTEGER|any", "parser": _size}
+FACTOR: Final[dict[str, Any]] = {"metavar": "FLOAT|any", "parser": _factor}
 
 
 PROBLEM: Final = "Problem: C = epilogue(alpha A B + beta C)"

@@ -77,11 +77,9 @@ def _end(frame: Frame, function: func.FuncOp) -> None:
 
 
 def _function(module: ModuleOp, symbol: str | None) -> func.FuncOp:
-    functions = {
-        op.sym_name.data: op
-        for op in module.ops
-        if isinstance(op, func.FuncOp) and (symbol is not None or _is_public(op))
-    }
+    functions = {op.sym_name.data: op for op in module.ops if isinstance(op, func.FuncOp)}
+    if symbol is None and len(functions) > 1:
+        functions = {name: function for name, function in functions.items() if _is_public(function)}
     if symbol is None and len(functions) != 1:
         raise EvaluationError(
             "GEM0901", f"the module has {len(functions)} functions", "give the symbol of one"

@@ -155,7 +155,9 @@ def _epilogue_operands(module: ModuleOp) -> list[str]:
     for op in module.walk():
         if isinstance(op, EpilogueOp):
             for value in op.inputs:
-                *outer, across = strides_of(memref_type(value))
+                kind = memref_type(value)
+                is_known = DYNAMIC_INDEX not in kind.get_shape()
+                *outer, across = _strides_of(kind) if is_known else strides_of(kind)
                 step = "residual" if any(outer) else "bias" if across else "scale"
                 if step not in found:
                     found.append(step)
