@@ -1,15 +1,16 @@
-"""The arrays of a problem, the same in the process of every contestant."""
+"""The arrays of a problem, of which every contestant has a copy in its process."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gemmir.arrays import Operands, make_operands
+from gemmir.arrays import Operands, load_array, make_operands
 from gemmir.backend import Argument, Signature
 from gemmir.gemm import Gemm
 from gemmir.int4 import unpack_int4
@@ -17,6 +18,23 @@ from gemmir.int4 import unpack_int4
 
 def make(gemm: Gemm, seed: int) -> Operands:
     """Random operands of `gemm`, and an output of what no result is."""
+    return make_operands(_signature(gemm), seed)
+
+
+def write(operands: Operands, folder: Path) -> None:
+    """Write all that is read to files in `folder`."""
+    for name, operand in operands.by_name.items():
+        if operand.argument.access != "write":
+            np.save(folder / f"{name}.npy", operand.array)
+
+
+def read(gemm: Gemm, folder: Path) -> Operands:
+    """The operands that `write` wrote, each on a cache line, and an output of what no result is."""
+    given = {path.stem: load_array(path) for path in folder.glob("*.npy")}
+    return make_operands(_signature(gemm), given=given)
+
+
+def _signature(gemm: Gemm) -> Signature:
     arguments = tuple(
         Argument(
             name=operand.name,
@@ -27,7 +45,7 @@ def make(gemm: Gemm, seed: int) -> Operands:
         )
         for operand in gemm.operands
     )
-    return make_operands(Signature(symbol="", arguments=arguments), seed)
+    return Signature(symbol="", arguments=arguments)
 
 
 def dequantised(

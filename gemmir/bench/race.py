@@ -19,8 +19,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from gemmir.arrays import Operands
 from gemmir.bench.contestants import GEMMIR, MATMUL, PEAK, Contestant, Kind
-from gemmir.bench.operands import make
+from gemmir.bench.operands import make, write
 from gemmir.dtypes import ELEMENTS
 from gemmir.errors import MissingError
 from gemmir.gemm import Gemm
@@ -232,15 +233,19 @@ class Field:
         unable: dict[str, str] = {}
         wrong: dict[str, str] = {}
         with tempfile.TemporaryDirectory(prefix="gemmir-bench-") as folder:
-            file = str(Path(folder, "c.npy"))
+            given, file = Path(folder, "given"), str(Path(folder, "result.npy"))
+            given.mkdir()
+            operands = make(gemm, seed)
+            write(operands, given)
             expected: Reference | None = None
             for name in asked:
-                answer = self._ask(name, "enter", gemm=asdict(gemm), seed=seed, result=file)
+                paths = {"given": str(given), "result": file}
+                answer = self._ask(name, "enter", gemm=asdict(gemm), **paths)
                 if "unable" in answer:
                     unable[name] = answer["unable"]
                     continue
                 if name != PEAK:
-                    expected = expected or expected_of(gemm, seed)
+                    expected = expected or expected_of(gemm, operands)
                     fault = _compared(gemm, expected, file)
                     if fault:
                         wrong[name] = fault
@@ -316,14 +321,14 @@ def still_in(times: Mapping[str, Sequence[Mapping[str, Any]]], number: int) -> l
     return [n for n in times if n in ahead and number < max(MOST_SECONDS / long[n], FEWEST)]
 
 
-def expected_of(gemm: Gemm, seed: int) -> Reference:
+def expected_of(gemm: Gemm, operands: Operands) -> Reference:
     """The right answer in float64, and its bound.
 
     For f64 the answer itself is rounded as much as what is checked, which doubles the bound.
     """
     is_f64 = gemm.dtype == "f64"
     narrow = replace(gemm, dtype="f32", out=None) if is_f64 else gemm
-    arrays = {name: operand.array for name, operand in make(gemm, seed).by_name.items()}
+    arrays = {name: operand.array for name, operand in operands.by_name.items()}
     scale = 2 * ELEMENTS["f64"].unit / ELEMENTS["f32"].unit if is_f64 else 1.0
     with np.errstate(all="ignore"):
         return Reference(

@@ -1,8 +1,8 @@
 """The process of one contestant: it does what each line of JSON on its input asks.
 
     load                      import the library; what it is, or why it cannot be used
-    enter gemm seed result    make the operands, compute once, and write the result to a file
-    time calls                seconds of one call, over so many of them
+    enter gemm given result   read the operands, compute once, and write the result to a file
+    time                      seconds of one call, over as many as take a while
     leave                     forget the problem
 
 Answers are lines of JSON on the standard output; what libraries print goes to the error output.
@@ -76,16 +76,16 @@ class Worker:
         self.peer = peer
         return {"about": dict(peer.about)}
 
-    def enter(self, gemm: Mapping[str, Any], seed: int, result: str) -> dict[str, Any]:
-        """Compute once, into an output of NaNs, and write what came out to `result`."""
+    def enter(self, gemm: Mapping[str, Any], given: str, result: str) -> dict[str, Any]:
+        """Compute once, of the operands in a folder into NaNs, and write what came out."""
         import numpy as np
 
-        from gemmir.bench.operands import make
+        from gemmir.bench.operands import read
         from gemmir.gemm import Gemm
 
         assert self.peer is not None
         problem: Gemm = Gemm(**gemm)
-        operands = make(problem, seed)
+        operands = read(problem, Path(given))
         arrays = {name: operand.array for name, operand in operands.by_name.items()}
         self.entrant = self._entrant(problem, arrays)
         before, start = _thread_seconds(), time.perf_counter()

@@ -12,6 +12,7 @@ import pytest
 
 from gemmir.bench import race as racing
 from gemmir.bench.contestants import Contestant, contestants
+from gemmir.bench.operands import make, write
 from gemmir.bench.race import Field, cpus_for, still_in
 from gemmir.errors import MissingError
 from gemmir.gemm import Gemm
@@ -132,13 +133,14 @@ worker["without_front_door"]()
 found = worker["Worker"]("gemmir.bench.peers.numpy", {{"target": "cpu", "threads": 1}})
 assert "about" in found.answer({{"do": "load"}})
 answer = found.answer({{"do": "enter", "with": {{
-    "gemm": {{"m": 3, "n": 4, "k": 5}}, "seed": 0, "result": sys.argv[1]
+    "gemm": {{"m": 3, "n": 4, "k": 5}}, "given": sys.argv[1], "result": sys.argv[1] + "/c.npy"
 }}}})
 assert answer["flops"] == 120, answer
 assert found.answer({{"do": "time"}})["calls"] >= 1
 import gemmir.bench.loops
 """
-    command = [sys.executable, "-P", "-c", script, str(tmp_path / "c.npy")]
+    write(make(Gemm(m=3, n=4, k=5), 0), tmp_path)
+    command = [sys.executable, "-P", "-c", script, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -10,15 +10,17 @@ import sys
 from ctypes.util import find_library
 from typing import Final
 
+from gemmir.bench.contestants import AVX512_BYTES
 from gemmir.bench.entrant import Settings, UnableError
 from gemmir.bench.peers.cblas import Cblas, gemm_addresses
-from gemmir.machine.host import host_cpu
+from gemmir.machine import CpuMachine, machine_for
 
 GENERIC: Final = "generic"
 """BLIS's name of the kernels in plain C, which it takes for a CPU that it does not know."""
 
-LIKE: Final = "zen3"
-"""The kernels to take then, on an x86-64 that has AVX2 and FMA."""
+WIDE: Final = ("skx", "zen3", "haswell")
+NARROW: Final = ("zen3", "haswell")
+"""The kernels to take then, the first that it has: with AVX-512, and with AVX2 and FMA."""
 
 CHOICE: Final = "BLIS_ARCH_TYPE"
 """The variable by which BLIS is told which kernels to take: a number, by its own list of names."""
@@ -27,19 +29,21 @@ ASK: Final = """
 import ctypes, json, sys
 library = ctypes.CDLL(sys.argv[1])
 library.bli_arch_string.restype = ctypes.c_char_p
-chosen = library.bli_arch_query_id()
-print(json.dumps([chosen, [library.bli_arch_string(i).decode() for i in range(chosen + 1)]]))
+library.bli_init()
+names = [library.bli_arch_string(i) for i in range(24)]
+print(json.dumps([library.bli_arch_query_id(), [(name or b"").decode() for name in names]]))
 """
-"""What BLIS chooses by itself, which it does once in a process, and the names up to that one."""
+"""What BLIS chooses, once in a process, and its names; kernels that it lacks end the process."""
 
 
 def find(settings: Settings) -> Cblas:
-    """The library; where it does not know this CPU, with its kernels for Zen 3."""
+    """The library; where it does not know this CPU, with kernels that the target can run."""
     file = find_library("blis")
     if file is None:
         raise UnableError("the system has no libblis")
-    told = "" if CHOICE in os.environ else _tell(file)
+    told = "" if CHOICE in os.environ else _tell(file, settings.target)
     library = ctypes.CDLL(file)
+    library.bli_init()
     library.bli_thread_set_num_threads(ctypes.c_long(settings.threads))
     for name in ("bli_info_get_version_str", "bli_arch_string"):
         getattr(library, name).restype = ctypes.c_char_p
@@ -53,16 +57,31 @@ def find(settings: Settings) -> Cblas:
     )
 
 
-def _tell(file: str) -> str:
-    """Choose the kernels for Zen 3 where BLIS would take the generic ones."""
-    done = subprocess.run(
-        [sys.executable, "-c", ASK, file], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise UnableError(f"{file} does not tell its kernels: {done.stderr.strip()[-200:]}")
-    chosen, names = json.loads(done.stdout)
-    features = host_cpu().features
-    if names[chosen] != GENERIC or not (features.get("avx2") and features.get("fma")):
+def _tell(file: str, target: str) -> str:
+    """Choose better kernels where BLIS would take the generic ones; "" where it would not."""
+    found = _asked(file)
+    if found is None:
+        raise UnableError(f"{file} does not tell its kernels")
+    chosen, names = found
+    machine = machine_for(target)
+    assert isinstance(machine, CpuMachine)
+    if chosen < len(names) and names[chosen] != GENERIC:
         return ""
-    os.environ[CHOICE] = str(names.index(LIKE))
-    return f", by {CHOICE}: it does not know this CPU"
+    for name in WIDE if machine.vector_bytes == AVX512_BYTES else NARROW:
+        if name in names and _asked(file, str(names.index(name))) is not None:
+            os.environ[CHOICE] = str(names.index(name))
+            return f", by {CHOICE}: it does not know this CPU"
+    return ""
+
+
+def _asked(file: str, choice: str | None = None) -> tuple[int, list[str]] | None:
+    """The number of the kernels that BLIS takes, and its names; None where it ends itself."""
+    told = {} if choice is None else {CHOICE: choice}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK, file],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **told},
+    )
+    return None if done.returncode else tuple(json.loads(done.stdout))
