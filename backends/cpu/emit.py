@@ -13,6 +13,5 @@ def emit(module: ModuleOp, machine: Machine) -> Artifact:
     """`module` as LLVM text for `machine`; `BackendError` where an op has no instruction."""
     assert isinstance(machine, CpuMachine)
     signature = signature_of(module)
-    return Artifact(
-        kind="llvm", text=emit_module(module), signature=signature, cpu=machine.llvm_cpu
-    )
+    text = emit_module(module, machine.llvm_features)
+    return Artifact(kind="llvm", text=text, signature=signature, cpu=machine.llvm_cpu)

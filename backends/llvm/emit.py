@@ -7,12 +7,15 @@ nowhere else.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from xdsl.dialects import func
 from xdsl.dialects.builtin import DYNAMIC_INDEX, IndexType, ModuleOp, StringAttr
 
 from gemmir.backends.llvm.arithmetic import ARITHMETIC
 from gemmir.backends.llvm.emitter import Emitter, Pointer, Table
 from gemmir.backends.llvm.memory import MEMORY
+from gemmir.backends.llvm.nibbles import NIBBLES
 from gemmir.backends.llvm.structure import STRUCTURE, reserve_team_buffers
 from gemmir.errors import BackendError
 from gemmir.ir.arguments import layout_of
@@ -20,12 +23,13 @@ from gemmir.ir.build import ARGUMENT_NAME
 from gemmir.ir.dialect import memref_type
 from gemmir.sizes import Unknown
 
-EMITTERS: Table = {**ARITHMETIC, **MEMORY, **STRUCTURE}
+EMITTERS: Table = {**ARITHMETIC, **MEMORY, **STRUCTURE, **NIBBLES}
 
 
-def emit_module(module: ModuleOp) -> str:
+def emit_module(module: ModuleOp, features: Iterable[str] = ()) -> str:
     """LLVM text for every function of `module`: `i32 @name(ptr, …, i64, …)`, 0 on success.
 
+    `features` are LLVM's names of what the CPU has, of which some instructions need one.
     Raises `BackendError` (GEM0421) for an op that has no emitter.
     """
     parts: list[str] = []
@@ -33,7 +37,7 @@ def emit_module(module: ModuleOp) -> str:
     for op in module.body.block.ops:
         if not isinstance(op, func.FuncOp):
             raise BackendError("GEM0421", f"{op.name} has no instruction at module level")
-        emitter = Emitter(EMITTERS, op.sym_name.data)
+        emitter = Emitter(EMITTERS, op.sym_name.data, features=frozenset(features))
         parts.append(_function(emitter, op))
         parts.extend(emitter.outlined)
         declarations |= emitter.text.declarations

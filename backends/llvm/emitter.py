@@ -5,7 +5,7 @@ type, or with it where they are dynamic), an index is i64. Where a vector belong
 each thread has some of its rows: `Emitter.spread` says how many and of how many lanes. While
 `Emitter.row` is set, vectors are that row of theirs only. Loops of known length count in 32 bits
 where `counts_in_32_bits` says so, which saves a GPU an instruction for each that a wider counter
-takes.
+takes. `features` are LLVM's names of what the CPU has.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ class Emitter:
     outlined: list[str] = field(default_factory=list[str])
     spread: Spread | None = None
     counts_in_32_bits: bool = False
+    features: frozenset[str] = frozenset()
     row: int | None = None
 
     def shape(self, t: Attribute) -> tuple[int, int]:

@@ -172,10 +172,10 @@ def _team_function(
     e: Emitter, op: ForallOp, symbol: str, captured: list[SSAValue], fields: str
 ) -> str:
     """What each thread runs: its block of the iterations, on the captured values."""
-    inner = Emitter(e.table, symbol, FunctionText(declarations=e.text.declarations))
+    text = FunctionText(declarations=e.text.declarations)
+    inner = Emitter(e.table, symbol, text, features=e.features)
     inner.outlined = e.outlined
     inner.values.update({v: x for v, x in e.values.items() if _is_plain(x)})
-    text = inner.text
     number = 0
     for value in captured:
         parts: list[str] = []

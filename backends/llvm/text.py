@@ -45,6 +45,10 @@ ELEMENT_BYTES = {"i8": 1, "i16": 2, "bfloat": 2, "half": 2, "i32": 4, "float": 4
 """Bytes of an element of a memref, by its LLVM type."""
 
 
+HALF_BYTE = "i4"
+"""The LLVM type of which two elements are in a byte."""
+
+
 def scalar_type(t: Attribute) -> str:
     """The LLVM spelling of a scalar type."""
     if isinstance(t, IntegerType):
@@ -257,7 +261,9 @@ class FunctionText:
         return math.gcd(self.alignments.get(pointer, 1), bytes_off)
 
     def address(self, pointer: str, element: str, terms: Sequence[tuple[str, Stride]]) -> str:
-        """pointer + sum of index * stride over `terms`, in elements."""
+        """pointer + sum of index * stride over `terms`, in elements; of two a byte an even sum."""
+        if element == HALF_BYTE:
+            return self.address(pointer, "i8", self._in_bytes(terms))
         constant = 0
         scaled: list[tuple[str, Stride]] = []
         for index, stride in terms:
@@ -286,8 +292,31 @@ class FunctionText:
             return self.offset(pointer, element, number * stride)
         return self.address(pointer, element, [(str(number), stride)])
 
+    def _in_bytes(self, terms: Sequence[tuple[str, Stride]]) -> list[tuple[str, Stride]]:
+        """`terms` that count two elements a byte."""
+        found: list[tuple[str, Stride]] = []
+        for x, stride in terms:
+            if isinstance(stride, str):
+                found.append((x, self.halved(stride)))
+            else:
+                found.append((self.halved(x), 1) if stride == 1 else (x, stride // 2))
+        return found
+
+    def halved(self, x: str) -> str:
+        """Half of an even index."""
+        if is_literal(x):
+            return str(int(x) // 2)
+        base, extra = self.sums.get(x, (x, 0))
+        key = ("half", base)
+        if key not in self.addresses:
+            self.addresses[key] = self.value(f"lshr exact i64 {base}, 1")
+            self.multiples[self.addresses[key]] = max(self.divisor(base) // 2, 1)
+        return self.add(self.addresses[key], str(extra // 2))
+
     def offset(self, pointer: str, element: str, constant: int) -> str:
-        """pointer + constant, in elements."""
+        """pointer + constant, in elements; of two a byte an even number."""
+        if element == HALF_BYTE:
+            element, constant = "i8", constant // 2
         if constant == 0:
             return pointer
         made = self.value(f"getelementptr {element}, ptr {pointer}, i64 {constant}")
