@@ -19,10 +19,12 @@ from xdsl.dialects import math as math_dialect
 from xdsl.dialects.builtin import FloatAttr, IntAttr, ModuleOp, StridedLayoutAttr
 from xdsl.ir import Operation, SSAValue
 
-from gemmir.arrays import Operands, strided
+from gemmir.arrays import Operand, Operands, strided
 from gemmir.dtypes import BY_MLIR, ELEMENTS, PRODUCTS, ElementType
 from gemmir.errors import ParseError
 from gemmir.gemm import Gemm
+from gemmir.gemm import Operand as GemmOperand
+from gemmir.int4 import unpack_int4
 from gemmir.ir.arguments import layout_of, size_arguments
 from gemmir.ir.build import build
 from gemmir.ir.context import parse_module
@@ -121,6 +123,12 @@ def _depth(gemm: Gemm, a: Array) -> int:
     return a.shape[-2 if gemm.trans_a else -1]
 
 
+def _flat(operand: Operand) -> Array:
+    """The elements of an array from the first on, each of its own."""
+    halves = operand.argument.element.per_byte > 1
+    return unpack_int4(operand.flat) if halves else operand.flat
+
+
 def says_all(problem: Gemm, source: str) -> bool:
     """Whether `problem` says everything that the gemm-level text `source` does."""
     return str(build(problem)) + "\n" == source
@@ -173,7 +181,11 @@ def reference_of_gemm(gemm: Gemm, operands: Operands, *, emulated: bool = True) 
     arrays = {name: operand.array for name, operand in operands.by_name.items()}
     *_, c = arrays.values()
     sizes = {"m": c.shape[-2], "n": c.shape[-1], "k": _depth(gemm, arrays["a"])}
-    wanted = [(o.name, known(o.shape, lambda n: sizes[n.name])) for o in gemm.operands]
+
+    def stored(o: GemmOperand) -> tuple[int, ...]:
+        return ELEMENTS[o.dtype].stored_shape(known(o.shape, lambda n: sizes[n.name]))
+
+    wanted = [(o.name, stored(o)) for o in gemm.operands]
     found = [(name, array.shape) for name, array in arrays.items()]
     if wanted != found:
         raise ParseError(
@@ -211,7 +223,7 @@ class _Wide:
         self.ops = list(functions[0].body.block.ops)
         self.emulated = emulated
         arguments = zip(functions[0].body.block.args, operands.by_name.values(), strict=True)
-        self.flat: dict[SSAValue, Array] = {value: operand.flat for value, operand in arguments}
+        self.flat = {value: _flat(operand) for value, operand in arguments}
         output = _element_of(functions[0].body.block.args[-1])
         self.summed = ELEMENTS[output.accumulator]
         if self.summed.is_integer:

@@ -53,6 +53,7 @@ from xdsl.dialects.builtin import (
     AnyFloat,
     FixedBitwidthType,
     FloatAttr,
+    IntegerType,
     MemRefType,
     StridedLayoutAttr,
     f32,
@@ -102,7 +103,7 @@ from gemmir.ir.index import (
 from gemmir.ir.loops import Loop, conditional, dimension_of, require_gemms
 from gemmir.ir.pallas import block_type, is_block
 from gemmir.ir.partial_sums import slices_of
-from gemmir.ir.scales import is_one_block, spread
+from gemmir.ir.scales import by_column, is_one_block, spread
 from gemmir.ir.staging import plan_staging, stage
 from gemmir.ir.summed_panels import in_one_panel, plan_sum, sum_in_panels
 from gemmir.ir.views import chain, extents, subview, total_offsets
@@ -133,6 +134,7 @@ class PackPlan:
     shape: tuple[int, int]
     layout: PanelAttr
     space: Space
+    takes_scales: bool = False
 
 
 def plan_pack(
@@ -140,7 +142,8 @@ def plan_pack(
 ) -> PackPlan:
     """Decide the buffer for `operand`, whose elements are converted to the type `as_`.
 
-    `ScheduleError` (GEM0330 to GEM0333, GEM1320) if it cannot be.
+    Of weights that become what they are summed in, the scales are multiplied in.
+    `ScheduleError` (GEM0330 to GEM0333, GEM1320, GEM1336) if it cannot be.
     """
     if to not in CACHES:
         raise ScheduleError(
@@ -160,13 +163,32 @@ def plan_pack(
     across = max(shape[1 - dim] or 1, 1)
     shape[dim] = max(-(-(shape[dim] or 0) // width), 1) * width
     shape[1 - dim] = across
+    element = _converted_type(value, operand, as_)
+    _require_whole_bytes(value, operand, element, width)
     return PackPlan(
         operand=operand,
-        element=_converted_type(value, operand, as_),
+        element=element,
+        takes_scales=operand == "b" and element == gemm.summed and by_column(gemm),
         shape=(shape[0] or 1, shape[1] or 1),
         layout=PanelAttr(dim, width, across * width),
         space=Space(to),
     )
+
+
+def _require_whole_bytes(value: SSAValue, operand: str, element: Number, width: int) -> None:
+    """`ScheduleError` GEM1336 where half a byte would be written, or read."""
+    if memref_type(value).element_type != IntegerType(4):
+        return
+    if element == IntegerType(4):
+        raise ScheduleError(
+            "GEM1336", f"promote: {operand} has two elements a byte, and so would panels", "as=f32"
+        )
+    if width % 2 and static_strides(memref_type(value))[1] == 1:
+        raise ScheduleError(
+            "GEM1336",
+            f"promote: panels of {width} of {operand}, which has two elements a byte",
+            f"use panel:{width + 1}",
+        )
 
 
 PACKED_TYPES: Final = {"f32": f32, "f64": f64, "i16": i16}
@@ -217,8 +239,22 @@ def pack(gemm: GemmOp, plan: PackPlan) -> None:
     buffer.name_hint = f"{plan.operand}_packed"
     builder = before(gemm)
     view = subview(builder, buffer, (0, 0), extents(source))
-    builder.insert(PackOp(source, view))
-    gemm.operands[0 if plan.operand == "a" else 1] = view
+    if not plan.takes_scales:
+        builder.insert(PackOp(source, view))
+        gemm.operands[0 if plan.operand == "a" else 1] = view
+        return
+    (scales,) = gemm.scales
+    builder.insert(PackOp(source, view, scales=scales, depth=gemm.depth))
+    _replace_gemm(gemm, b=view)
+
+
+def _replace_gemm(gemm: GemmOp, *, b: SSAValue) -> None:
+    """The same product by `b`, whose elements have their scales in them."""
+    builder = before(gemm)
+    alpha, beta = gemm.alpha.value.data, gemm.beta.value.data
+    builder.insert(GemmOp(gemm.a, b, gemm.c, alpha=alpha, beta=beta, first=gemm.first))
+    gemm.detach()
+    gemm.erase()
 
 
 def _allocate(gemm: GemmOp, made: MemRefType[Number]) -> SSAValue:

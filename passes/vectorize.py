@@ -34,19 +34,23 @@ tiles, one clipped at the edge of C. Needs C in registers, or in VMEM; does not 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects import arith, builtin, memref, scf
+from xdsl.dialects import arith, builtin, memref, scf, vector
 from xdsl.dialects.builtin import (
+    IntegerType,
     StringAttr,
     VectorType,
     f64,
 )
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
+from xdsl.rewriter import InsertPoint
 from xdsl.utils.arg_spec import ArgSpec
 
 from gemmir.dtypes import Precision
@@ -60,6 +64,7 @@ from gemmir.ir.dialect import (
     EpilogueOp,
     ForallOp,
     GemmOp,
+    Number,
     OuterProductOp,
     PackOp,
     enclosing_ops,
@@ -85,7 +90,7 @@ from gemmir.ir.index import (
 from gemmir.ir.loops import DIMENSION, carry, conditional, open_loop, require_gemms
 from gemmir.ir.nvgpu import LdMatrixOp, MmaSyncOp
 from gemmir.ir.partial_sums import adding, beginning, loops_inside
-from gemmir.ir.scales import widened
+from gemmir.ir.scales import of_columns, widened
 from gemmir.ir.team_copies import plan_share, vectorize_share
 from gemmir.ir.transfers import Tile, computed, read, splat, store_tile, write
 from gemmir.ir.views import chain, extents, offsets_of, sizes_of, subview, total_offsets
@@ -119,6 +124,9 @@ PTX ISA 9.0, section "Matrix multiply-accumulate operation using mma instruction
 
 PAIRED_DOUBLES = 2
 """Products of f64 along k that are fed together: two elements of a lane are one 128-bit load."""
+
+TOP = 28
+"""Where in a word of 32 bits the highest number of 4 bits begins."""
 
 COPY_BLOCK = 8
 """Elements that a transposing copy takes at once from each row of its source: half a cache line
@@ -312,7 +320,7 @@ def vectorize_gemm(gemm: GemmOp, plan: GemmPlan) -> list[SSAValue]:
         (total,) = finish([begin_product(gemm, begin[0])])
         return [finished(total)]
     if plan.mma is None:
-        return finish(_sum_over_k(gemm, plan, begin))
+        return _brought_down(gemm, finish(_sum_over_k(gemm, plan, begin)))
     return finish(_multiply(gemm, plan, plan.mma, begin))
 
 
@@ -330,7 +338,7 @@ def _sum_over_k(gemm: GemmOp, plan: GemmPlan, begin: list[SSAValue]) -> list[SSA
     for start in plan.starts:
         full = columns_in_bounds and start + plan.width <= plan.columns
         row = read(inner, gemm, b, (k, start), (1, plan.width), (True, full))
-        rows.append(converted(inner, row, summed))
+        rows.append(converted(inner, row, summed, exponent=_exponent(gemm)))
     updated = [
         inner.insert(OuterProductOp(column, row, total)).result
         for row, total in zip(rows, sums, strict=True)
@@ -341,6 +349,24 @@ def _sum_over_k(gemm: GemmOp, plan: GemmPlan, begin: list[SSAValue]) -> list[SSA
     loop.attributes[DIMENSION] = StringAttr("k")
     builder.insert(loop)
     return list(loop.results)
+
+
+def _exponent(gemm: GemmOp) -> int:
+    """By which power of two elements of B are multiplied that have 4 bits: as the top of a word."""
+    return TOP if memref_type(gemm.b).element_type == IntegerType(4) else 0
+
+
+def _brought_down(gemm: GemmOp, sums: list[SSAValue]) -> list[SSAValue]:
+    """The sums of products of an A by a B that was multiplied by a power of two."""
+    exponent = _exponent(gemm)
+    if not exponent:
+        return sums
+    loops = [sum_of.owner for sum_of in sums]
+    end = loops[0]
+    assert isinstance(end, Operation)
+    factor = splat(gemm, 2.0**-exponent, cast("VectorType[Number]", sums[0].type))
+    builder = Builder(InsertPoint.after(end))
+    return [builder.insert(arith.MulfOp(total, factor)).result for total in sums]
 
 
 def _multiply(
@@ -488,19 +514,27 @@ class PackPlan:
     dim: int
     width: int
     block: int
+    rest: int
     panels_inside: bool
 
 
 def plan_pack(pack: PackOp) -> PackPlan:
-    """Follow the rows of the source: where panels cut them, all panels of a row come in turn."""
+    """Follow the rows of the source: where panels cut them, all panels of a row come in turn.
+
+    A block has one row of scales, and of two elements a byte it has both.
+    """
     layout = memref_type(chain(pack.target)[0]).layout
     assert isinstance(layout, PanelAttr)
     dim = layout.dim.data
-    rows_run_across = strides_of(memref_type(pack.source))[1 - dim] == 1
+    source = memref_type(pack.source)
+    rows_run_across = strides_of(source)[1 - dim] == 1
+    depth = COPY_BLOCK if pack.depth is None else pack.depth.value.data
+    block = math.gcd(COPY_BLOCK, depth) if rows_run_across else 1
     return PackPlan(
         dim=dim,
         width=layout.width.data,
-        block=COPY_BLOCK if rows_run_across else 1,
+        block=block,
+        rest=2 if rows_run_across and source.element_type == IntegerType(4) else 1,
         panels_inside=not rows_run_across,
     )
 
@@ -514,7 +548,7 @@ def vectorize_pack(pack: PackOp, plan: PackPlan) -> None:
         return _strips(builder, pack, "mn"[plan.dim], along, plan.width, plan.width)
 
     def blocks(builder: Builder) -> Iterator[Strip]:
-        return _strips(builder, pack, "k", across, plan.block, 1)
+        return _strips(builder, pack, "k", across, plan.block, plan.rest)
 
     outer, inner = (blocks, panels) if plan.panels_inside else (panels, blocks)
     for first in outer(before(pack)):
@@ -549,7 +583,7 @@ def _strips(
 def _copy_block(builder: Builder, pack: PackOp, plan: PackPlan, panel: Strip, block: Strip) -> None:
     """Copy one block of one panel."""
     buffer = chain(pack.target)[0]
-    size = plan.block if block.is_whole else 1
+    size = plan.block if block.is_whole else plan.rest
     at: tuple[Extent, Extent] = (panel.start, block.start)
     place: tuple[Extent, Extent] = (0, block.start)
     shape, full = (plan.width, size), (panel.is_whole, True)
@@ -560,8 +594,25 @@ def _copy_block(builder: Builder, pack: PackOp, plan: PackPlan, panel: Strip, bl
         corner, sizes = corner[::-1], sizes[::-1]
     value = read(builder, pack, pack.source, at, shape, full)
     value = converted(builder, value, memref_type(buffer).element_type)
+    if pack.scales is not None:
+        value = _multiplied_by_scales(builder, pack, value, pack.scales, (block, panel))
     target = subview(builder, buffer, corner, sizes, one_panel=True)
     write(builder, pack, value, target, place, (True, True))
+
+
+def _multiplied_by_scales(
+    builder: Builder, pack: PackOp, value: SSAValue, scales: SSAValue, at: tuple[Strip, Strip]
+) -> SSAValue:
+    """The vector `value` of rows of k, which lie in one block, times the scales of its columns."""
+    assert pack.depth is not None
+    of = cast("VectorType[Number]", value.type)
+    (k, columns), (rows, width) = at, of.get_shape()
+    block = builder.insert(arith.DivUIOp(k.start, as_index(pack, pack.depth.value.data))).result
+    row = of_columns(builder, scales, block)
+    factors = read(builder, pack, row, (0, columns.start), (1, width), (True, columns.is_whole))
+    if rows > 1:
+        factors = builder.insert(vector.BroadcastOp(factors, of)).vector
+    return builder.insert(arith.MulfOp(value, factors)).result
 
 
 @dataclass(frozen=True)

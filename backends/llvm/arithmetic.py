@@ -14,6 +14,7 @@ from xdsl.dialects.builtin import (
     IntegerAttr,
     IntegerType,
     UnrealizedConversionCastOp,
+    VectorType,
 )
 from xdsl.ir import Attribute, Operation, SSAValue
 
@@ -30,6 +31,7 @@ from gemmir.backends.llvm.text import (
     is_literal,
     scalar_suffix,
     scalar_type,
+    splat_literal,
     suffix,
 )
 from gemmir.ir.dialect import ExtendOp, OuterProductOp, is_unsigned
@@ -117,9 +119,11 @@ def _compare_floats(e: Emitter, op: arith.CmpfOp) -> None:
 
 
 def _broadcast(e: Emitter, op: vector.BroadcastOp) -> None:
-    """A scalar in every lane of every row."""
+    """A scalar in every lane of every row, or one row as all of them."""
     rows, _ = e.shape(op.vector.type)
-    set_rows(e, op.vector, [_splat(e, e.scalar(op.source), op.vector.type)] * rows)
+    is_row = isinstance(op.source.type, VectorType)
+    row = e.rows(op.source)[0] if is_row else _splat(e, e.scalar(op.source), op.vector.type)
+    set_rows(e, op.vector, [row] * rows)
 
 
 _BINARY: dict[str, str] = {
@@ -168,9 +172,7 @@ def _index_cast(e: Emitter, op: arith.IndexCastOp) -> None:
 _CONVERSIONS: dict[str, str] = {
     arith.ExtFOp.name: "fpext",
     arith.ExtUIOp.name: "zext",
-    arith.SIToFPOp.name: "sitofp",
     arith.TruncFOp.name: "fptrunc",
-    arith.UIToFPOp.name: "uitofp",
 }
 
 
@@ -182,10 +184,27 @@ def _convert(e: Emitter, op: Any) -> None:
 
 
 def _extend(e: Emitter, op: ExtendOp) -> None:
-    word = "zext" if is_unsigned(element_of(op.input.type)) else "sext"
-    source, target = e.row_type(op.input.type), e.row_type(op.result.type)
-    rows = [e.text.value(f"{word} {source} {x} to {target}") for x in e.rows(op.input)]
-    set_rows(e, op.result, rows)
+    exponent = 0 if op.exponent is None else op.exponent.value.data
+    rows, source = e.rows(op.input), e.row_type(op.input.type)
+    unsigned = is_unsigned(element_of(op.input.type))
+    made = widened(e, rows, source, op.result.type, exponent, unsigned=unsigned)
+    set_rows(e, op.result, made)
+
+
+def widened(
+    e: Emitter, rows: Rows, source: str, t: Attribute, exponent: int, *, unsigned: bool = False
+) -> Rows:
+    """Rows of integers of the LLVM type `source` as `t`; as floats times 2**exponent."""
+    element, target = element_of(t), e.row_type(t)
+    word = "zext" if unsigned else "sext"
+    if not isinstance(element, IntegerType):
+        word = "uitofp" if unsigned else "sitofp"
+    made = [e.text.value(f"{word} {source} {x} to {target}") for x in rows]
+    if not exponent:
+        return made
+    factor = float_literal(2.0**exponent, element)
+    factors = splat_literal(factor, scalar_type(element), e.shape(t)[1])
+    return [e.text.value(f"fmul {target} {x}, {factors}") for x in made]
 
 
 def _select(e: Emitter, op: arith.SelectOp) -> None:

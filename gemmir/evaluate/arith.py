@@ -241,26 +241,6 @@ def _convert(frame: Frame, op: arith.ExtFOp | arith.TruncFOp) -> Step:
     return step
 
 
-def _to_float(frame: Frame, op: arith.SIToFPOp) -> Step:
-    """Rounded to nearest even."""
-    target = dtype_of(op.result.type)
-
-    def step(x: Element) -> tuple[Element]:
-        return (np.asarray(x).astype(target)[()],)
-
-    return step
-
-
-def _unsigned_to_float(frame: Frame, op: arith.UIToFPOp) -> Step:
-    """The same of the bits as a number without a sign."""
-    target, width = dtype_of(op.result.type), bits(op.input.type)
-
-    def step(x: Element) -> tuple[Element]:
-        return (np.asarray(_unsigned(x, width)).astype(target)[()],)
-
-    return step
-
-
 def _extsi(frame: Frame, op: arith.ExtSIOp) -> Step:
     target = dtype_of(op.result.type)
 
@@ -343,8 +323,6 @@ MEANINGS: Final[Meanings] = {
     arith.ExtFOp: _convert,
     arith.ExtSIOp: _extsi,
     arith.ExtUIOp: _extui,
-    arith.SIToFPOp: _to_float,
-    arith.UIToFPOp: _unsigned_to_float,
     arith.TruncFOp: _convert,
     arith.BitcastOp: _bitcast,
     arith.IndexCastOp: _index_cast,

@@ -136,13 +136,19 @@ def _barrier(frame: Frame, op: BarrierOp) -> Step:
 
 def _pack(frame: Frame, op: PackOp) -> Step:
     is_asynchronous = op.asynchronous is not None
+    depth = 0 if op.depth is None else op.depth.value.data
 
-    def step(source: View, target: View) -> tuple[()]:
+    def step(source: View, target: View, *scales: View) -> tuple[()]:
         target.check((0, 0), source.sizes)
         touched = target.whole_panels(source.sizes) if isinstance(target, PanelView) else target
         rows, columns = source.sizes
         packed: Array = np.zeros(touched.sizes, target.buffer.data.dtype)
         packed[:rows, :columns] = source.array()
+        for of_columns in scales:
+            if depth * of_columns.sizes[0] < rows or of_columns.sizes[3] != columns:
+                raise FaultError("GEM0907", f"scales {list(of_columns.sizes)} of {rows}, {columns}")
+            factors = np.repeat(of_columns.array()[:, 0, 0], depth, axis=0)
+            packed[:rows, :columns] *= factors[:rows]
         if is_asynchronous:
             begin_copy(frame, touched, lambda: touched.fill_from(packed))
         else:
@@ -201,9 +207,10 @@ def _visit_columns(offsets: Sequence[int], rows: int, size: int) -> Iterator[tup
 
 def _extend(frame: Frame, op: ExtendOp) -> Step:
     made = dtype_of(op.result.type)
+    factor = made.type(1 if op.exponent is None else 2.0**op.exponent.value.data)
 
     def step(x: Array) -> tuple[Array]:
-        return (x.astype(made),)
+        return (x.astype(made) * factor,)
 
     return step
 

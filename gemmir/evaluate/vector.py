@@ -94,13 +94,11 @@ def _create_mask(frame: Frame, op: vector.CreateMaskOp) -> Step:
 
 
 def _broadcast(frame: Frame, op: vector.BroadcastOp) -> Step:
-    """One scalar everywhere."""
-    shape = cast("VectorType[Attribute]", op.vector.type).get_shape()
-    if isinstance(op.source.type, VectorType):
-        raise FaultError("GEM0903", "a broadcast is of a scalar")
+    """One scalar, or one row, everywhere."""
+    shape = op.vector.type.get_shape()
 
     def step(value: Element) -> tuple[Array]:
-        return (np.full(shape, value),)
+        return (np.broadcast_to(np.asarray(value), shape),)
 
     return step
 

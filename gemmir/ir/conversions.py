@@ -6,38 +6,22 @@ from typing import cast
 
 from xdsl.builder import Builder
 from xdsl.dialects import arith
-from xdsl.dialects.builtin import (
-    IntegerType,
-    UnrealizedConversionCastOp,
-    VectorType,
-)
-from xdsl.ir import Operation, SSAValue
+from xdsl.dialects.builtin import IntegerType, VectorType
+from xdsl.ir import SSAValue
 
-from gemmir.ir.dialect import ExtendOp, Number, is_unsigned
+from gemmir.ir.dialect import ExtendOp, Number
 
 
-def converted(builder: Builder, value: SSAValue, element: Number) -> SSAValue:
+def converted(builder: Builder, value: SSAValue, element: Number, *, exponent: int = 0) -> SSAValue:
     """`value`, a vector of numbers, in the type `element`, which holds all of its own.
 
-    arith makes floats of signless integers only: others are cast to those first.
+    Of integers as floats it may be the number times 2**exponent.
     """
     of = cast("VectorType[Number]", value.type)
     source, made = of.element_type, VectorType(element, of.get_shape())
     if source == element:
         return value
-    if not isinstance(source, IntegerType):
-        return _made(builder, arith.ExtFOp, value, made)
-    if isinstance(element, IntegerType):
-        return builder.insert(ExtendOp(value, made)).result
-    if not is_unsigned(source):
-        return _made(builder, arith.SIToFPOp, value, made)
-    plain = VectorType(IntegerType(source.bitwidth), of.get_shape())
-    bits = builder.insert(UnrealizedConversionCastOp.get([value], [plain])).results[0]
-    return _made(builder, arith.UIToFPOp, bits, made)
-
-
-def _made(
-    builder: Builder, op: type[Operation], value: SSAValue, made: VectorType[Number]
-) -> SSAValue:
-    """What `op` makes of a vector: xDSL's constructors know scalars only."""
-    return builder.insert(op.create(operands=[value], result_types=[made])).results[0]
+    if isinstance(source, IntegerType):
+        return builder.insert(ExtendOp(value, made, exponent)).result
+    wider = arith.ExtFOp.create(operands=[value], result_types=[made])
+    return builder.insert(wider).results[0]

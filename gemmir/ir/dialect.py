@@ -10,7 +10,7 @@
 | `gemmir.unpack`       | promoted           | copy a piece of C out of shared memory          |
 | `gemmir.visits`       | tiled and below    | which tile of rows has rows of which product    |
 | `gemmir.prefetch`     | promoted and below | bring a tile near; no effect on values          |
-| `gemmir.extend`       | vectorized         | integers in a wider type                        |
+| `gemmir.extend`       | vectorized         | integers in a wider type, or as floats          |
 | `gemmir.outerproduct` | vectorized         | acc + lhs @ rhs, each element rounded once      |
 """
 
@@ -504,24 +504,38 @@ class PackOp(IRDLOperation):
     is made by all threads of the block together; where it is `asynchronous` it only begins here,
     and nobody may touch the buffer before a wait. A block in the vector memory of a TPU is not
     filled up: what is past the source stays as it was.
+
+    With `scales` element [k, j] is multiplied by element [k / `depth`, 0, 0, j] of them, which are
+    the scales of columns that a `gemmir.gemm` has, and of the type of the target.
     """
 
     name = "gemmir.pack"
 
     source = operand_def(_MemRef)
     target = operand_def(_MemRef)
+    scales = opt_operand_def(_MemRef)
     asynchronous = opt_prop_def(UnitAttr)
+    depth = opt_prop_def(IntegerAttr)
 
     assembly_format: ClassVar[str | None] = (
-        "(`asynchronous` $asynchronous^)? $source `into` $target attr-dict"
+        "(`asynchronous` $asynchronous^)? $source `into` $target"
+        " (`scales` `(` $scales^ `:` type($scales) `)`)? (`depth` $depth^)? attr-dict"
         " `:` type($source) `into` type($target)"
     )
     traits = traits_def(MemoryReadEffect(), MemoryWriteEffect())
 
-    def __init__(self, source: SSAValue, target: SSAValue, *, asynchronous: bool = False) -> None:
+    def __init__(
+        self,
+        source: SSAValue,
+        target: SSAValue,
+        *,
+        asynchronous: bool = False,
+        scales: SSAValue | None = None,
+        depth: IntegerAttr | None = None,
+    ) -> None:
         super().__init__(
-            operands=[source, target],
-            properties={"asynchronous": UnitAttr() if asynchronous else None},
+            operands=[source, target, scales],
+            properties={"asynchronous": UnitAttr() if asynchronous else None, "depth": depth},
         )
 
     def verify_(self) -> None:
@@ -545,6 +559,26 @@ class PackOp(IRDLOperation):
                 raise VerifyException(
                     f"{self.name}: extent {extent} of dimension {dim} does not fit into {room}"
                 )
+        if (self.scales is None) != (self.depth is None):
+            raise VerifyException(f"{self.name}: scales and the depth of a block go together")
+        if self.scales is not None:
+            self._verify_scales(memref_type(self.scales), target, source.get_shape())
+
+    def _verify_scales(
+        self, scales: MemRefType[Number], target: MemRefType[Number], shape: Sequence[int]
+    ) -> None:
+        assert self.depth is not None
+        depth, sizes = self.depth.value.data, scales.get_shape()
+        if len(sizes) != 4 or sizes[1] != 1 or depth < 1:
+            raise VerifyException(f"{self.name}: {scales} is no scale for each block and column")
+        is_float = not isinstance(target.element_type, IntegerType)
+        if scales.element_type != target.element_type or not is_float or is_shared(self.target):
+            raise VerifyException(f"{self.name}: scales of {scales.element_type} into {target}")
+        _require_extent(self.name, "n", sizes[3], shape[1])
+        if DYNAMIC_INDEX not in (sizes[0], shape[0]) and sizes[0] * depth < shape[0]:
+            raise VerifyException(
+                f"{self.name}: {sizes[0]} blocks of {depth} along k are less than {shape[0]}"
+            )
 
 
 @irdl_op_definition
@@ -618,21 +652,30 @@ class PrefetchOp(IRDLOperation):
 
 @irdl_op_definition
 class ExtendOp(IRDLOperation):
-    """Integers in a wider type: i8 with its sign, ui8 without one.
+    """Integers in a wider type or as floats: i8 with its sign, ui8 without one.
 
-    It is `arith.extsi` and `arith.extui` of MLIR, which xDSL has for scalars only.
+    It is `arith.extsi`, `arith.extui`, `arith.sitofp` and `arith.uitofp` of MLIR, which xDSL has
+    for scalars only. With an `exponent` e a float is the number times 2**e: a CPU makes that of 4
+    bits that are the highest of a word, and need not be taken down.
     """
 
     name = "gemmir.extend"
 
     input = operand_def(base(VectorType))
     result = result_def(base(VectorType))
+    exponent = opt_prop_def(IntegerAttr)
 
-    assembly_format: ClassVar[str | None] = "$input attr-dict `:` type($input) `to` type($result)"
+    assembly_format: ClassVar[str | None] = (
+        "$input (`exponent` $exponent^)? attr-dict `:` type($input) `to` type($result)"
+    )
     traits = traits_def(NoMemoryEffect())
 
-    def __init__(self, value: SSAValue, made: VectorType[Attribute]) -> None:
-        super().__init__(operands=[value], result_types=[made])
+    def __init__(self, value: SSAValue, made: VectorType[Attribute], exponent: int = 0) -> None:
+        super().__init__(
+            operands=[value],
+            result_types=[made],
+            properties={"exponent": IntegerAttr(exponent, i64) if exponent else None},
+        )
 
     def verify_(self) -> None:
         source, made = (
@@ -641,8 +684,10 @@ class ExtendOp(IRDLOperation):
         elements = source.element_type, made.element_type
         if source.get_shape() != made.get_shape():
             raise VerifyException(f"{self.name}: {source} and {made} have different shapes")
-        if not all(isinstance(e, IntegerType) for e in elements) or not is_widening(*elements):
+        if not isinstance(elements[0], IntegerType) or not is_widening(*elements):
             raise VerifyException(f"{self.name}: {elements[1]} does not hold every {elements[0]}")
+        if self.exponent is not None and isinstance(elements[1], IntegerType):
+            raise VerifyException(f"{self.name}: an exponent of {elements[1]}, which is no float")
 
 
 @irdl_op_definition

@@ -108,6 +108,18 @@ def spread(builder: Builder, scale: SSAValue, sizes: Sequence[Extent]) -> SSAVal
     return builder.insert(view).result
 
 
+def of_columns(builder: Builder, scale: SSAValue, block: Extent) -> SSAValue:
+    """The scales of all columns in a block of k, as a matrix of one row."""
+    source = memref_type(scale)
+    columns = extents(scale)[3]
+    shape = [1, DYNAMIC_INDEX if isinstance(columns, SSAValue) else columns]
+    layout = StridedLayoutAttr(static_strides(source)[2:], None)
+    made = MemRefType(source.element_type, shape, layout, source.memory_space)
+    view = memref.SubviewOp.get(scale, (block, 0, 0, 0), (1, 1, 1, columns), (1, 1, 1, 1), made)
+    view.result.name_hint = scale.name_hint
+    return builder.insert(view).result
+
+
 def widened(builder: Builder, scales: SSAValue, columns: int) -> SSAValue | None:
     """What `spread` made, with so many columns; None where it is something else, or has less."""
     view = scales.owner

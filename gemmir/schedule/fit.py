@@ -333,14 +333,15 @@ def _check_vectors(walk: _Walk, p: Vectorize) -> None:
         return
     rows, columns = walk.accumulator
     vectors = max(-(-columns // p.width), 1)
-    needed = walk.sums * rows * vectors + vectors + 1
+    held = vectors if rows > 1 else 1  # a single row takes each vector of B once, where it is read
+    needed = walk.sums * rows * vectors + held + 1
     registers = walk.machine.vector_registers
     if needed > registers:
         fitting = (registers - 1 - vectors) // (walk.sums * vectors)
         raise ScheduleError(
             "GEM0312",
             f"vectorize: a {rows} x {columns} tile needs "
-            f"{f'{walk.sums}*' if walk.sums > 1 else ''}{rows}*{vectors} + {vectors} + 1 = "
+            f"{f'{walk.sums}*' if walk.sums > 1 else ''}{rows}*{vectors} + {held} + 1 = "
             f"{needed} vector registers and {walk.machine.name} has {registers}",
             f"tile m by at most {fitting}" if fitting > 0 else "tile n smaller",
         )
