@@ -52,8 +52,17 @@ def default_text(
 
 
 def _require_unit(gemm: Gemm, machine: Machine) -> None:
-    """`ScheduleError` GEM0316 where `machine` has no unit that sums products of the type."""
-    if gemm.dtype in _unit_dtypes(machine):
+    """`ScheduleError` where `machine` has no unit that sums products of the type.
+
+    GEM0316, and GEM1337 where it has none for those of two types.
+    """
+    if gemm.dtype_b is not None and not isinstance(machine, CpuMachine):
+        raise ScheduleError(
+            "GEM1337",
+            f"{machine.target} has no schedule for products of {gemm.dtype} by {gemm.dtype_b}",
+            f"use a CPU, or make B {gemm.dtype} before the call",
+        )
+    if gemm.has_weights or gemm.dtype in _unit_dtypes(machine):
         return
     if not gemm.product.is_mixed and not isinstance(machine, TpuMachine):
         return

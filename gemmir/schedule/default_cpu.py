@@ -5,7 +5,8 @@ second cache level is packed into it. *Deep*: a small C and a long k; slices of 
 *Streamed*: few rows of A; B is read once, a few rows at a time. *Packed*: the blocking of Goto and
 van de Geijn, Anatomy of High-Performance Matrix Multiplication (ACM TOMS 34(3), 2008), with the
 roles of A and B exchanged: panels of A are packed into L3 and blocks of B into L2, and a sliver of
-B as large as L1 streams through it. Each class has a file of its own, `cpu_CLASS.py`.
+B as large as L1 streams through it. Each class has a file of its own, `cpu_CLASS.py`. *Weights*, a
+B of small integers that have scales, have two schedules in `cpu_weights.py`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from gemmir.schedule.cpu_runtime import RuntimeSchedule
 from gemmir.schedule.cpu_scaled import scaled
 from gemmir.schedule.cpu_streamed import STREAM_ROWS, streamed
 from gemmir.schedule.cpu_tiles import packed_tile
+from gemmir.schedule.cpu_weights import WEIGHT_STEPS_PER_ITERATION, lanes_of_sum, weights
 
 
 def cpu_passes(
@@ -57,15 +59,21 @@ def cpu_passes(
         shape = clipped if 0 in (gemm.n, gemm.k) else packed
     if gemm.scale_block is not None:
         shape = scaled
-    yield from shape(share, machine)
-    yield from end(gemm, DIRECT_K_STEPS if shape in (direct, deep) else K_STEPS_PER_ITERATION)
+    steps = DIRECT_K_STEPS if shape in (direct, deep) else K_STEPS_PER_ITERATION
+    if gemm.has_weights:
+        steps = WEIGHT_STEPS_PER_ITERATION
+        yield from weights(share, machine, even=even)
+    else:
+        yield from shape(share, machine)
+    yield from end(gemm, steps)
 
 
 def _end(gemm: Gemm, machine: CpuMachine, steps: int, *, fuse: bool, expand: bool) -> Iterator[str]:
     """The passes behind loops and copies."""
     if fuse:
         yield "fuse-epilogue"
-    yield f"vectorize{{with=fma width={lanes_used(gemm, machine)}}}"
+    lanes = lanes_of_sum(gemm, machine) if gemm.has_weights else lanes_used(gemm, machine)
+    yield f"vectorize{{with=fma width={lanes}}}"
     if gemm.k >= 2:
         yield f"unroll{{loop=k factor={min(steps, gemm.k)}}}"
     if expand:

@@ -1,0 +1,118 @@
+"""Schedules for CPUs of weights: a B of small integers that have scales.
+
+With few rows of A they are read where they lie and made floats in registers: slices of k that have
+one scale are summed, and added to C times that. With more rows each weight would be converted more
+than once, and B is made floats on the way into panels. So it is where B is stored n x k, too, for
+rows of k are no vectors of n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gemmir.gemm import Gemm
+from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu_model import balanced, round_up
+from gemmir.schedule.cpu_tiles import FMA_LATENCY_CYCLES, most_rows, peel
+
+FEW_ROWS = 64
+"""Up to this many rows of A converting in registers is faster than packing B, whose elements are
+then written and read once more (measured on Zen 5 at 16 to 128 rows, with AVX-512 and AVX2)."""
+
+SLICE = 128
+"""Elements of k that are summed before they are added to C (measured on Zen 5: 32 to 256 are within
+3 %)."""
+
+LEAST_SLICE = 16
+"""Shorter slices read and write C too often."""
+
+SPARE_REGISTERS = 4
+"""Beside sums and a row of B: an element of A, distances of shifts, a mask, and what is shifted."""
+
+MOST_VECTORS = 8
+"""Vectors of a row: 128 columns of 4 bits are a cache line with vectors of 16."""
+
+WEIGHT_STEPS_PER_ITERATION = 2
+"""Unrolling of the k loop (measured on Zen 5: 4 is 3 % slower, for what it gains in control it
+loses in code)."""
+
+
+def weights(gemm: Gemm, machine: CpuMachine, *, even: bool) -> Iterator[str]:
+    """The tiles of a B of weights; `even` says that every core has as much as `gemm`."""
+    across = gemm.trans_b and min(gemm.n, gemm.k) > 1
+    if across or gemm.m > FEW_ROWS:
+        yield from _dequantised(gemm, machine)
+    else:
+        yield from _in_registers(gemm, machine, even=even)
+
+
+def lanes_of_sum(gemm: Gemm, machine: CpuMachine) -> int:
+    """Lanes of the vectors used, or fewer where a row of C is shorter."""
+    lanes = machine.lanes(gemm.accumulator.item_bytes)
+    while lanes > gemm.n:
+        lanes //= 2
+    return lanes
+
+
+def _slice(gemm: Gemm) -> int:
+    """Elements of k that have one scale, `SLICE` of them at most where that leaves enough."""
+    group = gemm.scale_depth
+    divisors = (size for size in range(SLICE, LEAST_SLICE - 1, -1) if group % size == 0)
+    whole = group if group <= SLICE else next((size for size in divisors if size % 2 == 0), group)
+    return min(whole, round_up(gemm.k, 2))
+
+
+def _in_registers(gemm: Gemm, machine: CpuMachine, *, even: bool) -> Iterator[str]:
+    """Slices of k, then tiles that are converted as they are read."""
+    rows, columns = _tile(gemm, machine)
+    yield f"tile{{loops=k sizes={_slice(gemm)}}}"
+    if gemm.element is gemm.accumulator:
+        edges = peel(gemm, rows, columns) if even else ""
+        yield f"tile{{loops=n,m sizes={columns},{rows}{edges}}}"
+    else:
+        yield f"promote{{operand=a to=l2 layout=panel:{rows} as={gemm.accumulator.name}}}"
+        yield f"tile{{loops=n,m sizes={columns},{rows}}}"
+    yield "promote{operand=c to=registers}"
+
+
+def _tile(gemm: Gemm, machine: CpuMachine) -> tuple[int, int]:
+    """Rows and columns for which an element of C takes the fewest cycles; the widest of those."""
+    lanes = lanes_of_sum(gemm, machine)
+    widest = min(MOST_VECTORS, -(-gemm.n // lanes))
+
+    def rows_of(vectors: int) -> int:
+        most = (machine.vector_registers - vectors - SPARE_REGISTERS) // vectors
+        return balanced(gemm.m, max(most, 1), 1)
+
+    def cycles(vectors: int) -> tuple[float, int]:
+        """Multiply-adds and a conversion for each vector, which take as long as two shifts."""
+        rows = rows_of(vectors)
+        products = (rows + 1) * vectors / machine.fma_per_cycle
+        tiles = -(-gemm.m // rows)
+        return tiles * max(products, FMA_LATENCY_CYCLES) / vectors, -vectors
+
+    vectors = min(range(1, widest + 1), key=cycles)
+    return rows_of(vectors), vectors * lanes
+
+
+def _dequantised(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+    """Panels of A in L3 and blocks of B in L2, both of the type of the sum."""
+    lanes, item = lanes_of_sum(gemm, machine), gemm.accumulator.item_bytes
+    vectors = min(2, -(-gemm.n // lanes))
+    columns, rows = vectors * lanes, min(most_rows(machine, vectors), gemm.m)
+    kc = _depth(gemm)
+    mc = balanced(gemm.m, max(machine.l3_bytes // 8 // (kc * item), 1), rows)
+    nc = balanced(gemm.n, max(machine.l2_bytes // 2 // (kc * item), 1), columns)
+    made = "" if gemm.element is gemm.accumulator else f" as={gemm.accumulator.name}"
+    yield f"tile{{loops=m,k sizes={mc},{kc}}}"
+    yield f"promote{{operand=a to=l3 layout=panel:{rows}{made}}}"
+    yield f"tile{{loops=n sizes={nc}}}"
+    yield f"promote{{operand=b to=l2 layout=panel:{columns} as={gemm.accumulator.name}}}"
+    yield f"tile{{loops=m,n sizes={rows},{columns}}}"
+    yield "promote{operand=c to=registers prefetch=true}"
+
+
+def _depth(gemm: Gemm) -> int:
+    """Elements of k in a block of B: whole groups, or a part of one."""
+    size = _slice(gemm)
+    return min(max(SLICE // size, 1) * size, round_up(gemm.k, 2))
