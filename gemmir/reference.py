@@ -223,7 +223,7 @@ class _Wide:
         self.ops = list(functions[0].body.block.ops)
         self.emulated = emulated
         arguments = zip(functions[0].body.block.args, operands.by_name.values(), strict=True)
-        self.flat = {value: _flat(operand) for value, operand in arguments}
+        self.flat: dict[SSAValue, Array] = {v: _flat(operand) for v, operand in arguments}
         output = _element_of(functions[0].body.block.args[-1])
         self.summed = ELEMENTS[output.accumulator]
         if self.summed.is_integer:

@@ -39,7 +39,7 @@ from dataclasses import dataclass
 from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, builtin, scf
-from xdsl.dialects.builtin import IntegerAttr, i64
+from xdsl.dialects.builtin import IntegerAttr, IntegerType, i64
 from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
@@ -59,6 +59,7 @@ from gemmir.ir.dialect import (
     GemmOp,
     enclosing_ops,
     memref_type,
+    static_strides,
 )
 from gemmir.ir.groups import group_loop, products_of, spread_rows
 from gemmir.ir.index import (
@@ -297,6 +298,7 @@ def _check_loop(gemm: GemmOp, loop: LoopPlan, made: Sequence[LoopPlan], over: st
     if not loop.is_single:
         _check_panels(gemm, loop)
         _check_scales(gemm, loop)
+        _check_bytes(gemm, loop)
     if loop.edges == "clip" or loop.divides:
         return
     if name == "k" or (over is not None and not isinstance(loop.extent, int)):
@@ -623,6 +625,19 @@ def _check_scales(gemm: GemmOp, loop: LoopPlan) -> None:
             f"tile: {loop.dimension} by {size}{' with edges=overlap' if moves else ''} cuts blocks "
             f"of {block} that have one scale",
             f"use {near}" + (" and edges=clip or peel" if moves else ""),
+        )
+
+
+def _check_bytes(gemm: GemmOp, loop: LoopPlan) -> None:
+    """A tile of a B that has two elements a byte begins where a byte does."""
+    of = memref_type(gemm.b)
+    if of.element_type != IntegerType(4) or loop.size % 2 == 0:
+        return
+    if loop.dimension == ("k" if static_strides(of)[-2] == 1 else "n"):
+        raise ScheduleError(
+            "GEM1338",
+            f"tile: {loop.dimension} by {loop.size} cuts bytes of B, which have two elements",
+            f"use {loop.size + 1}",
         )
 
 

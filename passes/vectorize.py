@@ -161,7 +161,7 @@ def plan_gemm(
 ) -> GemmPlan:
     """Check that `gemm` can go to the unit.
 
-    `ScheduleError` (GEM0372 to GEM0376, GEM0378) if not.
+    `ScheduleError` (GEM0372 to GEM0376, GEM0378, GEM1339) if not.
     """
     accumulator = chain(gemm.c)[0]
     space = memref_type(accumulator).memory_space
@@ -202,6 +202,7 @@ def plan_gemm(
         raise ScheduleError(
             "GEM0378", f"vectorize: shape={_listed(shape)} and with={with_}", "leave shape out"
         )
+    _require_whole_bytes(gemm, width)
     if not _can_widen(gemm):
         of = product_name(element, gemm.precision)
         raise ScheduleError(
@@ -214,6 +215,23 @@ def plan_gemm(
     return GemmPlan(
         accumulator=accumulator, rows=rows, columns=columns, width=width, k=extents(gemm.a)[1]
     )
+
+
+def _require_whole_bytes(gemm: GemmOp, width: int) -> None:
+    """`ScheduleError` GEM1339 where a row of a B with two elements a byte is no whole bytes."""
+    of = memref_type(gemm.b)
+    if of.element_type != IntegerType(4):
+        return
+    if static_strides(of)[1] != 1:
+        raise ScheduleError(
+            "GEM1339",
+            "vectorize: B has two elements a byte, which are neighbours along k and not along n",
+            "put promote{operand=b to=l2 layout=panel:16 as=f32} before it",
+        )
+    if width % 2:
+        raise ScheduleError(
+            "GEM1339", f"vectorize: width={width} of a B that has two elements a byte", "use 2"
+        )
 
 
 def _can_widen(gemm: GemmOp) -> bool:

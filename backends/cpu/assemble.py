@@ -31,10 +31,12 @@ C_TYPES: Final = {
     "i32": "int32_t",
     "i8": "int8_t",
     "u8": "uint8_t",
+    "i4": "uint8_t",
     "f16": "uint16_t",
     "bf16": "uint16_t",
 }
-"""The C type of an element; C has no portable names for floats of 16 bits: these are their bits."""
+"""The C type of an element of an array; C has no portable names for floats of 16 bits: these are
+their bits. Of i4 it is the byte of two elements, the first one low."""
 
 RESERVED: Final = """
 alignas alignof asm auto bool break case catch char class const constexpr continue default delete
@@ -183,8 +185,8 @@ def _is_identifier(name: str) -> bool:
 
 
 def _operand_comment(name: str, argument: Argument) -> str:
-    shape = " x ".join(map(_number, argument.shape)) or "scalar"
-    strides = ", ".join(map(_number, argument.strides))
+    shape = " x ".join(map(_number, argument.stored_shape)) or "scalar"
+    strides = ", ".join(map(_number, argument.stored_strides))
     use = {"read": "read", "write": "written", "readwrite": "read and written"}[argument.access]
     return f" *   {name}: {C_TYPES[argument.dtype]}, {shape}, strides ({strides}), {use}"
 

@@ -39,7 +39,7 @@ loses in code)."""
 
 def weights(gemm: Gemm, machine: CpuMachine, *, even: bool) -> Iterator[str]:
     """The tiles of a B of weights; `even` says that every core has as much as `gemm`."""
-    across = gemm.trans_b and min(gemm.n, gemm.k) > 1
+    across = gemm.trans_b and (min(gemm.n, gemm.k) > 1 or gemm.element_b.per_byte > 1)
     if across or gemm.m > FEW_ROWS:
         yield from _dequantised(gemm, machine)
     else:

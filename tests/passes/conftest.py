@@ -11,6 +11,7 @@ from xdsl.dialects.builtin import ModuleOp
 from gemmir.dtypes import ELEMENTS
 from gemmir.evaluate import evaluate
 from gemmir.gemm import Gemm, Operand
+from gemmir.int4 import pack_int4
 from gemmir.ir.build import build
 from gemmir.lowering import run_pass
 from gemmir.schedule import Schedule
@@ -20,9 +21,12 @@ Array = npt.NDArray[Any]
 
 def _array(operand: Operand, generator: np.random.Generator) -> Array:
     """Whole numbers from -3 to 3, laid out as `operand` says: sums of their products are exact."""
-    memory = generator.integers(-3, 4, operand.span).astype(ELEMENTS[operand.dtype].numpy)
-    strides = [s * memory.itemsize for s in operand.strides]
-    return np.ndarray(operand.shape, memory.dtype, memory, strides=strides)
+    element = ELEMENTS[operand.dtype]
+    memory = generator.integers(-3, 4, operand.span).astype(element.numpy)
+    if element.per_byte > 1:
+        memory = pack_int4(memory)
+    strides = [s * memory.itemsize for s in element.stored_strides(operand.strides)]
+    return np.ndarray(element.stored_shape(operand.shape), memory.dtype, memory, strides=strides)
 
 
 def _require_meaning(module: ModuleOp, gemm: Gemm, step: str) -> None:

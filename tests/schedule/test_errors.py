@@ -27,6 +27,7 @@ PRODUCTS = Gemm(m=12, n=16, k=8, groups=2)
 BIASED = Gemm(m=12, n=16, k=8, epilogue="bias")
 ADDED = Gemm(m=12, n=16, k=8, beta=1.0)
 LARGE = Gemm(m=4096, n=4096, k=4096)
+WEIGHTS = Gemm(m=12, n=16, k=8, dtype_b="i4", weight_group=4)
 SCALED = Gemm(m=12, n=40, k=64, scale_block=16)
 
 TILES = "tile{loops=n,m sizes=16,4},"
@@ -115,7 +116,7 @@ WRONG = (
         "GEM0312",
         Gemm(m=1, n=400, k=8),
         f"{SUM}{VECTOR}",
-        "1*50 + 50 + 1 = 101 vector registers",
+        "1*50 + 1 + 1 = 52 vector registers",
         "tile n smaller",
     ),
     Wrong(
@@ -267,6 +268,43 @@ WRONG = (
         "as=f64 of c to registers",
         "pack a or b to l1 or l2 or l3",
     ),
+    Wrong(
+        "GEM1336",
+        WEIGHTS,
+        "promote{operand=b to=l2 layout=panel:16}",
+        "b has two elements a byte",
+        "as=f32",
+    ),
+    Wrong(
+        "GEM1336",
+        WEIGHTS,
+        "promote{operand=b to=l2 layout=panel:5 as=f32}",
+        "panels of 5 of b",
+        "use panel:6",
+    ),
+    Wrong("GEM1338", WEIGHTS, "tile{loops=n sizes=5}", "n by 5 cuts bytes of B", "use 6"),
+    Wrong(
+        "GEM1338",
+        replace(WEIGHTS, trans_b=True),
+        "tile{loops=k sizes=1}",
+        "k by 1 cuts bytes of B",
+        "use 2",
+    ),
+    Wrong(
+        "GEM1339",
+        WEIGHTS,
+        f"tile{{loops=k,m,n sizes=4,2,4}},{SUM}vectorize{{with=fma width=1}}",
+        "width=1",
+        "use 2",
+    ),
+    Wrong(
+        "GEM1339",
+        replace(WEIGHTS, trans_b=True),
+        f"tile{{loops=k,m,n sizes=4,2,8}},{SUM}{VECTOR}",
+        "neighbours along k",
+        "promote{operand=b to=l2 layout=panel:16 as=f32}",
+    ),
+    Wrong("GEM1288", WEIGHTS, f"{TILES}{VECTOR}", "a scale for every 4 along k", "tile k by 4"),
     Wrong("GEM0336", MATRIX, "promote{operand=d to=l1}", "operand='d'", "use a, b or c"),
     Wrong(
         "GEM0337",

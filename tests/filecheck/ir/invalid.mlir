@@ -309,3 +309,52 @@ func.func @f(%numbers: memref<5x4xi32, #gemmir.space<smem>>, %y: memref<20x128xf
   func.return
 }
 // CHECK: has no column for each step along dimension 0
+
+// -----
+
+func.func @f(%b: memref<8x8xi4>, %s: memref<1x1x1x8xf32>, %v: memref<8x8xf32, #gemmir.panel<1, 8, 64>>) {
+  gemmir.pack %b into %v scales(%s : memref<1x1x1x8xf32>) depth 4 : i64 : memref<8x8xi4> into memref<8x8xf32, #gemmir.panel<1, 8, 64>>
+  func.return
+}
+// CHECK: gemmir.pack: 1 blocks of 4 along k are less than 8
+
+// -----
+
+func.func @f(%b: memref<8x8xi4>, %s: memref<2x8xf32>, %v: memref<8x8xf32, #gemmir.panel<1, 8, 64>>) {
+  gemmir.pack %b into %v scales(%s : memref<2x8xf32>) depth 4 : i64 : memref<8x8xi4> into memref<8x8xf32, #gemmir.panel<1, 8, 64>>
+  func.return
+}
+// CHECK: gemmir.pack: memref<2x8xf32> is no scale for each block and column
+
+// -----
+
+func.func @f(%b: memref<8x8xi4>, %s: memref<2x1x1x8xf32>, %v: memref<8x8xi16, #gemmir.panel<1, 8, 64>>) {
+  gemmir.pack %b into %v scales(%s : memref<2x1x1x8xf32>) depth 4 : i64 : memref<8x8xi4> into memref<8x8xi16, #gemmir.panel<1, 8, 64>>
+  func.return
+}
+// CHECK: gemmir.pack: scales of f32 into memref<8x8xi16
+
+// -----
+
+func.func @f(%b: memref<8x8xi4>, %v: memref<8x8xf32, #gemmir.panel<1, 8, 64>>) {
+  gemmir.pack %b into %v depth 4 : i64 : memref<8x8xi4> into memref<8x8xf32, #gemmir.panel<1, 8, 64>>
+  func.return
+}
+// CHECK: gemmir.pack: scales and the depth of a block go together
+
+// -----
+
+func.func @f(%x: vector<1x8xi4>) {
+  %y = gemmir.extend %x exponent 28 : i64 : vector<1x8xi4> to vector<1x8xi16>
+  func.return
+}
+// CHECK: gemmir.extend: an exponent of i16, which is no float
+
+// -----
+
+func.func @f(%a: memref<1x8xf32>, %b: memref<8x8xi4>, %s: memref<2x2x1x4xf32>, %c: memref<1x8xf32>) {
+  gemmir.gemm %a, %b, %c alpha 1.0 : f64 beta 0.0 : f64 scales(%s : memref<2x2x1x4xf32>) depth 4 : i64
+    : memref<1x8xf32>, memref<8x8xi4>, memref<1x8xf32>
+  func.return
+}
+// CHECK: is no scale for each block of k, of columns, and each row
