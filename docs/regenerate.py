@@ -45,7 +45,7 @@ GPU_TARGET: Final = "cuda:sm_80"
 HOPPER_TARGET: Final = "cuda:sm_90a"
 TPU_TARGET: Final = "tpu:v5e"
 
-WORDS: Final = ("dtype", "out", "epilogue")
+WORDS: Final = ("dtype", "out", "epilogue", "dtype_b")
 """Fields of a problem that are no numbers."""
 
 PROFILES: Final = DOCS.parent / "bench" / "results" / "tpu-static.json"
