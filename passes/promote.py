@@ -250,9 +250,17 @@ def pack(gemm: GemmOp, plan: PackPlan) -> None:
 
 def _replace_gemm(gemm: GemmOp, *, b: SSAValue) -> None:
     """The same product by `b`, whose elements have their scales in them."""
-    builder = before(gemm)
-    alpha, beta = gemm.alpha.value.data, gemm.beta.value.data
-    builder.insert(GemmOp(gemm.a, b, gemm.c, alpha=alpha, beta=beta, first=gemm.first))
+    made = GemmOp(
+        gemm.a,
+        b,
+        gemm.c,
+        alpha=gemm.alpha.value.data,
+        beta=gemm.beta.value.data,
+        first=gemm.first,
+        alpha_value=gemm.alpha_value,
+        beta_value=gemm.beta_value,
+    )
+    before(gemm).insert(made)
     gemm.detach()
     gemm.erase()
 

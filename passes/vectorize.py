@@ -222,7 +222,7 @@ def _require_whole_bytes(gemm: GemmOp, width: int) -> None:
     of = memref_type(gemm.b)
     if of.element_type != IntegerType(4):
         return
-    if static_strides(of)[1] != 1:
+    if strides_of(of)[1] != 1:
         raise ScheduleError(
             "GEM1339",
             "vectorize: B has two elements a byte, which are neighbours along k and not along n",

@@ -88,6 +88,7 @@ def test_what_has_no_4_bits(wrong: Any) -> None:
         ("GEM1331", {"weight_group": 128}),
         ("GEM1331", {"dtype": "u8", "dtype_b": "i8", "weight_group": 128}),
         ("GEM1332", {"dtype_b": "i8", "weight_group": 128, "batch": 2}),
+        ("GEM1350", {"dtype_b": "i8", "weight_group": 128, "m": None}),
         ("GEM1332", {"dtype_b": "i8", "weight_group": 128, "groups": 2}),
         ("GEM1332", {"dtype_b": "i8", "weight_group": 128, "scale_block": 128}),
         ("GEM1332", {"dtype_b": "i8", "weight_group": 128, "epilogue": "scale"}),
