@@ -112,6 +112,8 @@ from gemmir.ir.visits import place_in_tile
 PAGE_BYTES = 4096
 """Packed buffers begin on a page, so that a panel touches as few pages as it can."""
 
+CACHE_LINE_BYTES = 64
+
 PANEL_GAP_BYTES = 16
 """A gap in shared memory: as much as the widest load takes."""
 
@@ -154,7 +156,7 @@ def plan_pack(
         )
     value, dim = (gemm.a, 0) if operand == "a" else (gemm.b, 1)
     width = _panel_width(operand, layout)
-    if isinstance(memref_type(value).layout, PanelAttr):
+    if isinstance(memref_type(value).memory_space, SpaceAttr):
         raise ScheduleError("GEM0332", f"promote: operand {operand} is packed already")
     if len(extents(value)) != 2:
         raise ScheduleError("GEM0333", "promote: a batch cannot be packed", "tile batch by 1 first")
@@ -170,7 +172,7 @@ def plan_pack(
         element=element,
         takes_scales=operand == "b" and element == gemm.summed and by_column(gemm),
         shape=(shape[0] or 1, shape[1] or 1),
-        layout=PanelAttr(dim, width, across * width),
+        layout=PanelAttr(dim, width, _apart(value, width, across)),
         space=Space(to),
     )
 
@@ -189,6 +191,18 @@ def _require_whole_bytes(value: SSAValue, operand: str, element: Number, width: 
             f"promote: panels of {width} of {operand}, which has two elements a byte",
             f"use panel:{width + 1}",
         )
+
+
+def _apart(value: SSAValue, width: int, across: int) -> int:
+    """Elements from one panel to the next.
+
+    Rows of A or columns of B, each in a panel of its own, get a cache line between them where they
+    would lie a multiple of a page apart, and all in the same set of the first cache.
+    """
+    element = memref_type(value).element_type
+    assert isinstance(element, FixedBitwidthType)
+    is_page = width == 1 and across * element.size % PAGE_BYTES == 0
+    return across * width + (CACHE_LINE_BYTES // element.size if is_page else 0)
 
 
 PACKED_TYPES: Final = {"f32": f32, "f64": f64, "i16": i16}

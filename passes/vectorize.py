@@ -87,6 +87,7 @@ from gemmir.ir.index import (
     round_down,
     upper_bound,
 )
+from gemmir.ir.lane_products import ALONG_K, require_adjacent, sum_lanes
 from gemmir.ir.loops import DIMENSION, carry, conditional, open_loop, require_gemms
 from gemmir.ir.nvgpu import LdMatrixOp, MmaSyncOp
 from gemmir.ir.partial_sums import adding, beginning, loops_inside
@@ -104,8 +105,8 @@ from gemmir.ir.warpgroup import (
 from gemmir.ir.warpgroup_products import begin_product, finished, require_warpgroup
 from gemmir.ir.whole_blocks import plan_blocks, vectorize_blocks
 
-MMA, WGMMA, MXU = "mma", "wgmma", "mxu"
-UNITS = ("fma", MMA, WGMMA, MXU)
+FMA, MMA, WGMMA, MXU = "fma", "mma", "wgmma", "mxu"
+UNITS = (FMA, MMA, WGMMA, MXU)
 
 MMA_SHAPES: Mapping[str, tuple[tuple[int, int, int], ...]] = {
     "f16": ((16, 8, 16), (16, 8, 8)),
@@ -638,7 +639,8 @@ class Vectorize(ModulePass):
     """Lower the GEMM, its copies and its epilogues to the unit `with`, `width` lanes wide.
 
     `shape` is m, n and k of the instruction of the tensor cores, where there are several. A
-    warpgroup, wgmma, and the matrix unit of a TPU, mxu, take whole tiles and have neither.
+    warpgroup, wgmma, and the matrix unit of a TPU, mxu, take whole tiles and have neither. With
+    along=k the lanes of fma are products along k, which are added at the end.
     """
 
     name = "gemmir-vectorize"
@@ -646,6 +648,7 @@ class Vectorize(ModulePass):
     with_: str
     width: int | None = None
     shape: tuple[int, ...] | None = None
+    along: str | None = None
 
     @classmethod
     def from_spec(cls, spec: ArgSpec) -> Vectorize:
@@ -664,6 +667,12 @@ class Vectorize(ModulePass):
         if self.with_ not in UNITS:
             raise ScheduleError(
                 "GEM0370", f"vectorize: with={self.with_!r} is no unit", f"use {', '.join(UNITS)}"
+            )
+        if self.along is not None and (self.along != ALONG_K or self.with_ != FMA):
+            raise ScheduleError(
+                "GEM1317",
+                f"vectorize: along={self.along} with={self.with_}",
+                "use along=k with=fma, or leave along out",
             )
         if self.with_ in (WGMMA, MXU):
             self._refuse_lanes()
@@ -690,7 +699,12 @@ class Vectorize(ModulePass):
     def _vectorize(self, op: builtin.ModuleOp, products: Sequence[GemmOp], width: int) -> None:
         for gemm in products:
             plan = plan_gemm(gemm, self.with_, width, self.shape)
-            sums = vectorize_gemm(gemm, plan)
+            if self.along is None:
+                sums = vectorize_gemm(gemm, plan)
+            else:
+                require_adjacent(gemm, width)
+                plan = replace(plan, width=plan.columns)
+                sums = [sum_lanes(gemm, plan.accumulator, width)]
             first = gemm.first
             gemm.detach()
             gemm.erase()

@@ -34,7 +34,7 @@ from gemmir.backends.llvm.text import (
     splat_literal,
     suffix,
 )
-from gemmir.ir.dialect import ExtendOp, OuterProductOp, is_unsigned
+from gemmir.ir.dialect import ExtendOp, LaneSumOp, OuterProductOp, PairProductOp, is_unsigned
 
 
 def _constant(e: Emitter, op: arith.ConstantOp) -> None:
@@ -307,6 +307,54 @@ def _multiply_add(e: Emitter, of: Attribute) -> Callable[[str, str, str], str]:
     return lambda x, y, z: e.text.value(f"call {t} {name}({t} {x}, {t} {y}, {t} {z})")
 
 
+def _pair_product(e: Emitter, op: PairProductOp) -> None:
+    """Column by column of the tile, so that what is read of B is dead after its products."""
+    add_product = _multiply_add(e, op.result.type)
+    lhs, rhs, acc = e.rows(op.lhs), e.rows(op.rhs), list(e.rows(op.acc))
+    for column, y in enumerate(rhs):
+        for row, x in enumerate(lhs):
+            at = row * len(rhs) + column
+            acc[at] = add_product(x, y, acc[at])
+    set_rows(e, op.result, acc)
+
+
+def _lane_sum(e: Emitter, op: LaneSumOp) -> None:
+    """Halves of each row are added until one lane is left; those make the rows of the result."""
+    element = element_of(op.result.type)
+    scalar, lanes = scalar_type(element), e.shape(op.source.type)[1]
+    add = "add" if isinstance(element, IntegerType) else "fadd"
+    sums = [_one_lane(e, row, scalar, lanes, add) for row in e.rows(op.source)]
+    rows, columns = e.shape(op.result.type)
+    made: Rows = []
+    for row in range(rows):
+        own = sums[row * columns : (row + 1) * columns]
+        made.append(own[0] if columns == 1 else _gathered(e, own, scalar))
+    set_rows(e, op.result, made)
+
+
+def _one_lane(e: Emitter, x: str, scalar: str, lanes: int, add: str) -> str:
+    while lanes > 1:
+        half, wide = lanes // 2, f"<{lanes} x {scalar}>"
+        parts = [
+            e.text.value(
+                f"shufflevector {wide} {x}, {wide} poison, <{half} x i32> "
+                f"<{', '.join(f'i32 {start + lane}' for lane in range(half))}>"
+            )
+            for start in (0, half)
+        ]
+        x = e.text.value(f"{add} <{half} x {scalar}> {parts[0]}, {parts[1]}")
+        lanes = half
+    return e.text.value(f"extractelement <1 x {scalar}> {x}, i64 0")
+
+
+def _gathered(e: Emitter, elements: Sequence[str], scalar: str) -> str:
+    """A vector of `elements`."""
+    t, made = f"<{len(elements)} x {scalar}>", "poison"
+    for lane, x in enumerate(elements):
+        made = e.text.value(f"insertelement {t} {made}, {scalar} {x}, i64 {lane}")
+    return made
+
+
 def _products_of(op: OuterProductOp) -> list[OuterProductOp]:
     """`op` and the products right after it that have the same column and type."""
     run = [op]
@@ -357,7 +405,9 @@ ARITHMETIC: Table = {
     arith.SubiOp.name: _index_sub,
     "math.fma": _fma,
     ExtendOp.name: _extend,
+    LaneSumOp.name: _lane_sum,
     OuterProductOp.name: _outer_product,
+    PairProductOp.name: _pair_product,
     UnrealizedConversionCastOp.name: _cast,
     vector.BroadcastOp.name: _broadcast,
 }

@@ -25,6 +25,7 @@ from gemmir.errors import BackendError
 from gemmir.ir.attributes import PanelAttr, Space
 from gemmir.ir.dialect import Number, PrefetchOp, memref_type
 from gemmir.ir.index import upper_bound
+from gemmir.ir.transfers import EXCHANGED
 from gemmir.ir.views import cast_strides, extents, offsets_of, sizes_of
 
 CACHE_LINE_BYTES = 64
@@ -39,7 +40,11 @@ def buffer_bytes(op: memref.AllocOp) -> int:
     element = t.element_type
     assert isinstance(element, FixedBitwidthType)
     alignment = _alignment(op)
-    return -(-element.size * math.prod(t.get_shape()) // alignment) * alignment
+    count = math.prod(t.get_shape())
+    if isinstance(t.layout, PanelAttr):
+        panels = -(-t.get_shape()[t.layout.dim.data] // t.layout.width.data)
+        count = panels * t.layout.stride.data
+    return -(-element.size * count // alignment) * alignment
 
 
 def _alignment(op: memref.AllocOp) -> int:
@@ -180,8 +185,11 @@ def access_of(
     at = [e.scalar(i) for i in indices]
     pointer = e.pointer(memory)
     address = e.text.address(pointer.address, scalar, list(zip(at, strides, strict=True)))
+    found = zip(pointer.sizes, at, strict=True)
+    if op.permutation_map.data == EXCHANGED:
+        strides, found = strides[::-1], reversed(list(found))
     limits: list[str | None] = []
-    for flag, size, index in zip(op.in_bounds.data, pointer.sizes, at, strict=True):
+    for flag, (size, index) in zip(op.in_bounds.data, found, strict=True):
         inside = bool(flag.value.data)
         limits.append(None if inside else difference(e, size, index))
     shape = shape_of(t)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
+from xdsl.dialects.builtin import VectorType
+from xdsl.ir import Attribute
 
 from gemmir.evaluate.arith import elementwise
 from gemmir.evaluate.fault import FaultError
@@ -22,7 +24,7 @@ from gemmir.evaluate.nvgpu import begin_copy
 from gemmir.evaluate.products import multiply
 from gemmir.evaluate.scf import iterations
 from gemmir.evaluate.team import is_team, run_team
-from gemmir.evaluate.values import Array, dtype_of
+from gemmir.evaluate.values import Array, Element, dtype_of
 from gemmir.evaluate.view import PanelView, View
 from gemmir.ir.dialect import (
     BarrierOp,
@@ -30,8 +32,10 @@ from gemmir.ir.dialect import (
     ExtendOp,
     ForallOp,
     GemmOp,
+    LaneSumOp,
     OuterProductOp,
     PackOp,
+    PairProductOp,
     PrefetchOp,
     UnpackOp,
     VisitsOp,
@@ -215,6 +219,25 @@ def _extend(frame: Frame, op: ExtendOp) -> Step:
     return step
 
 
+def _add_pairs(lhs: Array, rhs: Array, acc: Array) -> Element:
+    """The products of each row of `lhs` with each of `rhs`, added to the rows of `acc`."""
+    count = len(rhs)
+    first, second = np.repeat(lhs, count, axis=0), np.tile(rhs, (len(lhs), 1))
+    return fused_multiply_add(first, second, acc)
+
+
+def _lane_sum(frame: Frame, op: LaneSumOp) -> Step:
+    shape = cast("VectorType[Attribute]", op.result.type).get_shape()
+
+    def step(source: Array) -> tuple[Array]:
+        while source.shape[1] > 1:
+            half = source.shape[1] // 2
+            source = source[:, :half] + source[:, half:]
+        return (source.reshape(shape),)
+
+    return step
+
+
 MEANINGS: Final[Meanings] = {
     BarrierOp: _barrier,
     GemmOp: _gemm,
@@ -226,4 +249,6 @@ MEANINGS: Final[Meanings] = {
     UnpackOp: _unpack,
     VisitsOp: _visits,
     OuterProductOp: elementwise(fused_multiply_add),
+    PairProductOp: elementwise(_add_pairs),
+    LaneSumOp: _lane_sum,
 }

@@ -6,6 +6,7 @@ are not written; nor are those that a mask leaves out. A negative start is an er
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, cast
 
 import numpy as np
@@ -18,11 +19,13 @@ from gemmir.evaluate.fault import FaultError
 from gemmir.evaluate.frame import Frame, Meanings, Step
 from gemmir.evaluate.values import Array, Element
 from gemmir.evaluate.view import View
+from gemmir.ir.transfers import EXCHANGED
 
 
 def _shape(op: vector.TransferReadOp | vector.TransferWriteOp, of: SSAValue) -> tuple[int, ...]:
     shape = cast("VectorType[Attribute]", of.type).get_shape()
-    if op.permutation_map.data != AffineMap.identity(len(op.indices)):
+    is_exchanged = isinstance(op, vector.TransferReadOp) and op.permutation_map.data == EXCHANGED
+    if op.permutation_map.data != AffineMap.identity(len(op.indices)) and not is_exchanged:
         raise FaultError("GEM0903", "a transfer has the identity map")
     if op.mask is not None and (isinstance(op, vector.TransferReadOp) or any(_may_end_early(op))):
         raise FaultError("GEM0903", "only writes that are in bounds have a mask")
@@ -52,6 +55,13 @@ def _leading(extents: tuple[int, ...]) -> tuple[slice, ...]:
 
 def _transfer_read(frame: Frame, op: vector.TransferReadOp) -> Step:
     shape, clips = _shape(op, op.result), _may_end_early(op)
+    if op.permutation_map.data == EXCHANGED:
+        read = _read(shape[::-1], clips[::-1])
+        return lambda view, *rest: (read(view, *rest)[0].T,)
+    return _read(shape, clips)
+
+
+def _read(shape: tuple[int, ...], clips: tuple[bool, ...]) -> Callable[..., tuple[Array]]:
 
     def step(view: View, *rest: Element) -> tuple[Array]:
         starts, inside = _inside(view, rest[:-1], shape, clips)

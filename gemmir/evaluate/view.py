@@ -210,14 +210,15 @@ class PanelView(View):
         self.check(starts, shape)
         start, extent = starts[self.dim], shape[self.dim]
         within = start % self.width
-        if within + extent > self.width:
+        if self.width > 1 and within + extent > self.width:
             raise FaultError(
                 "GEM0906",
                 f"{extent} elements at {start} of dimension {self.dim} do not lie in one panel "
                 f"of {self.width}",
             )
         offset = start // self.width * self.stride + within + self._across(starts)
-        strides = (1, self.pitch) if self.dim == 0 else (self.pitch, 1)
+        along = 1 if self.width > 1 else self.stride
+        strides = (along, self.pitch) if self.dim == 0 else (self.pitch, along)
         return StridedView(self.buffer, shape, offset, strides)
 
     def _across(self, starts: Sequence[int]) -> int:

@@ -730,6 +730,76 @@ class OuterProductOp(IRDLOperation):
             raise VerifyException(f"{self.name}: element types differ")
 
 
+@irdl_op_definition
+class PairProductOp(IRDLOperation):
+    """acc + lhs * rhs for each pair of a row of lhs (r x w) and one of rhs (c x w), lane by lane.
+
+    The row i * c + j of acc (r * c x w) is that of the pair i and j. Each element is one fused
+    multiply-add.
+    """
+
+    name = "gemmir.pairproduct"
+
+    T: ClassVar = VarConstraint("T", base(VectorType))
+
+    lhs = operand_def(base(VectorType))
+    rhs = operand_def(base(VectorType))
+    acc = operand_def(T)
+    result = result_def(T)
+
+    assembly_format: ClassVar[str | None] = (
+        "$lhs `,` $rhs `,` $acc attr-dict `:` type($lhs) `,` type($rhs) `,` type($acc)"
+    )
+    traits = traits_def(NoMemoryEffect())
+
+    def __init__(self, lhs: SSAValue, rhs: SSAValue, acc: SSAValue) -> None:
+        super().__init__(operands=[lhs, rhs, acc], result_types=[acc.type])
+
+    def verify_(self) -> None:
+        types = [cast("VectorType[Attribute]", v.type) for v in (self.lhs, self.rhs, self.acc)]
+        shapes = [t.get_shape() for t in types]
+        if any(len(s) != 2 for s in shapes):
+            raise VerifyException(f"{self.name}: shapes {shapes} are not all matrices")
+        lhs, rhs, acc = shapes
+        if acc != (lhs[0] * rhs[0], lhs[1]) or lhs[1] != rhs[1]:
+            raise VerifyException(
+                f"{self.name}: {lhs} and {rhs} have {lhs[0] * rhs[0]} pairs of rows of {lhs[1]}, "
+                f"and acc is {acc}"
+            )
+        if len({t.element_type for t in types}) > 1:
+            raise VerifyException(f"{self.name}: element types differ")
+
+
+@irdl_op_definition
+class LaneSumOp(IRDLOperation):
+    """The sum of the lanes of each row of source (r * c x w), as a matrix r x c.
+
+    The upper half of the lanes is added to the lower one until one is left: w is a power of two.
+    """
+
+    name = "gemmir.lanesum"
+
+    source = operand_def(base(VectorType))
+    result = result_def(base(VectorType))
+
+    assembly_format: ClassVar[str | None] = "$source attr-dict `:` type($source) `to` type($result)"
+    traits = traits_def(NoMemoryEffect())
+
+    def __init__(self, source: SSAValue, rows: int, columns: int) -> None:
+        element = cast("VectorType[Attribute]", source.type).element_type
+        super().__init__(operands=[source], result_types=[VectorType(element, (rows, columns))])
+
+    def verify_(self) -> None:
+        types = [cast("VectorType[Attribute]", v.type) for v in (self.source, self.result)]
+        source, result = (t.get_shape() for t in types)
+        if {len(source), len(result)} != {2} or source[0] != result[0] * result[1]:
+            raise VerifyException(f"{self.name}: {source} has no row for each of {result}")
+        if source[1] & (source[1] - 1):
+            raise VerifyException(f"{self.name}: {source[1]} lanes cannot be added in halves")
+        if types[0].element_type != types[1].element_type:
+            raise VerifyException(f"{self.name}: element types differ")
+
+
 class Visit(IntEnum):
     """The rows of what `gemmir.visits` makes."""
 
@@ -810,8 +880,10 @@ GEMMIR = Dialect(
         ExtendOp,
         ForallOp,
         GemmOp,
+        LaneSumOp,
         OuterProductOp,
         PackOp,
+        PairProductOp,
         PrefetchOp,
         UnpackOp,
         VisitsOp,

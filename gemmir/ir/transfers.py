@@ -22,12 +22,15 @@ from xdsl.dialects.builtin import (
     i1,
 )
 from xdsl.ir import Attribute, Operation, SSAValue
-from xdsl.ir.affine import AffineMap
+from xdsl.ir.affine import AffineExpr, AffineMap
 
 from gemmir.ir.dialect import EpilogueOp, Number, YieldOp, memref_type
 from gemmir.ir.index import Extent, as_index, entry_constant, entry_zero
 
 _IDENTITY = AffineMapAttr(AffineMap.identity(2))
+EXCHANGED = AffineMap(2, 0, (AffineExpr.dimension(1), AffineExpr.dimension(0)))
+"""The map of a read whose rows are the columns of the memref."""
+
 _FLAGS = {
     (p, q): ArrayAttr([BoolAttr.from_bool(p), BoolAttr.from_bool(q)])
     for p in (False, True)
@@ -42,8 +45,13 @@ def read(
     at: tuple[Extent, Extent],
     shape: tuple[int, int],
     in_bounds: tuple[bool, bool],
+    *,
+    exchanged: bool = False,
 ) -> SSAValue:
-    """The elements of `shape` at `at` of `source`; zeros where those are not `in_bounds`."""
+    """The elements of `shape` at `at` of `source`; zeros where those are not `in_bounds`.
+
+    With `exchanged` the rows of the result are columns of `source`.
+    """
     element = memref_type(source).element_type
     read = vector.TransferReadOp(
         source,
@@ -51,7 +59,7 @@ def read(
         entry_zero(anchor, element),
         VectorType(element, shape),
         _FLAGS[in_bounds],
-        _IDENTITY,
+        AffineMapAttr(EXCHANGED) if exchanged else _IDENTITY,
     )
     return builder.insert(read).result
 

@@ -63,7 +63,8 @@ def subview(
 
     A window of a swizzled matrix has its layout. One that begins at the origin of a panel layout
     keeps it, unless `one_panel` says that it is a single panel, and so does one that begins further
-    on in the first panel and is wider than it; one inside a single panel is strided. Raises
+    on in the first panel and is wider than it; one inside a single panel is strided, and so is any
+    other where panels are single rows or columns. Raises
     `ScheduleError` (GEM0310) for any other window into panels.
     """
     result = _subview_type(memref_type(source), offsets, sizes, one_panel)
@@ -115,6 +116,9 @@ def _offset_in(source: MemRefType[Number], offsets: Sequence[Extent]) -> int | N
 
 def _strides_in_panel(layout: PanelAttr, sizes: Sequence[Extent]) -> tuple[int, int]:
     dim, width = layout.dim.data, layout.width.data
+    if width == 1:
+        lines = layout.stride.data, layout.pitch.data
+        return lines if dim == 0 else lines[::-1]
     bound = upper_bound(sizes[dim])
     if bound is None or bound > width:
         raise ScheduleError(

@@ -12,6 +12,10 @@ L1_WAY_BYTES = 4096
 """Addresses this far apart share a set of the L1 cache: 64 sets of 64-byte lines, on every CPU
 whose L1 is indexed within a page."""
 
+L2_WAY_BYTES = 64 * 1024
+"""Likewise for the L2 cache: 1024 sets, on Zen 3 to 5 and on Intel's servers from Skylake on, whose
+1 MiB has 16 ways and whose 512 KiB have 8."""
+
 CACHE_LINE_BYTES = 64
 """A cache line of every CPU that is shipped here."""
 
@@ -45,6 +49,11 @@ def with_size(gemm: Gemm, size: dict[str, int]) -> Gemm:
     return replace(
         gemm, **size, lda=gemm.leading("a"), ldb=gemm.leading("b"), ldc=gemm.leading("c")
     )
+
+
+def rows_in_l2(row_bytes: int, machine: CpuMachine) -> int:
+    """How many rows of a matrix can each keep a cache line in L2; see `rows_in_l1`."""
+    return machine.l2_bytes // math.gcd(row_bytes, L2_WAY_BYTES)
 
 
 def rows_in_l1(row_bytes: int, machine: CpuMachine) -> int:

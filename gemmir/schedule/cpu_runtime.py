@@ -15,11 +15,14 @@ from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu_model import item_bytes, rows_in_l1, with_size
 from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION, packed
-from gemmir.schedule.cpu_streamed import STREAM_ROWS
 from gemmir.schedule.cpu_tiles import packed_tile
 
 LARGE = 8192
 """An extent that is larger than any block: what blocks of a packed schedule are decided by."""
+
+VERSION_ROWS = 8
+"""Up to this many rows each number of them has a version, where B does not fit L2: with more, what
+is gained by reading B once is less than what a call spends on rows that fill no tile."""
 
 SMALL = 64
 """Up to this m, n and k nothing is packed, where rows of B can be read by vectors."""
@@ -54,7 +57,7 @@ class RuntimeSchedule:
 
     def _any_rows(self) -> Iterator[str]:
         whole = self.gemm.at(m=LARGE)
-        few = STREAM_ROWS if self._is_streamed(whole) else 1
+        few = VERSION_ROWS if self._is_streamed(whole) else 1
         for rows in range(1, few + 1):
             yield f"version{{loops=m sizes={rows}}}"
             yield from self.static(self.gemm.at(m=rows))

@@ -1,27 +1,105 @@
-"""Streamed schedules for CPUs: few rows of A, for which B is read once."""
+"""Streamed schedules for CPUs: few rows of A, for which B is read once, in whole rows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
-from gemmir.schedule.cpu_model import lanes_used, round_up
-from gemmir.schedule.cpu_tiles import peel
+from gemmir.schedule.cpu_model import balanced, item_bytes, lanes_used, round_up, rows_in_l2
+from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION
 
-STREAM_ROWS = 8
-"""Up to this many rows of A, packing B costs more than it saves (measured on Zen 3)."""
+STREAM_ROWS = 192
+"""Up to this many rows of A, all of B goes by for each few rows of k (measured on Zen 5)."""
+
+STREAM_BYTES = 1024
+"""The least length of a row of B that is streamed: as far as it is asked for ahead."""
 
 STREAM_K = 8
-"""Rows of B that are streamed together: as many streams as the prefetchers of Zen 3 follow."""
+"""Rows of B that are streamed together: as many as prefetchers follow, and as have room in a set of
+L1 where they are a power of two apart."""
+
+COPY_K = 64
+"""Rows of B that are copied together at most, where enough rows of A use a copy (measured on
+Zen 5: with more, less of C stays in L1 from one slice of k to the next)."""
+
+COPY_TILES = 5
+"""Tiles of rows that use a copy of B in L1 often enough to pay for it (measured on Zen 5)."""
+
+PANEL_ROWS = 4
+"""From this many rows on, C is summed in panels: its rows, B's and A's share the ways of a set."""
+
+AHEAD_BYTES, COPY_AHEAD_BYTES = 1024, 256
+"""How far ahead of its use a row of B is asked for, where it is multiplied and where it is copied:
+what goes by in the time that memory takes to answer, about 100 ns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """How B goes by: `rows` x `columns` of C are in registers for `kc` rows of B."""
+
+    rows: int
+    columns: int
+    kc: int
+    block: int
+    copies: bool
+    ahead: int
+
+
+def stream_of(gemm: Gemm, machine: CpuMachine) -> Stream:
+    """The sizes for `gemm`: C takes half of L2, and what is asked for ahead half of its sets.
+
+    Sums take three quarters of the registers, or half where rows of B come from memory: the longer
+    a tile of C, the longer a wait for one of them.
+    """
+    item, lanes = item_bytes(gemm), lanes_used(gemm, machine)
+    rows = balanced(gemm.m, machine.vector_registers // 4, 1)
+    copies = -(-gemm.m // rows) >= COPY_TILES
+    sums = machine.vector_registers * 3 // 4 if copies else machine.vector_registers // 2
+    columns = min(max(min(sums // rows, 4), 1) * lanes, round_up(gemm.n, lanes))
+    room = max(rows_in_l2(gemm.leading("b") * item, machine) // 2, 2 * STREAM_K)
+    kc = min(COPY_K, room) if copies else STREAM_K
+    ahead = (COPY_AHEAD_BYTES if copies else AHEAD_BYTES) // (columns * item)
+    return Stream(
+        rows=rows,
+        columns=columns,
+        kc=min(kc, gemm.k),
+        block=balanced(gemm.n, max(machine.l2_bytes // 2 // (gemm.m * item), columns), columns),
+        copies=copies,
+        ahead=max(min(ahead, gemm.n // columns - 1), 0),
+    )
+
+
+def steps_of(gemm: Gemm, machine: CpuMachine) -> int:
+    """Unrolling of the loop over k: all of a slice, or as for anything packed."""
+    return K_STEPS_PER_ITERATION if stream_of(gemm, machine).copies else STREAM_K
 
 
 def streamed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
-    """Few rows: B is read once, a few whole rows at a time, and C is summed in the cache."""
-    lanes = lanes_used(gemm, machine)
-    rows = gemm.m if gemm.m <= STREAM_ROWS // 2 + 2 else -(-gemm.m // 2)
-    vectors = max(min((machine.vector_registers - 1) // (rows + 1), 4), 1)
-    columns = min(vectors * lanes, round_up(gemm.n, lanes))
-    yield f"tile{{loops=k sizes={min(STREAM_K, gemm.k)}}}"
-    yield f"tile{{loops=n,m sizes={columns},{rows}{peel(gemm, rows, columns)}}}"
+    """Few rows of k at a time, all of B goes by once, and C is summed in a cache."""
+    stream = stream_of(gemm, machine)
+    has_panels = gemm.m >= PANEL_ROWS
+    if has_panels and stream.block < gemm.n:
+        yield f"tile{{loops=n sizes={stream.block}{_peel(gemm, stream.block)}}}"
+    if has_panels:
+        yield f"promote{{operand=c to=l2 layout=panel:{stream.columns}}}"
+    yield f"tile{{loops=k sizes={stream.kc}}}"
+    if has_panels:
+        slab = gemm.m * stream.kc * item_bytes(gemm)
+        space = "l1" if slab <= machine.l1_bytes // 2 else "l2"
+        yield f"promote{{operand=a to={space} layout=panel:{stream.rows}}}"
+    yield f"tile{{loops=n sizes={stream.columns}{_peel(gemm, stream.columns)}}}"
+    prefetch = f"prefetch{{operand=b loop=n ahead={stream.ahead}"
+    if stream.ahead and gemm.m > 1 and not stream.copies:
+        yield f"{prefetch}}}"
+    if stream.copies:
+        yield f"promote{{operand=b to=l1 layout=panel:{stream.columns}}}"
+    yield f"tile{{loops=m sizes={stream.rows}}}"
+    if stream.ahead and stream.copies:
+        yield f"{prefetch} to=l2 during=m}}"
     yield "promote{operand=c to=registers}"
+
+
+def _peel(gemm: Gemm, columns: int) -> str:
+    return "" if gemm.n % columns == 0 else " edges=peel"

@@ -19,7 +19,6 @@ from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu_deep import deep
 from gemmir.schedule.cpu_direct import DIRECT_K_STEPS, clipped, direct
 from gemmir.schedule.cpu_model import (
-    L1_WAY_BYTES,
     item_bytes,
     lanes_used,
     round_up,
@@ -29,7 +28,7 @@ from gemmir.schedule.cpu_model import (
 from gemmir.schedule.cpu_packed import HALF_PACKED_ROWS, K_STEPS_PER_ITERATION, half_packed, packed
 from gemmir.schedule.cpu_runtime import RuntimeSchedule
 from gemmir.schedule.cpu_scaled import scaled
-from gemmir.schedule.cpu_streamed import STREAM_ROWS, streamed
+from gemmir.schedule.cpu_streamed import STREAM_BYTES, STREAM_ROWS, steps_of, streamed
 from gemmir.schedule.cpu_tiles import packed_tile
 from gemmir.schedule.cpu_weights import WEIGHT_STEPS_PER_ITERATION, lanes_of_sum, weights
 
@@ -59,7 +58,9 @@ def cpu_passes(
         shape = clipped if 0 in (gemm.n, gemm.k) else packed
     if gemm.scale_block is not None:
         shape = scaled
-    steps = DIRECT_K_STEPS if shape in (direct, deep) else K_STEPS_PER_ITERATION
+    steps = DIRECT_K_STEPS if shape is direct else K_STEPS_PER_ITERATION
+    if shape is streamed:
+        steps = steps_of(share, machine)
     if gemm.has_weights:
         steps = WEIGHT_STEPS_PER_ITERATION
         yield from weights(share, machine, even=even)
@@ -127,7 +128,7 @@ def class_of(gemm: Gemm, machine: CpuMachine) -> Callable[[Gemm, CpuMachine], It
     small = (gemm.m + gemm.n) * gemm.k * item <= machine.l2_bytes // 2
     if small and gemm.k <= rows_in_l1(gemm.leading("b") * item, machine):
         return direct
-    few = gemm.m <= STREAM_ROWS and gemm.n * item >= L1_WAY_BYTES
+    few = gemm.m <= STREAM_ROWS and gemm.n * item >= STREAM_BYTES
     if few and bytes_b > machine.l2_bytes // 2:
         return streamed
     if gemm.m * gemm.n * item <= machine.l1_bytes and not small:

@@ -332,6 +332,9 @@ def _check_vectors(walk: _Walk, p: Vectorize) -> None:
         _check_thread_registers(walk, walk.machine, walk.accumulator, p.with_)
         return
     rows, columns = walk.accumulator
+    if p.along is not None:
+        _check_lanes(walk, walk.machine, rows, columns)
+        return
     vectors = max(-(-columns // p.width), 1)
     held = vectors if rows > 1 else 1  # a single row takes each vector of B once, where it is read
     needed = walk.sums * rows * vectors + held + 1
@@ -344,6 +347,19 @@ def _check_vectors(walk: _Walk, p: Vectorize) -> None:
             f"{f'{walk.sums}*' if walk.sums > 1 else ''}{rows}*{vectors} + {held} + 1 = "
             f"{needed} vector registers and {walk.machine.name} has {registers}",
             f"tile m by at most {fitting}" if fitting > 0 else "tile n smaller",
+        )
+
+
+def _check_lanes(walk: _Walk, machine: CpuMachine, rows: int, columns: int) -> None:
+    """A vector for each element of the tile, and one for each row of A and column of B."""
+    needed = walk.sums * rows * columns + rows + columns
+    if needed > machine.vector_registers:
+        raise ScheduleError(
+            "GEM0312",
+            f"vectorize: along=k of a {rows} x {columns} tile needs "
+            f"{f'{walk.sums}*' if walk.sums > 1 else ''}{rows}*{columns} + {rows} + {columns} = "
+            f"{needed} vector registers and {machine.name} has {machine.vector_registers}",
+            "tile m or n smaller",
         )
 
 

@@ -1,0 +1,111 @@
+"""Sums whose lanes go along k: a dot product of rows of A and columns of B, as wide as the unit.
+
+    gemmir.gemm %a, %b, %acc   ->   scf.for %k … step 8 iter_args(%x = 0)
+      (4 x k, k x 2, 4 x 2)             %ak = vector.transfer_read %a[0, %k]      : vector<4x8xf32>
+                                        %bk = vector.transfer_read %b[%k, 0]      : vector<2x8xf32>
+                                        %y  = gemmir.pairproduct %ak, %bk, %x     : vector<8x8xf32>
+                                    %z = gemmir.lanesum %y                        : vector<4x2xf32>
+
+For a tile with fewer columns than the unit has lanes, and a B whose columns are adjacent along k.
+The read of B exchanges its dimensions. What of k does not fill a vector is read with zeros.
+"""
+
+from __future__ import annotations
+
+from xdsl.builder import Builder
+from xdsl.dialects import scf
+from xdsl.dialects.builtin import StringAttr, VectorType
+from xdsl.ir import Block, Region, SSAValue
+
+from gemmir.errors import ScheduleError
+from gemmir.ir.attributes import PanelAttr
+from gemmir.ir.conversions import converted
+from gemmir.ir.dialect import GemmOp, LaneSumOp, PairProductOp, memref_type, static_strides
+from gemmir.ir.index import INDEX, as_index, at_end, before, round_down
+from gemmir.ir.loops import DIMENSION, carry
+from gemmir.ir.nvgpu import matrix_shape
+from gemmir.ir.partial_sums import loops_inside
+from gemmir.ir.transfers import read, splat
+from gemmir.ir.views import extents, subview
+
+ALONG_K = "k"
+
+
+def lines_of(gemm: GemmOp) -> None:
+    """Let `gemm` read packed rows of A and columns of B as strided windows."""
+    for position, value in enumerate((gemm.a, gemm.b)):
+        if isinstance(memref_type(value).layout, PanelAttr):
+            window = subview(before(gemm), value, (0, 0), extents(value), one_panel=True)
+            gemm.operands[position] = window
+
+
+def require_adjacent(gemm: GemmOp, width: int) -> None:
+    """`ScheduleError` (GEM1316) where k is not adjacent, or lanes are no power of two."""
+    if width < 2 or width & (width - 1):
+        raise ScheduleError(
+            "GEM1316",
+            f"vectorize: along=k adds {width} lanes in halves",
+            f"use width={max(1 << (width.bit_length() - 1), 2)}",
+        )
+    lines_of(gemm)
+    for name, value, dim in (("a", gemm.a, 1), ("b", gemm.b, 0)):
+        if static_strides(memref_type(value))[dim] != 1 and extents(gemm.a)[1] not in (0, 1):
+            raise ScheduleError(
+                "GEM1316",
+                f"vectorize: along=k, and {name} is not adjacent along k",
+                f"put promote{{operand={name} to=l2 layout=panel:1}} before it, or leave along out",
+            )
+
+
+def sum_lanes(gemm: GemmOp, accumulator: SSAValue, width: int) -> SSAValue:
+    """The tile of C as one vector, summed in `width` lanes over all loops over k around `gemm`."""
+    rows, columns = memref_type(accumulator).get_shape()
+    zero = splat(gemm, 0, VectorType(gemm.summed, (rows * columns, width)))
+    outer = loops_inside(gemm, accumulator)
+    begin, finish = carry(outer, [zero])
+    k = extents(gemm.a)[1]
+    builder = before(gemm)
+    whole = round_down(builder, gemm, k, width)
+    (total,) = begin
+    if whole != 0:
+        body = Block(arg_types=[INDEX, total.type])
+        inner = at_end(body)
+        step = _add(inner, gemm, (rows, columns), body.args[0], body.args[1], is_whole=True)
+        inner.insert(scf.YieldOp(step))
+        bounds = [as_index(gemm, e) for e in (0, whole, width)]
+        loop = scf.ForOp(*bounds, [total], Region(body))
+        loop.attributes[DIMENSION] = StringAttr("k")
+        total = builder.insert(loop).results[0]
+    if whole != k:
+        total = _add(builder, gemm, (rows, columns), as_index(gemm, whole), total, is_whole=False)
+    (total,) = finish([total])
+    if outer:
+        builder = _behind(total)
+    return builder.insert(LaneSumOp(total, rows, columns)).result
+
+
+def _behind(value: SSAValue) -> Builder:
+    """A builder that inserts right behind the loop that makes `value`."""
+    owner = value.owner
+    assert isinstance(owner, scf.ForOp) and owner.next_op is not None
+    return before(owner.next_op)
+
+
+def _add(
+    builder: Builder,
+    gemm: GemmOp,
+    shape: tuple[int, int],
+    k: SSAValue,
+    total: SSAValue,
+    *,
+    is_whole: bool,
+) -> SSAValue:
+    """Add the products of the vectors at `k` to `total`."""
+    rows, columns = shape
+    lanes = matrix_shape(total)[1]
+    full = extents(gemm.a)[0] == rows, extents(gemm.b)[1] == columns
+    lhs = read(builder, gemm, gemm.a, (0, k), (rows, lanes), (full[0], is_whole))
+    at = (k, 0)
+    rhs = read(builder, gemm, gemm.b, at, (columns, lanes), (full[1], is_whole), exchanged=True)
+    factors = [converted(builder, value, gemm.summed) for value in (lhs, rhs)]
+    return builder.insert(PairProductOp(factors[0], factors[1], total)).result
