@@ -90,12 +90,15 @@ class Reduction:
     """How one element of C is summed.
 
     `blocks` slices of at most `block` products, each summed from zero in one accumulator in the
-    order of k by fused multiply-adds, and added in the same order. `depth` is the most roundings
-    that a product goes through; `bound_depth` is what the error bound allows for.
+    order of k by fused multiply-adds, and added in the same order. With several `lanes` a slice has
+    an accumulator for each, which takes every so many products, and whose halves are added. `depth`
+    is the most roundings that a product goes through; `bound_depth` is what the error bound allows
+    for.
     """
 
     block: int
     blocks: int
+    lanes: int
     depth: int
     bound_depth: int
 
@@ -233,6 +236,7 @@ class _Walk:
     tile: dict[str, int]
     blocking: Blocking = field(default_factory=Blocking)
     registers: Registers | None = None
+    lanes: int = 1
 
     @property
     def item_bytes(self) -> int:
@@ -337,6 +341,15 @@ def _(p: Vectorize, walk: _Walk) -> str:
     found = walk.registers
     if found is None:
         return f"vectors of {p.width}"
+    if p.along is not None:
+        rows, columns = walk.blocking.mr or 0, walk.blocking.nr or 0
+        found = replace(found, accumulators=rows * columns, row=columns, broadcast=rows)
+        walk.registers, walk.lanes = found, p.width or 1
+        return (
+            f"vectors of {p.width} along k; {found.accumulators} + {found.broadcast} + "
+            f"{found.row} = {found.used} of {found.available} registers (sums, rows of a, "
+            "columns of b)"
+        )
     return (
         f"vectors of {p.width}; {found.accumulators} + {found.row} + {found.broadcast} = "
         f"{found.used} of {found.available} registers (sums, row of b, element of a)"
@@ -425,7 +438,8 @@ def _reduction(walk: _Walk) -> Reduction:
     return Reduction(
         block=block,
         blocks=blocks,
-        depth=block + max(blocks - 1, 0),
+        lanes=walk.lanes,
+        depth=_ceil(block, walk.lanes) + walk.lanes.bit_length() - 1 + max(blocks - 1, 0),
         bound_depth=k + walk.problem.roundings,
     )
 
@@ -557,7 +571,13 @@ def _tile_lines(found: Explanation) -> Iterator[str]:
 
 
 def _reduction_lines(found: Reduction, *, has_versions: bool) -> Iterator[str]:
-    if found.blocks <= 1:
+    if found.lanes > 1:
+        yield (
+            f"reduction  each element of c: {found.lanes} accumulators of every {found.lanes}th "
+            "product, in the order of"
+        )
+        yield "           k, the upper half of which is added to the lower one until one is left"
+    elif found.blocks <= 1:
         yield (
             f"reduction  each element of c: one accumulator, {found.block} fused multiply-adds in "
             "the order of k"

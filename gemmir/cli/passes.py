@@ -45,6 +45,7 @@ EXAMPLES: Final = {
     "unroll": ("unroll{loop=k factor=4}",),
     "vectorize": (
         "vectorize{with=fma width=8}",
+        "vectorize{with=fma width=8 along=k}",
         "vectorize{with=mma width=8}",
         "vectorize{with=wgmma}",
         "vectorize{with=mxu}",

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
-from xdsl.dialects.builtin import VectorType
-from xdsl.ir import Attribute
 
 from gemmir.evaluate.arith import elementwise
 from gemmir.evaluate.fault import FaultError
@@ -40,6 +38,7 @@ from gemmir.ir.dialect import (
     UnpackOp,
     VisitsOp,
 )
+from gemmir.ir.nvgpu import matrix_shape
 
 
 def _gemm(frame: Frame, op: GemmOp) -> Step:
@@ -227,7 +226,7 @@ def _add_pairs(lhs: Array, rhs: Array, acc: Array) -> Element:
 
 
 def _lane_sum(frame: Frame, op: LaneSumOp) -> Step:
-    shape = cast("VectorType[Attribute]", op.result.type).get_shape()
+    shape = matrix_shape(op.result)
 
     def step(source: Array) -> tuple[Array]:
         while source.shape[1] > 1:

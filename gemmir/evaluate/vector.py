@@ -55,10 +55,14 @@ def _leading(extents: tuple[int, ...]) -> tuple[slice, ...]:
 
 def _transfer_read(frame: Frame, op: vector.TransferReadOp) -> Step:
     shape, clips = _shape(op, op.result), _may_end_early(op)
-    if op.permutation_map.data == EXCHANGED:
-        read = _read(shape[::-1], clips[::-1])
-        return lambda view, *rest: (read(view, *rest)[0].T,)
-    return _read(shape, clips)
+    if op.permutation_map.data != EXCHANGED:
+        return _read(shape, clips)
+    read = _read(shape[::-1], clips[::-1])
+
+    def step(view: View, *rest: Element) -> tuple[Array]:
+        return (read(view, *rest)[0].T,)
+
+    return step
 
 
 def _read(shape: tuple[int, ...], clips: tuple[bool, ...]) -> Callable[..., tuple[Array]]:

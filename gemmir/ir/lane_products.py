@@ -72,8 +72,8 @@ def sum_lanes(gemm: GemmOp, accumulator: SSAValue, width: int) -> SSAValue:
         inner = at_end(body)
         step = _add(inner, gemm, (rows, columns), body.args[0], body.args[1], is_whole=True)
         inner.insert(scf.YieldOp(step))
-        bounds = [as_index(gemm, e) for e in (0, whole, width)]
-        loop = scf.ForOp(*bounds, [total], Region(body))
+        begin_at, end, by = (as_index(gemm, e) for e in (0, whole, width))
+        loop = scf.ForOp(begin_at, end, by, [total], Region(body))
         loop.attributes[DIMENSION] = StringAttr("k")
         total = builder.insert(loop).results[0]
     if whole != k:

@@ -117,8 +117,8 @@ def _offset_in(source: MemRefType[Number], offsets: Sequence[Extent]) -> int | N
 def _strides_in_panel(layout: PanelAttr, sizes: Sequence[Extent]) -> tuple[int, int]:
     dim, width = layout.dim.data, layout.width.data
     if width == 1:
-        lines = layout.stride.data, layout.pitch.data
-        return lines if dim == 0 else lines[::-1]
+        apart, along = layout.stride.data, layout.pitch.data
+        return (apart, along) if dim == 0 else (along, apart)
     bound = upper_bound(sizes[dim])
     if bound is None or bound > width:
         raise ScheduleError(

@@ -18,6 +18,7 @@ from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu_deep import deep
 from gemmir.schedule.cpu_direct import DIRECT_K_STEPS, clipped, direct
+from gemmir.schedule.cpu_lanes import ALONG_K, LANE_STEPS, along_k, is_along_k
 from gemmir.schedule.cpu_model import (
     item_bytes,
     lanes_used,
@@ -25,6 +26,8 @@ from gemmir.schedule.cpu_model import (
     rows_in_l1,
     with_size,
 )
+from gemmir.schedule.cpu_narrow import is_narrow, narrow
+from gemmir.schedule.cpu_outer import is_outer, outer
 from gemmir.schedule.cpu_packed import HALF_PACKED_ROWS, K_STEPS_PER_ITERATION, half_packed, packed
 from gemmir.schedule.cpu_runtime import RuntimeSchedule
 from gemmir.schedule.cpu_scaled import scaled
@@ -58,7 +61,7 @@ def cpu_passes(
         shape = clipped if 0 in (gemm.n, gemm.k) else packed
     if gemm.scale_block is not None:
         shape = scaled
-    steps = DIRECT_K_STEPS if shape is direct else K_STEPS_PER_ITERATION
+    steps = DIRECT_K_STEPS if shape in (direct, outer) else K_STEPS_PER_ITERATION
     if shape is streamed:
         steps = steps_of(share, machine)
     if gemm.has_weights:
@@ -66,15 +69,29 @@ def cpu_passes(
         yield from weights(share, machine, even=even)
     else:
         yield from shape(share, machine)
-    yield from end(gemm, steps)
+    if shape is along_k and not gemm.has_weights:
+        yield from _end(gemm, machine, LANE_STEPS, fuse=fuse, expand=expand, along=ALONG_K)
+    else:
+        yield from end(gemm, steps)
 
 
-def _end(gemm: Gemm, machine: CpuMachine, steps: int, *, fuse: bool, expand: bool) -> Iterator[str]:
-    """The passes behind loops and copies."""
+def _end(
+    gemm: Gemm,
+    machine: CpuMachine,
+    steps: int,
+    *,
+    fuse: bool,
+    expand: bool,
+    along: str | None = None,
+) -> Iterator[str]:
+    """The passes behind loops and copies; `along` is the dimension of lanes where not n."""
     if fuse:
         yield "fuse-epilogue"
     lanes = lanes_of_sum(gemm, machine) if gemm.has_weights else lanes_used(gemm, machine)
-    yield f"vectorize{{with=fma width={lanes}}}"
+    if along is None:
+        yield f"vectorize{{with=fma width={lanes}}}"
+    else:
+        yield f"vectorize{{with=fma width={machine.lanes(item_bytes(gemm))} along={along}}}"
     if gemm.k >= 2:
         yield f"unroll{{loop=k factor={min(steps, gemm.k)}}}"
     if expand:
@@ -122,6 +139,12 @@ def class_of(gemm: Gemm, machine: CpuMachine) -> Callable[[Gemm, CpuMachine], It
     item = item_bytes(gemm)
     if 0 in (gemm.m, gemm.n, gemm.k):
         return direct
+    if is_along_k(gemm, machine):
+        return along_k
+    if is_narrow(gemm, machine):
+        return narrow
+    if is_outer(gemm, machine):
+        return outer
     if gemm.trans_b and min(gemm.n, gemm.k) > 1:
         return half_packed if gemm.n * gemm.k * item <= machine.l2_bytes // 2 else packed
     bytes_b = gemm.n * gemm.k * item
