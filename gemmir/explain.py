@@ -98,7 +98,7 @@ class Reduction:
 
     block: int
     blocks: int
-    lanes: int
+    lanes: int = 1
     depth: int
     bound_depth: int
 
