@@ -14,6 +14,7 @@ and the machine; it never sees the problem or the schedule.
 
 from __future__ import annotations
 
+import ctypes
 import difflib
 import json
 import math
@@ -308,12 +309,14 @@ class Loaded:
 
     `owner` keeps the code alive; whoever keeps `entry` must keep this object too. `entry` releases
     the GIL and may run in several threads at once. For a TPU, `entry` is a function of
-    arrays of JAX, and `owner` what is global to it. `address` is that of machine code on the CPU.
+    arrays of JAX, and `owner` what is global to it. `address` is that of machine code on the CPU,
+    and `threads` its variable of that name, where it has one.
     """
 
     entry: Callable[..., Any]
     owner: object
     address: int | None = None
+    threads: ctypes.c_int32 | None = None
 
     def __call__(self, *addresses: int) -> int:
         return self.entry(*addresses)
@@ -380,6 +383,14 @@ def backend_for(kind: str) -> Backend:
         f"there is no backend {kind!r}; the backends are {', '.join(kinds) or 'none'}",
         f"use {nearest[0]}" if nearest else "",
     )
+
+
+def threads_variable(symbol: str) -> str:
+    """The int32 variable that says on how many threads `symbol` runs, 0 for what OpenMP says.
+
+    Code without loops over cores has none.
+    """
+    return f"{symbol}_threads"
 
 
 def signature_of(module: ModuleOp) -> Signature:

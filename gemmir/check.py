@@ -152,7 +152,7 @@ def check(
     *,
     target: str = HOST,
     schedule: Schedule | str | Path | None = None,
-    threads: int = 1,
+    threads: int | None = None,
     gemm: Gemm | None = None,
     replace: Mapping[str, str] | None = None,
     ptx: str = "",

@@ -29,7 +29,8 @@ from gemmir.machine import HOST, CpuMachine, GpuMachine, Machine, TpuMachine, ma
 from gemmir.machine.host import require_runnable
 from gemmir.runtime_kernel import RuntimeKernel
 from gemmir.schedule import Schedule, check_fits
-from gemmir.schedule.default import default_text
+from gemmir.schedule.default import default_text, require_one_thread
+from gemmir.threads import planned, running
 
 KERNELS_KEPT: Final = 1024
 """Kernels that one process keeps for problems it has seen."""
@@ -40,7 +41,7 @@ class Job:
     """What is to be lowered and how, decided and not begun: IR, machine and passes.
 
     `problem` is the GEMM where it is known: a stage that was read from a file has none. Of the
-    epilogue of a text only the operands are known.
+    epilogue of a text only the operands are known. `threads` is what the caller said of them.
     """
 
     source: str
@@ -48,6 +49,7 @@ class Job:
     machine: Machine
     schedule: Schedule
     problem: Gemm | None
+    threads: int | None = None
 
     @property
     def key(self) -> str:
@@ -80,7 +82,12 @@ class Lowered(Job):
         `interpret` is as for `gemmir.compile`.
         """
         whole = self.problem if self._says_all else None
-        made = _Made(machine=self.machine, key=self.key, artifact=lambda: self.artifact)
+        made = _Made(
+            machine=self.machine,
+            key=self.key,
+            artifact=lambda: self.artifact,
+            threads=_running(self.machine, self.threads),
+        )
         return _load(made, cache, interpret, whole)
 
     @property
@@ -99,13 +106,14 @@ def lower(
     gemm: Gemm,
     target: str = HOST,
     schedule: Schedule | str | Path | None = None,
-    threads: int = 1,
+    threads: int | None = None,
 ) -> Lowered:
     """Take `gemm` through the passes of `schedule` to the text of a backend.
 
     `schedule` is a value, its text, or the path of a `.schedule` file; by default it is chosen for
-    `threads` cores of the target. Raises `MissingError` for an unknown target, `ScheduleError`
-    where a pass cannot do what it is asked or the machine has no room for it.
+    `threads` cores of the target, None for what `gemmir.threads.planned` says. Raises
+    `MissingError` for an unknown target, `ScheduleError` where a pass cannot do what it is asked
+    or the machine has no room for it.
     """
     return _finish(*_begin(gemm, target, schedule, threads))
 
@@ -116,7 +124,7 @@ def lower_text(
     stage: str | None = None,
     schedule: Schedule | str | Path | None = None,
     name: str = "<text>",
-    threads: int = 1,
+    threads: int | None = None,
 ) -> Lowered:
     """Go on from MLIR text: a problem in standard MLIR, or any stage that gemmir has printed.
 
@@ -131,7 +139,7 @@ def prepare(
     gemm: Gemm,
     target: str = HOST,
     schedule: Schedule | str | Path | None = None,
-    threads: int = 1,
+    threads: int | None = None,
 ) -> Job:
     """What `lower` would do, without doing it."""
     return _begin(gemm, target, schedule, threads)[0]
@@ -143,20 +151,20 @@ def prepare_text(
     stage: str | None = None,
     schedule: Schedule | str | Path | None = None,
     name: str = "<text>",
-    threads: int = 1,
+    threads: int | None = None,
 ) -> Job:
     """What `lower_text` would do, without doing it."""
     return _begin_text(text, target, stage, schedule, name, threads)[0]
 
 
 def _begin(
-    gemm: Gemm, target: str, schedule: Schedule | str | Path | None, threads: int
+    gemm: Gemm, target: str, schedule: Schedule | str | Path | None, threads: int | None
 ) -> tuple[Job, ModuleOp]:
     machine = machine_for(target)
     _require_sizes(machine, (*gemm.unknown, *gemm.unknown_factors))
-    chosen = _schedule(schedule, gemm, machine, threads)
+    chosen = _schedule(gemm, target, schedule, threads)
     check_fits(chosen, gemm, machine)
-    return _job(build(gemm), target, machine, chosen, gemm)
+    return _job(build(gemm), target, machine, chosen, gemm, threads)
 
 
 def _begin_text(
@@ -165,7 +173,7 @@ def _begin_text(
     stage: str | None,
     schedule: Schedule | str | Path | None,
     name: str,
-    threads: int,
+    threads: int | None,
 ) -> tuple[Job, ModuleOp]:
     from gemmir.ir.import_mlir import import_mlir
 
@@ -179,11 +187,11 @@ def _begin_text(
     problem = problem_of(module) if level == "gemm" else None
     _require_sizes(machine, unknown_numbers(module))
     if schedule is not None:
-        chosen = _read(schedule)
+        chosen = _given(schedule, machine, threads)
     elif remaining is not None:
         chosen = remaining
     elif problem is not None:
-        chosen = Schedule.parse(_default_for(module, problem, machine, threads))
+        chosen = Schedule.parse(_default_for(module, problem, target, threads))
     elif level == "vectorized":
         chosen = Schedule()
     else:
@@ -194,14 +202,14 @@ def _begin_text(
         )
     if problem is not None:
         check_fits(chosen, problem, machine)
-    return _job(module, target, machine, chosen, problem)
+    return _job(module, target, machine, chosen, problem, threads)
 
 
 def compile(
     gemm: Gemm,
     target: str = HOST,
     schedule: Schedule | str | Path | None = None,
-    threads: int = 1,
+    threads: int | None = None,
     cache: ObjectCache | None = None,
     *,
     interpret: Any = False,
@@ -212,6 +220,11 @@ def compile(
     `gemmir.cache.default_path` names. Raises as `lower` does, and `MissingError` where this
     computer cannot run the code: GEM0606 its CPU; GEM0607, GEM0609 and GEM0610 its GPU.
 
+    `threads` is the number of cores that the default schedule is for, and on which the kernel runs,
+    though never on more than this process may use. By default `gemmir.threads` says it, from the
+    environment. With a `schedule` only the kernel heeds it; `ScheduleError` GEM1342 where no loop
+    of that is over cores.
+
     A kernel for a TPU is a `gemmir.tpu_kernel.TpuKernel`, a function of JAX. It runs on a TPU, and
     with `interpret` on any device of JAX, in Pallas's interpreter: True is the quick one,
     `pltpu.InterpretParams(…)` the one that knows of DMA and races. For other targets `interpret`
@@ -219,35 +232,46 @@ def compile(
     """
     machine = machine_for(target)
     _require_sizes(machine, (*gemm.unknown, *gemm.unknown_factors))
-    text = default_text(gemm, machine, threads) if schedule is None else str(_read(schedule))
+    text = str(_schedule(gemm, target, schedule, threads))
+    count = _running(machine, threads)
     if cache is not None:
-        return _compile(gemm, target, text, cache, interpret)
-    return _kept(gemm, target, text, interpret)
+        return _compile(gemm, target, text, cache, interpret, count)
+    return _kept(gemm, target, text, interpret, count)
 
 
 @lru_cache(maxsize=KERNELS_KEPT)
-def _kept(gemm: Gemm, target: str, schedule: str, interpret: Any) -> Kernel:
-    return _compile(gemm, target, schedule, None, interpret)
+def _kept(gemm: Gemm, target: str, schedule: str, interpret: Any, threads: int) -> Kernel:
+    return _compile(gemm, target, schedule, None, interpret, threads)
 
 
 def _compile(
-    gemm: Gemm, target: str, schedule: str, cache: ObjectCache | None, interpret: Any
+    gemm: Gemm,
+    target: str,
+    schedule: str,
+    cache: ObjectCache | None,
+    interpret: Any,
+    threads: int,
 ) -> Kernel:
     made = _Made(
         machine=machine_for(target),
         key=cache_key(target, schedule, repr(gemm)),
         artifact=lambda: lower(gemm, target, schedule).artifact,
+        threads=threads,
     )
     return _load(made, cache, interpret, gemm)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Made:
-    """What is to be loaded: for which machine, its key in a cache, and how it is emitted."""
+    """What is to be loaded: for which machine, its key in a cache, how it is emitted.
+
+    It runs on so many `threads`, 0 for what the OpenMP runtime says.
+    """
 
     machine: Machine
     key: str
     artifact: Callable[[], Artifact]
+    threads: int
 
 
 def _load(made: _Made, cache: ObjectCache | None, interpret: Any, problem: Gemm | None) -> Kernel:
@@ -282,6 +306,8 @@ def _load(made: _Made, cache: ObjectCache | None, interpret: Any, problem: Gemm 
 
     object_bytes, signature = _object(machine, key, cache, artifact)
     loaded = backend.load(object_bytes, signature)
+    if loaded.threads is not None:
+        loaded.threads.value = made.threads
     return RuntimeKernel(loaded, signature) if signature.sizes else with_thunk(loaded, signature)
 
 
@@ -309,9 +335,38 @@ def _object(
 
 
 def _schedule(
-    given: Schedule | str | Path | None, gemm: Gemm, machine: Machine, threads: int
+    gemm: Gemm, target: str, schedule: Schedule | str | Path | None, threads: int | None
 ) -> Schedule:
-    return Schedule.parse(default_text(gemm, machine, threads)) if given is None else _read(given)
+    """The passes, given or by default."""
+    machine = machine_for(target)
+    if schedule is not None:
+        return _given(schedule, machine, threads)
+    return Schedule.parse(default_text(gemm, machine, _planned(target, threads)))
+
+
+def _planned(target: str, threads: int | None) -> int:
+    """For how many threads the default schedule is: the environment speaks of this computer."""
+    return planned(threads) if target == HOST else threads or 1
+
+
+def _running(machine: Machine, threads: int | None) -> int:
+    return running(threads) if isinstance(machine, CpuMachine) else 0
+
+
+def _given(schedule: Schedule | str | Path, machine: Machine, threads: int | None) -> Schedule:
+    """A schedule of the caller; `ScheduleError` where `threads` would mean nothing with it."""
+    chosen = _read(schedule)
+    if threads is None:
+        return chosen
+    if not isinstance(machine, CpuMachine):
+        require_one_thread(machine, threads)
+    elif threads > 1 and not chosen.is_threaded:
+        raise ScheduleError(
+            "GEM1342",
+            f"threads={threads} beside a schedule without a loop over cores",
+            "add parallelize{loop=m}, or leave threads out",
+        )
+    return chosen
 
 
 def _read(given: Schedule | str | Path) -> Schedule:
@@ -325,16 +380,22 @@ def _read(given: Schedule | str | Path) -> Schedule:
         raise ScheduleError("GEM0315", f"the schedule {given} cannot be read: {error}") from error
 
 
-def _default_for(module: ModuleOp, problem: Gemm, machine: Machine, threads: int) -> str:
+def _default_for(module: ModuleOp, problem: Gemm, target: str, threads: int | None) -> str:
     """The default for a module whose epilogue is known by its ops only."""
     ops = list(module.walk())
     has_exp = any(op.name == "math.exp" for op in ops)
     has_epilogue = any(isinstance(op, EpilogueOp) for op in ops)
-    return default_text(problem, machine, threads, fuse=has_epilogue, expand=has_exp)
+    machine, count = machine_for(target), _planned(target, threads)
+    return default_text(problem, machine, count, fuse=has_epilogue, expand=has_exp)
 
 
 def _job(
-    module: ModuleOp, target: str, machine: Machine, schedule: Schedule, problem: Gemm | None
+    module: ModuleOp,
+    target: str,
+    machine: Machine,
+    schedule: Schedule,
+    problem: Gemm | None,
+    threads: int | None,
 ) -> tuple[Job, ModuleOp]:
     job = Job(
         source=str(module) + "\n",
@@ -342,6 +403,7 @@ def _job(
         machine=machine,
         schedule=schedule,
         problem=problem,
+        threads=threads,
     )
     return job, module
 
@@ -355,5 +417,6 @@ def _finish(job: Job, module: ModuleOp) -> Lowered:
         machine=job.machine,
         schedule=job.schedule,
         problem=job.problem,
+        threads=job.threads,
         artifact=backend_for(job.machine.backend).emit(module, job.machine),
     )

@@ -16,6 +16,7 @@ from gemmir.gemm import DTYPES as OUT_TYPES
 from gemmir.gemm import Gemm
 from gemmir.kernel import Kernel
 from gemmir.machine import HOST
+from gemmir.threads import running
 from gemmir.thunk import Plans, lie_of
 
 Array = npt.NDArray[Any]
@@ -52,7 +53,7 @@ class _Plan:
     b: Stored
 
 
-def matmul(a: Any, b: Any, *, out: Any = None, threads: int = 1) -> Any:
+def matmul(a: Any, b: Any, *, out: Any = None, threads: int | None = None) -> Any:
     """a @ b for matrices of f32 or f64, or stacks of them; `b` may be one matrix for a whole stack.
 
     Transposed views and padded rows are read where they lie; other strides are copied first. Of
@@ -66,8 +67,9 @@ def matmul(a: Any, b: Any, *, out: Any = None, threads: int = 1) -> Any:
 def _slow(a: Any, b: Any, out: Any, threads: Any) -> Any:
     """The product where no plan is at hand; one is, the next time, for arrays that lie as these."""
     if not _is_numpy(a):
-        return _on_gpu(a, b, out)
-    plan = _plan(a.shape, a.strides, a.dtype, b.shape, b.strides, b.dtype, HOST, threads)
+        return _on_gpu(a, b, out, threads)
+    count = running(threads) or None
+    plan = _plan(a.shape, a.strides, a.dtype, b.shape, b.strides, b.dtype, HOST, count)
     result = plan.kernel(plan.a.view(a), plan.b.view(b), out=out)
     if not (plan.a.is_copied or plan.b.is_copied):
         _PLANS.remember(plan.kernel, lie_of(a), lie_of(b), threads)
@@ -81,7 +83,7 @@ def _is_numpy(value: object) -> bool:
     return isinstance(value, np.ndarray)
 
 
-def _on_gpu(a: Any, b: Any, out: Any) -> Any:
+def _on_gpu(a: Any, b: Any, out: Any, threads: int | None) -> Any:
     """The product of arrays of another library, which must be on a GPU."""
     from gemmir.backends.ptx.driver import find_driver
     from gemmir.device_arrays import view_of
@@ -98,7 +100,7 @@ def _on_gpu(a: Any, b: Any, out: Any) -> Any:
         )
     target = target_for(driver.gpus()[views[0].gpu])
     x, y = shadows
-    plan = _plan(x.shape, x.strides, x.dtype, y.shape, y.strides, y.dtype, target, 1)
+    plan = _plan(x.shape, x.strides, x.dtype, y.shape, y.strides, y.dtype, target, threads)
     if plan.a.is_copied or plan.b.is_copied:
         raise CallError(
             "GEM0520",
@@ -117,7 +119,7 @@ def _plan(
     b_strides: tuple[int, ...],
     b_type: np.dtype[Any],
     target: str,
-    threads: int,
+    threads: int | None,
 ) -> _Plan:
     known = DTYPES if target == HOST else GPU_DTYPES
     if a_type != b_type or a_type not in known:

@@ -27,6 +27,8 @@ settings.register_profile(
 )
 settings.load_profile("gemmir")
 
+for name in ("GEMMIR_NUM_THREADS", "OMP_NUM_THREADS"):  # tests say how many threads they want
+    os.environ.pop(name, None)
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # tests run on every core already
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # libtpu would look for a TPU in every process
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Final
 
-from gemmir.backend import Loaded, Signature
+from gemmir.backend import Loaded, Signature, threads_variable
 from gemmir.backends.cpu import openmp, pool
 from gemmir.errors import BackendError
 from gemmir.llvm import LOCK, Jit, Library, TargetMachine, binding
@@ -71,12 +71,19 @@ def load(object_bytes: bytes, signature: Signature) -> Loaded:
     if pool.is_needed(object_bytes):
         with LOCK:
             imports |= {name: pool_library()[symbol] for name, symbol in pool.SYMBOLS.items()}
-    linked = link(object_bytes, (signature.symbol,), imports)
+    variable = threads_variable(signature.symbol)
+    variables = (variable,) if variable.encode() in object_bytes else ()
+    linked = link(object_bytes, (signature.symbol, *variables), imports)
     address = linked[signature.symbol]
     pointers = [ctypes.c_void_p] * len(signature.arguments)
     sizes = [ctypes.c_int64] * len(signature.sizes)
     prototype = ctypes.CFUNCTYPE(ctypes.c_int32, *pointers, *sizes)
-    return Loaded(entry=prototype(address), owner=(linked, _jit()), address=address)
+    return Loaded(
+        entry=prototype(address),
+        owner=(linked, _jit()),
+        address=address,
+        threads=ctypes.c_int32.from_address(linked[variables[0]]) if variables else None,
+    )
 
 
 def link(object_bytes: bytes, symbols: Sequence[str], imports: Mapping[str, int]) -> Library:

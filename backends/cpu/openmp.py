@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,19 @@ SYMBOLS: Final = (ENTRY, "omp_get_max_threads", "omp_get_num_threads", "omp_get_
 
 NAMES: Final = ("libgomp.so.1", "libomp.so.5", "libomp.so", "libiomp5.so", "libomp.dylib")
 """What the runtimes are called where the dynamic linker looks."""
+
+WAITING: Final = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+"""Environment variables by which a user says how threads wait for work."""
+
+BRIEFLY: Final = {"GOMP_SPINCOUNT": "2000", "KMP_BLOCKTIME": "0"}
+"""How they wait otherwise: GNU's for some 30 us in place of 5 ms, LLVM's and Intel's not at all.
+
+Kernels that follow one another find the threads awake, and what follows a kernel, such as NumPy's
+own threads, has the cores for itself.
+"""
+
+PAUSE_HARD: Final = 2
+"""omp_pause_hard of OpenMP 5.0: give everything back."""
 
 MAPS: Final = Path("/proc/self/maps")
 """Where Linux lists the files mapped into this process."""
@@ -46,9 +60,11 @@ def addresses() -> Mapping[str, int]:
 def runtime() -> ctypes.CDLL:
     """The OpenMP runtime; `MissingError` GEM0604 says what to install where there is none."""
     for candidate in _candidates():
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), _waiting_briefly():
             library = ctypes.CDLL(candidate)
             if all(hasattr(library, name) for name in SYMBOLS):
+                library.omp_get_max_threads()  # LLVM's and Intel's read the environment now
+                _make_forks_safe(library)
                 return library
     raise MissingError(
         "GEM0604",
@@ -56,6 +72,34 @@ def runtime() -> ctypes.CDLL:
         "install gemmir[openmp], or the system's libgomp1 (Debian) or libgomp (Fedora), "
         "or compile for one thread",
     )
+
+
+@contextlib.contextmanager
+def _waiting_briefly() -> Generator[None]:
+    """Let a runtime that is loaded now have its threads sleep soon after a kernel.
+
+    Nothing is changed where the environment says how they wait, nor in a runtime that is there
+    already.
+    """
+    if any(name in os.environ for name in WAITING):
+        yield
+        return
+    os.environ.update(BRIEFLY)
+    try:
+        yield
+    finally:
+        for name in BRIEFLY:
+            os.environ.pop(name, None)
+
+
+def _make_forks_safe(library: ctypes.CDLL) -> None:
+    """End the threads of GNU's runtime before this process is forked.
+
+    A child has none of them, and would wait for them for ever; the others look after that
+    themselves. The next kernel starts them again.
+    """
+    if not hasattr(library, "__kmpc_fork_call") and hasattr(library, "omp_pause_resource_all"):
+        os.register_at_fork(before=lambda: library.omp_pause_resource_all(PAUSE_HARD))
 
 
 def _candidates() -> Iterator[str | None]:

@@ -16,7 +16,7 @@ from gemmir.backends.llvm.arithmetic import ARITHMETIC
 from gemmir.backends.llvm.emitter import Emitter, Pointer, Table
 from gemmir.backends.llvm.memory import MEMORY
 from gemmir.backends.llvm.nibbles import NIBBLES
-from gemmir.backends.llvm.structure import STRUCTURE, reserve_team_buffers
+from gemmir.backends.llvm.structure import STRUCTURE, reserve_teams
 from gemmir.errors import BackendError
 from gemmir.ir.arguments import layout_of
 from gemmir.ir.build import ARGUMENT_NAME
@@ -37,11 +37,19 @@ def emit_module(module: ModuleOp, features: Iterable[str] = ()) -> str:
     for op in module.body.block.ops:
         if not isinstance(op, func.FuncOp):
             raise BackendError("GEM0421", f"{op.name} has no instruction at module level")
-        emitter = Emitter(EMITTERS, op.sym_name.data, features=frozenset(features))
+        entry = _entry(module)
+        emitter = Emitter(EMITTERS, op.sym_name.data, features=frozenset(features), entry=entry)
         parts.append(_function(emitter, op))
         parts.extend(emitter.outlined)
         declarations |= emitter.text.declarations
     return "\n\n".join([*sorted(declarations), *parts]) + "\n"
+
+
+def _entry(module: ModuleOp) -> str:
+    """The name of the first function that is not private."""
+    functions = [op for op in module.body.block.ops if isinstance(op, func.FuncOp)]
+    public = [f.sym_name.data for f in functions if f.sym_visibility is None]
+    return next(iter(public), "")
 
 
 def _function(emitter: Emitter, op: func.FuncOp) -> str:
@@ -55,7 +63,7 @@ def _function(emitter: Emitter, op: func.FuncOp) -> str:
             continue
         emitter.values[argument] = _array(name, op, number)
         parameters.append(f"ptr noalias {name}")
-    reserve_team_buffers(emitter, op)
+    reserve_teams(emitter, op)
     emitter.block(op.body.block)
     is_private = op.sym_visibility is not None and op.sym_visibility.data == "private"
     kind = "internal i32" if is_private else "i32"

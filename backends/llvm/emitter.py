@@ -69,7 +69,11 @@ Table: TypeAlias = "Mapping[str, Callable[[Emitter, Any], None]]"
 
 @dataclass
 class Emitter:
-    """One LLVM function: the text so far, and what each SSA value has become."""
+    """One LLVM function: the text so far, and what each SSA value has become.
+
+    `entry` is the function of the module that others call, `threads` the number of threads of the
+    loops over cores.
+    """
 
     table: Table
     symbol: str
@@ -80,6 +84,8 @@ class Emitter:
     spread: Spread | None = None
     counts_in_32_bits: bool = False
     features: frozenset[str] = frozenset()
+    entry: str = ""
+    threads: str = ""
     row: int | None = None
 
     def shape(self, t: Attribute) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import math
 from xdsl.dialects import func, memref, scf
 from xdsl.ir import Operation, SSAValue
 
+from gemmir.backend import threads_variable
 from gemmir.backends.llvm.emitter import Emitter, Pointer, Splat, Table, Value, set_rows
 from gemmir.backends.llvm.memory import allocate, buffer_bytes
 from gemmir.backends.llvm.text import FunctionText, is_literal
@@ -106,13 +107,25 @@ def _team_buffers(op: Operation) -> list[memref.AllocOp]:
     return [o for team in teams for o in team.walk() if isinstance(o, memref.AllocOp)]
 
 
-def reserve_team_buffers(e: Emitter, op: func.FuncOp) -> None:
-    """Allocate the buffers of all threads at once, before anything is written.
+def reserve_teams(e: Emitter, op: func.FuncOp) -> None:
+    """Decide how many threads there will be, and allocate the buffers of all before any write.
 
-    No thread allocates, so that a call fails as a whole or not at all.
+    No thread allocates, so that a call fails as a whole or not at all. The number is what the
+    variable `SYMBOL_threads` of the module says, or where that is 0 what the runtime says.
     """
-    for alloc in _team_buffers(op):
-        threads = _team_number(e, "omp_get_max_threads")
+    if not any(isinstance(o, ForallOp) for o in op.walk()):
+        return
+    text = e.text
+    variable = threads_variable(e.entry)
+    text.declarations.add(f"@{variable} = global i32 0")
+    text.declare("i32 @omp_get_max_threads()")
+    asked = text.value(f"load i32, ptr @{variable}")
+    most = text.value("call i32 @omp_get_max_threads()")
+    is_set = text.value(f"icmp sgt i32 {asked}, 0")
+    e.threads = text.value(f"select i1 {is_set}, i32 {asked}, i32 {most}")
+    buffers = _team_buffers(op)
+    threads = text.value(f"sext i32 {e.threads} to i64") if buffers else ""
+    for alloc in buffers:
         allocate(e, alloc, e.text.mul(threads, str(buffer_bytes(alloc))))
 
 
@@ -137,7 +150,7 @@ def _forall(e: Emitter, op: ForallOp) -> None:
         at = text.value(f"getelementptr {fields}, ptr {data}, i64 0, i32 {number}")
         text.line(f"store {t} {x}, ptr {at}")
     text.declare("void @GOMP_parallel(ptr, ptr, i32, i32)")
-    text.line(f"call void @GOMP_parallel(ptr @{symbol}, ptr {data}, i32 0, i32 0)")
+    text.line(f"call void @GOMP_parallel(ptr @{symbol}, ptr {data}, i32 {e.threads}, i32 0)")
     e.outlined[place] = _team_function(e, op, symbol, captured, fields)
 
 
@@ -173,7 +186,7 @@ def _team_function(
 ) -> str:
     """What each thread runs: its block of the iterations, on the captured values."""
     text = FunctionText(declarations=e.text.declarations)
-    inner = Emitter(e.table, symbol, text, features=e.features)
+    inner = Emitter(e.table, symbol, text, features=e.features, entry=e.entry)
     inner.outlined = e.outlined
     inner.values.update({v: x for v, x in e.values.items() if _is_plain(x)})
     number = 0

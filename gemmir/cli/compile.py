@@ -71,8 +71,10 @@ def _so(lowered: Lowered) -> bytes:
 
 def _header(lowered: Lowered) -> bytes:
     from gemmir.backends.cpu.assemble import header
+    from gemmir.backends.cpu.openmp import ENTRY
 
-    return header(lowered.artifact.signature).encode()
+    artifact = lowered.artifact
+    return header(artifact.signature, is_threaded=ENTRY in artifact.text).encode()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -133,9 +133,9 @@ class ProblemOptions:
     schedule: Annotated[
         str | None, _option("Passes, or a file of them.", LOWERING, metavar="TEXT|FILE")
     ] = None
-    threads: Annotated[int | None, _option("Cores that the default schedule uses.", LOWERING)] = (
-        None
-    )
+    threads: Annotated[
+        int | None, _option("Cores to run on; the default schedule is for them.", LOWERING)
+    ] = None
 
     @property
     def given(self) -> dict[str, Any]:
@@ -160,13 +160,10 @@ class ProblemOptions:
         """What is to be lowered; `both` allows a file and sizes together."""
         from gemmir.compiler import prepare, prepare_text
 
-        if self.schedule is not None and self.threads is not None:
-            raise typer.BadParameter("--threads chooses a schedule, and --schedule gives one")
-        threads = 1 if self.threads is None else self.threads
-        if threads < 1:
-            raise typer.BadParameter(f"--threads {threads}: there is at least one")
+        if self.threads is not None and self.threads < 1:
+            raise typer.BadParameter(f"--threads {self.threads}: there is at least one")
         if self.file is None:
-            return prepare(self.gemm(), self.target, schedule_of(self.schedule), threads)
+            return prepare(self.gemm(), self.target, schedule_of(self.schedule), self.threads)
         if self.given and not both:
             said = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(self.given))
             raise typer.BadParameter(f"{said} would change nothing: {self.file} says the problem")
@@ -175,7 +172,7 @@ class ProblemOptions:
             self.target,
             schedule=schedule_of(self.schedule),
             name=str(self.file),
-            threads=threads,
+            threads=self.threads,
         )
 
 

@@ -39,16 +39,21 @@ def default_text(
     fuse = bool(gemm.steps) if fuse is None else fuse
     expand = bool(EXPONENTIAL & set(gemm.steps)) if expand is None else expand
     if not isinstance(machine, CpuMachine):
-        if threads != 1:
-            raise ScheduleError(
-                "GEM0317",
-                f"threads={threads} are cores of a CPU, and {machine.target} has none",
-                "leave threads out: a kernel has all of the machine",
-            )
+        require_one_thread(machine, threads)
         if isinstance(machine, TpuMachine):
             return "\n".join(tpu_passes(gemm, machine, fuse=fuse))
         return "\n".join(gpu_passes(gemm, machine, fuse=fuse, expand=expand))
     return "\n".join(cpu_passes(gemm, machine, threads, fuse=fuse, expand=expand))
+
+
+def require_one_thread(machine: Machine, threads: int) -> None:
+    """`ScheduleError` GEM0317 where threads are asked of a machine that has no cores."""
+    if threads != 1:
+        raise ScheduleError(
+            "GEM0317",
+            f"threads={threads} are cores of a CPU, and {machine.target} has none",
+            "leave threads out: a kernel has all of the machine",
+        )
 
 
 def _require_unit(gemm: Gemm, machine: Machine) -> None:

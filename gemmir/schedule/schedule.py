@@ -28,6 +28,10 @@ _POINTED_VALUE: Final = re.compile(r"=([A-Za-z_]+[:.][A-Za-z0-9_]+)")
 _BARE_WORD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*([:.][A-Za-z0-9_]+)?")
 
 
+OVER_CORES: Final = re.compile(r"over=cores|parallelize\{(?![^}]*over=)")
+"""A pass that runs a loop over cores: `parallelize` does unless it says otherwise."""
+
+
 @dataclass(frozen=True, eq=False)
 class Schedule:
     """Passes in the order in which they run; two schedules are equal where their passes are."""
@@ -52,6 +56,11 @@ class Schedule:
     def digest(self) -> str:
         """A short hash of the text, stable across processes."""
         return hashlib.sha256(str(self).encode()).hexdigest()[:12]
+
+    @property
+    def is_threaded(self) -> bool:
+        """Whether a pass runs a loop over cores."""
+        return OVER_CORES.search(str(self)) is not None
 
     def __str__(self) -> str:
         return ",".join(self.steps)

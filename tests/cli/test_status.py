@@ -67,7 +67,6 @@ def test_text_that_is_no_mlir(cli: Cli, tmp_path: Path) -> None:
         (("compile", *SMALL, "--m", "many"), "Invalid value for '--m'"),
         (("compile", "x.mlir", *SMALL), "--k, --m, --n would change nothing: x.mlir says"),
         (("compile", "x.mlir", "--beta", "0"), "--beta would change nothing"),
-        (("compile", *SMALL, "--schedule", "x{}", "--threads", "2"), "--threads chooses a"),
         (("compile", *SMALL, "--threads", "0"), "--threads 0: there is at least one"),
         (("compile", *SMALL, "--emit", "ptx"), "--emit ptx: the kinds are mlir, llvm, asm, obj"),
         (("compile", *SMALL, "--emit", "obj"), "--emit obj is not text; -o names its file"),

@@ -8,18 +8,23 @@ func.func @gemm(%a: memref<6x4xf32> {gemmir.name = "a", gemmir.access = "read"},
   func.return
 }
 
+// How many threads there are is what a variable of the module says, or OpenMP where that is 0.
 // The buffers of all threads are allocated before any of them starts, so that a call fails as a
 // whole or not at all.
 
+// CHECK:      @gemm_threads = global i32 0
 // CHECK:      define i32 @gemm(
 // CHECK-NEXT: entry:
 // CHECK-NEXT:   [[DATA:%\w+]] = alloca { ptr, {{.*}} }
+// CHECK-NEXT:   [[ASKED:%\w+]] = load i32, ptr @gemm_threads
 // CHECK-NEXT:   [[MOST:%\w+]] = call i32 @omp_get_max_threads()
-// CHECK-NEXT:   [[WIDE:%\w+]] = sext i32 [[MOST]] to i64
+// CHECK-NEXT:   [[IS_SET:%\w+]] = icmp sgt i32 [[ASKED]], 0
+// CHECK-NEXT:   [[TEAM:%\w+]] = select i1 [[IS_SET]], i32 [[ASKED]], i32 [[MOST]]
+// CHECK-NEXT:   [[WIDE:%\w+]] = sext i32 [[TEAM]] to i64
 // CHECK-NEXT:   [[SIZE:%\w+]] = mul nsw i64 [[WIDE]], 4096
 // CHECK-NEXT:   [[BUFFERS:%\w+]] = call noalias ptr @aligned_alloc(i64 4096, i64 [[SIZE]])
 // CHECK:        ret i32 1
-// CHECK:        call void @GOMP_parallel(ptr @gemm.forall0, ptr [[DATA]], i32 0, i32 0)
+// CHECK:        call void @GOMP_parallel(ptr @gemm.forall0, ptr [[DATA]], i32 [[TEAM]], i32 0)
 // CHECK-NEXT:   call void @free(ptr [[BUFFERS]])
 // CHECK-NEXT:   ret i32 0
 

@@ -1,0 +1,71 @@
+"""On how many threads a kernel runs: what the caller says, the environment and the system allow.
+
+The environment is read when this is asked, never at import.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from gemmir.errors import CallError
+
+VARIABLES: Final = ("GEMMIR_NUM_THREADS", "OMP_NUM_THREADS")
+"""Environment variables that say it, the first that is set."""
+
+
+def allowed() -> int:
+    """CPUs that this process may run on: its affinity mask, where the system has one."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def from_environment() -> int | None:
+    """What the environment says, None where it says nothing.
+
+    OMP_NUM_THREADS may be a list, of which the first number counts. Raises `CallError` GEM1340
+    where the variable is not a number of threads.
+    """
+    for name in VARIABLES:
+        said = os.environ.get(name, "").strip()
+        if said:
+            first = said.split(",")[0].strip() if name.startswith("OMP") else said
+            if not (first.isascii() and first.isdigit() and int(first) > 0):
+                raise CallError(
+                    "GEM1340",
+                    f"{name}={said} is not a number of threads",
+                    f"set it to 1 to {allowed()}, or unset it",
+                )
+            return int(first)
+    return None
+
+
+def asked(threads: int | None) -> int | None:
+    """`threads`, or what the environment says; `CallError` GEM1341 where it is less than one."""
+    if threads is None:
+        return from_environment()
+    if threads < 1:
+        raise CallError(
+            "GEM1341", f"threads={threads}: there is at least one", f"use 1 to {allowed()}"
+        )
+    return threads
+
+
+def planned(threads: int | None) -> int:
+    """For how many threads a schedule is chosen: those that the caller asks for, or as many of
+    those that the environment says as are allowed; one where neither says anything.
+    """
+    found = asked(threads)
+    if threads is None and found is not None:
+        return min(found, allowed())
+    return found or 1
+
+
+def running(threads: int | None) -> int:
+    """On how many threads code runs here: never more than are allowed.
+
+    0, which is for the OpenMP runtime to decide, where neither caller nor environment says it.
+    """
+    found = asked(threads)
+    return 0 if found is None else min(found, allowed())
