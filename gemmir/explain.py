@@ -243,8 +243,10 @@ class _Walk:
         return self.problem.element.item_bytes
 
     def size(self, *dimensions: str) -> int:
-        """Bytes of a tile over two dimensions."""
-        return math.prod(self.tile[d] for d in dimensions) * self.item_bytes
+        """Bytes of a tile over two dimensions: m and k is one of A, k and n of B, m and n of C."""
+        gemm = self.problem
+        of = {"mk": gemm.element, "kn": gemm.element_b, "mn": gemm.result}["".join(dimensions)]
+        return math.prod(self.tile[d] for d in dimensions) * of.bits // 8
 
 
 def _follow(lowered: Lowered) -> tuple[tuple[Step, ...], _Walk | None]:

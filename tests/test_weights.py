@@ -1,5 +1,6 @@
 """Weights: a B of small integers that have scales, and what it means."""
 
+from dataclasses import replace
 from typing import Any, Final
 
 import ml_dtypes
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 import gemmir
 from gemmir import Gemm
-from gemmir.errors import ProblemError
+from gemmir.errors import CallError, ProblemError, ScheduleError
 from gemmir.evaluate import evaluate
 from gemmir.ir.build import build
 from gemmir.ir.context import parse_module
@@ -104,3 +105,41 @@ def test_what_is_refused(code: str, wrong: dict[str, Any]) -> None:
         Gemm(**sizes | wrong)
     assert raised.value.code == code
     assert raised.value.hint
+
+
+@pytest.mark.parametrize("target", ["cuda:sm_80", "cuda:sm_90a", "tpu:v5e"])
+@pytest.mark.parametrize("name", ["i4", "i8"])
+def test_other_targets_have_no_weights(name: str, target: str) -> None:
+    with pytest.raises(ScheduleError) as raised:
+        gemmir.lower(PROBLEMS[name], target=target)
+    assert raised.value.code == "GEM1337"
+    assert "use a CPU" in raised.value.hint
+
+
+def test_arrays_of_a_call() -> None:
+    gemm = Gemm(m=2, n=8, k=6, dtype_b="i4", weight_group=4)
+    kernel = gemmir.compile(gemm)
+    a = np.ones((2, 6), np.float32)
+    numbers = np.arange(48).reshape(6, 8) % 16 - 8
+    scales = np.full((2, 8), 0.5, np.float32)
+    found = kernel(a, gemmir.pack_int4(numbers), scales)
+    np.testing.assert_array_equal(found, a @ numbers.astype(np.float32) * 0.5)
+    with pytest.raises(CallError) as raised:
+        kernel(a, numbers.astype(ml_dtypes.int4), scales)
+    assert raised.value.code == "GEM0504"
+    assert "gemmir.pack_int4" in raised.value.hint
+    with pytest.raises(CallError) as raised:
+        kernel(a, numbers.astype(np.uint8), scales)
+    assert raised.value.code == "GEM0506"
+
+
+def test_rows_have_the_same_bits_whatever_m_is() -> None:
+    whole = Gemm(m=5, n=64, k=96, dtype_b="i4", weight_group=32)
+    schedule = gemmir.lower(whole).schedule
+    arrays = arrays_for(whole)
+    *others, c = arrays.values()
+    gemmir.compile(whole, schedule=schedule)(*others, out=c)
+    for m in (1, 2, 3):
+        part = replace(whole, m=m)
+        found = gemmir.compile(part, schedule=schedule)(others[0][:m].copy(), *others[1:])
+        np.testing.assert_array_equal(found, c[:m])
