@@ -17,13 +17,20 @@ from typing import Final
 
 from gemmir.backend import Argument, Artifact, Signature, threads_variable
 from gemmir.backends.cpu import openmp
+from gemmir.backends.cpu.elf import elf_architecture
 from gemmir.errors import BackendError, MissingError
 from gemmir.llvm import LOCK, Module, TargetMachine, binding_for_all
-from gemmir.machine.host import feature_string, triple_for
+from gemmir.machine.host import architecture, feature_string, host_cpu, triple_for
 from gemmir.sizes import Unknown
 
 COMPILERS: Final = ("cc", "gcc", "clang")
 """C compilers that can link, in the order in which they are looked for."""
+
+CROSS_COMPILERS: Final = {
+    "aarch64": ("aarch64-linux-gnu-gcc",),
+    "x86_64": ("x86_64-linux-gnu-gcc",),
+}
+"""Those for another architecture than this computer's, by the names that Debian and Fedora have."""
 
 C_TYPES: Final = {
     "f32": "float",
@@ -84,26 +91,44 @@ def _parsed(artifact: Artifact, machine: TargetMachine) -> Module:
     return module
 
 
-def shared_library(object_bytes: bytes) -> bytes:
-    """An object file of `assemble` as a shared library, linked by the C compiler found on PATH.
+def shared_library(*objects: bytes, exported: Sequence[str] = ()) -> bytes:
+    """Object files of `assemble` as one shared library, linked by the C compiler found on PATH.
 
-    Raises `MissingError` GEM0603 without a compiler, and `BackendError` GEM0402 where it cannot
-    link, as it cannot for another architecture.
+    It exports the symbols `exported`, by default all. For another architecture it takes a cross
+    compiler. Raises `MissingError` GEM0603 without a compiler, and `BackendError` GEM0402 where it
+    cannot link.
     """
-    compiler = next(filter(None, map(shutil.which, COMPILERS)), None)
+    compiler = _compiler(objects[0])
+    with tempfile.TemporaryDirectory(prefix="gemmir-") as folder:
+        result, script = Path(folder, "kernel.so"), Path(folder, "kernel.map")
+        sources = [Path(folder, f"kernel{number}.o") for number in range(len(objects))]
+        for source, data in zip(sources, objects, strict=True):
+            source.write_bytes(data)
+        threads = ["-lgomp"] if any(map(openmp.is_needed, objects)) else []
+        script.write_text(_version_script(exported))
+        limits = [f"-Wl,--version-script={script}"] if exported else []
+        _link([compiler, "-shared", "-o", str(result), *map(str, sources), *limits, *threads])
+        return result.read_bytes()
+
+
+def _version_script(exported: Sequence[str]) -> str:
+    """What tells the linker to export these symbols and no other."""
+    return f"{{ global: {' '.join(f'{name};' for name in exported)} local: *; }};\n"
+
+
+def _compiler(object_bytes: bytes) -> str:
+    own = architecture(host_cpu().triple)
+    wanted = elf_architecture(object_bytes) or own
+    names = COMPILERS if wanted == own else CROSS_COMPILERS[wanted]
+    compiler = next(filter(None, map(shutil.which, names)), None)
     if compiler is None:
         raise MissingError(
             "GEM0603",
-            f"linking a shared library needs a C compiler, and none of {', '.join(COMPILERS)} "
+            f"linking a shared library needs a C compiler, and none of {', '.join(names)} "
             "is on PATH",
             "install one, or write the object file and link it elsewhere",
         )
-    with tempfile.TemporaryDirectory(prefix="gemmir-") as folder:
-        source, result = Path(folder, "kernel.o"), Path(folder, "kernel.so")
-        source.write_bytes(object_bytes)
-        threads = ["-lgomp"] if openmp.is_needed(object_bytes) else []
-        _link([compiler, "-shared", "-o", str(result), str(source), *threads])
-        return result.read_bytes()
+    return compiler
 
 
 def _link(command: Sequence[str]) -> None:

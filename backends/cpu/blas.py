@@ -149,8 +149,3 @@ def _converted(value: str, given: str, wanted: str) -> str:
     """The instruction that takes an integer to another type, which may be the same."""
     word = "sext" if wanted == "i64" and given == "i32" else "bitcast"
     return f"{word} {given} {value} to {wanted}"
-
-
-def version_script(names: Sequence[str]) -> str:
-    """What tells the linker to export `names` and nothing else."""
-    return f"{{ global: {' '.join(f'{name};' for name in names)} local: *; }};\n"

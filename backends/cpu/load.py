@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import struct
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -17,12 +16,10 @@ from typing import Final
 
 from gemmir.backend import Loaded, Signature, threads_variable
 from gemmir.backends.cpu import openmp, pool
+from gemmir.backends.cpu.elf import ELF_MACHINES, elf_machine
 from gemmir.errors import BackendError
 from gemmir.llvm import LOCK, Jit, Library, TargetMachine, binding
 from gemmir.machine.host import architecture, feature_string, host_cpu
-
-ELF_MACHINES: Final = {62: "x86_64", 183: "aarch64"}
-"""Architectures in an ELF header: e_machine at byte 18 (System V ABI, gABI 4.1, chapter 4)."""
 
 _numbers: Final[Iterator[int]] = itertools.count()
 
@@ -111,11 +108,11 @@ def link(object_bytes: bytes, symbols: Sequence[str], imports: Mapping[str, int]
 
 def _require_own_architecture(object_bytes: bytes) -> None:
     """LLVM ends the process when it is given an object file for another architecture."""
-    if object_bytes[:4] != b"\x7fELF" or len(object_bytes) < 64:
+    number = elf_machine(object_bytes)
+    if number is None:
         if object_bytes[:4] == b"\xcf\xfa\xed\xfe":  # Mach-O, which one computer has one kind of
             return
         raise BackendError("GEM0403", f"these {len(object_bytes)} bytes are not an object file")
-    (number,) = struct.unpack_from("<H", object_bytes, 18)
     own = architecture(host_cpu().triple)
     if ELF_MACHINES.get(number) != own:
         raise BackendError(

@@ -20,6 +20,7 @@ from gemmir.backends.cpu.assemble import (
     shared_library,
 )
 from gemmir.errors import BackendError, MissingError
+from gemmir.machine.host import host_cpu, triple_for
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -126,6 +127,27 @@ def test_without_a_c_compiler_the_error_says_so(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingError, match=r"GEM0603.*cc, gcc, clang"):
         shared_library(assemble(serial))
+
+
+def test_a_foreign_object_needs_a_cross_compiler(
+    serial: Artifact, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    foreign = "znver3" if triple_for("neoverse-n1") == host_cpu().triple else "neoverse-n1"
+    with pytest.raises(MissingError, match=r"GEM0603.*none of (x86_64|aarch64)-linux-gnu-gcc"):
+        shared_library(assemble(replace(serial, text=WIDE, cpu=foreign)))
+
+
+def test_a_shared_library_of_several_objects_exports_what_it_is_told_to(
+    serial: Artifact, tmp_path: Path
+):
+    compiler("cc", "gcc", "clang")
+    other = replace(serial, text=serial.text.replace("@axpy", "@other"))
+    path = tmp_path / "both.so"
+    path.write_bytes(shared_library(assemble(serial), assemble(other), exported=["other"]))
+    library = ctypes.CDLL(str(path))
+    assert hasattr(library, "other")
+    assert not hasattr(library, "axpy")
 
 
 def test_what_cannot_be_linked_is_an_error_with_the_linkers_reason():
