@@ -15,6 +15,7 @@ from typing import Annotated, Final
 import typer
 
 from gemmir.cli.bench import bench
+from gemmir.cli.blas import blas
 from gemmir.cli.check import check
 from gemmir.cli.compile import compile
 from gemmir.cli.demo import demo
@@ -77,6 +78,11 @@ EXAMPLES: Final = {
         "gemmir explain --m 512 --n 512 --k 512 --target cpu:x86-64-v4",
         "gemmir explain --m 512 --n 512 --k 512 --dtype bf16 --target cuda:sm_90a",
         "gemmir explain --m 512 --n 512 --k 512 --dtype bf16 --target tpu:v5e --profile",
+    ),
+    blas: (
+        "gemmir blas -o libgemmirblas.so",
+        "LD_PRELOAD=$PWD/libgemmirblas.so python3 train.py",
+        "gemmir blas --target cpu:x86-64-v3 --threads 2 -o out/libgemmirblas.so",
     ),
     targets: ("gemmir targets", "gemmir targets --json"),
     passes: ("gemmir passes", "gemmir passes tile"),

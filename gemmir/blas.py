@@ -1,0 +1,90 @@
+"""A BLAS library of gemmir: `sgemm` and `dgemm` for C and Fortran, in a shared library.
+
+Programs that call a BLAS run on it by LD_PRELOAD; all other functions of BLAS still come from the
+one that they are linked with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gemmir.backends.cpu.assemble import assemble, shared_library
+from gemmir.backends.cpu.blas import LETTERS, TRANSPOSES, exported_names, interface
+from gemmir.compiler import Lowered, lower_text
+from gemmir.errors import BackendError
+from gemmir.gemm import Gemm
+from gemmir.ir.build import build
+from gemmir.machine import HOST, CpuMachine, machine_for
+from gemmir.sizes import ANY
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlasLibrary:
+    """A shared library, the functions that it exports, and the products that it is made of."""
+
+    machine: CpuMachine
+    symbols: tuple[str, ...]
+    products: Mapping[str, Lowered]
+    data: bytes
+
+
+def blas_library(target: str = HOST, threads: int = 1) -> BlasLibrary:
+    """The library for the CPU `target`, whose products use `threads` cores at most.
+
+    Raises `BackendError` GEM1360 where the target is no CPU, `MissingError` where there is no such
+    target (GEM0602) or no C compiler to link with (GEM0603).
+    """
+    machine = machine_for(target)
+    if not isinstance(machine, CpuMachine):
+        raise BackendError(
+            "GEM1360",
+            f"a BLAS library is for programs on a CPU, and {target} is none",
+            "use cpu, or the name of a CPU that gemmir targets lists",
+        )
+    products = {symbol(dtype, t): _product(dtype, t, target, threads) for dtype, t in _all()}
+    signatures = {
+        dtype: [products[symbol(dtype, t)].artifact.signature for t in TRANSPOSES]
+        for dtype in LETTERS
+    }
+    front = interface(signatures, machine.llvm_cpu)
+    names = exported_names(tuple(LETTERS))
+    objects = [assemble(front), *(product.assemble() for product in products.values())]
+    return BlasLibrary(
+        machine=machine,
+        symbols=names,
+        products=products,
+        data=shared_library(*objects, exported=names),
+    )
+
+
+def _all() -> list[tuple[str, str]]:
+    return [(dtype, transposes) for dtype in LETTERS for transposes in TRANSPOSES]
+
+
+def symbol(dtype: str, transposes: str) -> str:
+    """The name of a product inside the library."""
+    return f"gemmir_{LETTERS[dtype]}gemm_{transposes}"
+
+
+def problem(dtype: str, transposes: str) -> Gemm:
+    """A row-major product of any size."""
+    trans_a, trans_b = (letter == "t" for letter in transposes)
+    return Gemm(
+        m=ANY,
+        n=ANY,
+        k=ANY,
+        lda=ANY,
+        ldb=ANY,
+        ldc=ANY,
+        alpha=ANY,
+        beta=ANY,
+        dtype=dtype,
+        trans_a=trans_a,
+        trans_b=trans_b,
+    )
+
+
+def _product(dtype: str, transposes: str, target: str, threads: int) -> Lowered:
+    module = build(problem(dtype, transposes), symbol(dtype, transposes))
+    return lower_text(f"{module}\n", target, threads=threads)
