@@ -87,4 +87,4 @@ def problem(dtype: str, transposes: str) -> Gemm:
 
 def _product(dtype: str, transposes: str, target: str, threads: int) -> Lowered:
     module = build(problem(dtype, transposes), symbol(dtype, transposes))
-    return lower_text(f"{module}\n", target, threads=threads)
+    return lower_text(str(module) + "\n", target, threads=threads)
