@@ -9,8 +9,8 @@ cuts the tiles of the first. Where a size does not divide its extent, `edges` sa
 the last tile: `clip` makes it smaller within the loop, so that all tiles have a size known only at
 run time; `peel` gives it a loop of its own with its static size; `overlap` moves it back inside, so
 that every tile is full and some elements are computed twice; `halve` cuts what remains by the
-next smaller power of two, what then remains by half of that, and so on. Moves no data, changes no
-layout.
+next smaller power of two, what then remains by half of that, and so on down to `least`; what then
+still remains is one tile that is clipped. Moves no data, changes no layout.
 
 An extent may be known at run time only. What `peel` leaves is then one tile that is clipped;
 `overlap` needs an extent that is at least one tile (`version`); a loop over k runs once where k is
@@ -108,6 +108,7 @@ class LoopPlan:
     extent: Extent
     size: int
     edges: str
+    least: int = 1
 
     @property
     def divides(self) -> bool:
@@ -136,7 +137,12 @@ class TilePlan:
 
 
 def plan(
-    gemm: GemmOp, loops: Sequence[str], sizes: Sequence[int], edges: str, over: str | None
+    gemm: GemmOp,
+    loops: Sequence[str],
+    sizes: Sequence[int],
+    edges: str,
+    over: str | None,
+    least: int | None = None,
 ) -> TilePlan:
     """Check `loops` and `sizes` against `gemm`.
 
@@ -150,6 +156,8 @@ def plan(
         )
     found = _extents_by_dimension(gemm)
     _check_names(found, loops, sizes, edges, over)
+    if least is not None:
+        _check_least(sizes, edges, least)
     if GROUP in loops and over == GRID and _is_masked(gemm):
         raise ScheduleError(
             "GEM1292",
@@ -157,7 +165,7 @@ def plan(
             "give the rows of all products one after another, with offsets",
         )
     made = tuple(
-        LoopPlan(dimension=d, extent=found[d], size=s, edges=edges)
+        LoopPlan(dimension=d, extent=found[d], size=s, edges=edges, least=least or 1)
         for d, s in zip(loops, sizes, strict=True)
     )
     for loop in made:
@@ -232,6 +240,19 @@ def _check_names(
         raise ScheduleError(
             "GEM0325", f"tile: loops={','.join(loops)} of a batch", "open batch first, by 1"
         )
+
+
+def _check_least(sizes: Sequence[int], edges: str, least: int) -> None:
+    """What halving comes down to is a power of two that is smaller than a tile."""
+    below = [1 << ((size - 1).bit_length() - 1) for size in sizes if size > 1]
+    most = min(below, default=1)
+    if edges == "halve" and 1 <= least <= most and least & (least - 1) == 0:
+        return
+    raise ScheduleError(
+        "GEM1361",
+        f"tile: least={least} with edges={edges} and sizes={','.join(map(str, sizes))}",
+        f"it goes with edges=halve, and is a power of two of {most} at most",
+    )
 
 
 def _check_visits(loops: Sequence[str]) -> None:
@@ -369,13 +390,17 @@ def _segments(builder: Builder, anchor: GemmOp, loop: LoopPlan) -> tuple[Segment
     if loop.edges == "peel":
         rest = extent - even if isinstance(extent, int) and isinstance(even, int) else None
         return (*found, Segment(begin=even, end=extent, step=step, size=rest))
-    while step > 1:
+    while step > loop.least:
         step = 1 << ((step - 1).bit_length() - 1)
         begin = found[-1].end
         rest = _difference(builder, anchor, extent, begin)
         end = _sum(builder, anchor, begin, round_down(builder, anchor, rest, step))
         if begin != end:
             found.append(Segment(begin=begin, end=end, step=step, size=step))
+    begin = found[-1].end
+    if step > 1 and begin != extent:
+        rest = extent - begin if isinstance(extent, int) and isinstance(begin, int) else None
+        found.append(Segment(begin=begin, end=extent, step=step, size=rest))
     return tuple(found)
 
 
@@ -584,7 +609,7 @@ def _cut(
         latest = as_index(gemm, _difference(builder, gemm, loop.extent, loop.size))
         return builder.insert(arith.MinSIOp(variable, latest)).result, loop.size
     rest = builder.insert(arith.SubiOp(as_index(gemm, loop.extent), variable)).result
-    return variable, builder.insert(arith.MinSIOp(as_index(gemm, loop.size), rest)).result
+    return variable, builder.insert(arith.MinSIOp(as_index(gemm, segment.step), rest)).result
 
 
 def _cut_for_unit(
@@ -668,11 +693,12 @@ class Tile(ModulePass):
     sizes: tuple[int, ...]
     over: str | None = None
     edges: str = "clip"
+    least: int | None = None
     per_sm: int | None = None
 
     def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
         for gemm in require_gemms("tile", op, takes_scales=True, takes_factors=True):
-            found = plan(gemm, self.loops, self.sizes, self.edges, self.over)
+            found = plan(gemm, self.loops, self.sizes, self.edges, self.over, self.least)
             if self.per_sm is not None:
                 hold_blocks(gemm, self.per_sm, self.over)
             tile(gemm, found)

@@ -2,30 +2,25 @@
 
 *Any m*, with n and k known: few rows have a version for each number of them, with the schedule of a
 problem of so many rows, which reads B once; of more rows full tiles are taken, and what remains by
-halves of one. *Any size*: small problems are read where they lie, all others packed.
+halves of one. *Any size*: see `cpu_any_size`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from gemmir.errors import ScheduleError
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu_any_size import LARGE, any_size
 from gemmir.schedule.cpu_model import item_bytes, rows_in_l1, with_size
 from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION, packed
 from gemmir.schedule.cpu_tiles import packed_tile
 
-LARGE = 8192
-"""An extent that is larger than any block: what blocks of a packed schedule are decided by."""
-
 VERSION_ROWS = 8
 """Up to this many rows each number of them has a version, where B does not fit L2: with more, what
 is gained by reading B once is less than what a call spends on rows that fill no tile."""
-
-SMALL = 64
-"""Up to this m, n and k nothing is packed, where rows of B can be read by vectors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +48,7 @@ class RuntimeSchedule:
                 f"threads={self.threads} of {', '.join(self.gemm.unknown)} known in a call only",
                 "leave threads out, or give all sizes but m",
             )
-        yield from self._any_size()
+        yield from any_size(self.gemm, self.machine, self.end)
 
     def _any_rows(self) -> Iterator[str]:
         whole = self.gemm.at(m=LARGE)
@@ -100,18 +95,3 @@ class RuntimeSchedule:
         yield f"tile{{loops=n sizes={tile.columns}}}"
         yield f"tile{{loops=m sizes={tile.rows} edges=halve}}"
         yield "promote{operand=c to=registers prefetch=true}"
-
-    def _any_size(self) -> Iterator[str]:
-        gemm = self.gemm
-        loops = [name for name in gemm.unknown if name in ("m", "n", "k")]
-        known = {name: LARGE for name in loops}
-        factors = {name: 1.0 for name in gemm.unknown_factors}
-        whole = replace(gemm, **known, **factors, lda=None, ldb=None, ldc=None)
-        if loops and not gemm.trans_b:
-            limits = ",".join(str(SMALL) for _ in loops)
-            yield f"version{{loops={','.join(loops)} most={limits}}}"
-            yield from self._direct(whole)
-            yield from self.end(whole, K_STEPS_PER_ITERATION)
-            yield "otherwise"
-        yield from packed(whole, self.machine)
-        yield from self.end(whole, K_STEPS_PER_ITERATION)

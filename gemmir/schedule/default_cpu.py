@@ -92,7 +92,7 @@ def _end(
         yield f"vectorize{{with=fma width={lanes}}}"
     else:
         yield f"vectorize{{with=fma width={machine.lanes(item_bytes(gemm))} along={along}}}"
-    if gemm.k >= 2:
+    if min(steps, gemm.k) >= 2:
         yield f"unroll{{loop=k factor={min(steps, gemm.k)}}}"
     if expand:
         yield "expand-math"
