@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from gemmir.backends.cpu import pool
 from gemmir.backends.cpu.assemble import assemble, shared_library
-from gemmir.backends.cpu.blas import LETTERS, TRANSPOSES, exported_names, interface
+from gemmir.backends.cpu.blas import LETTERS, TRANSPOSES, exported_names, heap, interface
 from gemmir.compiler import Lowered, lower_text
 from gemmir.errors import BackendError
 from gemmir.gemm import Gemm
@@ -48,13 +49,18 @@ def blas_library(target: str = HOST, threads: int = 1) -> BlasLibrary:
         for dtype in LETTERS
     }
     front = interface(signatures, machine.llvm_cpu)
+    kept = heap(front.signature, machine.llvm_cpu)
     names = exported_names(tuple(LETTERS))
-    objects = [assemble(front), *(product.assemble() for product in products.values())]
+    objects = [
+        assemble(front),
+        assemble(kept),
+        *(product.assemble() for product in products.values()),
+    ]
     return BlasLibrary(
         machine=machine,
         symbols=names,
         products=products,
-        data=shared_library(*objects, exported=names),
+        data=shared_library(*objects, exported=names, heap=pool.SYMBOLS),
     )
 
 

@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -91,12 +91,15 @@ def _parsed(artifact: Artifact, machine: TargetMachine) -> Module:
     return module
 
 
-def shared_library(*objects: bytes, exported: Sequence[str] = ()) -> bytes:
+def shared_library(
+    *objects: bytes, exported: Sequence[str] = (), heap: Mapping[str, str] | None = None
+) -> bytes:
     """Object files of `assemble` as one shared library, linked by the C compiler found on PATH.
 
-    It exports the symbols `exported`, by default all. For another architecture it takes a cross
-    compiler. Raises `MissingError` GEM0603 without a compiler, and `BackendError` GEM0402 where it
-    cannot link.
+    It exports the symbols `exported`, by default all. Functions of the C library that `heap` names
+    are called by the name that it gives them, and have the prefix `__real_` themselves. For another
+    architecture it takes a cross compiler. Raises `MissingError` GEM0603 without a compiler, and
+    `BackendError` GEM0402 where it cannot link.
     """
     compiler = _compiler(objects[0])
     with tempfile.TemporaryDirectory(prefix="gemmir-") as folder:
@@ -107,6 +110,8 @@ def shared_library(*objects: bytes, exported: Sequence[str] = ()) -> bytes:
         threads = ["-lgomp"] if any(map(openmp.is_needed, objects)) else []
         script.write_text(_version_script(exported))
         limits = [f"-Wl,--version-script={script}"] if exported else []
+        for name, own in (heap or {}).items():
+            limits.append(f"-Wl,--wrap={name},--defsym=__wrap_{name}={own}")
         _link([compiler, "-shared", "-o", str(result), *map(str, sources), *limits, *threads])
         return result.read_bytes()
 

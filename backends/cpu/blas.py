@@ -19,6 +19,7 @@ from string import Template
 from typing import Final
 
 from gemmir.backend import Artifact, Signature
+from gemmir.backends.cpu import pool
 from gemmir.backends.cpu.blas_text import COMMON, CORE, ENTRIES, ERRORS
 
 LETTERS: Final = {"f32": "s", "f64": "d"}
@@ -83,6 +84,18 @@ def interface(products: Mapping[str, Sequence[Signature]], cpu: str) -> Artifact
         parts.extend(_entries(convention, dtype) for dtype in products)
     first = next(iter(products.values()))[0]
     return Artifact(kind="llvm", text="\n".join(parts), signature=first, cpu=cpu)
+
+
+def heap(signature: Signature, cpu: str) -> Artifact:
+    """The heap of `pool` for a library of its own, beside that of the C library.
+
+    Its functions are linked in place of those in `pool.SYMBOLS`, which it calls by the names that
+    the linker then gives them.
+    """
+    text = pool.text(huge_pages=True)
+    for name in pool.SYMBOLS:
+        text = text.replace(f"@{name}(", f"@__real_{name}(")
+    return Artifact(kind="llvm", text=text, signature=signature, cpu=cpu)
 
 
 def _core(dtype: str, signatures: Sequence[Signature]) -> str:
