@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
+from gemmir.backend import Signature
 from gemmir.backends.cpu import pool
 from gemmir.backends.cpu.assemble import assemble, shared_library
 from gemmir.backends.cpu.blas import LETTERS, TRANSPOSES, exported_names, heap, interface
@@ -17,7 +19,11 @@ from gemmir.errors import BackendError
 from gemmir.gemm import Gemm
 from gemmir.ir.build import build
 from gemmir.machine import HOST, CpuMachine, machine_for
+from gemmir.schedule.cpu_any_size import unpacked
 from gemmir.sizes import ANY
+
+SPARE: Final = "_spare"
+"""What the names of products end with that are called where there is no memory for the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,24 +50,25 @@ def blas_library(target: str = HOST, threads: int = 1) -> BlasLibrary:
             "use cpu, or the name of a CPU that gemmir targets lists",
         )
     products = {symbol(dtype, t): _product(dtype, t, target, threads) for dtype, t in _all()}
-    signatures = {
-        dtype: [products[symbol(dtype, t)].artifact.signature for t in TRANSPOSES]
-        for dtype in LETTERS
-    }
-    front = interface(signatures, machine.llvm_cpu)
-    kept = heap(front.signature, machine.llvm_cpu)
+    spare = {symbol(dtype, t) + SPARE: _spare(dtype, t, target, machine) for dtype, t in _all()}
+    front = interface(
+        {dtype: _signatures(products, dtype) for dtype in LETTERS},
+        {dtype: _signatures(spare, dtype, SPARE) for dtype in LETTERS},
+        machine.llvm_cpu,
+    )
+    own = [assemble(front), assemble(heap(front.signature, machine.llvm_cpu))]
     names = exported_names(tuple(LETTERS))
-    objects = [
-        assemble(front),
-        assemble(kept),
-        *(product.assemble() for product in products.values()),
-    ]
+    made = [product.assemble() for product in (*products.values(), *spare.values())]
     return BlasLibrary(
         machine=machine,
         symbols=names,
         products=products,
-        data=shared_library(*objects, exported=names, heap=pool.SYMBOLS),
+        data=shared_library(*own, *made, exported=names, heap=pool.SYMBOLS),
     )
+
+
+def _signatures(products: Mapping[str, Lowered], dtype: str, more: str = "") -> list[Signature]:
+    return [products[symbol(dtype, t) + more].artifact.signature for t in TRANSPOSES]
 
 
 def _all() -> list[tuple[str, str]]:
@@ -89,6 +96,13 @@ def problem(dtype: str, transposes: str) -> Gemm:
         trans_a=trans_a,
         trans_b=trans_b,
     )
+
+
+def _spare(dtype: str, transposes: str, target: str, machine: CpuMachine) -> Lowered:
+    """The product that needs no memory."""
+    gemm = problem(dtype, transposes)
+    module = build(gemm, symbol(dtype, transposes) + SPARE)
+    return lower_text(str(module) + "\n", target, schedule=unpacked(gemm, machine))
 
 
 def _product(dtype: str, transposes: str, target: str, threads: int) -> Lowered:

@@ -69,16 +69,19 @@ def exported_names(dtypes: Sequence[str]) -> tuple[str, ...]:
     return tuple(n for c in CONVENTIONS for dtype in dtypes for n in exported(c, dtype))
 
 
-def interface(products: Mapping[str, Sequence[Signature]], cpu: str) -> Artifact:
-    """What programs call, for the products of each type in the order of `TRANSPOSES`.
+Products = Mapping[str, Sequence[Signature]]
+"""The products of each element type, in the order of `TRANSPOSES`."""
+
+
+def interface(products: Products, spare: Products, cpu: str) -> Artifact:
+    """What programs call for `products`, and for `spare` ones where those have no memory.
 
     The arguments of a product are found by their names: the arrays a, b and c, one element each of
     alpha and beta, and the sizes m, n, k, lda, ldb and ldc. Products of a type have the same ones
     in the same order.
     """
     parts = [COMMON]
-    for dtype, signatures in products.items():
-        parts.append(_core(dtype, signatures))
+    parts.extend(_core(dtype, products[dtype], spare[dtype]) for dtype in products)
     for convention in CONVENTIONS:
         parts.append(_errors(convention))
         parts.extend(_entries(convention, dtype) for dtype in products)
@@ -98,9 +101,9 @@ def heap(signature: Signature, cpu: str) -> Artifact:
     return Artifact(kind="llvm", text=text, signature=signature, cpu=cpu)
 
 
-def _core(dtype: str, signatures: Sequence[Signature]) -> str:
+def _core(dtype: str, signatures: Sequence[Signature], spare: Sequence[Signature]) -> str:
     """What checks, returns early, scales or multiplies, on column-major arrays."""
-    symbols = [signature.symbol for signature in signatures]
+    symbols = [signature.symbol for signature in (*signatures, *spare)]
     types = ", ".join(text.split()[0] for text in _product_arguments(signatures[0]))
     return Template(CORE).substitute(
         dtype=dtype,

@@ -46,7 +46,7 @@ operands are exchanged; MKL has a `cblas_xerbla` with other arguments, which is 
 
 CORE: Final = """\
 $declarations
-@products.$dtype = internal constant [4 x ptr] [$table]
+@products.$dtype = internal constant [8 x ptr] [$table]
 
 ; Column-major C = alpha op(A) op(B) + beta C, or the number of the first wrong argument of Fortran.
 define internal i32 @gemm.$dtype(i32 %trans.a, i32 %trans.b, i64 %m, i64 %n, i64 %k, ptr %alpha,
@@ -96,9 +96,15 @@ scaled:
 multiplied:
   %which.b = shl i32 %trans.b, 1
   %which = or i32 %which.b, %trans.a
-  %place = getelementptr [4 x ptr], ptr @products.$dtype, i32 0, i32 %which
+  %place = getelementptr [8 x ptr], ptr @products.$dtype, i32 0, i32 %which
   %product = load ptr, ptr %place
   %status = call i32 %product($arguments)
+  %has.memory = icmp eq i32 %status, 0
+  br i1 %has.memory, label %done, label %spared
+spared:
+  %spare.place = getelementptr ptr, ptr %place, i32 4
+  %spare = load ptr, ptr %spare.place
+  %spare.status = call i32 %spare($arguments)
   br label %done
 done:
   ret i32 0

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
-from gemmir.schedule.cpu_model import item_bytes, lanes_used
+from gemmir.schedule.cpu_model import item_bytes
 from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION, packed
 from gemmir.schedule.cpu_tiles import RegisterTile, most_rows
 
@@ -58,6 +58,18 @@ def any_size(gemm: Gemm, machine: CpuMachine, end: End) -> Iterator[str]:
     yield from end(whole, K_STEPS_PER_ITERATION)
 
 
+def unpacked(gemm: Gemm, machine: CpuMachine) -> str:
+    """The schedule for problems of any size that allocates nothing, for want of memory."""
+    return ",".join(
+        [*_direct(gemm, machine), f"vectorize{{with=fma width={_lanes(gemm, machine)}}}"]
+    )
+
+
+def _lanes(gemm: Gemm, machine: CpuMachine) -> int:
+    """All lanes of a vector, whatever n turns out to be."""
+    return machine.lanes(item_bytes(gemm))
+
+
 def _versions(whole: Gemm, loops: tuple[str, ...], machine: CpuMachine, end: End) -> Iterator[str]:
     """Those for sizes up to a limit, each with the passes that follow it."""
     if not whole.trans_b:
@@ -66,7 +78,7 @@ def _versions(whole: Gemm, loops: tuple[str, ...], machine: CpuMachine, end: End
         yield from end(whole, 1)
         yield "otherwise"
     elif "n" in loops:
-        lanes = lanes_used(whole, machine)
+        lanes = _lanes(whole, machine)
         yield f"version{{loops=n most={lanes}}}"
         yield from _half_packed(whole, RegisterTile(rows=ROW_POINTERS, vectors=1, lanes=lanes))
         yield from end(whole, 1)
@@ -86,7 +98,7 @@ def _up_to(most: int, loops: tuple[str, ...]) -> str:
 def _tile(gemm: Gemm, machine: CpuMachine, vectors: int) -> RegisterTile:
     """The tile of as many vectors that reads rows of A where they lie."""
     rows = min(most_rows(machine, vectors), ROW_POINTERS)
-    return RegisterTile(rows=rows, vectors=vectors, lanes=lanes_used(gemm, machine))
+    return RegisterTile(rows=rows, vectors=vectors, lanes=_lanes(gemm, machine))
 
 
 def _direct(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import resource
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -246,6 +250,30 @@ def test_calls_from_several_threads_at_once(library: Library, sizes: tuple[int, 
     alone = [called(call) for call in calls]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(called, calls * 4)) == alone * 4
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+@pytest.mark.parametrize("transposes", ["NN", "NT", "TN", "TT"])
+def test_without_memory_nothing_is_packed(
+    library: Library, transposes: str, dtype: str, tmp_path: Path
+) -> None:
+    """Another product is called, in a process that may not have more memory than it has."""
+    call = filled((601, 70, 1100), transposes, dtype, alpha=0.5, beta=2.0)
+    assert call.c is not None
+    fresh = replace(call, c=call.c.copy())
+    path = shutil.copy(library.path, tmp_path)  # a library that keeps no buffers yet
+
+    def starved() -> None:
+        own = Library(path=path, loaded=ctypes.CDLL(str(path)))
+        own.fortran(filled((2, 2, 2), dtype=dtype), dtype)
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (held, before[1]))
+        own.fortran(fresh, dtype)
+        resource.setrlimit(resource.RLIMIT_AS, before)
+        assert error(call, dtype, operands(fresh)[2]) <= 1
+
+    assert status_of(starved) == 0
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f64"])

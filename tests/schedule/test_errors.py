@@ -148,6 +148,13 @@ WRONG = (
     Wrong("GEM0321", MATRIX, "tile{loops=m,m sizes=4,2}", "cannot name 'm'", "m, n, k"),
     Wrong("GEM0321", MATRIX, "tile{loops=batch sizes=1}", "cannot name 'batch'", "m, n, k"),
     Wrong("GEM0322", MATRIX, "tile{loops=m sizes=5 edges=pad}", "edges='pad'", "clip or overlap"),
+    Wrong(
+        "GEM1361",
+        MATRIX,
+        "tile{loops=m sizes=5 edges=halve least=3}",
+        "least=3 with edges=halve",
+        "a power of two of 4 at most",
+    ),
     Wrong("GEM0318", MATRIX, f"{TILES}{SUM}{MMA}", "x86-64-v3 has no tensor cores", "with=fma"),
     Wrong("GEM0318", MATRIX, f"{TILES}{SUM}{MMA}", "f32, and cuda:sm_80 has", "with=fma", GPU),
     Wrong("GEM0318", MATRIX, f"{TILES}parallelize{{loop=n over=blocks}}", "has none", "cores"),
