@@ -36,8 +36,8 @@ class BlasLibrary:
     data: bytes
 
 
-def blas_library(target: str = HOST, threads: int = 1) -> BlasLibrary:
-    """The library for the CPU `target`, whose products use `threads` cores at most.
+def blas_library(target: str = HOST) -> BlasLibrary:
+    """The library for the CPU `target`, whose products run on the thread that calls them.
 
     Raises `BackendError` GEM1360 where the target is no CPU, `MissingError` where there is no such
     target (GEM0602) or no C compiler to link with (GEM0603).
@@ -49,7 +49,7 @@ def blas_library(target: str = HOST, threads: int = 1) -> BlasLibrary:
             f"a BLAS library is for programs on a CPU, and {target} is none",
             "use cpu, or the name of a CPU that gemmir targets lists",
         )
-    products = {symbol(dtype, t): _product(dtype, t, target, threads) for dtype, t in _all()}
+    products = {symbol(dtype, t): _product(dtype, t, target) for dtype, t in _all()}
     spare = {symbol(dtype, t) + SPARE: _spare(dtype, t, target, machine) for dtype, t in _all()}
     front = interface(
         {dtype: _signatures(products, dtype) for dtype in LETTERS},
@@ -105,6 +105,6 @@ def _spare(dtype: str, transposes: str, target: str, machine: CpuMachine) -> Low
     return lower_text(str(module) + "\n", target, schedule=unpacked(gemm, machine))
 
 
-def _product(dtype: str, transposes: str, target: str, threads: int) -> Lowered:
+def _product(dtype: str, transposes: str, target: str) -> Lowered:
     module = build(problem(dtype, transposes), symbol(dtype, transposes))
-    return lower_text(str(module) + "\n", target, threads=threads)
+    return lower_text(str(module) + "\n", target)

@@ -82,7 +82,7 @@ EXAMPLES: Final = {
     blas: (
         "gemmir blas -o libgemmirblas.so",
         "LD_PRELOAD=$PWD/libgemmirblas.so python3 train.py",
-        "gemmir blas --target cpu:x86-64-v3 --threads 2 -o out/libgemmirblas.so",
+        "gemmir blas --target cpu:x86-64-v3 -o libgemmirblas.so",
     ),
     targets: ("gemmir targets", "gemmir targets --json"),
     passes: ("gemmir passes", "gemmir passes tile"),

@@ -20,7 +20,6 @@ def blas(
         Path, typer.Option("--output", "-o", help="The shared library to write.")
     ] = Path("libgemmirblas.so"),
     target: Annotated[str, typer.Option(help="A CPU; see gemmir targets.")] = "cpu",
-    threads: Annotated[int, typer.Option(help="Cores that a product uses at most.", min=1)] = 1,
     json: Json = False,
 ) -> None:
     """Write a BLAS library: sgemm and dgemm, for Fortran and C, as gemmir compiles them.
@@ -35,7 +34,7 @@ def blas(
     """
     from gemmir.blas import blas_library
 
-    library = blas_library(target, threads)
+    library = blas_library(target)
     write_file(output, library.data)
     note(f"wrote {output}, {len(library.data)} bytes")
     if json:

@@ -261,7 +261,7 @@ def test_without_memory_nothing_is_packed(
     call = filled((601, 70, 1100), transposes, dtype, alpha=0.5, beta=2.0)
     assert call.c is not None
     fresh = replace(call, c=call.c.copy())
-    path = shutil.copy(library.path, tmp_path)  # a library that keeps no buffers yet
+    path = Path(shutil.copy(library.path, tmp_path))  # a library that keeps no buffers yet
 
     def starved() -> None:
         own = Library(path=path, loaded=ctypes.CDLL(str(path)))
