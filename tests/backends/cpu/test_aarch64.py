@@ -20,6 +20,7 @@ import gemmir
 from gemmir import Gemm
 from gemmir.backend import Argument, Signature
 from gemmir.backends.cpu.assemble import header
+from gemmir.blas import blas_library
 from tests.strategies import arrays_for, furthest
 
 Array = npt.NDArray[Any]
@@ -123,3 +124,67 @@ def test_wrong_numbers_are_seen(tmp_path: Path) -> None:
     arrays = arrays_for(gemm)
     result = emulated(gemm, "cpu:neoverse-n1", arrays, tmp_path)
     assert furthest(gemm, arrays, result + np.float32(0.5)) > 1
+
+
+BLAS_MAIN: Final = r"""
+#include <stdio.h>
+#include <stdlib.h>
+
+void cblas_TYPEgemm(int, int, int, int, int, int, REAL, const REAL *, int, const REAL *, int, REAL,
+  REAL *, int);
+
+int main(int count, char **given) {
+  int x[6];
+  for (int i = 0; i < 6; i++) x[i] = atoi(given[i + 1]);
+  size_t sizes[3] = {(size_t)x[3] * x[5], (size_t)x[5] * x[4], (size_t)x[3] * x[4]};
+  REAL *array[3];
+  for (int i = 0; i < 3; i++) {
+    array[i] = malloc(sizes[i] * sizeof(REAL));
+    if (fread(array[i], sizeof(REAL), sizes[i], stdin) != sizes[i]) return 3;
+  }
+  cblas_TYPEgemm(x[0], x[1], x[2], x[3], x[4], x[5], 0.5, array[0], x[1] == 111 ? x[5] : x[3],
+    array[1], x[2] == 111 ? x[4] : x[5], 2, array[2], x[4]);
+  return fwrite(array[2], sizeof(REAL), sizes[2], stdout) != sizes[2] || count != 7;
+}
+"""
+"""Calls row-major gemm once, with alpha 0.5 and beta 2, on arrays from standard input."""
+
+SYSROOT: Final = Path("/usr/aarch64-linux-gnu")
+"""Where Debian has the C library for AArch64."""
+
+
+@pytest.fixture(scope="module")
+def blas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a BLAS library for AArch64, with a program for each type that calls it."""
+    folder = tmp_path_factory.mktemp("blas")
+    (folder / "libgemmirblas.so").write_bytes(blas_library("cpu:neoverse-n1").data)
+    for letter, real in (("s", "float"), ("d", "double")):
+        text = BLAS_MAIN.replace("TYPE", letter).replace("REAL", real)
+        (folder / f"{letter}.c").write_text(text)
+        command = [CROSS, f"{letter}.c", "libgemmirblas.so", "-Wl,-rpath,.", "-o", letter]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.skipif(not SYSROOT.is_dir(), reason=f"needs a C library in {SYSROOT}")
+@pytest.mark.parametrize("sizes", [(5, 6, 7), (70, 33, 129), (600, 40, 31)])
+@pytest.mark.parametrize("transposes", ["nn", "nt", "tn", "tt"])
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_a_blas_library(
+    blas: Path, dtype: str, transposes: str, sizes: tuple[int, int, int]
+) -> None:
+    m, n, k = sizes
+    trans_a, trans_b = (t == "t" for t in transposes)
+    gemm = Gemm(m=m, n=n, k=k, dtype=dtype, alpha=0.5, beta=2, trans_a=trans_a, trans_b=trans_b)
+    arrays = arrays_for(gemm)
+    numbers = [101, 111 + trans_a, 111 + trans_b, m, n, k]
+    done = subprocess.run(
+        [QEMU, "-L", str(SYSROOT), "./s" if dtype == "f32" else "./d", *map(str, numbers)],
+        cwd=blas,
+        input=b"".join(arrays[name].tobytes() for name in "abc"),
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    result = np.frombuffer(done.stdout, arrays["c"].dtype).reshape(m, n)
+    assert furthest(gemm, arrays, result) <= 1

@@ -1,0 +1,68 @@
+"""gemmir blas: what is written, what is said, and what is refused."""
+
+import ctypes
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gemmir.backends.cpu.assemble import COMPILERS
+from tests.cli.conftest import Cli
+
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, COMPILERS)), reason=f"none of {', '.join(COMPILERS)} is installed"
+)
+
+
+@needs_compiler
+def test_the_library_is_written_and_described(cli: Cli, tmp_path: Path) -> None:
+    result = cli("blas", "-o", "libmine.so", "--json")
+    assert result.status == 0, result.err
+    said = json.loads(result.out)
+    assert said["file"] == "libmine.so"
+    assert said["bytes"] == (tmp_path / "libmine.so").stat().st_size
+    assert said["target"] == "cpu"
+    assert {"sgemm_", "cblas_dgemm", "sgemm_64_", "scipy_cblas_sgemm64_"} <= set(said["symbols"])
+    assert sorted(said["schedules"])[:2] == ["gemmir_dgemm_nn", "gemmir_dgemm_nt"]
+    library = ctypes.CDLL(str(tmp_path / "libmine.so"))
+    assert all(hasattr(library, name) for name in said["symbols"])
+    assert not hasattr(library, "gemmir_sgemm_nn")
+    assert result.err == f"wrote libmine.so, {said['bytes']} bytes\n"
+
+
+@needs_compiler
+def test_without_json_the_symbols_are_named(cli: Cli) -> None:
+    result = cli("blas", "--target", "cpu:x86-64-v3", "-o", "x.so")
+    assert result.status == 0, result.err
+    assert result.out.startswith("x.so for cpu:x86-64-v3 (x86-64-v3): sgemm_ cblas_sgemm dgemm_")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "error"),
+    [
+        (("--target", "cuda:sm_80"), 1, "error GEM1360: a BLAS library is for programs on a CPU"),
+        (("--target", "tpu:v5e"), 1, "error GEM1360: a BLAS library is for programs on a CPU"),
+        (("--target", "cpu:znver33"), 4, "error GEM0602: there is no target 'cpu:znver33'"),
+        (("--nosuch",), 2, "No such option: --nosuch"),
+    ],
+)
+def test_what_is_refused(cli: Cli, arguments: tuple[str, ...], status: int, error: str) -> None:
+    result = cli("blas", *arguments)
+    assert (result.status, result.out) == (status, "")
+    assert error in " ".join(result.err.replace("│", " ").split())
+
+
+def test_without_a_compiler_there_is_no_library(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    result = cli("blas", "-o", "x.so")
+    assert result.status == 4
+    assert "error GEM0603: linking a shared library needs a C compiler" in result.err
+    assert not Path("x.so").exists()
+
+
+@needs_compiler
+def test_where_nothing_can_be_written(cli: Cli) -> None:
+    result = cli("blas", "-o", "no/x.so")
+    assert result.status == 1
+    assert "error GEM0701: no/x.so cannot be written" in result.err
