@@ -102,9 +102,9 @@ def _spare(dtype: str, transposes: str, target: str, machine: CpuMachine) -> Low
     """The product that needs no memory."""
     gemm = problem(dtype, transposes)
     module = build(gemm, symbol(dtype, transposes) + SPARE)
-    return lower_text(str(module) + "\n", target, schedule=unpacked(gemm, machine))
+    return lower_text(str(module) + "\n", target, schedule=unpacked(gemm, machine), threads=1)
 
 
 def _product(dtype: str, transposes: str, target: str) -> Lowered:
     module = build(problem(dtype, transposes), symbol(dtype, transposes))
-    return lower_text(str(module) + "\n", target)
+    return lower_text(str(module) + "\n", target, threads=1)
