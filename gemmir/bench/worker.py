@@ -11,8 +11,10 @@ It runs as a script, without the front door of the package, which would import t
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +27,9 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 if TYPE_CHECKING:
     from gemmir.bench.entrant import Entrant, Peer
     from gemmir.gemm import Gemm
+
+PR_SET_PDEATHSIG: Final = 1
+"""Of linux/prctl.h."""
 
 LEAST_SECONDS: Final = 0.02
 """One timing is so many calls that it takes about this long, or one call."""
@@ -179,8 +184,15 @@ def _pin(threads: int, cpus: Sequence[int], before: Mapping[int, float]) -> None
         os.sched_setaffinity(thread, {cpu})
 
 
+def end_with_parent() -> None:
+    """Have Linux end this process, even a stopped one, with that which asks it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main(arguments: Sequence[str]) -> None:
     """Answer until there are no more questions."""
+    end_with_parent()
     spec = json.loads(arguments[0])
     if spec["cpus"] and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, spec["cpus"])

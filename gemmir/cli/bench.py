@@ -114,7 +114,7 @@ def bench(
         put_json(whole)
     else:
         _put_tables(chosen, found, verdicts, old)
-    _refuse(found)
+    _refuse(found, field.unable)
     if strict and not all(verdict.is_met for verdict in verdicts):
         raise typer.Exit(BAR_MISSED)
 
@@ -246,7 +246,7 @@ def _reasons(races: Sequence[Race]) -> dict[str, list[str]]:
     return found
 
 
-def _refuse(found: Mapping[str, Sequence[Race]]) -> None:
+def _refuse(found: Mapping[str, Sequence[Race]], missing: Mapping[str, str]) -> None:
     """`MismatchError` GEM1372 where a result is wrong, `BackendError` GEM1376 without gemmir's."""
     from gemmir.bench.report import spelled
     from gemmir.errors import BackendError, MismatchError
@@ -256,9 +256,10 @@ def _refuse(found: Mapping[str, Sequence[Race]]) -> None:
         for name, fault in race.wrong.items():
             raise MismatchError("GEM1372", f"{name} of {spelled(race.gemm)} is wrong: {fault}")
     for race in races:
-        if race.own in race.unable:
+        reasons = {**missing, **race.unable}
+        if race.own in reasons:
             raise BackendError(
                 "GEM1376",
-                f"gemmir did not compute {spelled(race.gemm)}: {race.unable[race.own]}",
+                f"gemmir did not compute {spelled(race.gemm)}: {reasons[race.own]}",
                 "gemmir compile says more",
             )

@@ -124,6 +124,24 @@ def test_several_threads_are_stopped_between_turns(tmp_path: Path):
     assert found.results["x"].seconds is found.results["x"].wall
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux ends them")
+def test_contestants_end_with_the_race_even_when_stopped():
+    script = f"""
+import os, signal, sys, time
+sys.path.insert(0, {str(HERE.parents[1])!r})
+from tests.bench.test_race import GEMM, fake, field
+there = field(fake("gemmir"), threads=2)
+print(there.race(GEMM, rounds=1, seed=0).results["gemmir"].about["process"], flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    process = Path("/proc", done.stdout.strip())
+    end = time.monotonic() + 10
+    while process.exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    assert done.stdout.strip().isdigit() and not process.exists(), done.stderr
+
+
 def test_a_peer_is_measured_without_the_compiler(tmp_path: Path):
     script = f"""
 import runpy, sys
