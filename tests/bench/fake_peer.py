@@ -37,6 +37,8 @@ class Fake:
                 time.sleep(60)
             if FAULT != "silent":
                 c[...] = a.astype("f8") @ b.astype("f8")
+            if FAULT == "rounds":
+                c[...] = c.astype("f4")
             if FAULT == "wrong":
                 c[-1, -1] += 1
             time.sleep(0.003 * count)

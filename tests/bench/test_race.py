@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -56,6 +57,12 @@ def test_who_is_wrong_is_not_timed(fault: str, part: str, tmp_path: Path):
     assert part in found.wrong["liar"]
     assert list(found.results) == ["gemmir"] and found.ratio is None
     assert log.read_text().split() == ["liar"], "one call, which was compared"
+
+
+def test_f64_is_not_compared_as_if_it_were_f32():
+    with field(fake("gemmir"), fake("x", "rounds")) as there:
+        assert list(there.race(GEMM, rounds=1, seed=0).results) == ["gemmir", "x"]
+        assert list(there.race(replace(GEMM, dtype="f64"), rounds=1, seed=0).wrong) == ["x"]
 
 
 def test_gemmir_that_is_wrong_has_no_ratio():
