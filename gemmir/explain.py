@@ -235,6 +235,7 @@ class _Walk:
     width: int
     tile: dict[str, int]
     blocking: Blocking = field(default_factory=Blocking)
+    carries: bool = False
     registers: Registers | None = None
     lanes: int = 1
 
@@ -295,6 +296,7 @@ def _(p: Tile, walk: _Walk) -> str:
 def _(p: Promote, walk: _Walk) -> str:
     if p.operand != "c":
         return _packed(p, walk)
+    walk.carries = p.carry
     return _accumulators(walk) if p.to == "registers" else _summed(p, walk)
 
 
@@ -317,6 +319,7 @@ def _accumulators(walk: _Walk) -> str:
     return (
         f"{rows} x {columns} sums in {rows} x {vectors} registers, which all of "
         f"k={walk.tile['k']} goes through"
+        + (", from what the slice before has left in c" if walk.carries else "")
     )
 
 
@@ -435,7 +438,7 @@ def _(p: Otherwise, walk: _Walk) -> str:
 
 def _reduction(walk: _Walk) -> Reduction:
     k = walk.problem.k
-    block = min(walk.blocking.kc or k, k)
+    block = k if walk.carries else min(walk.blocking.kc or k, k)
     blocks = _ceil(k, block) if block else 0
     return Reduction(
         block=block,
@@ -594,9 +597,10 @@ def _reduction_lines(found: Reduction, *, has_versions: bool) -> Iterator[str]:
         f"           a product goes through at most {found.depth} roundings; the error bound "
         f"allows {found.bound_depth}, any order"
     )
+    within = ", within one version" if has_versions and found.blocks > 1 else ""
     yield (
         "           this schedule gives the same bits whatever the threads, m and the batch"
-        + (", within one version" if has_versions else "")
+        + within
     )
 
 

@@ -61,20 +61,20 @@ def plan(
 
     `ScheduleError` (GEM1310 to GEM1312) where nothing could be asked for.
     """
-    if operand not in ("a", "b") or to not in LEVELS or ahead < 1:
+    if operand not in ("a", "b", "c") or to not in LEVELS or ahead < 1:
         raise ScheduleError(
             "GEM1310",
             f"prefetch: operand={operand} to={to} ahead={ahead}",
-            f"use operand=a or b, to={' or '.join(LEVELS)}, and ahead=1 or more",
+            f"use operand=a, b or c, to={' or '.join(LEVELS)}, and ahead=1 or more",
         )
-    value = gemm.a if operand == "a" else gemm.b
+    value = {"a": gemm.a, "b": gemm.b, "c": gemm.c}[operand]
     around = [o for o in loops_around(gemm, loop) if isinstance(o, scf.ForOp)]
     found = _moving(value, around[0]) if around else None
     if found is None:
         raise ScheduleError(
             "GEM1311",
             f"prefetch: no loop over {loop} of one core moves what is read of {operand}",
-            f"put tile{{loops={'m' if operand == 'a' else 'n'} …}} before it, or name its loop",
+            f"put tile{{loops={'n' if operand == 'b' else 'm'} …}} before it, or name its loop",
         )
     window, dim = found
     end, step = constant_of(around[0].ub), constant_of(around[0].step)

@@ -75,6 +75,7 @@ from gemmir.ir.attributes import (
     SwizzleAttr,
 )
 from gemmir.ir.build import added, multiplied, narrowed, number_attr, scaled, widened
+from gemmir.ir.carried_sums import begin_from, require_carried
 from gemmir.ir.dialect import (
     BLOCKS,
     INSIDE_BLOCK,
@@ -536,12 +537,15 @@ class AccumulatePlan:
     space: Space
     prefetch: bool
     slices: tuple[scf.ForOp, ...] = ()
+    carry: bool = False
 
 
-def plan_accumulate(gemm: GemmOp, to: str, layout: str | None, prefetch: bool) -> AccumulatePlan:
+def plan_accumulate(
+    gemm: GemmOp, to: str, layout: str | None, prefetch: bool, carry: bool = False
+) -> AccumulatePlan:
     """Decide the accumulator tile.
 
-    `ScheduleError` (GEM0334, GEM0335, GEM0337, GEM1289) if it cannot be.
+    `ScheduleError` (GEM0334, GEM0335, GEM0337, GEM1289, GEM1357) if it cannot be.
     """
     if to not in (Space.REGISTERS, Space.VMEM) or layout is not None:
         raise ScheduleError(
@@ -570,10 +574,17 @@ def plan_accumulate(gemm: GemmOp, to: str, layout: str | None, prefetch: bool) -
             "promote: to=vmem keeps one sum, and blocks of the product have scales",
             "multiply A and B by their scales beforehand, or use another target",
         )
+    if carry:
+        require_carried(gemm)
     _require_bounds(gemm, "c", extents(gemm.c))
     rows, columns = (upper_bound(e) or 1 for e in extents(gemm.c))
-    shape = rows, columns
-    return AccumulatePlan(shape=shape, space=Space(to), prefetch=prefetch, slices=tuple(slices))
+    return AccumulatePlan(
+        shape=(rows, columns),
+        space=Space(to),
+        prefetch=prefetch,
+        slices=tuple(slices),
+        carry=carry,
+    )
 
 
 def accumulate(gemm: GemmOp, plan: AccumulatePlan) -> None:
@@ -593,8 +604,18 @@ def accumulate(gemm: GemmOp, plan: AccumulatePlan) -> None:
     if plan.prefetch:
         builder.insert(PrefetchOp(c))
     factors = [spread(builder, scale, extents(c)) for scale in factors]
+    if plan.carry:
+        builder.insert(begin_from(gemm, c, tile))
     builder.insert(
-        GemmOp(gemm.a, gemm.b, tile, precision=gemm.precision, scales=scales, depth=depth)
+        GemmOp(
+            gemm.a,
+            gemm.b,
+            tile,
+            beta=1.0 if plan.carry else 0.0,
+            precision=gemm.precision,
+            scales=scales,
+            depth=depth,
+        )
     )
     first = gemm.first
 
@@ -604,6 +625,8 @@ def accumulate(gemm: GemmOp, plan: AccumulatePlan) -> None:
     if plan.slices:
         before(plan.slices[0]).insert(_zero(c))
         builder.insert(_add_slice(tile, factors, c))
+    elif plan.carry:
+        builder.insert(_write_back(tile, factors, c, gemm, 0.0))
     elif first is None or (gemm.beta.value.data == 1 and gemm.beta_value is None):
         write_back(builder)
     else:
@@ -730,9 +753,10 @@ class Promote(ModulePass):
 
     a and b go to a cache level or to the shared memory of a block with `layout=panel:WIDTH`, to
     shared memory also with `layout=swizzle:BYTES`, and to vmem with no layout; c goes to registers
-    or to vmem, and `prefetch=true` asks for its tile in registers before the sum begins. From
-    registers it is written back through shared memory with `layout=swizzle:BYTES`. Into panels in
-    a cache elements are converted `as` a wider type.
+    or to vmem. With `prefetch=true` its tile in registers is asked for before the sum begins; with
+    `carry=true` the sum goes on from what a slice of k has left in C. From registers it is written
+    back through shared memory with `layout=swizzle:BYTES`. Into panels in a cache elements are
+    converted `as` a wider type.
     """
 
     name = "gemmir-promote"
@@ -741,6 +765,7 @@ class Promote(ModulePass):
     to: str
     layout: str | None = None
     prefetch: bool = False
+    carry: bool = False
     as_: str | None = None
 
     @classmethod
@@ -762,6 +787,10 @@ class Promote(ModulePass):
             raise ScheduleError(
                 "GEM0337", "promote: prefetch is for operand=c to=registers", "leave it out"
             )
+        if self.carry and (self.operand != "c" or self.to != Space.REGISTERS):
+            raise ScheduleError(
+                "GEM1357", "promote: carry is for operand=c to=registers", "leave it out"
+            )
         if self.as_ is not None and (self.operand == "c" or self.to not in CACHES):
             raise ScheduleError(
                 "GEM1321",
@@ -779,9 +808,10 @@ class Promote(ModulePass):
                 stage(plan_staging(gemm, row_bytes))
             elif self.operand == "c" and self.to in CACHES and not self.prefetch:
                 width = _panel_width(self.operand, self.layout)
-                found = plan_sum(gemm, Space(self.to), width)
-                sum_in_panels(gemm, found, _allocate, _write_back_sum)
+                panels = plan_sum(gemm, Space(self.to), width)
+                sum_in_panels(gemm, panels, _allocate, _write_back_sum)
             elif self.operand == "c":
-                accumulate(gemm, plan_accumulate(gemm, self.to, self.layout, self.prefetch))
+                found = plan_accumulate(gemm, self.to, self.layout, self.prefetch, self.carry)
+                accumulate(gemm, found)
             else:
                 pack(gemm, plan_pack(gemm, self.operand, self.to, self.layout, self.as_))

@@ -56,6 +56,7 @@ from xdsl.utils.arg_spec import ArgSpec
 from gemmir.dtypes import Precision
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import PanelAttr, PrecisionAttr, Space, SpaceAttr
+from gemmir.ir.carried_sums import carried_from
 from gemmir.ir.conversions import converted
 from gemmir.ir.dialect import (
     CORES,
@@ -331,6 +332,9 @@ def vectorize_gemm(gemm: GemmOp, plan: GemmPlan) -> list[SSAValue]:
     """Sum into vectors over k; returns one finished accumulator for each of `plan.starts`."""
     summed = memref_type(plan.accumulator).element_type
     zero = splat(gemm, 0, VectorType(summed, (plan.rows, plan.width)))
+    start = carried_from(plan.accumulator)
+    if start is not None:
+        return _sum_over_k(gemm, plan, _begin_from(start, plan))
     outer = loops_inside(gemm, plan.accumulator)
     begin, finish = carry(outer, [zero] * len(plan.starts))
     if plan.of_warpgroup and not outer:
@@ -341,6 +345,19 @@ def vectorize_gemm(gemm: GemmOp, plan: GemmPlan) -> list[SSAValue]:
     if plan.mma is None:
         return _brought_down(gemm, finish(_sum_over_k(gemm, plan, begin)))
     return finish(_multiply(gemm, plan, plan.mma, begin))
+
+
+def _begin_from(start: EpilogueOp, plan: GemmPlan) -> list[SSAValue]:
+    """What the accumulators hold before a sum that goes on from C; erases `start`."""
+    rows, columns = extents(start.output)
+    found: list[SSAValue] = []
+    for at in plan.starts:
+        whole = rows == plan.rows, columns == plan.columns and at + plan.width <= plan.columns
+        tile = Tile((0, at), (plan.rows, plan.width), whole)
+        found.append(computed(before(start), start, tile, {}))
+    start.detach()
+    start.erase()
+    return found
 
 
 def _sum_over_k(gemm: GemmOp, plan: GemmPlan, begin: list[SSAValue]) -> list[SSAValue]:

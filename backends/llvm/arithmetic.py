@@ -209,7 +209,13 @@ def widened(
 
 def _select(e: Emitter, op: arith.SelectOp) -> None:
     t = e.row_type(op.result.type)
-    flag, x, y = (e.scalar(v) for v in (op.cond, op.lhs, op.rhs))
+    flag = e.scalar(op.cond)
+    if isinstance(op.result.type, VectorType):
+        pairs = zip(e.rows(op.lhs), e.rows(op.rhs), strict=True)
+        rows = [e.text.value(f"select i1 {flag}, {t} {x}, {t} {y}") for x, y in pairs]
+        set_rows(e, op.result, rows)
+        return
+    x, y = e.scalar(op.lhs), e.scalar(op.rhs)
     made = e.text.value(f"select i1 {flag}, {t} {x}, {t} {y}")
     e.text.multiples[made] = math.gcd(e.text.divisor(x), e.text.divisor(y))
     e.values[op.result] = made

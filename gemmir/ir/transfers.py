@@ -138,6 +138,8 @@ def computed(
     inside = {*block.args, *(result for op in block.ops for result in op.results)}
     for op in block.ops:
         for scalar in op.operands:
+            if scalar.type == i1 and scalar not in inside:
+                values[scalar] = scalar
             if scalar not in values and scalar not in inside:
                 made = VectorType(scalar.type, tile.shape)
                 values[scalar] = builder.insert(vector.BroadcastOp(scalar, made)).vector

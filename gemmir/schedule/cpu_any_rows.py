@@ -1,0 +1,168 @@
+"""Schedules for CPUs of any number of rows, where n and k are known.
+
+Few rows have a version for each number of them, with the schedule of a problem of so many rows,
+which reads B once. Of more rows full tiles are taken, and what remains by halves of one. B is read
+where it lies: a sliver of it that is as wide as a tile stays in L2 for all rows. Where its rows lie
+a power of two apart and fall into few sets of the cache, or vectors cannot read them, it is packed.
+
+Sums go on from one slice of k to the next (`carry`), so that a row has the same bits however many
+there are, whichever version takes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from gemmir.gemm import Gemm
+from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu_any_size import LARGE
+from gemmir.schedule.cpu_model import (
+    CACHE_LINE_BYTES,
+    balanced,
+    item_bytes,
+    lanes_used,
+    rows_in_l1,
+    with_size,
+)
+from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION, packed
+from gemmir.schedule.cpu_streamed import STREAM_ROWS
+from gemmir.schedule.cpu_tiles import RegisterTile, most_rows, packed_tile
+
+EXACT_ROWS = 4
+"""So few rows wait for B: each number of them has a version (measured on Zen 5)."""
+
+UNPACKED_ROWS = 96
+"""Up to this many rows packing a B costs more than its conflicts in L1, where a vector is a whole
+cache line (measured on Zen 5)."""
+
+K_SLICE = 512
+"""Elements of k of a sliver of B that is read where it lies, 96 KiB of f32 with 48 columns, and
+twice those of a packed one (measured on Zen 5)."""
+
+LEAST_ROWS_IN_L1 = 32
+"""If L1 holds less rows of B at the same time, they drive each other out."""
+
+ANCHOR = "promote{operand=c to=registers"
+CARRIED = f"{ANCHOR} carry=true"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnyRows:
+    """How products of any number of rows are cut into versions.
+
+    `static` gives all passes of a problem whose sizes are known, `end` those behind the loops and
+    copies of one, of which so many steps of k are unrolled.
+    """
+
+    gemm: Gemm
+    machine: CpuMachine
+    threads: int
+    static: Callable[[Gemm], Iterator[str]]
+    end: Callable[[Gemm, int], Iterator[str]]
+
+    def passes(self) -> Iterator[str]:
+        """All passes."""
+        whole = self.gemm.at(m=LARGE)
+        for rows in range(1, self._exact_rows(whole) + 1):
+            yield f"version{{loops=m sizes={rows}}}"
+            yield from self._carried(self.static(self.gemm.at(m=rows)))
+            yield "otherwise"
+        part = self._share(whole)
+        if self._has_conflicts(part) and self._has_full_lines(part):
+            yield f"version{{loops=m most={UNPACKED_ROWS}}}"
+            yield from self._outer(whole)
+            yield from self._carried([*self._unpacked(part), *self.end(part, self._steps)])
+            yield "otherwise"
+        yield from self._outer(whole)
+        yield from self._carried([*self._loops(part), *self.end(part, self._steps)])
+
+    @property
+    def _steps(self) -> int:
+        return K_STEPS_PER_ITERATION
+
+    def _exact_rows(self, gemm: Gemm) -> int:
+        """How many numbers of rows have a version; one row is a product of a vector in any case."""
+        if gemm.n * gemm.k * item_bytes(gemm) <= self.machine.l2_bytes // 2:
+            return 1
+        is_unpacked = not self._has_conflicts(gemm) or self._has_full_lines(gemm)
+        return EXACT_ROWS if is_unpacked and not gemm.trans_b else STREAM_ROWS
+
+    def _outer(self, gemm: Gemm) -> Iterator[str]:
+        """Each core has columns of its own: those are known."""
+        if self.threads > 1 and gemm.n:
+            yield f"tile{{loops=n sizes={self._columns_each(gemm)} over=cores}}"
+
+    def _columns_each(self, gemm: Gemm) -> int:
+        columns = packed_tile(gemm, self.machine).columns
+        return -(-gemm.n // (self.threads * columns)) * columns
+
+    def _share(self, gemm: Gemm) -> Gemm:
+        """The problem of one core."""
+        if self.threads == 1 or not gemm.n:
+            return gemm
+        return with_size(gemm, {"n": min(self._columns_each(gemm), gemm.n)})
+
+    def _has_conflicts(self, gemm: Gemm) -> bool:
+        """Whether rows of B fall into few sets of L1."""
+        return rows_in_l1(gemm.leading("b") * item_bytes(gemm), self.machine) < LEAST_ROWS_IN_L1
+
+    def _has_full_lines(self, gemm: Gemm) -> bool:
+        """Whether a vector is a whole cache line, and rows of B can be read by vectors."""
+        return self.machine.vector_bytes == CACHE_LINE_BYTES and not gemm.trans_b
+
+    def _loops(self, gemm: Gemm) -> Iterator[str]:
+        """Loops and copies for more rows than have versions."""
+        if 0 in (gemm.n, gemm.k):
+            yield from self._unpacked(gemm)
+        elif gemm.element is not gemm.accumulator:
+            yield from packed(gemm, self.machine)
+        elif gemm.trans_b or self._has_conflicts(gemm):
+            yield from self._packed(gemm)
+        else:
+            yield from self._unpacked(gemm)
+
+    def _tile(self, gemm: Gemm) -> RegisterTile:
+        """Three vectors wide, where C has so many columns, so that A is read less often."""
+        lanes = lanes_used(gemm, self.machine)
+        vectors = max(min(3, gemm.n // lanes), 1)
+        return RegisterTile(rows=most_rows(self.machine, vectors), vectors=vectors, lanes=lanes)
+
+    def _unpacked(self, gemm: Gemm) -> Iterator[str]:
+        """Slivers of B, which stay in L2 while all rows of A go by."""
+        tile = self._tile(gemm)
+        yield from self._slices(gemm, K_SLICE)
+        yield f"tile{{loops=n sizes={tile.columns} edges=peel}}"
+        yield f"tile{{loops=m sizes={tile.rows} edges=halve}}"
+        yield f"{ANCHOR}}}"
+
+    def _packed(self, gemm: Gemm) -> Iterator[str]:
+        """Blocks of B packed into L2, and rows of A read where they lie."""
+        tile, machine = packed_tile(gemm, self.machine), self.machine
+        slice_bytes = balanced(gemm.k, K_SLICE // 2, self._steps) * item_bytes(gemm)
+        columns = tile.columns
+        block = balanced(gemm.n, machine.l2_bytes // 2 // slice_bytes, columns)
+        yield from self._slices(gemm, K_SLICE // 2)
+        yield f"tile{{loops=n sizes={block}}}"
+        yield f"promote{{operand=b to=l2 layout=panel:{columns}}}"
+        yield f"tile{{loops=m sizes={tile.rows} edges=halve}}"
+        yield f"tile{{loops=n sizes={columns}}}"
+        if gemm.n % block == 0 and block % columns == 0 and block > columns:
+            yield "prefetch{operand=c loop=n ahead=1}"
+            yield f"{ANCHOR}}}"
+        else:
+            yield f"{ANCHOR} prefetch=true}}"
+
+    def _slices(self, gemm: Gemm, most: int) -> Iterator[str]:
+        if gemm.k > most:
+            yield f"tile{{loops=k sizes={balanced(gemm.k, most, self._steps)}}}"
+
+    def _carried(self, passes: Iterator[str] | list[str]) -> Iterator[str]:
+        """`passes` where sums go on from slice to slice, if C holds what they go on from."""
+        gemm = self.gemm
+        plain = gemm.alpha == 1 and gemm.beta == 0 and gemm.result is gemm.accumulator
+        is_cut = False
+        for text in passes:
+            loops = text.partition("loops=")[2].split(" ")[0].split(",")
+            is_cut |= text.startswith("tile{") and "k" in loops
+            yield text.replace(ANCHOR, CARRIED) if plain and is_cut else text
