@@ -163,7 +163,7 @@ def plan_gemm(
 ) -> GemmPlan:
     """Check that `gemm` can go to the unit.
 
-    `ScheduleError` (GEM0372 to GEM0376, GEM0378, GEM1339) if not.
+    `ScheduleError` (GEM0372 to GEM0376, GEM0378) if not.
     """
     accumulator = chain(gemm.c)[0]
     space = memref_type(accumulator).memory_space
@@ -204,7 +204,6 @@ def plan_gemm(
         raise ScheduleError(
             "GEM0378", f"vectorize: shape={_listed(shape)} and with={with_}", "leave shape out"
         )
-    _require_whole_bytes(gemm, width)
     if not _can_widen(gemm):
         of = product_name(element, gemm.precision)
         raise ScheduleError(
@@ -219,15 +218,17 @@ def plan_gemm(
     )
 
 
-def _require_whole_bytes(gemm: GemmOp, width: int) -> None:
-    """`ScheduleError` GEM1339 where a row of a B with two elements a byte is no whole bytes."""
+def _require_whole_bytes(gemm: GemmOp, width: int, along: str | None) -> None:
+    """`ScheduleError` GEM1339 where a vector of a B with two elements a byte is no whole bytes."""
     of = memref_type(gemm.b)
     if of.element_type != IntegerType(4):
         return
-    if strides_of(of)[1] != 1:
+    if strides_of(of)[0 if along == ALONG_K else 1] != 1:
+        found, wanted = ("n", "k") if along == ALONG_K else ("k", "n")
         raise ScheduleError(
             "GEM1339",
-            "vectorize: B has two elements a byte, which are neighbours along k and not along n",
+            f"vectorize: B has two elements a byte, which are neighbours along {found} and not "
+            f"along {wanted}",
             "put promote{operand=b to=l2 layout=panel:16 as=f32} before it",
         )
     if width % 2:
@@ -716,12 +717,14 @@ class Vectorize(ModulePass):
     def _vectorize(self, op: builtin.ModuleOp, products: Sequence[GemmOp], width: int) -> None:
         for gemm in products:
             plan = plan_gemm(gemm, self.with_, width, self.shape)
+            _require_whole_bytes(gemm, width, self.along)
             if self.along is None:
                 sums = vectorize_gemm(gemm, plan)
             else:
                 require_adjacent(gemm, width)
                 plan = replace(plan, width=plan.columns)
-                sums = [sum_lanes(gemm, plan.accumulator, width)]
+                total = sum_lanes(gemm, plan.accumulator, width, exponent=_exponent(gemm))
+                sums = _brought_down(gemm, [total])
             first = gemm.first
             gemm.detach()
             gemm.erase()

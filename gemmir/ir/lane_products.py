@@ -57,8 +57,11 @@ def require_adjacent(gemm: GemmOp, width: int) -> None:
             )
 
 
-def sum_lanes(gemm: GemmOp, accumulator: SSAValue, width: int) -> SSAValue:
-    """The tile of C as one vector, summed in `width` lanes over all loops over k around `gemm`."""
+def sum_lanes(gemm: GemmOp, accumulator: SSAValue, width: int, *, exponent: int = 0) -> SSAValue:
+    """The tile of C as one vector, summed in `width` lanes over all loops over k around `gemm`.
+
+    Elements of B that are integers count times 2**exponent.
+    """
     rows, columns = memref_type(accumulator).get_shape()
     zero = splat(gemm, 0, VectorType(gemm.summed, (rows * columns, width)))
     outer = loops_inside(gemm, accumulator)
@@ -70,14 +73,18 @@ def sum_lanes(gemm: GemmOp, accumulator: SSAValue, width: int) -> SSAValue:
     if whole != 0:
         body = Block(arg_types=[INDEX, total.type])
         inner = at_end(body)
-        step = _add(inner, gemm, (rows, columns), body.args[0], body.args[1], is_whole=True)
+        step = _add(
+            inner, gemm, (rows, columns), body.args[0], body.args[1], exponent, is_whole=True
+        )
         inner.insert(scf.YieldOp(step))
         begin_at, end, by = (as_index(gemm, e) for e in (0, whole, width))
         loop = scf.ForOp(begin_at, end, by, [total], Region(body))
         loop.attributes[DIMENSION] = StringAttr("k")
         total = builder.insert(loop).results[0]
     if whole != k:
-        total = _add(builder, gemm, (rows, columns), as_index(gemm, whole), total, is_whole=False)
+        total = _add(
+            builder, gemm, (rows, columns), as_index(gemm, whole), total, exponent, is_whole=False
+        )
     (total,) = finish([total])
     if outer:
         builder = _behind(total)
@@ -97,6 +104,7 @@ def _add(
     shape: tuple[int, int],
     k: SSAValue,
     total: SSAValue,
+    exponent: int,
     *,
     is_whole: bool,
 ) -> SSAValue:
@@ -107,5 +115,6 @@ def _add(
     lhs = read(builder, gemm, gemm.a, (0, k), (rows, lanes), (full[0], is_whole))
     at = (k, 0)
     rhs = read(builder, gemm, gemm.b, at, (columns, lanes), (full[1], is_whole), exchanged=True)
-    factors = [converted(builder, value, gemm.summed) for value in (lhs, rhs)]
-    return builder.insert(PairProductOp(factors[0], factors[1], total)).result
+    lhs = converted(builder, lhs, gemm.summed)
+    rhs = converted(builder, rhs, gemm.summed, exponent=exponent)
+    return builder.insert(PairProductOp(lhs, rhs, total)).result

@@ -3,7 +3,7 @@
 With few rows of A they are read where they lie and made floats in registers: slices of k that have
 one scale are summed, and added to C times that. With more rows each weight would be converted more
 than once, and B is made floats on the way into panels. So it is where B is stored n x k, too, for
-rows of k are no vectors of n.
+rows of k are no vectors of n; but for very few rows of A, of which lanes go along k.
 """
 
 from __future__ import annotations
@@ -36,6 +36,15 @@ fastest at 4 to 64 rows (measured on Zen 5: 8 x 48 with AVX-512, 5 x 16 and 3 x 
 MOST_ROWS = 8
 """Rows of A that are a power of two apart share the sets of L1, which has 8 ways at least."""
 
+THIN_ROWS = 8
+"""Up to this many rows, weights that are stored n x k are read where they lie."""
+
+SLICE_VECTORS = 4
+"""Fewer vectors along k are added up too often: once for each scale."""
+
+MOST_STREAMS = 4
+"""Rows of a stored B that are read at once: prefetchers follow few streams."""
+
 MOST_VECTORS = 8
 """Vectors of a row: 128 columns of 4 bits are a cache line with vectors of 16."""
 
@@ -47,7 +56,9 @@ loses in code)."""
 def weights(gemm: Gemm, machine: CpuMachine, *, even: bool) -> Iterator[str]:
     """The tiles of a B of weights; `even` says that every core has as much as `gemm`."""
     across = gemm.trans_b and (min(gemm.n, gemm.k) > 1 or gemm.element_b.per_byte > 1)
-    if across or gemm.m > FEW_ROWS:
+    if weights_along_k(gemm, machine):
+        yield from _along_k(gemm, machine, even=even)
+    elif across or gemm.m > FEW_ROWS:
         yield from _dequantised(gemm, machine)
     else:
         yield from _in_registers(gemm, machine, even=even)
@@ -59,6 +70,25 @@ def lanes_of_sum(gemm: Gemm, machine: CpuMachine) -> int:
     while lanes > gemm.n:
         lanes //= 2
     return lanes
+
+
+def weights_along_k(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether few rows of A go by a B that is stored n x k, in vectors along k."""
+    vectors = _slice(gemm) / machine.lanes(gemm.accumulator.item_bytes)
+    is_thin = gemm.m <= THIN_ROWS and not gemm.trans_a
+    return gemm.trans_b and is_thin and vectors >= SLICE_VECTORS and _slice(gemm) < gemm.k
+
+
+def _along_k(gemm: Gemm, machine: CpuMachine, *, even: bool) -> Iterator[str]:
+    """A vector of sums for each element of C and slice of k, and one running sum of them all."""
+    room = machine.vector_registers
+    rows = balanced(gemm.m, 4 if room >= 32 else 2, 1)
+    columns = min((room - rows) // (2 * rows + 1), MOST_STREAMS, gemm.n)
+    edges = peel(gemm, rows, columns) if even else ""
+    yield f"tile{{loops=n,m sizes={columns},{rows}{edges}}}"
+    yield "promote{operand=c to=registers}"
+    yield f"tile{{loops=k sizes={_slice(gemm)}}}"
+    yield "promote{operand=c to=registers}"
 
 
 def _slice(gemm: Gemm) -> int:

@@ -33,7 +33,12 @@ from gemmir.schedule.cpu_runtime import RuntimeSchedule
 from gemmir.schedule.cpu_scaled import scaled
 from gemmir.schedule.cpu_streamed import STREAM_BYTES, STREAM_ROWS, steps_of, streamed
 from gemmir.schedule.cpu_tiles import packed_tile
-from gemmir.schedule.cpu_weights import WEIGHT_STEPS_PER_ITERATION, lanes_of_sum, weights
+from gemmir.schedule.cpu_weights import (
+    WEIGHT_STEPS_PER_ITERATION,
+    lanes_of_sum,
+    weights,
+    weights_along_k,
+)
 
 
 def cpu_passes(
@@ -64,12 +69,13 @@ def cpu_passes(
     steps = DIRECT_K_STEPS if shape in (direct, outer) else K_STEPS_PER_ITERATION
     if shape is streamed:
         steps = steps_of(share, machine)
+    along = shape is along_k
     if gemm.has_weights:
-        steps = WEIGHT_STEPS_PER_ITERATION
+        along, steps = weights_along_k(share, machine), WEIGHT_STEPS_PER_ITERATION
         yield from weights(share, machine, even=even)
     else:
         yield from shape(share, machine)
-    if shape is along_k and not gemm.has_weights:
+    if along:
         yield from _end(gemm, machine, LANE_STEPS, fuse=fuse, expand=expand, along=ALONG_K)
     else:
         yield from end(gemm, steps)
@@ -91,7 +97,8 @@ def _end(
     if along is None:
         yield f"vectorize{{with=fma width={lanes}}}"
     else:
-        yield f"vectorize{{with=fma width={machine.lanes(item_bytes(gemm))} along={along}}}"
+        lanes = machine.lanes((gemm.accumulator if gemm.has_weights else gemm.element).item_bytes)
+        yield f"vectorize{{with=fma width={lanes} along={along}}}"
     if min(steps, gemm.k) >= 2:
         yield f"unroll{{loop=k factor={min(steps, gemm.k)}}}"
     if expand:

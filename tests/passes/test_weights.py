@@ -11,6 +11,7 @@ from hypothesis import given
 from xdsl.dialects import arith
 from xdsl.dialects.builtin import DenseIntOrFPElementsAttr, ModuleOp
 
+import gemmir
 from gemmir import Gemm
 from gemmir.check import check
 from gemmir.ir.dialect import ExtendOp, GemmOp, PackOp
@@ -67,8 +68,10 @@ def cases(draw: st.DrawFn, *, fits: bool = False) -> tuple[Gemm, str]:
         steps = [f"tile{{loops=k sizes={depth}}}", pack, tiles.replace(" edges=peel", ""), SUM]
     elif draw(st.booleans()):
         steps = [slice_, tiles, SUM]
-    else:
+    elif gemm.k > (depth if depth <= group else group):
         steps = [tiles, SUM, slice_, SUM]
+    else:
+        steps = [tiles, SUM]
     if gemm.epilogue:
         steps.append("fuse-epilogue")
     width = 8 if fits else draw(st.sampled_from([2, 4, 8]))
@@ -97,6 +100,18 @@ def test_default_schedules(target: str, gemm: Gemm, threads: int) -> None:
 def test_machine_code_of_drawn_schedules(target: str, case: tuple[Gemm, str]) -> None:
     gemm, schedule = case
     check(gemm, target=target, schedule=schedule, shrink=False).require_ok()
+
+
+@pytest.mark.parametrize("target", ["cpu:x86-64-v3", "cpu:x86-64-v4", "cpu"])
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
+@pytest.mark.parametrize("dtype_b", ["i4", "i8"])
+@pytest.mark.parametrize("m", [1, 3])
+def test_lanes_along_k(target: str, dtype: str, dtype_b: str, m: int) -> None:
+    gemm = Gemm(
+        m=m, n=21, k=330, dtype=dtype, dtype_b=dtype_b, weight_group=66, trans_b=True, beta=0.5
+    )
+    assert "along=k" in str(gemmir.lower(gemm, target=target).schedule)
+    check(gemm, target=target, shrink=False).require_ok()
 
 
 def test_scales_go_into_the_copy(after: After) -> None:
