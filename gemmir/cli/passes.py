@@ -39,6 +39,7 @@ EXAMPLES: Final = {
     "swap-operands": ("swap-operands",),
     "tile": (
         "tile{loops=m,n sizes=64,64}",
+        "tile{loops=n sizes=48 edges=halve least=16}",
         "tile{loops=m,n sizes=128,128 over=blocks}",
         "tile{loops=m,n sizes=512,512 over=grid}",
     ),
