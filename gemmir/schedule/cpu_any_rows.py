@@ -11,6 +11,7 @@ there are, whichever version takes it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -147,7 +148,8 @@ class AnyRows:
         yield f"promote{{operand=b to=l2 layout=panel:{columns}}}"
         yield f"tile{{loops=m sizes={tile.rows} edges=halve}}"
         yield f"tile{{loops=n sizes={columns}}}"
-        if gemm.n % block == 0 and block % columns == 0 and block > columns:
+        is_even = self.gemm.n % max(gemm.n, 1) == 0
+        if is_even and gemm.n % block == 0 and block % columns == 0 and block > columns:
             yield "prefetch{operand=c loop=n ahead=1}"
             yield f"{ANCHOR}}}"
         else:
@@ -163,6 +165,14 @@ class AnyRows:
         plain = gemm.alpha == 1 and gemm.beta == 0 and gemm.result is gemm.accumulator
         is_cut = False
         for text in passes:
-            loops = text.partition("loops=")[2].split(" ")[0].split(",")
-            is_cut |= text.startswith("tile{") and "k" in loops
+            is_cut |= _cuts_k(text, gemm.k)
             yield text.replace(ANCHOR, CARRIED) if plain and is_cut else text
+
+
+def _cuts_k(text: str, k: int) -> bool:
+    """Whether a pass tiles k into several slices."""
+    found = re.match(r"tile\{loops=([a-z,]+) sizes=([0-9,]+)", text)
+    if found is None:
+        return False
+    sizes = dict(zip(found[1].split(","), map(int, found[2].split(",")), strict=True))
+    return sizes.get("k", k) < k
