@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -21,13 +21,16 @@ PEAK: Final = "fma peak"
 FAMILIES: Final = ("numpy", "openblas", "mkl", "onednn", "blis", "libxsmm", "torch", "jax")
 """What may be raced against, in the order of the tables."""
 
-Kind = Literal["product", "calls"]
-"""What is compared: a product, or what calling costs from Python."""
+Kind = Literal["product", "calls", "any m"]
+"""What is compared: a product, what calling costs from Python, or a kernel for any number of rows
+with that for the very number."""
 
 MATMUL: Final = "gemmir.matmul"
 BOUND: Final = "gemmir bound"
 CALLS: Final = (MATMUL, "gemmir kernel", BOUND, "np.matmul", "torch.matmul")
 """Ways of calling; of gemmir's the first is compared with those of others."""
+
+ANY_M: Final = "gemmir, any m"
 
 ONEDNN_IN_TORCH: Final = "onednn-torch"
 """Another oneDNN than that of the system, where PyTorch is installed."""
@@ -59,7 +62,8 @@ class Contestant:
     """One process: its name in tables, its module, its environment, its schedule.
 
     `family` is what `--against` calls it, "" for gemmir itself and for the peak. `barred` is the
-    reason why it cannot take part, or "". `call` is its way of calling.
+    reason why it cannot take part, or "". `call` is its way of calling. `kind` is what it takes
+    part in, beside gemmir and the peak, which do in all.
     """
 
     name: str
@@ -69,11 +73,7 @@ class Contestant:
     schedule: str | None = None
     barred: str = ""
     call: str = ""
-
-    @property
-    def kind(self) -> Kind:
-        """What it takes part in."""
-        return "calls" if self.call else "product"
+    kind: Kind = "product"
 
 
 def contestants(
@@ -82,13 +82,12 @@ def contestants(
     machine: CpuMachine,
     threads: int,
     schedules: Mapping[str, str | None],
-    calls: bool = False,
+    kinds: Collection[Kind] = ("product",),
 ) -> list[Contestant]:
     """gemmir with each of `schedules`, all that is raced against, and the peak of one thread.
 
-    With `calls` also those who are called from Python for the cost of that. Peers are kept to AVX2
-    where `machine` has no more and this CPU has. Raises `MissingError` GEM1371 for a name that is
-    no peer.
+    `kinds` are what is compared. Peers are kept to AVX2 where `machine` has no more and this CPU
+    has. Raises `MissingError` GEM1371 for a name that is no peer.
     """
     chosen = _families(against)
     limited = _is_limited(machine)
@@ -99,8 +98,10 @@ def contestants(
     ]
     for family in chosen:
         found += _of_family(family, shared, limited=limited, threads=threads, machine=machine)
-    if calls:
+    if "calls" in kinds:
         found += _calls(chosen, shared)
+    if "any m" in kinds:
+        found.append(replace(found[0], name=ANY_M, call=ANY_M, kind="any m"))
     if threads == 1:
         found.append(Contestant(name=PEAK, peer=f"{PEERS}.peak", environment=shared))
     return found
@@ -127,7 +128,12 @@ def _calls(chosen: Sequence[str], shared: Mapping[str, str]) -> list[Contestant]
     families = {"np.matmul": "numpy", "torch.matmul": "torch"}
     return [
         Contestant(
-            name=c, peer=f"{PEERS}.calls", environment=shared, call=c, family=families.get(c, "")
+            name=c,
+            peer=f"{PEERS}.calls",
+            environment=shared,
+            call=c,
+            family=families.get(c, ""),
+            kind="calls",
         )
         for c in CALLS
         if c not in families or families[c] in chosen

@@ -114,9 +114,12 @@ def call_loop(
     return Repeat(function=prototype(code), owner=(library, owner))
 
 
-def kernel_loop(address: int, pointers: Sequence[int], owner: object) -> Repeat:
-    """Calls of `int f(void *, ...)` at `address` with `pointers`; `owner` is kept alive."""
-    arguments = [Moving(address=pointer) for pointer in pointers]
+def kernel_loop(
+    address: int, pointers: Sequence[int], owner: object, sizes: Sequence[int] = ()
+) -> Repeat:
+    """Calls of `int f(void *, ..., int64_t, ...)` at `address`; `owner` is kept alive."""
+    arguments: list[Argument] = [Moving(address=pointer) for pointer in pointers]
+    arguments += [f"i64 {size}" for size in sizes]
     return call_loop(address, arguments, result="i32", owner=owner)
 
 

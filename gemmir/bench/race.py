@@ -20,13 +20,16 @@ from typing import Any, Final
 import numpy as np
 
 from gemmir.arrays import Operands
-from gemmir.bench.contestants import GEMMIR, MATMUL, PEAK, Contestant, Kind
+from gemmir.bench.contestants import ANY_M, GEMMIR, MATMUL, PEAK, Contestant, Kind
 from gemmir.bench.operands import make, write
 from gemmir.dtypes import ELEMENTS
 from gemmir.errors import MissingError
 from gemmir.gemm import Gemm
 from gemmir.measure import Timing, on_one_core, timing_of
 from gemmir.reference import Reference
+
+OWN: Final[Mapping[Kind, str]] = {"product": GEMMIR, "calls": MATMUL, "any m": ANY_M}
+"""Who is compared with the others."""
 
 WORKER: Final = Path(__file__).parent / "worker.py"
 
@@ -228,7 +231,7 @@ class Field:
     def race(self, gemm: Gemm, *, rounds: int, seed: int, kind: Kind = "product") -> Race:
         """Let those of `kind` compute `gemm`, compare, and time those that are right in turns."""
         those = {name: process.contestant for name, process in self._processes.items()}
-        asked = [name for name, c in those.items() if c.kind == kind or name == GEMMIR]
+        asked = [n for n, c in those.items() if c.kind == kind or n in (GEMMIR, PEAK)]
         entered: dict[str, Mapping[str, Any]] = {}
         unable: dict[str, str] = {}
         wrong: dict[str, str] = {}
@@ -257,8 +260,8 @@ class Field:
         results = {name: self._result(entered[name], found) for name, found in times.items()}
         return Race(
             gemm=gemm,
-            own=MATMUL if kind == "calls" else GEMMIR,
-            peers=[name for name in results if those[name].family],
+            own=OWN[kind],
+            peers=[n for n in results if those[n].family or (kind == "any m" and n == GEMMIR)],
             results=results,
             unable=unable,
             wrong=wrong,

@@ -7,7 +7,7 @@ shape = 0.95               each problem
 
 [[class]]
 name = "transposed"
-kind = "product"                                or "calls": what calling costs from Python
+kind = "product"                                or "calls", or "any m"
 problem = { dtype = "f32" }                     fields of Gemm that all have
 shapes = ["256x256x256", "64*32x32x32"]         MxNxK, or BATCH*MxNxK
 variants = [{ trans_a = true }, {}]             each shape with each of these

@@ -137,7 +137,7 @@ def _contestants(
         machine=machine,
         threads=problem.threads or 1,
         schedules={name: _text(schedule) for name, schedule in schedules.items()},
-        calls=any(c.kind == "calls" for c in suite.classes),
+        kinds={c.kind for c in suite.classes},
     )
 
 
@@ -158,6 +158,8 @@ def _suite(problem: ProblemOptions, path: Path | None, only: Sequence[str]) -> S
     gemm = problem.job().problem
     if gemm is None:
         raise typer.BadParameter(f"{problem.file} does not say the problem; give --m --n --k")
+    if gemm.unknown or gemm.unknown_factors:
+        raise typer.BadParameter("a race is of known sizes; a suite has classes of kind 'any m'")
     bars = Bars()
     return Suite(classes=(Class(name="given", problems=(gemm,), bars=bars),), bars=bars)
 

@@ -8,11 +8,12 @@ import time
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from gemmir.bench import race as racing
-from gemmir.bench.contestants import Contestant, contestants
+from gemmir.bench.contestants import Contestant, Kind, contestants
 from gemmir.bench.operands import make, write
 from gemmir.bench.race import Field, cpus_for, still_in
 from gemmir.errors import MissingError
@@ -194,7 +195,11 @@ def everybody():
     machine = machine_for("cpu")
     assert isinstance(machine, CpuMachine)
     those = contestants(
-        against=None, machine=machine, threads=1, schedules={"gemmir": None}, calls=True
+        against=None,
+        machine=machine,
+        threads=1,
+        schedules={"gemmir": None},
+        kinds=get_args(Kind),
     )
     with Field(those, target="cpu", threads=1, cpus=[]) as there:
         yield there
@@ -215,6 +220,13 @@ def test_every_way_of_calling_gives_the_product(everybody: Field):
     assert found.own == "gemmir.matmul" and found.wrong == {}
     own = {"gemmir", "gemmir.matmul", "gemmir kernel", "gemmir bound", "np.matmul"}
     assert own <= set(found.results)
+
+
+def test_a_kernel_for_any_m_is_compared_with_that_for_one(everybody: Field):
+    found = everybody.race(Gemm(m=5, n=6, k=7), rounds=1, seed=3, kind="any m")
+    assert found.wrong == {} and found.unable == {}
+    assert list(found.results) == ["gemmir", "gemmir, any m", "fma peak"]
+    assert (found.own, found.best_peer) == ("gemmir, any m", "gemmir")
 
 
 def test_cpus_are_the_ones_asked_for(monkeypatch: pytest.MonkeyPatch):

@@ -97,6 +97,7 @@ def test_a_problem_without_a_kernel_is_status_1(cli: Cli, tmp_path: Path):
         (["--m", "8", "--n", "8", "--k", "8", "--quick", "--rounds", "3"], 2, "--quick"),
         (["--m", "8", "--n", "8", "--k", "8", "--target", "tpu:v5e"], 2, "on this computer's CPU"),
         (["--m", "8", "--n", "8"], 2, "--k"),
+        (["--m", "any", "--n", "8", "--k", "8"], 2, "known sizes"),
     ],
 )
 def test_what_makes_no_sense_is_refused(
