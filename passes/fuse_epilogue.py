@@ -113,12 +113,19 @@ def fuse(plan: FusePlan) -> None:
 
 
 def _hoist(value: SSAValue, entry: Block) -> None:
-    """Move the cast that made `value` from an argument before everything that may use it."""
-    if isinstance(value.owner, memref.ReinterpretCastOp):
-        cast = value.owner
-        cast.detach()
-        first = next(op for op in entry.ops if not isinstance(op, arith.ConstantOp))
-        entry.insert_op_before(cast, first)
+    """Move the cast that made `value` from an argument before everything that may use it.
+
+    It stays behind the bounds of sizes that it depends on.
+    """
+    if not isinstance(value.owner, memref.ReinterpretCastOp):
+        return
+    cast = value.owner
+    needed = {operand.owner for operand in cast.operands}
+    cast.detach()
+    ops = list(entry.ops)
+    behind = max((number + 1 for number, op in enumerate(ops) if op in needed), default=0)
+    first = next(op for op in ops[behind:] if not isinstance(op, arith.ConstantOp))
+    entry.insert_op_before(cast, first)
 
 
 def _fuse_at(site: EpilogueOp | GemmOp, epilogue: EpilogueOp) -> None:

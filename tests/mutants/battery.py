@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -31,6 +31,7 @@ from gemmir.ir.context import parse_module
 from gemmir.lowering import run_pass, stage_text
 from gemmir.machine import machine_for
 from gemmir.schedule import Schedule
+from gemmir.sizes import ANY
 
 Array = npt.NDArray[Any]
 
@@ -67,13 +68,26 @@ GAP: Final = 77.0
 class Case:
     """A problem, the passes it goes through, and whether one element of A is NaN.
 
-    `offsets` say where the products of a grouped GEMM begin.
+    `offsets` say where the products of a grouped GEMM begin, `sizes` and `factors` what is known in
+    a call only.
     """
 
     gemm: Gemm
     schedule: str
     nan: bool = False
     offsets: tuple[int, ...] = ()
+    sizes: Mapping[str, int] = field(default_factory=dict[str, int])
+    factors: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        """The arrays of the call."""
+        return self.gemm.at(**self.sizes).operands if self.sizes else self.gemm.operands
+
+    @property
+    def reads_c(self) -> bool:
+        """Whether the old C counts."""
+        return bool(self.factors.get("beta", self.gemm.beta)) or bool(self.offsets)
 
 
 CASES: Final = (
@@ -125,6 +139,48 @@ CASES: Final = (
         f"tile{{loops=k sizes=30}},{C},{V}",
     ),
 )
+
+
+ANY_SIZE: Final = Gemm(m=ANY, n=ANY, k=ANY, lda=ANY, ldb=ANY, ldc=ANY, alpha=ANY, beta=ANY)
+PIECES: Final = "tile{loops=n sizes=8 edges=peel},tile{loops=m sizes=6 edges=halve}"
+BLOCKS: Final = (
+    f"tile{{loops=m,k sizes=6,4}},{A},tile{{loops=n sizes=16}},{B},tile{{loops=n,m sizes=8,3}}"
+)
+CARRY: Final = "promote{operand=c to=registers carry=true}"
+ANY_ROWS: Final = (
+    f"version{{loops=m most=4}},tile{{loops=k sizes=3}},{PIECES},{CARRY},fuse-epilogue,{V},"
+    f"otherwise,{B},tile{{loops=n sizes=8}},tile{{loops=m sizes=5 edges=overlap}},{C},fuse-epilogue,{V},{U}"
+)
+
+RUNTIME_CASES: Final = (
+    Case(gemm=Gemm(m=ANY, n=18, k=11, ldc=21, epilogue="bias"), schedule=ANY_ROWS, sizes={"m": 4}),
+    Case(gemm=Gemm(m=ANY, n=18, k=11, ldc=21, epilogue="bias"), schedule=ANY_ROWS, sizes={"m": 7}),
+    Case(
+        gemm=Gemm(m=ANY, n=18, k=11, lda=13, epilogue="residual"),
+        schedule=f"version{{loops=m sizes=1}},{C},fuse-epilogue,vectorize{{with=fma width=1}},"
+        f"otherwise,tile{{loops=k sizes=4}},{PIECES},{CARRY},fuse-epilogue,{V}",
+        sizes={"m": 11},
+    ),
+    Case(
+        gemm=replace(ANY_SIZE, trans_b=True),
+        schedule=f"version{{loops=m,n most=4,4}},{PIECES},{C},{V},otherwise,{BLOCKS},{C},{V}",
+        sizes={"m": 7, "n": 19, "k": 9, "lda": 11, "ldb": 10, "ldc": 21},
+        factors={"alpha": 2, "beta": 0},
+    ),
+    Case(
+        gemm=replace(ANY_SIZE, trans_a=True),
+        schedule=f"{PIECES},{C},{V},{U}",
+        sizes={"m": 11, "n": 13, "k": 5, "lda": 12, "ldb": 15, "ldc": 14},
+        factors={"alpha": -1, "beta": 3},
+    ),
+    Case(
+        gemm=ANY_SIZE,
+        schedule=f"{BLOCKS},{C},{V}",
+        sizes={"m": 5, "n": 6, "k": 0, "lda": 1, "ldb": 6, "ldc": 6},
+        factors={"alpha": 2, "beta": 3},
+    ),
+)
+"""Versions at their limits, pieces of every size, blocks, an empty k; alpha and beta of a call."""
 
 
 WARPS: Final = "tile{loops=m,n sizes=32,32 over=blocks},tile{loops=m,n sizes=16,32 over=warps}"
@@ -301,7 +357,7 @@ def run(
     right; `cpu`, `gpu`, `hopper` and `tpu` say for which machines. Of a TPU, and of the `roles` of
     warpgroups, there is the IR only.
     """
-    for number, case in enumerate(CASES if cpu else ()):
+    for number, case in enumerate((*CASES, *RUNTIME_CASES) if cpu else ()):
         check(case, f"case {number}", stages=stages)
     for number, case in enumerate(GPU_CASES if gpu else ()):
         check_gpu(case, f"case {number} for a GPU", "cuda:sm_80", stages=stages)
@@ -351,11 +407,12 @@ def check(case: Case, where: str, *, stages: bool) -> None:
     artifact = emit(module, machine_for("cpu"))
     artifact = replace(artifact, text=with_guarded_buffers(artifact.text))
     loaded = load(assemble(artifact), artifact.signature)
-    operands = [guarded(o, arrays[o.name]) for o in case.gemm.operands]
-    status = loaded(*(array.ctypes.data for array in operands))
+    operands = [guarded(o, arrays[o.name]) for o in case.operands]
+    sizes = [case.sizes[name] for name in artifact.signature.sizes]
+    status = loaded(*(array.ctypes.data for array in operands), *sizes)
     require(status == 0, f"{where}: status {status}")
     require_close(operands[-1], exact, bound, f"{where} as machine code")
-    for operand, array in zip(case.gemm.operands, operands, strict=True):
+    for operand, array in zip(case.operands, operands, strict=True):
         require_gaps(operand, array, f"{where}: {operand.name}")
 
 
@@ -379,15 +436,15 @@ def with_guarded_buffers(text: str) -> str:
 def memory_for(case: Case) -> dict[str, Array]:
     """Whole numbers from -3 to 3 by operand name, over memory whose gaps hold `GAP`."""
     generator = np.random.default_rng(1)
-    arrays = {
-        o.name: over(o, np.empty(o.span, ELEMENTS[o.dtype].numpy)) for o in case.gemm.operands
-    }
+    arrays = {o.name: over(o, np.empty(o.span, ELEMENTS[o.dtype].numpy)) for o in case.operands}
     for array in arrays.values():
         array[...] = generator.integers(-3, 4, array.shape)
     if case.nan:
         arrays["a"][1, 2] = np.nan
     if case.offsets:
         arrays[OFFSETS][...] = case.offsets
+    for name, factor in case.factors.items():
+        arrays[name][...] = factor
     return arrays
 
 
@@ -410,7 +467,7 @@ def require_evaluated(
     module: ModuleOp, case: Case, exact: Array, bound: Array | float, where: str
 ) -> None:
     arrays = memory_for(case)
-    if not case.gemm.beta and not case.offsets and arrays["c"].dtype.kind == "f":
+    if not case.reads_c and arrays["c"].dtype.kind == "f":
         arrays["c"][...] = np.nan
     evaluate(module, list(arrays.values()))
     require_close(arrays["c"], exact, bound, where)
