@@ -149,7 +149,8 @@ BLOCKS: Final = (
 CARRY: Final = "promote{operand=c to=registers carry=true}"
 ANY_ROWS: Final = (
     f"version{{loops=m most=4}},tile{{loops=k sizes=3}},{PIECES},{CARRY},fuse-epilogue,{V},"
-    f"otherwise,{B},tile{{loops=n sizes=8}},tile{{loops=m sizes=5 edges=overlap}},{C},fuse-epilogue,{V},{U}"
+    f"otherwise,{B},tile{{loops=n sizes=8}},tile{{loops=m sizes=5 edges=overlap}},{C},"
+    f"fuse-epilogue,{V},{U}"
 )
 
 RUNTIME_CASES: Final = (
