@@ -21,6 +21,7 @@ import pytest
 import gemmir
 from gemmir import Gemm, Kernel
 from gemmir.backends.cpu.openmp import runtime
+from gemmir.dtypes import ELEMENTS
 from gemmir.gemm import Operand
 from tests.strategies import arrays_for, furthest
 
@@ -56,14 +57,16 @@ def _protect(pages: mmap.mmap, begin: int, length: int, protection: int) -> None
         raise OSError(ctypes.get_errno(), "mprotect")
 
 
-def guarded(operand: Operand, dtype: np.dtype[Any], place: Place) -> Guarded:
+def guarded(operand: Operand, place: Place) -> Guarded:
     """Memory for `operand` that begins, or ends, where a page begins that cannot be touched."""
-    size = operand.span * dtype.itemsize
+    element = ELEMENTS[operand.dtype]
+    dtype = element.stored
+    size = operand.span * element.bits // 8
     inner = -(-size // PAGE) * PAGE
     pages = mmap.mmap(-1, inner + 2 * PAGE)
     first = PAGE if place == "start" else PAGE + inner - size
-    strides = [s * dtype.itemsize for s in operand.strides]
-    array = np.ndarray(operand.shape, dtype, pages, first, strides)
+    strides = [s * dtype.itemsize for s in element.stored_strides(operand.strides)]
+    array = np.ndarray(element.stored_shape(operand.shape), dtype, pages, first, strides)
     _protect(pages, 0, PAGE, NOTHING)
     _protect(pages, PAGE + inner, PAGE, NOTHING)
     return Guarded(pages=pages, array=array)
@@ -71,11 +74,10 @@ def guarded(operand: Operand, dtype: np.dtype[Any], place: Place) -> Guarded:
 
 def guarded_operands(gemm: Gemm, place: Place) -> dict[str, Guarded]:
     """Every operand of `gemm` between guards, with random elements; only c can be written."""
-    dtype = gemm.element.numpy
     values = arrays_for(gemm)
     found: dict[str, Guarded] = {}
     for operand in gemm.operands:
-        made = guarded(operand, dtype, place)
+        made = guarded(operand, place)
         made.array[...] = values[operand.name]
         made.protect(READ if operand.access == "read" else READ_WRITE)
         found[operand.name] = made
@@ -162,6 +164,16 @@ def test_default_schedules(dtype: str, trans: str) -> None:
                 epilogue=("", "bias", "residual+relu", "bias+gelu")[number % 4],
             )
         )
+
+
+@pytest.mark.parametrize("trans_b", [False, True])
+@pytest.mark.parametrize("dtype_b", ["i4", "i8"])
+def test_default_schedules_of_weights(dtype_b: str, trans_b: bool) -> None:
+    for number, (m, n, k) in enumerate([*shapes(), (1, 150, 260), (3, 34, 258), (70, 38, 42)]):
+        odd = 0 if dtype_b == "i8" else 1
+        n, k = (n, k + k % 2 * odd) if trans_b else (n + n % 2 * odd, k)
+        group = (2, 16, 64, 128)[number % 4]
+        check(Gemm(m=m, n=n, k=k, dtype_b=dtype_b, weight_group=group, trans_b=trans_b, beta=0.5))
 
 
 @pytest.mark.parametrize("trans_b", [False, True])

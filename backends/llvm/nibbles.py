@@ -22,7 +22,7 @@ from xdsl.ir import Attribute
 
 from gemmir.backends.llvm.arithmetic import ARITHMETIC, widened
 from gemmir.backends.llvm.emitter import Emitter, Rows, Table, element_of, set_rows, shape_of
-from gemmir.backends.llvm.memory import access_of, load_line, transfer_read
+from gemmir.backends.llvm.memory import Access, access_of, load_line, transfer_read
 from gemmir.backends.llvm.text import Stride, is_literal, lanes_type, splat_literal
 from gemmir.errors import BackendError
 from gemmir.ir.dialect import ExtendOp
@@ -54,6 +54,8 @@ def _read(e: Emitter, op: vector.TransferReadOp) -> None:
         transfer_read(e, op)
         return
     access, transposed = access_of(e, op.source, op.indices, t, op)
+    if access.lanes == 1 and access.line_stride == 1:
+        access, transposed = _as_column(access), True
     if access.lanes % 2 or access.lane_stride != 1 or (transposed and access.lanes > WORD_LANES):
         raise BackendError(
             "GEM1335",
@@ -70,6 +72,19 @@ def _read(e: Emitter, op: vector.TransferReadOp) -> None:
     lines = [load_line(e, in_bytes, number, "0") for number in range(access.lines)]
     made = _columns if transposed else _rows
     e.values[op.result] = made(e, lines, access.lanes)
+
+
+def _as_column(access: Access) -> Access:
+    """A vector of one column, whose elements are neighbours, as one line of all of them."""
+    return dataclasses.replace(
+        access,
+        lines=1,
+        lanes=access.lines,
+        line_stride=access.lane_stride,
+        lane_stride=1,
+        line_limit=access.lane_limit,
+        lane_limit=access.line_limit,
+    )
 
 
 def _half(e: Emitter, elements: Stride) -> Stride:
@@ -125,7 +140,8 @@ def _shifted(e: Emitter, words: str, wide: str, places: Sequence[int]) -> str:
     if not any(distances):
         return words
     numbers = ", ".join(f"i32 {distance}" for distance in distances)
-    return e.text.value(f"shl {wide} {words}, <{numbers}>")
+    counts = str(distances[0]) if len(distances) == 1 else f"<{numbers}>"
+    return e.text.value(f"shl {wide} {words}, {counts}")
 
 
 def _multishift(e: Emitter, line: str) -> str:
@@ -153,7 +169,10 @@ def _columns(e: Emitter, lines: Rows, lanes: int) -> Rows:
     words = "poison"
     for number, line in enumerate(lines):
         word = _word(e, line, lanes)
-        words = e.text.value(f"insertelement {wide} {words}, i32 {word}, i64 {number}")
+        if len(lines) == 1:
+            words = word
+        else:
+            words = e.text.value(f"insertelement {wide} {words}, i32 {word}, i64 {number}")
     return [_shifted(e, words, wide, [BITS * place] * len(lines)) for place in range(lanes)]
 
 
