@@ -100,8 +100,11 @@ def plan(
     return found if during is None else _shared_out(gemm, found, during)
 
 
-def _shared_out(gemm: GemmOp, plan: PrefetchPlan, during: str) -> PrefetchPlan:
-    """`plan` with its lines dealt to the iterations of the loop over `during` inside its own."""
+def _shared_out(gemm: GemmOp, plan: PrefetchPlan, during: str) -> PrefetchPlan | None:
+    """`plan` with its lines dealt to the iterations of the loop over `during` inside its own.
+
+    None for a loop of what was peeled off another one, which deals them all.
+    """
     inside = list(takewhile(lambda o: o is not plan.loop, enclosing_ops(gemm)))
     share = next(
         (o for o in inside if isinstance(o, scf.ForOp) and dimension_of(o) == during), None
@@ -113,11 +116,13 @@ def _shared_out(gemm: GemmOp, plan: PrefetchPlan, during: str) -> PrefetchPlan:
             f"prefetch: during={during}, and there is no loop over {during} of known length inside",
             f"put tile{{loops={during} …}} before prefetch, or leave during out",
         )
+    if constant_of(share.lb) != 0:
+        return None
     return replace(plan, share=share, lines=-(-lines // trips(share)))
 
 
 def _is_counted(loop: scf.ForOp) -> bool:
-    return constant_of(loop.lb) == 0 and constant_of(loop.ub) is not None
+    return constant_of(loop.lb) is not None and constant_of(loop.ub) is not None
 
 
 def _moving(value: SSAValue, loop: scf.ForOp) -> tuple[memref.SubviewOp, int] | None:

@@ -117,6 +117,14 @@ def test_each_tile_of_rows_asks_for_a_share(after: After, rows: int, lines: int)
     assert most == lines if 6 % rows == 0 and 8 % lines == 0 else not isinstance(most, int)
 
 
+def test_the_first_part_of_a_peeled_loop_asks_for_all(after: After) -> None:
+    gemm = Gemm(m=7, n=40, k=8)
+    tiles = "tile{loops=n sizes=8},tile{loops=m sizes=3 edges=peel}"
+    module = after(gemm, f"{tiles},prefetch{{operand=b loop=n ahead=1 during=m}}")
+    (op,) = prefetches(module)
+    assert sizes_of(window(op))[0] == 4
+
+
 def test_a_loop_that_was_peeled_is_asked_for_once_in_each_part(after: After) -> None:
     gemm = Gemm(m=6, n=43, k=8)
     module = after(gemm, "tile{loops=n sizes=8 edges=peel},prefetch{operand=b loop=n ahead=2}")
