@@ -8,12 +8,14 @@ from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu_model import balanced, item_bytes, lanes_used, round_up
 from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION
+from gemmir.schedule.cpu_tiles import RegisterTile, most_rows
 
 NARROW_VECTORS = 4
 """Up to this many vectors of columns: each element of A is used so often, too seldom for a copy."""
 
-NARROW_STREAMS = 8
-"""Rows of A that are read together: as many streams as the hardware prefetchers follow."""
+STREAMS = 8
+"""Rows of A that are read together: as many streams as the hardware prefetchers follow, and as many
+lines as have room in a set of L1 beside others where rows are a power of two apart."""
 
 
 def is_narrow(gemm: Gemm, machine: CpuMachine) -> bool:
@@ -24,12 +26,20 @@ def is_narrow(gemm: Gemm, machine: CpuMachine) -> bool:
     return large and fits and not gemm.trans_a and not gemm.trans_b and gemm.m > 8 * gemm.n
 
 
-def narrow(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
-    """Slices of k, of which B takes a quarter of L2; in them a few whole rows of A at a time."""
+def streaming_tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
+    """A tile whose rows of A are streams: as many as `STREAMS`, and two vectors wide, or all of 3."""
     lanes = lanes_used(gemm, machine)
-    rows = min(NARROW_STREAMS, machine.vector_registers // 4)
-    columns = min(2 * lanes, round_up(gemm.n, lanes))
-    most = machine.l2_bytes // 4 // (gemm.n * item_bytes(gemm))
+    total = round_up(gemm.n, lanes) // lanes
+    vectors = total if total <= 3 else 2
+    rows = min(STREAMS, most_rows(machine, vectors), gemm.m)
+    return RegisterTile(rows=rows, vectors=vectors, lanes=lanes)
+
+
+def narrow(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+    """Slices of k, of which B takes half of L2; in them a few whole rows of A at a time."""
+    tile = streaming_tile(gemm, machine)
+    rows, columns = tile.rows, tile.columns
+    most = machine.l2_bytes // 2 // (gemm.n * item_bytes(gemm))
     kc = balanced(gemm.k, most, K_STEPS_PER_ITERATION)
     if kc < gemm.k:
         yield f"tile{{loops=k sizes={kc}}}"

@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
-from gemmir.schedule.cpu_deep import deep
+from gemmir.schedule.cpu_deep import deep, is_deep
 from gemmir.schedule.cpu_direct import DIRECT_K_STEPS, clipped, direct
 from gemmir.schedule.cpu_lanes import ALONG_K, LANE_STEPS, along_k, is_along_k
 from gemmir.schedule.cpu_model import (
@@ -31,6 +31,7 @@ from gemmir.schedule.cpu_outer import is_outer, outer
 from gemmir.schedule.cpu_packed import HALF_PACKED_ROWS, K_STEPS_PER_ITERATION, half_packed, packed
 from gemmir.schedule.cpu_runtime import RuntimeSchedule
 from gemmir.schedule.cpu_scaled import scaled
+from gemmir.schedule.cpu_sliced import is_sliced, sliced
 from gemmir.schedule.cpu_streamed import STREAM_BYTES, STREAM_ROWS, steps_of, streamed
 from gemmir.schedule.cpu_tiles import packed_tile
 from gemmir.schedule.cpu_weights import (
@@ -66,7 +67,7 @@ def cpu_passes(
         shape = clipped if 0 in (gemm.n, gemm.k) else packed
     if gemm.scale_block is not None:
         shape = scaled
-    steps = DIRECT_K_STEPS if shape in (direct, outer) else K_STEPS_PER_ITERATION
+    steps = DIRECT_K_STEPS if shape is direct else K_STEPS_PER_ITERATION
     if shape is streamed:
         steps = steps_of(share, machine)
     along = shape is along_k
@@ -158,10 +159,12 @@ def class_of(gemm: Gemm, machine: CpuMachine) -> Callable[[Gemm, CpuMachine], It
     small = (gemm.m + gemm.n) * gemm.k * item <= machine.l2_bytes // 2
     if small and gemm.k <= rows_in_l1(gemm.leading("b") * item, machine):
         return direct
-    few = gemm.m <= STREAM_ROWS and gemm.n * item >= STREAM_BYTES
-    if few and bytes_b > machine.l2_bytes // 2:
+    is_long = gemm.n * item >= STREAM_BYTES and bytes_b > machine.l2_bytes // 2
+    if is_long and is_sliced(gemm, machine):
+        return sliced
+    if is_long and gemm.m <= STREAM_ROWS:
         return streamed
-    if gemm.m * gemm.n * item <= machine.l1_bytes and not small:
+    if is_deep(gemm, machine):
         return deep
     if bytes_b <= machine.l2_bytes // 2 and gemm.beta == 0 and gemm.m >= HALF_PACKED_ROWS:
         return half_packed
