@@ -37,7 +37,8 @@ def is_along_k(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether `gemm` is of this class: thin, too large for L2, and A adjacent along k."""
     lanes = machine.lanes(item_bytes(gemm))
     is_plain = gemm.dtype in ("f32", "f64") and gemm.element_b == gemm.element
-    if not is_plain or (gemm.trans_a and gemm.m > 1) or gemm.k < LANE_VECTORS * lanes:
+    is_apart = gemm.trans_a and gemm.leading("a") > 1
+    if not is_plain or is_apart or gemm.k < LANE_VECTORS * lanes:
         return False
     large = (gemm.m + gemm.n) * gemm.k * item_bytes(gemm) > machine.l2_bytes
     few_rows = gemm.m <= THIN_ROWS and gemm.trans_b and gemm.n > gemm.m
@@ -62,7 +63,7 @@ def lane_tile(gemm: Gemm, machine: CpuMachine) -> tuple[int, int]:
 def along_k(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """The long side goes by once, and tiles of the thin one are taken in turn."""
     rows, columns = lane_tile(gemm, machine)
-    is_packed = not gemm.trans_b and gemm.n > 1
+    is_packed = not gemm.trans_b and gemm.leading("b") > 1
     if is_packed:
         fits = gemm.n * gemm.k * item_bytes(gemm) <= machine.l2_bytes // 2
         yield f"promote{{operand=b to={'l2' if fits else 'l3'} layout=panel:1}}"

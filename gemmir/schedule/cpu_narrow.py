@@ -23,11 +23,12 @@ def is_narrow(gemm: Gemm, machine: CpuMachine) -> bool:
     lanes = machine.lanes(item_bytes(gemm))
     large = gemm.m * gemm.k * item_bytes(gemm) > machine.l2_bytes
     fits = lanes <= gemm.n <= NARROW_VECTORS * lanes
-    return large and fits and not gemm.trans_a and not gemm.trans_b and gemm.m > 8 * gemm.n
+    is_plain = not gemm.trans_a and not gemm.trans_b
+    return large and fits and is_plain and gemm.m > 8 * gemm.n
 
 
 def streaming_tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
-    """A tile whose rows of A are streams: as many as `STREAMS`, and two vectors wide, or all of 3."""
+    """A tile whose rows of A are streams: at most `STREAMS`, and two vectors wide, or all of 3."""
     lanes = lanes_used(gemm, machine)
     total = round_up(gemm.n, lanes) // lanes
     vectors = total if total <= 3 else 2
