@@ -94,14 +94,14 @@ class Worker:
         operands = read(problem, Path(given))
         arrays = {name: operand.array for name, operand in operands.by_name.items()}
         self.entrant = self._entrant(problem, arrays)
-        first = self._first_call()
+        self._first_call()
         np.save(result, np.ascontiguousarray(self.entrant.output()))
-        self.seconds = first if first >= LONG_SECONDS else 0.0
+        self.seconds = 0.0
         about = {**self.peer.about, **self.entrant.about}
         return {"flops": self.entrant.flops, "about": about}
 
-    def _first_call(self) -> float:
-        """Seconds of one call; each of several threads then has a CPU of its own.
+    def _first_call(self) -> None:
+        """Call once; each of several threads then has a CPU of its own.
 
         The thread that calls may run on all of them meanwhile, as those do that it makes.
         """
@@ -109,12 +109,10 @@ class Worker:
         several = self.settings["threads"] > 1 and len(self.cpus) > 1
         if several:
             os.sched_setaffinity(0, self.cpus)
-        before, start = _thread_seconds(), time.perf_counter()
+        before = _thread_seconds()
         self.entrant.repeat(1)
-        first = time.perf_counter() - start
         if several:
             _pin(self.settings["threads"], self.cpus, before)
-        return first
 
     def _entrant(self, gemm: Gemm, arrays: Mapping[str, Any]) -> Entrant:
         """The problem itself; of weights, for who cannot, the product of what they stand for."""
@@ -135,7 +133,9 @@ class Worker:
         """CPU seconds of this process and wall seconds of one call."""
         assert self.entrant is not None
         if not self.seconds:
-            self.seconds = self._estimate()
+            cpu, self.seconds = self._estimate()
+            if self.seconds >= LONG_SECONDS:
+                return {"cpu": cpu, "wall": self.seconds, "calls": 1}
         calls = max(round(LEAST_SECONDS / self.seconds), 1)
         if self.seconds < LONG_SECONDS:
             self.entrant.repeat(min(calls, max(round(WARM_SECONDS / self.seconds), 1)))
@@ -147,13 +147,16 @@ class Worker:
         self.entrant = None
         return {}
 
-    def _estimate(self) -> float:
-        """About the seconds of one call, from a batch that is doubled until the clock can tell."""
+    def _estimate(self) -> tuple[float, float]:
+        """About the seconds of one call, from a batch that is doubled until the clock can tell.
+
+        The very first call does not count, for libraries compile or allocate in it.
+        """
         calls = 1
         while True:
-            _, wall = self._timed(calls)
+            cpu, wall = self._timed(calls)
             if wall * calls >= LEAST_SECONDS / 8:
-                return wall
+                return cpu, wall
             calls *= 2
 
     def _timed(self, calls: int) -> tuple[float, float]:

@@ -115,6 +115,12 @@ def test_who_is_far_behind_or_slow_is_timed_less_often(number: int, calls: int, 
     assert " ".join(still_in(times, number)) == those
 
 
+def test_a_first_call_that_takes_long_is_not_taken_for_the_others():
+    with field(fake("gemmir", "compiles")) as there:
+        result = there.race(GEMM, rounds=1, seed=0).results["gemmir"]
+    assert result.calls > 1
+
+
 def comes_to_rest(process: int) -> bool:
     """Whether a process is stopped, which takes the system a while."""
     file = Path(f"/proc/{process}/stat")
