@@ -19,7 +19,7 @@ import difflib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, get_args
@@ -81,6 +81,21 @@ class Argument:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pack:
+    """An operand that may be packed before a call: two functions beside the one of the signature.
+
+    `symbol` copies `source` into `elements` elements that lie as `layout` says, the type in MLIR;
+    `compute` takes those in the place of the operand. Both return a status as that one does.
+    """
+
+    operand: str
+    symbol: str
+    compute: str
+    elements: int
+    layout: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Signature:
     """The symbol of a compiled function and its arrays in order, the output last.
 
@@ -91,6 +106,18 @@ class Signature:
     symbol: str
     arguments: tuple[Argument, ...]
     sizes: tuple[str, ...] = ()
+    packs: tuple[Pack, ...] = ()
+
+    def of_pack(self, pack: Pack) -> Signature:
+        """The function that packs."""
+        (source,) = (a for a in self.arguments if a.name == pack.operand)
+        packed = replace(_flat(source, pack), name="packed", access="write")
+        return Signature(symbol=pack.symbol, arguments=(source, packed))
+
+    def of_compute(self, pack: Pack) -> Signature:
+        """The function that takes the packed operand, as elements in a row."""
+        arguments = (_flat(a, pack) if a.name == pack.operand else a for a in self.arguments)
+        return Signature(symbol=pack.compute, arguments=tuple(arguments))
 
     def at(self, sizes: Mapping[str, int]) -> Signature:
         """The same of arrays with these sizes: all its numbers are known."""
@@ -110,7 +137,13 @@ class Signature:
             {**asdict(a), "shape": _to_json(a.shape), "strides": _to_json(a.strides)}
             for a in self.arguments
         ]
-        fields = {"symbol": self.symbol, "arguments": entries, "sizes": self.sizes}
+        packs = [asdict(pack) for pack in self.packs]
+        fields = {
+            "symbol": self.symbol,
+            "arguments": entries,
+            "sizes": self.sizes,
+            "packs": packs,
+        }
         return json.dumps(fields, separators=(",", ":"))
 
     @staticmethod
@@ -132,7 +165,17 @@ class Signature:
             symbol=str(fields["symbol"]),
             arguments=tuple(arguments),
             sizes=sizes,
+            packs=tuple(map(_pack, fields["packs"])),
         )
+
+
+def _flat(argument: Argument, pack: Pack) -> Argument:
+    return replace(argument, shape=(pack.elements,), strides=(1,))
+
+
+def _pack(entry: Mapping[str, Any]) -> Pack:
+    words = {key: str(entry[key]) for key in ("operand", "symbol", "compute", "layout")}
+    return Pack(elements=int(entry["elements"]), **words)
 
 
 def _to_json(numbers: Sequence[int]) -> list[int | str]:
@@ -310,13 +353,15 @@ class Loaded:
     `owner` keeps the code alive; whoever keeps `entry` must keep this object too. `entry` releases
     the GIL and may run in several threads at once. For a TPU, `entry` is a function of
     arrays of JAX, and `owner` what is global to it. `address` is that of machine code on the CPU,
-    and `threads` its variable of that name, where it has one.
+    and `threads` its variable of that name, where it has one. `others` are the functions for
+    operands that are packed before, by symbol.
     """
 
     entry: Callable[..., Any]
     owner: object
     address: int | None = None
     threads: ctypes.c_int32 | None = None
+    others: Mapping[str, Loaded] = field(default_factory=dict[str, "Loaded"])
 
     def __call__(self, *addresses: int) -> int:
         return self.entry(*addresses)
@@ -428,7 +473,8 @@ def signature_of(module: ModuleOp) -> Signature:
                     f"argument {argument.name} has the size {number.name}, which is no argument",
                     "give the function an argument of type index with that name",
                 )
-    return Signature(symbol=symbol, arguments=arguments, sizes=sizes)
+    packs = _packs(module, symbol, arguments)
+    return Signature(symbol=symbol, arguments=arguments, sizes=sizes, packs=packs)
 
 
 def _arrays_end(inputs: Sequence[Attribute], attributes: Sequence[DictionaryAttr]) -> int:
@@ -443,6 +489,30 @@ def _arrays_end(inputs: Sequence[Attribute], attributes: Sequence[DictionaryAttr
     ):
         end -= 1
     return end
+
+
+def _packs(module: ModuleOp, symbol: str, arguments: tuple[Argument, ...]) -> tuple[Pack, ...]:
+    """The operands that functions of `module` pack."""
+    from xdsl.dialects.func import FuncOp
+
+    from gemmir.ir.packed import compute_symbol, pack_symbol, packed_elements
+
+    functions = {op.sym_name.data: op for op in module.ops if isinstance(op, FuncOp)}
+    found: list[Pack] = []
+    for argument in arguments:
+        filled = functions.get(pack_symbol(symbol, argument.name))
+        if filled is not None:
+            of = cast("MemRefType[Attribute]", filled.function_type.inputs.data[-1])
+            found.append(
+                Pack(
+                    operand=argument.name,
+                    symbol=filled.sym_name.data,
+                    compute=compute_symbol(symbol, argument.name),
+                    elements=packed_elements(of),
+                    layout=str(of),
+                )
+            )
+    return tuple(found)
 
 
 def _public_function(module: ModuleOp) -> FuncOp:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache as cache_once
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, Final
 
 from xdsl.dialects.builtin import ModuleOp
 
-from gemmir.backend import Artifact, Signature, backend_for
+from gemmir.backend import Artifact, Loaded, Signature, backend_for
 from gemmir.cache import ObjectCache, cache_key, default_path
 from gemmir.errors import CallError, ParseError, ScheduleError
 from gemmir.gemm import Gemm
@@ -23,13 +24,15 @@ from gemmir.ir.build import build
 from gemmir.ir.context import parse_module
 from gemmir.ir.dialect import EpilogueOp
 from gemmir.ir.problem import problem_of
-from gemmir.kernel import Kernel
+from gemmir.kernel import DTYPES, Kernel
 from gemmir.lowering import LEVELS, Stages, level_of, run_passes, run_stages, take_remaining
 from gemmir.machine import HOST, CpuMachine, GpuMachine, Machine, TpuMachine, machine_for
 from gemmir.machine.host import require_runnable
+from gemmir.packed import Packing
 from gemmir.runtime_kernel import RuntimeKernel
 from gemmir.schedule import Schedule, check_fits
 from gemmir.schedule.default import default_text, require_one_thread
+from gemmir.schedule.prepacked import prepacked_text
 from gemmir.threads import planned, running
 
 KERNELS_KEPT: Final = 1024
@@ -87,6 +90,15 @@ class Lowered(Job):
             key=self.key,
             artifact=lambda: self.artifact,
             threads=_running(self.machine, self.threads),
+            prepacked=None
+            if whole is None
+            else _prepacked(
+                whole,
+                self.target,
+                str(self.schedule),
+                cache,
+                _running(self.machine, self.threads),
+            ),
         )
         return _load(made, cache, interpret, whole)
 
@@ -257,6 +269,7 @@ def _compile(
         key=cache_key(target, schedule, repr(gemm)),
         artifact=lambda: lower(gemm, target, schedule).artifact,
         threads=threads,
+        prepacked=_prepacked(gemm, target, schedule, cache, threads),
     )
     return _load(made, cache, interpret, gemm)
 
@@ -272,6 +285,7 @@ class _Made:
     key: str
     artifact: Callable[[], Artifact]
     threads: int
+    prepacked: Callable[[], Packing] | None = None
 
 
 def _load(made: _Made, cache: ObjectCache | None, interpret: Any, problem: Gemm | None) -> Kernel:
@@ -308,7 +322,49 @@ def _load(made: _Made, cache: ObjectCache | None, interpret: Any, problem: Gemm 
     loaded = backend.load(object_bytes, signature)
     if loaded.threads is not None:
         loaded.threads.value = made.threads
-    return RuntimeKernel(loaded, signature) if signature.sizes else with_thunk(loaded, signature)
+    if signature.sizes:
+        return RuntimeKernel(loaded, signature)
+    kernel = with_thunk(loaded, signature)
+    if signature.packs:
+        kernel.packing = partial(_packing, loaded, signature)
+    elif made.prepacked is not None:
+        kernel.packing = made.prepacked
+    return kernel
+
+
+def _packing(loaded: Loaded, signature: Signature) -> Packing:
+    """The functions for the operand that code packs before a call."""
+    from gemmir.thunk import with_thunk
+
+    pack = signature.packs[-1]
+    filled, compute = signature.of_pack(pack), signature.of_compute(pack)
+    return Packing(
+        operand=pack.operand,
+        pack=with_thunk(loaded.others[pack.symbol], filled),
+        compute=with_thunk(loaded.others[pack.compute], compute),
+        elements=pack.elements,
+        dtype=DTYPES[filled.arguments[-1].dtype],
+    )
+
+
+def _prepacked(
+    gemm: Gemm, target: str, schedule: str, cache: ObjectCache | None, threads: int
+) -> Callable[[], Packing] | None:
+    """How a kernel of `gemm` gets its B packed before a call: another kernel does it.
+
+    None where it cannot be.
+    """
+    if gemm.batch is not None or gemm.groups is not None or gemm.unknown or gemm.dtype_b:
+        return None
+
+    @cache_once
+    def packing() -> Packing:
+        text = prepacked_text(Schedule.parse(schedule))
+        kernel = _compile(gemm, target, text, cache, False, threads)
+        assert kernel.packing is not None
+        return kernel.packing()
+
+    return packing
 
 
 def _require_sizes(machine: Machine, unknown: Sequence[str]) -> None:

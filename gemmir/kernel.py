@@ -18,6 +18,7 @@ import numpy.typing as npt
 from gemmir.backend import Argument, Loaded, Signature
 from gemmir.dtypes import ELEMENTS, spelled
 from gemmir.errors import CallError
+from gemmir.packed import Packed, Packing, packed_among, unpacked
 
 Array = npt.NDArray[Any]
 
@@ -254,9 +255,14 @@ class Kernel:
         self._longest = max((slot.span for slot in inputs), default=0)
         self._unaligned = max(slot.dtype.itemsize for slot in (*inputs, output)) - 1
         self._needs_out = signature.arguments[-1].access == "readwrite"
+        self.packing: Callable[[], Packing] | None = None
 
     def __call__(self, *operands: object, out: Any = None, **named: object) -> Any:
         """Run on `operands`; returns `out`, or a new array where it is None."""
+        packed = packed_among(operands, named)
+        if packed is not None:
+            operands_, named_ = unpacked(packed, self.signature, operands, named)
+            return packed.compute(*operands_, out=out, **named_)
         target = self._new_output() if out is None else out
         addresses = None if named else self._quick((*operands, target))
         if addresses is None:
@@ -268,9 +274,36 @@ class Kernel:
 
     def bind(self, *operands: object, out: Any = None, **named: object) -> BoundCall:
         """The call of these arrays as a function without arguments, checked now and not again."""
+        packed = packed_among(operands, named)
+        if packed is not None:
+            operands_, named_ = unpacked(packed, self.signature, operands, named)
+            return cast("Any", packed.compute).bind(*operands_, out=out, **named_)
         result = self._new_output() if out is None else out
         arrays, addresses = self._check(operands, named, result)
         return self._bound(addresses, arrays, result)
+
+    def prepack(self, b: object) -> Packed:
+        """B as this kernel reads it, packed once, for calls that take it in the place of b.
+
+        It is for kernels of this problem, target and schedule. Where this one does not say how B is
+        packed before a call, a second one is compiled that does. Raises `CallError`: GEM1346 where
+        no kernel can, and otherwise as a call with `b` would.
+        """
+        if self.packing is None:
+            raise CallError(
+                "GEM1346",
+                f"{self!r} cannot take a packed operand",
+                "compile a Gemm without batch, groups, weights and unknown sizes, for a CPU",
+            )
+        packing = self.packing()
+        array = packing.new()
+        packing.pack(b, out=array)
+        return Packed(
+            operand=packing.operand,
+            array=array,
+            signature=self.signature,
+            compute=packing.compute,
+        )
 
     def _bound(self, addresses: Sequence[int], arrays: Sequence[object], result: Any) -> BoundCall:
         return BoundCall(self, self._entry, addresses, arrays, result)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from xdsl.context import Context
 from xdsl.dialects import builtin, func, memref
 from xdsl.dialects.builtin import ArrayAttr, DictionaryAttr, FunctionType, StringAttr
-from xdsl.ir import BlockArgument, SSAValue
+from xdsl.ir import BlockArgument, Operation, SSAValue
 from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
@@ -29,6 +29,7 @@ from gemmir.ir.arguments import size_arguments
 from gemmir.ir.build import ARGUMENT_ACCESS, ARGUMENT_NAME
 from gemmir.ir.dialect import PackOp
 from gemmir.ir.loops import require_gemms
+from gemmir.ir.packed import compute_symbol, pack_symbol
 
 OPERANDS = ("a", "b")
 
@@ -44,6 +45,7 @@ class PrepackPlan:
     operand: str
     argument: BlockArgument
     pack: PackOp
+    read: tuple[Operation, ...]
     alloc: memref.AllocOp
     view: memref.SubviewOp
     dealloc: memref.DeallocOp
@@ -67,8 +69,10 @@ def plan(module: builtin.ModuleOp, operand: str) -> PrepackPlan:
     places = [n for n, own in enumerate(attributes) if own.data.get(ARGUMENT_NAME) == name]
     argument = whole.body.block.args[places[0]] if places else None
     for pack in whole.body.block.ops:
-        if isinstance(pack, PackOp) and argument is not None and pack.source is argument:
-            return _plan(whole, operand, argument, pack)
+        if isinstance(pack, PackOp) and argument is not None:
+            read = _between(argument, pack.source)
+            if read is not None:
+                return _plan(whole, operand, argument, pack, read)
     raise ScheduleError(
         "GEM1344",
         f"prepack: {operand} is not packed as a whole before all loops",
@@ -76,8 +80,23 @@ def plan(module: builtin.ModuleOp, operand: str) -> PrepackPlan:
     )
 
 
+def _between(argument: BlockArgument, value: SSAValue) -> tuple[Operation, ...] | None:
+    """The ops that make `value`, a view, of `argument` alone; None where it is of something else."""
+    if value is argument:
+        return ()
+    owner = value.owner
+    if not isinstance(owner, Operation) or len(owner.operands) != 1:
+        return None
+    before = _between(argument, owner.operands[0])
+    return None if before is None else (*before, owner)
+
+
 def _plan(
-    function: func.FuncOp, operand: str, argument: BlockArgument, pack: PackOp
+    function: func.FuncOp,
+    operand: str,
+    argument: BlockArgument,
+    pack: PackOp,
+    read: tuple[Operation, ...],
 ) -> PrepackPlan:
     view = pack.target.owner
     assert isinstance(view, memref.SubviewOp)
@@ -85,7 +104,8 @@ def _plan(
     assert isinstance(alloc, memref.AllocOp)
     ends = [use.operation for use in alloc.memref.uses]
     (dealloc,) = (op for op in ends if isinstance(op, memref.DeallocOp))
-    if pack.scales is not None or len(list(argument.uses)) > 1:
+    values = [argument, *(op.results[0] for op in read)]
+    if pack.scales is not None or any(len(list(value.uses)) > 1 for value in values):
         raise ScheduleError(
             "GEM1344",
             f"prepack: {operand} is read elsewhere too, or has scales when it is packed",
@@ -96,6 +116,7 @@ def _plan(
         operand=operand,
         argument=argument,
         pack=pack,
+        read=read,
         alloc=alloc,
         view=view,
         dealloc=dealloc,
@@ -112,7 +133,7 @@ def prepack(plan: PrepackPlan) -> None:
     for key, value in compute.attributes.items():
         whole.attributes[key] = value
     filled = func.FuncOp(
-        f"{symbol}_pack_{operand}",
+        pack_symbol(symbol, operand),
         ([source, made], []),
         visibility="nested",
         arg_attrs=_pack_attributes(operand),
@@ -120,7 +141,7 @@ def prepack(plan: PrepackPlan) -> None:
     _fill(filled, plan)
     alloc = plan.alloc.clone()
     alloc.memref.name_hint = f"{operand}_packed"
-    for op in (plan.pack, plan.dealloc):
+    for op in (plan.pack, *reversed(plan.read), plan.dealloc):
         op.detach()
         op.erase()
     taken = compute.body.block.insert_arg(made, place)
@@ -130,7 +151,7 @@ def prepack(plan: PrepackPlan) -> None:
     plan.alloc.erase()
     compute.body.block.erase_arg(plan.argument)
     types[place] = made
-    compute.sym_name = StringAttr(f"{symbol}_packed_{operand}")
+    compute.sym_name = StringAttr(compute_symbol(symbol, operand))
     compute.sym_visibility = StringAttr("nested")
     compute.function_type = FunctionType.from_lists(types, [])
     parent = compute.parent_block()
@@ -166,9 +187,14 @@ def _fill(function: func.FuncOp, plan: PrepackPlan) -> None:
     block = function.body.block
     source, target = block.args
     source.name_hint, target.name_hint = plan.operand, PACKED
+    value: SSAValue = source
+    for op in plan.read:
+        copy = op.clone({op.operands[0]: value})
+        block.add_op(copy)
+        value = copy.results[0]
     view = plan.view.clone()
     view.operands[0] = target
-    block.add_ops([view, PackOp(source, view.result), func.ReturnOp()])
+    block.add_ops([view, PackOp(value, view.result), func.ReturnOp()])
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import ctypes
 import itertools
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Final
 
@@ -70,17 +71,25 @@ def load(object_bytes: bytes, signature: Signature) -> Loaded:
             imports |= {name: pool_library()[symbol] for name, symbol in pool.SYMBOLS.items()}
     variable = threads_variable(signature.symbol)
     variables = (variable,) if variable.encode() in object_bytes else ()
-    linked = link(object_bytes, (signature.symbol, *variables), imports)
+    functions = [
+        f for p in signature.packs for f in (signature.of_pack(p), signature.of_compute(p))
+    ]
+    symbols = (signature.symbol, *variables, *(f.symbol for f in functions))
+    linked = link(object_bytes, symbols, imports)
+    threads = ctypes.c_int32.from_address(linked[variables[0]]) if variables else None
+    return replace(
+        _loaded(linked, signature),
+        threads=threads,
+        others={f.symbol: replace(_loaded(linked, f), threads=threads) for f in functions},
+    )
+
+
+def _loaded(linked: Library, signature: Signature) -> Loaded:
     address = linked[signature.symbol]
     pointers = [ctypes.c_void_p] * len(signature.arguments)
     sizes = [ctypes.c_int64] * len(signature.sizes)
     prototype = ctypes.CFUNCTYPE(ctypes.c_int32, *pointers, *sizes)
-    return Loaded(
-        entry=prototype(address),
-        owner=(linked, _jit()),
-        address=address,
-        threads=ctypes.c_int32.from_address(linked[variables[0]]) if variables else None,
-    )
+    return Loaded(entry=prototype(address), owner=(linked, _jit()), address=address)
 
 
 def link(object_bytes: bytes, symbols: Sequence[str], imports: Mapping[str, int]) -> Library:

@@ -1,0 +1,70 @@
+"""The schedule that packs B before a call and otherwise does as another one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from gemmir.errors import CallError
+from gemmir.schedule.schedule import Schedule
+
+PACKS_B: Final = re.compile(r"promote\{operand=b to=\w+ layout=panel:(\d+)")
+PACKS_A: Final = re.compile(r"promote\{operand=a ")
+CONVERTS: Final = re.compile(r" as=\w+")
+TILE: Final = re.compile(r"tile\{loops=(\S+?) sizes=([^ }]+)(.*)")
+
+
+def prepacked_text(schedule: Schedule) -> str:
+    """`schedule` with all of B packed first, in the panels in which it packs tiles of B.
+
+    Where it packs none, a panel is as wide as the innermost tile of n. Sums have the same order.
+    Raises `CallError` GEM1346 where nothing says how wide.
+    """
+    steps = schedule.steps
+    packs = [match for match in map(PACKS_B.match, steps) if match is not None]
+    width = int(packs[-1].group(1)) if packs else _width(steps)
+    converts = CONVERTS.search(packs[-1].string) if packs else None
+    type_ = converts.group() if converts is not None else ""
+    first = f"promote{{operand=b to=l3 layout=panel:{width}{type_}}}"
+    return "\n".join([first, "prepack{operand=b}", *_others(steps, width)])
+
+
+def _others(steps: Sequence[str], width: int) -> Iterator[str]:
+    """What remains, with n cut by whole panels only.
+
+    A wider cut is for tiles of B to stay in a cache. In its place, once A is packed, one panel
+    stays there while all rows of A pass by.
+    """
+    packs_a = [n for n, step in enumerate(steps) if PACKS_A.match(step)]
+    for number, step in enumerate(steps):
+        if PACKS_B.match(step) or step.startswith("prefetch{operand=b"):
+            continue
+        tile = TILE.match(step)
+        sizes = _sizes(tile) if tile is not None else {}
+        if tile is None or "n" not in sizes:
+            yield step
+            continue
+        rest = re.sub(r" edges=\w+", "", tile.group(3))
+        if int(sizes["n"]) > width:
+            sizes["n"] = str(width)
+            if "over=" not in rest and packs_a and number < packs_a[-1]:
+                del sizes["n"]
+        if sizes:
+            yield f"tile{{loops={','.join(sizes)} sizes={','.join(sizes.values())}{rest}"
+
+
+def _sizes(tile: re.Match[str]) -> dict[str, str]:
+    """The size of each loop that a step cuts."""
+    return dict(zip(tile.group(1).split(","), tile.group(2).split(","), strict=True))
+
+
+def _width(steps: Sequence[str]) -> int:
+    for tile in map(TILE.match, reversed(steps)):
+        if tile is not None and "n" in _sizes(tile):
+            return int(_sizes(tile)["n"])
+    raise CallError(
+        "GEM1346",
+        "the schedule neither packs B nor cuts n, so nothing says how wide panels of B are",
+        "use a schedule that tiles n",
+    )
