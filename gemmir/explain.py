@@ -28,6 +28,7 @@ from gemmir.passes.parallelize import Parallelize
 from gemmir.passes.persist import Persist
 from gemmir.passes.pipeline import Pipeline
 from gemmir.passes.prefetch import Prefetch
+from gemmir.passes.prepack import Prepack
 from gemmir.passes.promote import Promote
 from gemmir.passes.split_k import SplitK, slice_size
 from gemmir.passes.stream_k import StreamK
@@ -375,6 +376,11 @@ def _(p: Pipeline, walk: _Walk) -> str:
 def _(p: Prefetch, walk: _Walk) -> str:
     share = f", a share in each iteration over {p.during}" if p.during else ""
     return f"what is read of {p.operand} {p.ahead} tiles of {p.loop} later comes to {p.to}{share}"
+
+
+@meaning.register
+def _(p: Prepack, walk: _Walk) -> str:
+    return f"{p.operand} may be packed before the call, and a function takes it packed"
 
 
 @meaning.register

@@ -241,6 +241,9 @@ class Kernel:
     Python threads run meanwhile.
     """
 
+    packing: Callable[[], Packing] | None = None
+    """How an operand is packed before a call, where it can be."""
+
     def __init__(self, function: Callable[..., int], signature: Signature) -> None:
         self.signature = signature
         self._function = function
@@ -255,7 +258,6 @@ class Kernel:
         self._longest = max((slot.span for slot in inputs), default=0)
         self._unaligned = max(slot.dtype.itemsize for slot in (*inputs, output)) - 1
         self._needs_out = signature.arguments[-1].access == "readwrite"
-        self.packing: Callable[[], Packing] | None = None
 
     def __call__(self, *operands: object, out: Any = None, **named: object) -> Any:
         """Run on `operands`; returns `out`, or a new array where it is None."""

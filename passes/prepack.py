@@ -81,7 +81,7 @@ def plan(module: builtin.ModuleOp, operand: str) -> PrepackPlan:
 
 
 def _between(argument: BlockArgument, value: SSAValue) -> tuple[Operation, ...] | None:
-    """The ops that make `value`, a view, of `argument` alone; None where it is of something else."""
+    """The ops that make the view `value` of `argument` alone; None where it is of others."""
     if value is argument:
         return ()
     owner = value.owner

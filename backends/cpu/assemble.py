@@ -11,11 +11,11 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
-from gemmir.backend import Argument, Artifact, Signature, threads_variable
+from gemmir.backend import Argument, Artifact, Pack, Signature, threads_variable
 from gemmir.backends.cpu import openmp
 from gemmir.backends.cpu.elf import elf_architecture
 from gemmir.errors import BackendError, MissingError
@@ -168,9 +168,20 @@ def header(signature: Signature, *, is_threaded: bool = False) -> str:
         symbol=signature.symbol,
         operands="\n".join(map(_operand_comment, names, signature.arguments)),
         parameters=",\n    ".join([*map(_parameter, names, signature.arguments), *sizes]),
+        packs="".join(map(partial(_pack_declarations, signature), signature.packs)),
         threads=THREADS.format(name=threads_variable(signature.symbol)) if is_threaded else "",
     )
 
+
+PACKS: Final = """
+/* Packs {operand} into {elements} elements, {layout}. Returns 0. */
+int32_t {symbol}(
+    {pack});
+
+/* The same as {whole}, with {operand} as {symbol} has packed it. */
+int32_t {compute}(
+    {parameters});
+"""
 
 THREADS: Final = """
 /* On how many threads it runs; 0, as it is at first, for as many as OpenMP says. */
@@ -198,13 +209,31 @@ extern "C" {{
 
 int32_t {symbol}(
     {parameters});
-{threads}
+{packs}{threads}
 #ifdef __cplusplus
 }}
 #endif
 
 #endif /* {guard} */
 """
+
+
+def _pack_declarations(signature: Signature, pack: Pack) -> str:
+    """The two functions of an operand that may be packed before a call."""
+    filled, compute = (
+        ",\n    ".join(map(_parameter, parameter_names(f.arguments), f.arguments))
+        for f in (signature.of_pack(pack), signature.of_compute(pack))
+    )
+    return PACKS.format(
+        operand=pack.operand,
+        elements=pack.elements,
+        layout=pack.layout,
+        symbol=pack.symbol,
+        compute=pack.compute,
+        whole=signature.symbol,
+        pack=filled,
+        parameters=compute,
+    )
 
 
 def parameter_names(arguments: Sequence[Argument]) -> tuple[str, ...]:

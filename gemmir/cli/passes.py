@@ -27,6 +27,7 @@ EXAMPLES: Final = {
         "pipeline{loop=k stages=2 with=dma}",
     ),
     "prefetch": ("prefetch{operand=b loop=n ahead=8}",),
+    "prepack": ("prepack{operand=b}",),
     "promote": (
         "promote{operand=b to=l3 layout=panel:16}",
         "promote{operand=b to=l3 layout=panel:16 as=f32}",

@@ -11,6 +11,7 @@ from gemmir.schedule.schedule import Schedule
 
 PACKS_B: Final = re.compile(r"promote\{operand=b to=\w+ layout=panel:(\d+)")
 PACKS_A: Final = re.compile(r"promote\{operand=a ")
+SUMS_C: Final = re.compile(r"promote\{operand=c to=l")
 CONVERTS: Final = re.compile(r" as=\w+")
 TILE: Final = re.compile(r"tile\{loops=(\S+?) sizes=([^ }]+)(.*)")
 
@@ -19,7 +20,7 @@ def prepacked_text(schedule: Schedule) -> str:
     """`schedule` with all of B packed first, in the panels in which it packs tiles of B.
 
     Where it packs none, a panel is as wide as the innermost tile of n. Sums have the same order.
-    Raises `CallError` GEM1346 where nothing says how wide.
+    Raises `CallError` GEM1347 where nothing says how wide.
     """
     steps = schedule.steps
     packs = [match for match in map(PACKS_B.match, steps) if match is not None]
@@ -34,9 +35,10 @@ def _others(steps: Sequence[str], width: int) -> Iterator[str]:
     """What remains, with n cut by whole panels only.
 
     A wider cut is for tiles of B to stay in a cache. In its place, once A is packed, one panel
-    stays there while all rows of A pass by.
+    stays there while all rows of A pass by. Where C is summed in a cache, its cut stays early.
     """
     packs_a = [n for n, step in enumerate(steps) if PACKS_A.match(step)]
+    sums_apart = any(SUMS_C.match(step) for step in steps)
     for number, step in enumerate(steps):
         if PACKS_B.match(step) or step.startswith("prefetch{operand=b"):
             continue
@@ -48,7 +50,8 @@ def _others(steps: Sequence[str], width: int) -> Iterator[str]:
         rest = re.sub(r" edges=\w+", "", tile.group(3))
         if int(sizes["n"]) > width:
             sizes["n"] = str(width)
-            if "over=" not in rest and packs_a and number < packs_a[-1]:
+            is_early = bool(packs_a) and number < packs_a[-1] and not sums_apart
+            if is_early and "over=" not in rest:
                 del sizes["n"]
         if sizes:
             yield f"tile{{loops={','.join(sizes)} sizes={','.join(sizes.values())}{rest}"
@@ -64,7 +67,7 @@ def _width(steps: Sequence[str]) -> int:
         if tile is not None and "n" in _sizes(tile):
             return int(_sizes(tile)["n"])
     raise CallError(
-        "GEM1346",
+        "GEM1347",
         "the schedule neither packs B nor cuts n, so nothing says how wide panels of B are",
         "use a schedule that tiles n",
     )

@@ -686,6 +686,10 @@ WRONG = (
         "tpu:v4",
     ),
     Wrong("GEM1226", MATRIX, f"{TILES}swap-operands", "one tile of a problem", "first pass"),
+    Wrong("GEM1343", MATRIX, f"{TILES}prepack{{operand=c}}", "operand='c'", "use a or b"),
+    Wrong(
+        "GEM1344", MATRIX, f"{TILES}prepack{{operand=b}}", "not packed as a whole", "put promote"
+    ),
     Wrong("GEM1310", MATRIX, f"{TILES}prefetch{{operand=d loop=n ahead=1}}", "=d", "a, b or c"),
     Wrong(
         "GEM1311", MATRIX, "prefetch{operand=b loop=n ahead=1}", "no loop over n", "tile{loops=n"

@@ -1,0 +1,222 @@
+"""Operands that are packed once: the same bits, and never for another kernel."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import gemmir
+from gemmir.backend import Signature
+from gemmir.backends.cpu.assemble import header, shared_library
+from gemmir.compiler import Gemm, compile
+from gemmir.errors import CallError
+from gemmir.kernel import Array, Kernel
+from gemmir.schedule import Schedule
+from gemmir.schedule.prepacked import prepacked_text
+
+OWN = (
+    "promote{operand=b to=l3 layout=panel:16},prepack{operand=b},tile{loops=m,n sizes=4,16},"
+    "promote{operand=c to=registers},vectorize{with=fma width=8}"
+)
+
+
+def arrays_of(gemm: Gemm, seed: int = 0) -> list[Array]:
+    rng = np.random.default_rng(seed)
+    types = {"f32": np.float32, "f64": np.float64}
+    made: list[Array] = []
+    for operand in gemm.operands:
+        memory = rng.uniform(-1, 1, operand.span).astype(types[operand.dtype])
+        strides = [s * memory.itemsize for s in operand.strides]
+        made.append(np.ndarray(operand.shape, memory.dtype, memory, strides=strides))
+    return made
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> Gemm:
+    size = st.integers(1, 70) | st.sampled_from([128, 200, 301])
+    return Gemm(
+        m=draw(size),
+        n=draw(size),
+        k=draw(size | st.just(700)),
+        dtype=draw(st.sampled_from(["f32", "f64"])),
+        trans_a=draw(st.booleans()),
+        trans_b=draw(st.booleans()),
+        beta=draw(st.sampled_from([0.0, 0.0, 1.0])),
+        epilogue=draw(st.sampled_from(["", "bias+relu", "bias+gelu"])),
+    )
+
+
+@given(problems(), st.sampled_from(["cpu", "cpu:x86-64-v3"]), st.sampled_from([1, 1, 2]))
+def test_a_packed_operand_gives_the_same_bits(gemm: Gemm, target: str, threads: int):
+    kernel = compile(gemm, target, threads=threads)
+    a, b, *rest, c = arrays_of(gemm)
+    packed = kernel.prepack(b)
+    expected, found, bound = c.copy(), c.copy(), c.copy()
+    kernel(a, b, *rest, out=expected)
+    assert kernel(a, packed, *rest, out=found) is found
+    assert kernel.bind(a, packed, *rest, out=bound)() is bound
+    assert found.tobytes() == expected.tobytes() == bound.tobytes()
+    if not gemm.beta:
+        assert kernel(
+            a, b=packed, **dict(zip(gemm_names(gemm)[2:-1], rest, strict=True))
+        ).tobytes() == (expected.tobytes())
+
+
+def gemm_names(gemm: Gemm) -> list[str]:
+    return [operand.name for operand in gemm.operands]
+
+
+def test_what_is_packed_is_a_copy():
+    gemm = Gemm(m=5, n=20, k=6)
+    kernel = compile(gemm)
+    a, b, _ = arrays_of(gemm)
+    packed, expected = kernel.prepack(b), kernel(a, b)
+    b[...] = 0
+    np.testing.assert_array_equal(kernel(a, packed), expected)
+    assert repr(packed) == f"<b packed for gemm, {packed.array.nbytes} bytes>"
+    assert packed.array.__array_interface__["data"][0] % 4096 == 0
+
+
+def test_a_schedule_that_says_prepack_needs_no_second_kernel():
+    gemm = Gemm(m=9, n=20, k=6, ldb=23)
+    for kernel in (compile(gemm, schedule=OWN), gemmir.lower(gemm, schedule=OWN).compile()):
+        (pack,) = kernel.signature.packs
+        assert (pack.operand, pack.symbol, pack.compute) == ("b", "gemm_pack_b", "gemm_packed_b")
+        assert Signature.from_json(kernel.signature.to_json()) == kernel.signature
+        a, b, _ = arrays_of(gemm)
+        np.testing.assert_array_equal(kernel(a, kernel.prepack(b)), kernel(a, b))
+
+
+def test_text_with_prepack_is_enough():
+    source = gemmir.lower(Gemm(m=9, n=20, k=6), schedule=OWN).stages["02-prepack"].text
+    kernel = gemmir.lower_text(source).compile()
+    a, b, _ = arrays_of(Gemm(m=9, n=20, k=6))
+    np.testing.assert_array_equal(kernel(a, kernel.prepack(b)), kernel(a, b))
+
+
+def test_kernels_of_the_same_problem_share_what_is_packed():
+    gemm = Gemm(m=9, n=20, k=6)
+    a, b, _ = arrays_of(gemm)
+    one, other = compile(gemm, schedule=OWN), gemmir.lower(gemm, schedule=OWN).compile()
+    np.testing.assert_array_equal(other(a, one.prepack(b)), one(a, b))
+
+
+def wrong_uses() -> dict[str, Any]:
+    gemm = Gemm(m=8, n=8, k=8)
+    kernel = compile(gemm)
+    a, b, c = arrays_of(gemm)
+    packed = kernel.prepack(b)
+    wider = compile(gemm, schedule=OWN)
+    larger = compile(replace(gemm, m=9))
+    return {
+        "another schedule": lambda: wider(a, packed),
+        "another problem": lambda: larger(np.zeros((9, 8), np.float32), packed),
+        "as a": lambda: kernel(packed, b),
+        "by the name a": lambda: kernel(a=packed, b=b),
+        "twice": lambda: kernel(packed, packed),
+        "two of them": lambda: kernel(kernel.prepack(b), packed),
+        "bound as a": lambda: kernel.bind(packed, b, out=c),
+    }
+
+
+@pytest.mark.parametrize("use", sorted(wrong_uses()))
+def test_a_packed_operand_out_of_place_is_refused(use: str):
+    with pytest.raises(CallError, match=r"GEM1345: .*<b packed for gemm, "):
+        wrong_uses()[use]()
+
+
+def test_out_cannot_be_packed():
+    gemm = Gemm(m=8, n=8, k=8)
+    kernel = compile(gemm)
+    a, b, _ = arrays_of(gemm)
+    with pytest.raises(CallError, match="GEM0503: c is a Packed"):
+        kernel(a, b, out=kernel.prepack(b))
+
+
+def test_what_cannot_be_packed_is_refused():
+    kernel = compile(Gemm(m=8, n=8, k=8))
+    for wrong, code in ((None, "GEM0503"), (np.zeros((8, 9), np.float32), "GEM0506")):
+        with pytest.raises(CallError, match=f"{code}: b "):
+            kernel.prepack(wrong)
+
+
+@pytest.mark.parametrize(
+    "gemm",
+    [
+        Gemm(m=4, n=8, k=8, batch=2),
+        Gemm(m=4, n=8, k=8, groups=2),
+        Gemm(m=gemmir.ANY, n=8, k=8),
+    ],
+)
+def test_kernels_that_take_no_packed_operand(gemm: Gemm):
+    with pytest.raises(CallError, match=r"GEM1346: .*compile a Gemm without batch"):
+        compile(gemm).prepack(np.zeros((8, 8), np.float32))
+
+
+def test_a_schedule_that_cuts_no_n_has_no_panels():
+    schedule = "promote{operand=c to=registers},vectorize{with=fma width=4}"
+    with pytest.raises(CallError, match="GEM1347: the schedule neither packs B nor cuts n"):
+        compile(Gemm(m=2, n=8, k=8), schedule=schedule).prepack(np.zeros((8, 8), np.float32))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (
+            "tile{loops=n,k sizes=2048,344},promote{operand=b to=l3 layout=panel:32},"
+            "tile{loops=m sizes=120},promote{operand=a to=l2 layout=panel:12},"
+            "tile{loops=m,n sizes=12,32}",
+            "promote{operand=b to=l3 layout=panel:32},prepack{operand=b},tile{loops=k sizes=344},"
+            "tile{loops=m sizes=120},promote{operand=a to=l2 layout=panel:12},"
+            "tile{loops=m,n sizes=12,32}",
+        ),
+        (
+            "tile{loops=m,k sizes=96,256},promote{operand=a to=l3 layout=panel:12},"
+            "tile{loops=n sizes=256},promote{operand=b to=l2 layout=panel:32},"
+            "tile{loops=m,n sizes=12,32}",
+            "promote{operand=b to=l3 layout=panel:32},prepack{operand=b},"
+            "tile{loops=m,k sizes=96,256},promote{operand=a to=l3 layout=panel:12},"
+            "tile{loops=n sizes=32},tile{loops=m,n sizes=12,32}",
+        ),
+        (
+            "tile{loops=n sizes=64 over=cores},tile{loops=m,n sizes=8,32 edges=overlap},"
+            "prefetch{operand=b loop=n ahead=1}",
+            "promote{operand=b to=l3 layout=panel:32},prepack{operand=b},"
+            "tile{loops=n sizes=32 over=cores},tile{loops=m,n sizes=8,32}",
+        ),
+    ],
+)
+def test_schedules_with_b_packed_first(schedule: str, expected: str):
+    assert prepacked_text(Schedule.parse(schedule)) == expected.replace("},", "}\n")
+
+
+def test_a_library_has_both_functions():
+    gemm = Gemm(m=9, n=20, k=6)
+    lowered = gemmir.lower(gemm, schedule=OWN)
+    text = header(lowered.artifact.signature)
+    assert (
+        "int32_t gemm_pack_b(\n    const float *__restrict b,\n    float *__restrict packed);"
+        in text
+    )
+    assert "int32_t gemm_packed_b(" in text and "Packs b into 192 elements" in text
+
+
+def test_a_library_is_called_with_a_packed_operand(tmp_path: Any):
+    gemm = Gemm(m=9, n=20, k=6)
+    lowered = gemmir.lower(gemm, schedule=OWN)
+    path = tmp_path / "gemm.so"
+    path.write_bytes(shared_library(lowered.assemble()))
+    library = ctypes.CDLL(str(path))
+    a, b, c = arrays_of(gemm)
+    packed = np.full(192, 7, np.float32)
+    pointers = [x.ctypes.data_as(ctypes.c_void_p) for x in (a, b, c, packed)]
+    assert library.gemm_pack_b(pointers[1], pointers[3]) == 0
+    assert library.gemm_packed_b(pointers[0], pointers[3], pointers[2]) == 0
+    kernel: Kernel = lowered.compile()
+    np.testing.assert_array_equal(c, kernel(a, b))
