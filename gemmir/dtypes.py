@@ -200,9 +200,10 @@ class ProductType:
         """How far `a @ b` may be off because factors that are rounded may underflow.
 
         Each may lose the least normal number of f32, which is that of tf32 and bf16 too: a machine
-        may take less for 0.
+        may take less for 0, as vpdpbf16ps does of factors that are bf16 already.
         """
-        least = self.element.least_normal if self.precision is not None else 0.0
+        may_lose = self.precision is not None or self.element.name == "bf16"
+        least = self.element.least_normal if may_lose else 0.0
         lost = np.abs(a).sum(axis=-1, keepdims=True) + np.abs(b).sum(axis=-2, keepdims=True)
         return least * lost
 

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xdsl.passes import ModulePass
 
-from gemmir.dtypes import ELEMENTS
 from gemmir.explain_gpu import gpu_explanation, gpu_lines
 from gemmir.explain_tpu import tpu_explanation, tpu_lines
 from gemmir.gemm import Gemm
@@ -29,7 +28,7 @@ from gemmir.passes.persist import Persist
 from gemmir.passes.pipeline import Pipeline
 from gemmir.passes.prefetch import Prefetch
 from gemmir.passes.prepack import Prepack
-from gemmir.passes.promote import Promote
+from gemmir.passes.promote import PACKED_TYPES, Promote
 from gemmir.passes.split_k import SplitK, slice_size
 from gemmir.passes.stream_k import StreamK
 from gemmir.passes.swap_operands import SwapOperands
@@ -255,7 +254,7 @@ def _follow(lowered: Lowered) -> tuple[tuple[Step, ...], _Walk | None]:
     problem = None if lowered.problem is None else example_of(lowered.problem)
     if problem is None:
         return tuple(Step(text=pass_text(p), meaning="") for p in lowered.schedule.passes), None
-    lanes = _cpu_of(lowered).lanes(problem.element.item_bytes)
+    lanes = _cpu_of(lowered).lanes(problem.accumulator.item_bytes)
     widths = [p.width for p in lowered.schedule.passes if isinstance(p, Vectorize) and p.width]
     walk = _Walk(
         problem=problem,
@@ -326,11 +325,11 @@ def _accumulators(walk: _Walk) -> str:
 
 def _packed(p: Promote, walk: _Walk) -> str:
     along = "m" if p.operand == "a" else "n"
-    width = int((p.layout or "panel:1").split(":")[1])
+    width = int((p.layout or "panel:1").split(":")[1].split("x")[0])
     extent = _ceil(walk.tile[along], width) * width
     block = {"a": "mc", "b": "nc"}[p.operand]
     walk.blocking = replace(walk.blocking, **{block: walk.tile[along], "kc": walk.tile["k"]})
-    item_bytes = walk.item_bytes if p.as_ is None else ELEMENTS[p.as_].item_bytes
+    item_bytes = walk.item_bytes if p.as_ is None else PACKED_TYPES[p.as_].size
     size = extent * walk.tile["k"] * item_bytes
     sliver = width * walk.tile["k"] * item_bytes
     capacities = _caches(walk.machine)
@@ -460,7 +459,10 @@ def _reduction(walk: _Walk) -> Reduction:
 _LABEL: Final = re.compile(r"^(\.?L\w+):")
 _JUMP: Final = re.compile(r"^\s+(?:j\w+|b(?:\.\w+)?|cbn?z\s+\w+,|tbn?z\s+\w+,\s*#\w+,)\s+(\.?L\w+)")
 _INSTRUCTION: Final = re.compile(r"^\s+[a-z][\w.]*(\s|$)")
-_FMA: Final = re.compile(r"^\s+(?:vfn?m(?:add|sub)\d{3}p[sd]\s|fml[as]\s+v)")
+_FMA: Final = re.compile(
+    r"^\s+(?:vfn?m(?:add|sub)\d{3}p[sd]\s|vpdp\w+\s|vdpbf16ps\s|vpmaddwd\s|fml[as]\s+v"
+    r"|(?:[su]dot|usdot|bfdot|smlal2?)\s+v)"
+)
 _LOAD: Final = re.compile(
     r"^\s+(?:vf?\w+\s+(?:\$\w+,\s*)?[-\w.]*\([^)]*\)(?:\{\w+\})?,|ld(?:p|r|ur|1r?)\s+[{]?\s*[qvds]\d)"
 )
@@ -503,21 +505,28 @@ def _count(lines: Sequence[str]) -> InnerLoop:
     )
 
 
+def _depth(p: Promote) -> int:
+    """How many neighbours along k are adjacent in the panels that `p` makes."""
+    depth = (p.layout or "").partition("x")[2]
+    return int(depth) if depth.isdigit() else 1
+
+
 def _limit(loop: InnerLoop, lowered: Lowered) -> Limit:
     assert lowered.problem is not None
-    item_bytes = lowered.problem.element.item_bytes
+    item_bytes = lowered.problem.accumulator.item_bytes
     passes = lowered.schedule.passes
     steps = math.prod(p.factor for p in passes if isinstance(p, Unroll) and p.loop == "k")
     widths = [p.width for p in passes if isinstance(p, Vectorize) and p.width]
     lanes = widths[0] if widths else _cpu_of(lowered).lanes(item_bytes)
+    depth = max((_depth(p) for p in passes if isinstance(p, Promote)), default=1)
     return Limit(
         cycles_by={
             "multiply-adds": loop.fmas / _cpu_of(lowered).fma_per_cycle,
             "loads": (loop.loads + loop.spills) / LOADS_PER_CYCLE,
             "latency of the sums": float(steps * FMA_LATENCY_CYCLES),
         },
-        flops=2 * loop.fmas * lanes,
-        peak_flops_per_cycle=_cpu_of(lowered).flops_per_cycle(item_bytes),
+        flops=2 * loop.fmas * lanes * depth,
+        peak_flops_per_cycle=_cpu_of(lowered).flops_per_cycle(item_bytes) * depth,
     )
 
 

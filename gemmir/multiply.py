@@ -21,7 +21,7 @@ from gemmir.thunk import Plans, lie_of
 
 Array = npt.NDArray[Any]
 
-DTYPES: Final = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64"}
+DTYPES: Final = {ELEMENTS[name].numpy: name for name in ("f32", "f64", "f16", "bf16", "i8", "u8")}
 """What a CPU multiplies."""
 
 GPU_DTYPES: Final = {element.numpy: name for name, element in ELEMENTS.items() if name in OUT_TYPES}
@@ -54,12 +54,13 @@ class _Plan:
 
 
 def matmul(a: Any, b: Any, *, out: Any = None, threads: int | None = None) -> Any:
-    """a @ b for matrices of f32 or f64, or stacks of them; `b` may be one matrix for a whole stack.
+    """a @ b for matrices, or stacks of them; `b` may be one matrix for a whole stack.
 
-    Transposed views and padded rows are read where they lie; other strides are copied first. Of
-    arrays on a GPU, whose elements may be of any type that its target multiplies, the result has
-    the type of the operands where that is a float, and other strides are refused. Raises
-    `CallError` GEM0520 where shapes or types do not fit.
+    On a CPU elements are f32, f64, f16 or bf16, whose type the result has, or i8 and u8, of which a
+    and b may have one each, and the result is i32. Transposed views and padded rows are read where
+    they lie; other strides are copied first. Of arrays on a GPU, whose elements may be of any type
+    that its target multiplies, the result has the type of the operands where that is a float, and
+    other strides are refused. Raises `CallError` GEM0520 where shapes or types do not fit.
     """
     return _PLANS.call(a, b, out, threads)
 
@@ -110,6 +111,11 @@ def _on_gpu(a: Any, b: Any, out: Any, threads: int | None) -> Any:
     return plan.kernel(plan.a.turned(a), plan.b.turned(b), out=out)
 
 
+def _are_factors(a: np.dtype[Any], b: np.dtype[Any], target: str) -> bool:
+    """Whether such matrices can be multiplied: on a CPU also bytes with and without a sign."""
+    return a == b or (target == HOST and {a, b} == {np.dtype(np.int8), np.dtype(np.uint8)})
+
+
 @lru_cache(maxsize=1024)
 def _plan(
     a_shape: tuple[int, ...],
@@ -122,7 +128,7 @@ def _plan(
     threads: int | None,
 ) -> _Plan:
     known = DTYPES if target == HOST else GPU_DTYPES
-    if a_type != b_type or a_type not in known:
+    if not _are_factors(a_type, b_type, target) or a_type not in known:
         raise CallError(
             "GEM0520",
             f"matmul of {a_type} and {b_type}",
@@ -143,6 +149,7 @@ def _plan(
         n=b_shape[-1],
         k=a_shape[-1],
         dtype=known[a_type],
+        dtype_b=None if a_type == b_type else known[b_type],
         out=known[a_type] if known[a_type] in OUT_TYPES[known[a_type]] else None,
         trans_a=a.by_columns,
         trans_b=b.by_columns,

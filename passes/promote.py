@@ -13,6 +13,10 @@ The copy is made right before the innermost `gemmir.gemm`, so its place in the l
 of this pass among the `tile` passes. A packed tile is zero-filled to whole panels; the accumulator
 tile has its full static size, and what is written back is clipped to C.
 
+With `layout=panel:16x4` panels have some depth: 4 neighbours along k are adjacent for each row of A
+or column of B, for instructions that add several products to each sum; k is filled up with zeros
+too.
+
 In shared memory lies the tile of the whole block, which its threads copy together: with
 `layout=panel:WIDTH` columns of A and rows of B are adjacent, WIDTH elements apart; with
 `layout=swizzle:BYTES` it lies as the source does, in rows of so many bytes whose chunks are
@@ -156,14 +160,14 @@ def plan_pack(
             "registers or vmem for c",
         )
     value, dim = (gemm.a, 0) if operand == "a" else (gemm.b, 1)
-    width = _panel_width(operand, layout)
+    width, depth = _panel_size(operand, layout)
     if isinstance(memref_type(value).memory_space, SpaceAttr):
         raise ScheduleError("GEM0332", f"promote: operand {operand} is packed already")
     if len(extents(value)) != 2:
         raise ScheduleError("GEM0333", "promote: a batch cannot be packed", "tile batch by 1 first")
     _require_bounds(gemm, operand, extents(value))
     shape = [upper_bound(e) for e in extents(value)]
-    across = max(shape[1 - dim] or 1, 1)
+    across = max(-(-(shape[1 - dim] or 1) // depth), 1) * depth
     shape[dim] = max(-(-(shape[dim] or 0) // width), 1) * width
     shape[1 - dim] = across
     element = _converted_type(value, operand, as_)
@@ -173,7 +177,12 @@ def plan_pack(
         element=element,
         takes_scales=operand == "b" and element == gemm.summed and by_column(gemm),
         shape=(shape[0] or 1, shape[1] or 1),
-        layout=PanelAttr(dim, width, _apart(value, width, across)),
+        layout=PanelAttr(
+            dim,
+            width,
+            across * width if depth > 1 else _apart(value, width, across),
+            depth=depth,
+        ),
         space=Space(to),
     )
 
@@ -235,6 +244,18 @@ def _require_bounds(gemm: GemmOp, operand: str, sizes: Sequence[Extent]) -> None
                 "buffer has a size",
                 f"tile {dimension} before it",
             )
+
+
+def _panel_size(operand: str, layout: str | None) -> tuple[int, int]:
+    """The width of panels and how many neighbours along k are adjacent: `panel:WIDTH[xDEPTH]`."""
+    width, by, depth = (layout or "").partition("x")
+    if by and (not depth.isdigit() or int(depth) < 1):
+        raise ScheduleError(
+            "GEM1322",
+            f"promote: layout={layout} of {operand}",
+            "use panel:WIDTHxDEPTH, as in panel:16x4",
+        )
+    return _panel_width(operand, width if by else layout), int(depth) if by else 1
 
 
 def _panel_width(operand: str, layout: str | None) -> int:

@@ -667,6 +667,13 @@ def _check_bytes(gemm: GemmOp, loop: LoopPlan) -> None:
 
 
 def _check_panels(gemm: GemmOp, loop: LoopPlan) -> None:
+    depth = max(_panel_depth(v) for v in (gemm.a, gemm.b)) if loop.dimension == "k" else 1
+    if loop.size % depth:
+        raise ScheduleError(
+            "GEM1324",
+            f"tile: k by {loop.size} would begin slices inside groups of {depth} in packed panels",
+            f"tile k by {max(loop.size // depth, 1) * depth}",
+        )
     width = _panel_width(gemm, loop.dimension)
     if width is not None and loop.size % width:
         raise ScheduleError(
@@ -674,6 +681,12 @@ def _check_panels(gemm: GemmOp, loop: LoopPlan) -> None:
             f"tile: {loop.dimension} by {loop.size} would begin tiles inside panels of {width}",
             f"tile {loop.dimension} by {width}",
         )
+
+
+def _panel_depth(value: SSAValue) -> int:
+    """How many neighbours along k are adjacent in panels."""
+    layout = memref_type(value).layout
+    return layout.depth.data if isinstance(layout, PanelAttr) else 1
 
 
 def _panel_width(gemm: GemmOp, dimension: str) -> int | None:

@@ -20,7 +20,7 @@ from xdsl.ir import Block, Region, SSAValue
 from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
-from gemmir.ir.dialect import PairProductOp
+from gemmir.ir.dialect import OuterProductOp, PairProductOp
 from gemmir.ir.index import INDEX, as_index, at_end, before, constant_of, round_down
 from gemmir.ir.loops import DIMENSION, dimension_of
 from gemmir.ir.nvgpu import MmaSyncOp, matrix_shape
@@ -60,8 +60,9 @@ def _is_innermost(op: scf.ForOp, loop: str) -> bool:
 
 
 def _step(loop: scf.ForOp) -> int:
-    """How much of k one copy of the body takes: a vector, that of tensor cores, or 1."""
-    products = [op for op in loop.body.block.ops if isinstance(op, MmaSyncOp | PairProductOp)]
+    """How much of k one copy of the body takes: that of its product, or 1."""
+    kinds = MmaSyncOp | PairProductOp | OuterProductOp
+    products = [op for op in loop.body.block.ops if isinstance(op, kinds)]
     return matrix_shape(products[0].lhs)[1] if products else 1
 
 

@@ -68,6 +68,7 @@ from gemmir.ir.dialect import (
     Number,
     OuterProductOp,
     PackOp,
+    dot_depth,
     enclosing_ops,
     is_shared,
     is_widening,
@@ -106,8 +107,8 @@ from gemmir.ir.warpgroup import (
 from gemmir.ir.warpgroup_products import begin_product, finished, require_warpgroup
 from gemmir.ir.whole_blocks import plan_blocks, vectorize_blocks
 
-FMA, MMA, WGMMA, MXU = "fma", "mma", "wgmma", "mxu"
-UNITS = (FMA, MMA, WGMMA, MXU)
+FMA, DOT, MMA, WGMMA, MXU = "fma", "dot", "mma", "wgmma", "mxu"
+UNITS = (FMA, DOT, MMA, WGMMA, MXU)
 
 MMA_SHAPES: Mapping[str, tuple[tuple[int, int, int], ...]] = {
     "f16": ((16, 8, 16), (16, 8, 8)),
@@ -139,8 +140,9 @@ of f32, so that rows are read by vectors."""
 class GemmPlan:
     """One GEMM on an accumulator tile of static shape.
 
-    `width` columns are one accumulator. With tensor cores, whose instruction has the shape `mma`,
-    all are one, and rows and columns are rounded up to whole instructions.
+    `width` columns are one accumulator, to which `depth` products are added at once. With tensor
+    cores, whose instruction has the shape `mma`, all are one, and rows and columns are rounded up
+    to whole instructions.
     """
 
     accumulator: SSAValue
@@ -148,6 +150,7 @@ class GemmPlan:
     columns: int
     width: int
     k: Extent
+    depth: int = 1
     mma: tuple[int, int, int] | None = None
     precision: PrecisionAttr | None = None
     of_warpgroup: bool = False
@@ -204,6 +207,15 @@ def plan_gemm(
         raise ScheduleError(
             "GEM0378", f"vectorize: shape={_listed(shape)} and with={with_}", "leave shape out"
         )
+    if with_ == DOT:
+        return GemmPlan(
+            accumulator=accumulator,
+            rows=rows,
+            columns=columns,
+            width=width,
+            k=extents(gemm.a)[1],
+            depth=_dot_depth(gemm),
+        )
     if not _can_widen(gemm):
         of = product_name(element, gemm.precision)
         raise ScheduleError(
@@ -235,6 +247,30 @@ def _require_whole_bytes(gemm: GemmOp, width: int, along: str | None) -> None:
         raise ScheduleError(
             "GEM1339", f"vectorize: width={width} of a B that has two elements a byte", "use 2"
         )
+
+
+def _dot_depth(gemm: GemmOp) -> int:
+    """How many products are added at once; A may lie as it does, and B is in panels for that."""
+    factors = [memref_type(v).element_type for v in (gemm.a, gemm.b)]
+    depth = dot_depth(*factors)
+    if depth is None or gemm.precision is not None:
+        raise ScheduleError(
+            "GEM1323",
+            f"vectorize: with=dot has no products of {factors[0]} and {factors[1]}",
+            "promote both with as=i16, or use bf16, i8 or u8, or with=fma",
+        )
+    for name, value, dim in (("a", gemm.a, 0), ("b", gemm.b, 1)):
+        layout = _panel_of(value, dim)
+        found = 1 if layout is None else layout.depth.data
+        if (layout is not None or name == "b") and found != depth:
+            lies = "no panels" if layout is None else f"panels of depth {found}"
+            raise ScheduleError(
+                "GEM1325",
+                f"vectorize: with=dot takes {depth} elements of {name} at once, and it lies in "
+                f"{lies}",
+                f"promote {name} with layout=panel:WIDTHx{depth}",
+            )
+    return depth
 
 
 def _can_widen(gemm: GemmOp) -> bool:
@@ -296,6 +332,7 @@ def _whole_panel(builder: Builder, value: SSAValue, dim: int, extent: int) -> SS
     """The window `value` with all of its panel along `dim`: past a clipped tile there are zeros.
 
     Where there is only one panel, a tile may be narrower.
+    So there are behind the last of k in a panel of some depth.
     """
     layout = _panel_of(value, dim)
     assert layout is not None
@@ -310,6 +347,14 @@ def _whole_panel(builder: Builder, value: SSAValue, dim: int, extent: int) -> SS
     offsets = total_offsets(builder, views)
     sizes = list(extents(value))
     sizes[dim] = extent
+    depth, along_k = layout.depth.data, sizes[1 - dim]
+    if depth > 1:
+        if not isinstance(along_k, int):
+            room = as_index(views[0], depth - 1)
+            along_k = builder.insert(arith.AddiOp(along_k, room)).result
+        else:
+            along_k += depth - 1
+        sizes[1 - dim] = round_down(builder, views[0], along_k, depth)
     return subview(builder, buffer, offsets, sizes, one_panel=True)
 
 
@@ -368,20 +413,23 @@ def _sum_over_k(gemm: GemmOp, plan: GemmPlan, begin: list[SSAValue]) -> list[SSA
     body = Block(arg_types=[INDEX, *[v.type for v in begin]])
     inner = at_end(body)
     k, *sums = body.args
-    summed = gemm.summed
-    column = read(inner, gemm, a, (0, k), (plan.rows, 1), (rows_in_bounds, True))
-    column = converted(inner, column, summed)
+    depth, summed = plan.depth, gemm.summed
+    whole = _panel_of(gemm.a, 0) is not None or (isinstance(plan.k, int) and plan.k % depth == 0)
+    column = read(inner, gemm, a, (0, k), (plan.rows, depth), (rows_in_bounds, depth == 1 or whole))
+    column = converted(inner, column, summed) if depth == 1 else column
     rows: list[SSAValue] = []
     for start in plan.starts:
         full = columns_in_bounds and start + plan.width <= plan.columns
-        row = read(inner, gemm, b, (k, start), (1, plan.width), (True, full))
-        rows.append(converted(inner, row, summed, exponent=_exponent(gemm)))
+        row = read(inner, gemm, b, (k, start), (depth, plan.width), (True, full))
+        if depth == 1:
+            row = converted(inner, row, summed, exponent=_exponent(gemm))
+        rows.append(row)
     updated = [
         inner.insert(OuterProductOp(column, row, total)).result
         for row, total in zip(rows, sums, strict=True)
     ]
     inner.insert(scf.YieldOp(*updated))
-    bounds = [as_index(gemm, e) for e in (0, plan.k, 1)]
+    bounds = [as_index(gemm, e) for e in (0, plan.k, depth)]
     loop = scf.ForOp(*bounds, begin, Region(body))
     loop.attributes[DIMENSION] = StringAttr("k")
     builder.insert(loop)
@@ -546,7 +594,10 @@ def vectorize_epilogue(epilogue: EpilogueOp, width: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class PackPlan:
-    """How to walk a copy: panels of `width` along `dim`, `block` elements across at a time."""
+    """How to walk a copy: panels of `width` along `dim`, `block` elements across at a time.
+
+    Of what remains across, `rest` are copied at a time, the last of them filled up with zeros.
+    """
 
     dim: int
     width: int
@@ -567,11 +618,15 @@ def plan_pack(pack: PackOp) -> PackPlan:
     rows_run_across = strides_of(source)[1 - dim] == 1
     depth = COPY_BLOCK if pack.depth is None else pack.depth.value.data
     block = math.gcd(COPY_BLOCK, depth) if rows_run_across else 1
+    rest = 2 if rows_run_across and source.element_type == IntegerType(4) else 1
+    group = layout.depth.data
+    if group > 1:
+        block, rest = (COPY_BLOCK * 2 if rows_run_across else group), group
     return PackPlan(
         dim=dim,
         width=layout.width.data,
         block=block,
-        rest=2 if rows_run_across and source.element_type == IntegerType(4) else 1,
+        rest=rest,
         panels_inside=not rows_run_across,
     )
 
@@ -623,7 +678,7 @@ def _copy_block(builder: Builder, pack: PackOp, plan: PackPlan, panel: Strip, bl
     size = plan.block if block.is_whole else plan.rest
     at: tuple[Extent, Extent] = (panel.start, block.start)
     place: tuple[Extent, Extent] = (0, block.start)
-    shape, full = (plan.width, size), (panel.is_whole, True)
+    shape, full = (plan.width, size), (panel.is_whole, block.is_whole or size == 1)
     corner: tuple[Extent, Extent] = (panel.start, 0)
     sizes: tuple[Extent, Extent] = (plan.width, extents(buffer)[1 - plan.dim])
     if plan.dim == 1:

@@ -15,20 +15,26 @@ from xdsl.dialects.builtin import (
     IntegerType,
     UnrealizedConversionCastOp,
     VectorType,
+    bf16,
 )
 from xdsl.ir import Attribute, Operation, SSAValue
 
+from gemmir.backends.llvm.bf16 import convert_bf16
+from gemmir.backends.llvm.dots import dot_products, words_of
 from gemmir.backends.llvm.emitter import (
+    Columns,
     Emitter,
     Rows,
     Splat,
     Table,
     element_of,
     set_rows,
+    shape_of,
 )
 from gemmir.backends.llvm.text import (
     float_literal,
     is_literal,
+    lanes_type,
     scalar_suffix,
     scalar_type,
     splat_literal,
@@ -177,16 +183,40 @@ _CONVERSIONS: dict[str, str] = {
 
 
 def _convert(e: Emitter, op: Any) -> None:
-    word = _CONVERSIONS[op.name]
-    source, target = e.row_type(op.input.type), e.row_type(op.result.type)
-    rows = [e.text.value(f"{word} {source} {x} to {target}") for x in e.rows(op.input)]
-    set_rows(e, op.result, rows)
+    _convert_rows(e, _CONVERSIONS[op.name], op.input, op.result)
+
+
+def _convert_rows(e: Emitter, word: str, value: SSAValue, result: SSAValue) -> None:
+    """Row by row, or column by column where they lie so in memory."""
+    found = e.values[value]
+    if isinstance(found, Columns):
+        convert = _conversion(e, word, value.type, result.type, shape_of(value.type)[0])
+        e.values[result] = Columns([convert(x) for x in found.lines])
+        return
+    convert = _conversion(e, word, value.type, result.type, e.shape(value.type)[1])
+    set_rows(e, result, [convert(x) for x in e.rows(value)])
+
+
+def _conversion(
+    e: Emitter, word: str, source: Attribute, target: Attribute, lanes: int
+) -> Callable[[str], str]:
+    """What converts one line of so many lanes."""
+    elements = element_of(source), element_of(target)
+    if e.features is not None and bf16 in elements:
+        return lambda x: convert_bf16(e, x, lanes, to_bf16=elements[1] == bf16)
+    of, to = (lanes_type(element, lanes) for element in elements)
+    return lambda x: e.text.value(f"{word} {of} {x} to {to}")
 
 
 def _extend(e: Emitter, op: ExtendOp) -> None:
     exponent = 0 if op.exponent is None else op.exponent.value.data
-    rows, source = e.rows(op.input), e.row_type(op.input.type)
     unsigned = is_unsigned(element_of(op.input.type))
+    if isinstance(e.values[op.input], Columns) and not exponent:
+        is_integer = isinstance(element_of(op.result.type), IntegerType)
+        word = ("zext" if unsigned else "sext") if is_integer else f"{'us'[not unsigned]}itofp"
+        _convert_rows(e, word, op.input, op.result)
+        return
+    rows, source = e.rows(op.input), e.row_type(op.input.type)
     made = widened(e, rows, source, op.result.type, exponent, unsigned=unsigned)
     set_rows(e, op.result, made)
 
@@ -291,6 +321,9 @@ def _outer_product(e: Emitter, op: OuterProductOp) -> None:
     if op.result in e.values:
         return
     run = _products_of(op)
+    if op.depth > 1:
+        _dot_products(e, op, run)
+        return
     add_product = _multiply_add(e, op.result.type)
     rows = [e.rows(p.rhs)[0] for p in run]
     sums = [e.rows(p.acc) for p in run]
@@ -299,6 +332,18 @@ def _outer_product(e: Emitter, op: OuterProductOp) -> None:
         x = _splat(e, element, op.result.type)
         for row, total, result in zip(rows, sums, made, strict=True):
             result.append(add_product(x, row, total[number]))
+    for product, result in zip(run, made, strict=True):
+        e.values[product.result] = result
+
+
+def _dot_products(e: Emitter, op: OuterProductOp, run: Sequence[OuterProductOp]) -> None:
+    """Products of several columns and rows, in the same order."""
+    adds = [dot_products(e, product) for product in run]
+    sums = [e.rows(p.acc) for p in run]
+    made: list[Rows] = [[] for _ in run]
+    for number, word in enumerate(words_of(e, op.lhs, op.depth)):
+        for add, total, result in zip(adds, sums, made, strict=True):
+            result.append(add(word, total[number]))
     for product, result in zip(run, made, strict=True):
         e.values[product.result] = result
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from xdsl.dialects.builtin import VectorType
+from xdsl.dialects.builtin import VectorType, bf16, i16
 from xdsl.ir import Attribute, Block, Operation, SSAValue
 
 from gemmir.backends.llvm.text import (
@@ -23,6 +23,7 @@ from gemmir.backends.llvm.text import (
     lanes_type,
     scalar_type,
     splat_literal,
+    transposed,
 )
 from gemmir.errors import BackendError
 from gemmir.ir.dialect import memref_type, strides_of
@@ -59,7 +60,21 @@ class Splat:
     literal: str
 
 
-Value: TypeAlias = "str | Rows | Pointer | Splat"
+@dataclass(frozen=True)
+class Columns:
+    """A vector<r x c> that is c lines of r lanes, as it lies in memory."""
+
+    lines: Rows
+
+
+@dataclass(frozen=True)
+class Words:
+    """A vector<r x d> whose rows have 32 bits, each as a word."""
+
+    rows: Rows
+
+
+Value: TypeAlias = "str | Rows | Pointer | Splat | Columns | Words"
 Spread: TypeAlias = Callable[[tuple[int, int]], tuple[int, int]]
 """From the shape of a vector to the rows and lanes of it that one thread has."""
 
@@ -72,7 +87,8 @@ class Emitter:
     """One LLVM function: the text so far, and what each SSA value has become.
 
     `entry` is the function of the module that others call, `threads` the number of threads of the
-    loops over cores.
+    loops over cores. `features` are those of the CPU, by LLVM's names, of which there are
+    instructions for products and conversions; None leaves the choice to LLVM.
     """
 
     table: Table
@@ -80,6 +96,7 @@ class Emitter:
     text: FunctionText = field(default_factory=FunctionText)
     values: dict[SSAValue, Value] = field(default_factory=dict[SSAValue, Value])
     buffers: list[str] = field(default_factory=list[str])
+    features: frozenset[str] | None = None
     outlined: list[str] = field(default_factory=list[str])
     spread: Spread | None = None
     counts_in_32_bits: bool = False
@@ -96,9 +113,13 @@ class Emitter:
         rows, lanes = self.spread(whole) if self.spread is not None else whole
         return (rows if self.row is None else 1), lanes
 
+    def stored(self, element: Attribute) -> Attribute:
+        """What elements are held as: of bf16 a CPU has the bits, for LLVM makes an f32 of each."""
+        return i16 if element == bf16 and self.features is not None else element
+
     def row_type(self, t: Attribute) -> str:
         """The LLVM type of one row of `t`."""
-        return lanes_type(element_of(t), self.shape(t)[1])
+        return lanes_type(self.stored(element_of(t)), self.shape(t)[1])
 
     def scalar(self, value: SSAValue) -> str:
         """The operand of an index, i1 or float value."""
@@ -109,7 +130,12 @@ class Emitter:
     def rows(self, value: SSAValue) -> Rows:
         """The rows of a vector; a scalar is its own single row."""
         found = self.values[value]
-        assert not isinstance(found, Pointer)
+        assert not isinstance(found, Pointer | Words)
+        if isinstance(found, Columns):
+            scalar = scalar_type(self.stored(element_of(value.type)))
+            lanes = shape_of(value.type)[0]
+            found = transposed(self.text, scalar, found.lines, lanes)
+            self.values[value] = found
         if isinstance(found, Splat):
             rows, lanes = self.shape(value.type)
             scalar = scalar_type(element_of(value.type))

@@ -10,9 +10,17 @@ from typing import Any
 
 from xdsl.dialects import memref, vector
 from xdsl.dialects.builtin import FixedBitwidthType, VectorType
-from xdsl.ir import SSAValue
+from xdsl.ir import Attribute, SSAValue
 
-from gemmir.backends.llvm.emitter import Emitter, Pointer, Rows, Table, shape_of
+from gemmir.backends.llvm.bf16 import BF16_BITS
+from gemmir.backends.llvm.emitter import Columns, Emitter, Pointer, Table, shape_of
+from gemmir.backends.llvm.panels import (
+    GROUP_BYTES,
+    depth_of,
+    read_groups,
+    read_words,
+    write_groups,
+)
 from gemmir.backends.llvm.text import (
     Stride,
     is_literal,
@@ -20,10 +28,11 @@ from gemmir.backends.llvm.text import (
     scalar_type,
     splat_literal,
     suffix,
+    transposed,
 )
 from gemmir.errors import BackendError
 from gemmir.ir.attributes import PanelAttr, Space
-from gemmir.ir.dialect import Number, PrefetchOp, memref_type
+from gemmir.ir.dialect import OuterProductOp, PrefetchOp, memref_type
 from gemmir.ir.index import upper_bound
 from gemmir.ir.transfers import EXCHANGED
 from gemmir.ir.views import cast_strides, extents, offsets_of, sizes_of
@@ -157,7 +166,7 @@ class Access:
     """A vector<rows x lanes> in memory: lines of adjacent elements, and which of them exist."""
 
     address: str
-    element: Number
+    element: Attribute
     line_stride: Stride
     lines: int
     lanes: int
@@ -197,7 +206,7 @@ def access_of(
     order = (1, 0) if by_columns else (0, 1)
     access = Access(
         address=address,
-        element=source.element_type,
+        element=e.stored(source.element_type),
         line_stride=strides[order[0]],
         lines=shape[order[0]],
         lanes=shape[order[1]],
@@ -245,11 +254,30 @@ def _lane_flags(e: Emitter, limit: str, lanes: int) -> str:
 def transfer_read(e: Emitter, op: vector.TransferReadOp) -> None:
     t = op.result.type
     assert isinstance(t, VectorType)
-    access, transposed = access_of(e, op.source, op.indices, t, op)
-    lines = [_load_line(e, access, n, e.scalar(op.padding)) for n in range(access.lines)]
-    if transposed:
-        lines = _transpose(e, access.element, lines, access.lanes)
-    e.values[op.result] = lines
+    if depth_of(op.source) > 1:
+        read_groups(e, op)
+        return
+    access, by_columns = access_of(e, op.source, op.indices, t, op)
+    if _is_words(access, op):
+        scalar = scalar_type(access.element)
+        e.values[op.result] = read_words(
+            e, access.address, scalar, access.lines, access.line_stride
+        )
+        return
+    padding = e.scalar(op.padding)
+    if access.element != memref_type(op.source).element_type:
+        padding = str(int(padding, 16) >> 64 - BF16_BITS)
+    lines = [_load_line(e, access, n, padding) for n in range(access.lines)]
+    e.values[op.result] = Columns(lines) if by_columns else lines
+
+
+def _is_words(access: Access, op: vector.TransferReadOp) -> bool:
+    """Whether these are rows of a column of A for products of several columns and rows."""
+    is_whole = access.line_limit is None and access.lane_limit is None
+    has_words = access.lane_stride == 1 and access.lanes * access.element.size == GROUP_BYTES
+    uses = [use.operation for use in op.result.uses]
+    are_products = all(isinstance(u, OuterProductOp) and u.lhs is op.result for u in uses)
+    return is_whole and has_words and access.lanes > 1 and are_products
 
 
 def _load_line(e: Emitter, access: Access, line: int, padding: str) -> str:
@@ -312,10 +340,13 @@ def _gather(e: Emitter, access: Access, address: str, mask: str | None, padding:
 def transfer_write(e: Emitter, op: vector.TransferWriteOp) -> None:
     t = op.vector.type
     assert isinstance(t, VectorType)
-    access, transposed = access_of(e, op.source, op.indices, t, op)
+    if depth_of(op.source) > 1:
+        write_groups(e, op)
+        return
+    access, by_columns = access_of(e, op.source, op.indices, t, op)
     lines = e.rows(op.vector)
-    if transposed:
-        lines = _transpose(e, access.element, lines, access.lines)
+    if by_columns:
+        lines = transposed(e.text, scalar_type(access.element), lines, access.lines)
     for number, line in enumerate(lines):
         store_line(e, access, number, line)
 
@@ -368,23 +399,6 @@ def _known_alignment(e: Emitter, access: Access, address: str) -> int:
     """What the address is known to be aligned to: an element at least, a vector at most."""
     size = access.element.size
     return max(size, math.gcd(e.text.alignment(address, 0), max(size * 4, LOAD_BYTES)))
-
-
-def _transpose(e: Emitter, element: Number, lines: Rows, lanes: int) -> Rows:
-    """From lines of `lanes` lanes, `lanes` lines with one lane for each of the given ones."""
-    text = e.text
-    scalar = scalar_type(element)
-    count = len(lines)
-    columns: list[str] = []
-    for lane in range(lanes):
-        made = "poison"
-        for number, line in enumerate(lines):
-            one = text.value(f"extractelement <{lanes} x {scalar}> {line}, i64 {lane}")
-            made = text.value(
-                f"insertelement <{count} x {scalar}> {made}, {scalar} {one}, i64 {number}"
-            )
-        columns.append(made)
-    return columns
 
 
 MEMORY: Table = {

@@ -8,7 +8,16 @@ from xdsl.dialects import func, memref, scf
 from xdsl.ir import Operation, SSAValue
 
 from gemmir.backend import threads_variable
-from gemmir.backends.llvm.emitter import Emitter, Pointer, Splat, Table, Value, set_rows
+from gemmir.backends.llvm.emitter import (
+    Columns,
+    Emitter,
+    Pointer,
+    Splat,
+    Table,
+    Value,
+    Words,
+    set_rows,
+)
 from gemmir.backends.llvm.memory import allocate, buffer_bytes
 from gemmir.backends.llvm.text import FunctionText, is_literal
 from gemmir.errors import BackendError
@@ -223,7 +232,7 @@ def _team_number(e: Emitter, function: str) -> str:
 
 def _is_plain(value: Value) -> bool:
     """Whether a value is a constant and so means the same in another function."""
-    if isinstance(value, Pointer | Splat):
+    if isinstance(value, Pointer | Splat | Columns | Words):
         return isinstance(value, Splat)
     return all(_is_constant(x) for x in ([value] if isinstance(value, str) else value))
 

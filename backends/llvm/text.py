@@ -112,6 +112,29 @@ def _divisor(word: str, x: int, y: int) -> int:
     return math.gcd(x, y) if word in ("add", "urem") else 1
 
 
+def transposed(text: FunctionText, scalar: str, lines: list[str], lanes: int) -> list[str]:
+    """From lines of `lanes` lanes, `lanes` lines with one lane for each of the given ones."""
+    if lanes == 1:
+        return [_joined(text, scalar, lines)]
+    columns: list[str] = []
+    for lane in range(lanes):
+        found = [
+            text.value(f"extractelement <{lanes} x {scalar}> {line}, i64 {lane}") for line in lines
+        ]
+        columns.append(_joined(text, scalar, found))
+    return columns
+
+
+def _joined(text: FunctionText, scalar: str, elements: list[str]) -> str:
+    if len(elements) == 1:
+        return elements[0]
+    made = "poison"
+    for number, one in enumerate(elements):
+        row = f"<{len(elements)} x {scalar}>"
+        made = text.value(f"insertelement {row} {made}, {scalar} {one}, i64 {number}")
+    return made
+
+
 @dataclass
 class FunctionText:
     """The body of one LLVM function as it is written, block by block.

@@ -31,6 +31,7 @@ EXAMPLES: Final = {
     "promote": (
         "promote{operand=b to=l3 layout=panel:16}",
         "promote{operand=b to=l3 layout=panel:16 as=f32}",
+        "promote{operand=b to=l2 layout=panel:32x4}",
         "promote{operand=c to=l2 layout=panel:32}",
         "promote{operand=b to=shared layout=swizzle:128}",
         "promote{operand=b to=vmem}",
@@ -48,6 +49,7 @@ EXAMPLES: Final = {
     "vectorize": (
         "vectorize{with=fma width=8}",
         "vectorize{with=fma width=8 along=k}",
+        "vectorize{with=dot width=16}",
         "vectorize{with=mma width=8}",
         "vectorize{with=wgmma}",
         "vectorize{with=mxu}",

@@ -237,6 +237,21 @@ def _lane_sum(frame: Frame, op: LaneSumOp) -> Step:
     return step
 
 
+def _outer_product(frame: Frame, op: OuterProductOp) -> Step:
+    """Several products are added one after another; those of bf16 are exact in f32."""
+    if op.depth == 1:
+        return elementwise(fused_multiply_add)(frame, op)
+    made, depth = dtype_of(op.result.type), op.depth
+
+    def step(lhs: Array, rhs: Array, acc: Array) -> tuple[Array]:
+        x, y = lhs.astype(made), rhs.astype(made)
+        for i in range(depth):
+            acc = fused_multiply_add(x[:, i : i + 1], y[i : i + 1], acc)
+        return (acc,)
+
+    return step
+
+
 MEANINGS: Final[Meanings] = {
     BarrierOp: _barrier,
     GemmOp: _gemm,
@@ -247,7 +262,7 @@ MEANINGS: Final[Meanings] = {
     PrefetchOp: _prefetch,
     UnpackOp: _unpack,
     VisitsOp: _visits,
-    OuterProductOp: elementwise(fused_multiply_add),
+    OuterProductOp: _outer_product,
     PairProductOp: elementwise(_add_pairs),
     LaneSumOp: _lane_sum,
 }

@@ -206,8 +206,15 @@ class PanelView(View):
         """Elements from one row of a panel to the next."""
         return self.layout.pitch.data
 
-    def window(self, starts: Sequence[int], shape: tuple[int, ...]) -> StridedView:
+    @property
+    def depth(self) -> int:
+        """Neighbours along the other dimension that are adjacent."""
+        return self.layout.depth.data
+
+    def window(self, starts: Sequence[int], shape: tuple[int, ...]) -> View:
         self.check(starts, shape)
+        if self.depth > 1:
+            return self.leading(starts, shape)
         start, extent = starts[self.dim], shape[self.dim]
         within = start % self.width
         if self.width > 1 and within + extent > self.width:
@@ -225,25 +232,35 @@ class PanelView(View):
         return self.offset + starts[1 - self.dim] * self.pitch
 
     def leading(self, starts: Sequence[int], shape: tuple[int, ...]) -> PanelView:
-        """The window of `shape` at `starts`, in the same panels from the first on."""
+        """The window of `shape` at `starts`, in the same panels from the first on.
+
+        In panels of some depth it may begin with any panel, and with any group of neighbours.
+        """
         self.check(starts, shape)
-        if starts[self.dim]:
+        start, across = starts[self.dim], starts[1 - self.dim]
+        begins_panel = start % self.width == 0 if self.depth > 1 else start == 0
+        if not begins_panel or across % self.depth:
             raise FaultError(
                 "GEM0906", f"a tile at {list(starts)} does not keep the panels of its source"
             )
-        offset = self._across(starts)
+        offset = start // self.width * self.stride + self._across(starts)
         return PanelView(self.buffer, shape, self.layout, offset)
 
     def whole_panels(self, shape: tuple[int, ...]) -> PanelView:
-        """The panels that the leading `shape` touches, to their full width, past the extents."""
+        """The panels that the leading `shape` touches, to their full width, past the extents.
+
+        So are groups of `depth` neighbours that it touches whole.
+        """
         full = list(shape)
+        full[1 - self.dim] = -(-shape[1 - self.dim] // self.depth) * self.depth
         full[self.dim] = -(-shape[self.dim] // self.width) * self.width
         return PanelView(self.buffer, tuple(full), self.layout, self.offset)
 
     def places(self, starts: Sequence[int], shape: tuple[int, ...]) -> Array:
         panel, within = np.divmod(starts[self.dim] + np.arange(shape[self.dim]), self.width)
-        across = (starts[1 - self.dim] + np.arange(shape[1 - self.dim])) * self.pitch
-        along = self.offset + panel * self.stride + within
+        group, place = np.divmod(starts[1 - self.dim] + np.arange(shape[1 - self.dim]), self.depth)
+        across = group * self.pitch * self.depth + place
+        along = self.offset + panel * self.stride + within * self.depth
         return along[:, None] + across if self.dim == 0 else across[:, None] + along
 
     def _get(self, starts: Sequence[int], shape: tuple[int, ...]) -> Array:

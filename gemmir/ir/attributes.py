@@ -79,6 +79,9 @@ class PanelAttr(MemRefLayoutAttr, ParametrizedAttribute):
     is the packed layout of Goto and van de Geijn, Anatomy of High-Performance Matrix
     Multiplication, ACM TOMS 34(3), 2008; gaps between rows and between panels let them begin in
     different banks of a memory.
+
+    With a fifth number, `depth`, so many neighbours along the other dimension are adjacent instead,
+    for each element along `dim`: what one instruction multiplies and sums.
     """
 
     name = "gemmir.panel"
@@ -87,20 +90,26 @@ class PanelAttr(MemRefLayoutAttr, ParametrizedAttribute):
     width: IntAttr
     stride: IntAttr
     pitch: IntAttr
+    depth: IntAttr
 
-    def __init__(self, dim: int, width: int, stride: int, pitch: int | None = None) -> None:
+    def __init__(
+        self, dim: int, width: int, stride: int, pitch: int | None = None, depth: int = 1
+    ) -> None:
         super().__init__(
             IntAttr(dim),
             IntAttr(width),
             IntAttr(stride),
             IntAttr(width if pitch is None else pitch),
+            IntAttr(depth),
         )
 
     def verify(self) -> None:
         if self.dim.data not in (0, 1):
             raise VerifyException(f"panel dimension {self.dim.data} is not 0 or 1")
-        if self.width.data < 1:
-            raise VerifyException(f"panel width {self.width.data} is not positive")
+        if min(self.width.data, self.depth.data) < 1:
+            raise VerifyException(
+                f"panel width {self.width.data} or depth {self.depth.data} is not positive"
+            )
         for name, distance in (("pitch", self.pitch), ("stride", self.stride)):
             if distance.data < self.width.data:
                 raise VerifyException(
@@ -110,9 +119,12 @@ class PanelAttr(MemRefLayoutAttr, ParametrizedAttribute):
     def get_affine_map(self) -> AffineMap:
         along = AffineExpr.dimension(self.dim.data)
         across = AffineExpr.dimension(1 - self.dim.data)
-        width = AffineConstantExpr(self.width.data)
-        offset = along // width * self.stride.data + across * self.pitch.data
-        return AffineMap(2, 0, (offset + along % width,))
+        width, depth = AffineConstantExpr(self.width.data), self.depth.data
+        offset = along // width * self.stride.data
+        if depth == 1:
+            return AffineMap(2, 0, (offset + across * self.pitch.data + along % width,))
+        offset = offset + across // depth * (self.pitch.data * depth)
+        return AffineMap(2, 0, (offset + along % width * depth + across % depth,))
 
     @classmethod
     def parse_parameters(cls, parser: AttrParser) -> Sequence[Attribute]:
@@ -121,14 +133,16 @@ class PanelAttr(MemRefLayoutAttr, ParametrizedAttribute):
             for _ in range(2):
                 parser.parse_punctuation(",")
                 found.append(parser.parse_integer())
-            if parser.parse_optional_punctuation(",") is not None:
+            while len(found) < 5 and parser.parse_optional_punctuation(",") is not None:
                 found.append(parser.parse_integer())
-        return [IntAttr(number) for number in (*found, found[1])[:4]]
+        return [IntAttr(number) for number in (*found, *(found[1], 1)[len(found) - 3 :])]
 
     def print_parameters(self, printer: Printer) -> None:
         numbers = [self.dim.data, self.width.data, self.stride.data]
-        if self.pitch != self.width:
+        if self.pitch != self.width or self.depth.data > 1:
             numbers.append(self.pitch.data)
+        if self.depth.data > 1:
+            numbers.append(self.depth.data)
         with printer.in_angle_brackets():
             printer.print_string(", ".join(map(str, numbers)))
 

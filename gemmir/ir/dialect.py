@@ -11,7 +11,7 @@
 | `gemmir.visits`       | tiled and below    | which tile of rows has rows of which product    |
 | `gemmir.prefetch`     | promoted and below | bring a tile near; no effect on values          |
 | `gemmir.extend`       | vectorized         | integers in a wider type, or as floats          |
-| `gemmir.outerproduct` | vectorized         | acc + lhs @ rhs, each element rounded once      |
+| `gemmir.outerproduct` | vectorized         | acc + lhs @ rhs of a few columns and rows       |
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ from xdsl.dialects.builtin import (
     f32,
     f64,
     i1,
+    i16,
     i32,
     i64,
 )
@@ -193,6 +194,17 @@ def require_factors(name: str, a: Attribute, b: Attribute, precision: PrecisionA
     sums = {accumulator_type(element) for element in (a, b)}
     if len(sums - {i32}) > 1:
         raise VerifyException(f"{name}: element types {[str(a), str(b)]} differ")
+
+
+def dot_depth(a: Attribute, b: Attribute) -> int | None:
+    """How many products of an `a` and a `b` are added to a sum at once; None where there is one.
+
+    32 bits hold so many of each: 4 of 8 bits, with and without a sign, and 2 of i16 or bf16.
+    """
+    if a == b and a in (bf16, i16):
+        return 2
+    are_bytes = all(isinstance(x, IntegerType) and x.bitwidth == 8 for x in (a, b))
+    return 4 if are_bytes else None
 
 
 def is_unsigned(element: Attribute) -> bool:
@@ -692,10 +704,13 @@ class ExtendOp(IRDLOperation):
 
 @irdl_op_definition
 class OuterProductOp(IRDLOperation):
-    """acc + lhs @ rhs for a column lhs (r x 1), a row rhs (1 x c) and a tile acc (r x c).
+    """acc + lhs @ rhs for columns lhs (r x d), rows rhs (d x c) and a tile acc (r x c).
 
-    Each element is one fused multiply-add. The last dimension of the tile is the width of the
-    vector unit.
+    For d = 1, a column and a row, each element is one fused multiply-add. Otherwise d products of
+    narrower elements, as many as 32 bits hold, are added to each element of the sum: integers
+    exactly, modulo 2**32; bf16 in any order, where each addition may be off by a unit in the last
+    place of f32, and factors and sums below the least normal number may be taken as 0. The last
+    dimension of the tile is the width of the vector unit.
     """
 
     name = "gemmir.outerproduct"
@@ -721,13 +736,25 @@ class OuterProductOp(IRDLOperation):
         if any(len(s) != 2 for s in shapes):
             raise VerifyException(f"{self.name}: shapes {shapes} are not all matrices")
         lhs, rhs, acc = shapes
-        if lhs != (acc[0], 1) or rhs != (1, acc[1]):
+        depth, factors = lhs[1], (types[0].element_type, types[1].element_type)
+        if lhs != (acc[0], depth) or rhs != (depth, acc[1]):
             raise VerifyException(
-                f"{self.name}: {lhs} by {rhs} is not a rank-1 update of {acc}; "
-                f"expected {(acc[0], 1)} by {(1, acc[1])}"
+                f"{self.name}: {lhs} by {rhs} is not a rank-{depth} update of {acc}; "
+                f"expected {(acc[0], depth)} by {(depth, acc[1])}"
             )
-        if len({t.element_type for t in types}) > 1:
+        summed = types[2].element_type
+        if depth == 1 and set(factors) != {summed}:
             raise VerifyException(f"{self.name}: element types differ")
+        if depth > 1 and (depth != dot_depth(*factors) or summed != summed_type(*factors)):
+            raise VerifyException(
+                f"{self.name}: {depth} products of {factors[0]} and {factors[1]} are not added "
+                f"to {summed} at once"
+            )
+
+    @property
+    def depth(self) -> int:
+        """How many products are added to each element."""
+        return cast("VectorType[Attribute]", self.lhs.type).get_shape()[1]
 
 
 @irdl_op_definition
@@ -951,6 +978,7 @@ __all__ = [
     "VisitsOp",
     "YieldOp",
     "accumulator_type",
+    "dot_depth",
     "enclosing_ops",
     "is_shared",
     "is_unsigned",

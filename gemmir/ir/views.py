@@ -64,8 +64,8 @@ def subview(
     A window of a swizzled matrix has its layout. One that begins at the origin of a panel layout
     keeps it, unless `one_panel` says that it is a single panel, and so does one that begins further
     on in the first panel and is wider than it; one inside a single panel is strided, and so is any
-    other where panels are single rows or columns. Raises
-    `ScheduleError` (GEM0310) for any other window into panels.
+    other where panels are single rows or columns. Every window into panels of some depth keeps
+    their layout. Raises `ScheduleError` (GEM0310) for any other window into panels.
     """
     result = _subview_type(memref_type(source), offsets, sizes, one_panel)
     if drop_batch:
@@ -94,9 +94,11 @@ def _subview_type(
     elif isinstance(layout, PanelAttr):
         dim = layout.dim.data
         extent, start = sizes[dim], offsets[dim]
+        in_place = one_panel and layout.depth.data == 1
         is_wide = isinstance(extent, int) and extent > layout.width.data
         from_first = isinstance(start, int) and start == 0
-        if one_panel or not (at_origin or (is_wide and from_first)):
+        keeps = layout.depth.data > 1 or at_origin or (is_wide and from_first)
+        if in_place or not keeps:
             offset = 0 if at_origin else None
             layout = StridedLayoutAttr(_strides_in_panel(layout, sizes), offset)
     elif not (at_origin and isinstance(layout, NoneAttr) and tuple(shape) == source.get_shape()):

@@ -14,6 +14,20 @@ HOST_NAME: Final = "host"
 """The name of this computer's CPU, which the target string leaves out."""
 
 
+DOT_FEATURES: Final = (
+    ("u8", "i8", ("avx512vnni", "avxvnni", "i8mm")),
+    ("i8", "i8", ("dotprod",)),
+    ("u8", "u8", ("dotprod",)),
+    ("bf16", "bf16", ("avx512bf16", "bf16")),
+)
+"""Pairs of element types whose products are added to a sum several at a time, and the LLVM names of
+the features of which one is enough: vpdpbusd, sdot, udot, usdot, vpdpbf16ps and bfdot.
+
+Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2; Arm Architecture Reference
+Manual, DDI 0487, FEAT_DotProd, FEAT_I8MM and FEAT_BF16.
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CpuMachine:
     """One CPU. Caches are those that one core sees; `l3_bytes` is the whole L3, which it shares.
@@ -65,6 +79,15 @@ class CpuMachine:
     def lanes(self, item_bytes: int) -> int:
         """Elements of `item_bytes` bytes in one vector register."""
         return self.vector_bytes // item_bytes
+
+    def adds_products(self, a: str, b: str) -> bool:
+        """Whether several products of such elements are added to a sum by one instruction."""
+        pairs = ({a, b} == {first, second} for first, second, _ in DOT_FEATURES)
+        known = (features for _, _, features in DOT_FEATURES)
+        return any(
+            found and any(name in self.llvm_features for name in features)
+            for found, features in zip(pairs, known, strict=True)
+        )
 
     def flops_per_cycle(self, item_bytes: int) -> int:
         """Most floating-point operations a cycle of one core, on elements of `item_bytes` bytes."""

@@ -26,8 +26,8 @@ def item_bytes(gemm: Gemm) -> int:
 
 
 def lanes_used(gemm: Gemm, machine: CpuMachine) -> int:
-    """Lanes of the vectors used: those of the machine, or fewer where a row of C is shorter."""
-    lanes = machine.lanes(item_bytes(gemm))
+    """Lanes of the vectors of sums: those of the machine, or fewer where a row of C is shorter."""
+    lanes = machine.lanes(gemm.accumulator.item_bytes)
     while lanes > max(gemm.n, 1):
         lanes //= 2
     return lanes

@@ -80,8 +80,12 @@ def _require_unit(gemm: Gemm, machine: Machine) -> None:
     )
 
 
+CPU_MIXED = ("f16", "bf16", "i8", "u8")
+"""Types whose products every CPU sums in a wider one."""
+
+
 def _unit_dtypes(machine: Machine) -> tuple[str, ...]:
-    """What the matrix units of a machine multiply; none where it has no such units."""
+    """What the matrix units of a machine multiply, and what a CPU sums in a wider type."""
     if isinstance(machine, CpuMachine):
-        return ()
+        return CPU_MIXED
     return machine.mxu_dtypes if isinstance(machine, TpuMachine) else machine.mma_dtypes

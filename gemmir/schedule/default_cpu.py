@@ -19,6 +19,7 @@ from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu_deep import deep, is_deep
 from gemmir.schedule.cpu_direct import DIRECT_K_STEPS, clipped, direct
 from gemmir.schedule.cpu_lanes import ALONG_K, LANE_STEPS, along_k, is_along_k
+from gemmir.schedule.cpu_mixed import in_panels, mixed_class, unit_of
 from gemmir.schedule.cpu_model import (
     item_bytes,
     lanes_used,
@@ -63,7 +64,11 @@ def cpu_passes(
     yield from _outer(gemm, machine, threads)
     share, even = _share(gemm, machine, threads)
     shape = class_of(share, machine) if even else packed
-    if gemm.groups is not None:
+    unit, depth = "fma", 1
+    if _is_mixed(gemm):
+        shape = mixed_class(share, machine) if even else in_panels
+        unit, depth = unit_of(gemm, machine, shape)
+    elif gemm.groups is not None:
         shape = clipped if 0 in (gemm.n, gemm.k) else packed
     if gemm.scale_block is not None:
         shape = scaled
@@ -78,6 +83,8 @@ def cpu_passes(
         yield from shape(share, machine)
     if along:
         yield from _end(gemm, machine, LANE_STEPS, fuse=fuse, expand=expand, along=ALONG_K)
+    elif depth > 1:
+        yield from _end(gemm, machine, steps, fuse=fuse, expand=expand, unit=unit, depth=depth)
     else:
         yield from end(gemm, steps)
 
@@ -90,20 +97,31 @@ def _end(
     fuse: bool,
     expand: bool,
     along: str | None = None,
+    unit: str = "fma",
+    depth: int = 1,
 ) -> Iterator[str]:
-    """The passes behind loops and copies; `along` is the dimension of lanes where not n."""
+    """The passes behind loops and copies; `along` is the dimension of lanes where not n.
+
+    The `unit` takes so much of k at once as `depth` says.
+    """
     if fuse:
         yield "fuse-epilogue"
     lanes = lanes_of_sum(gemm, machine) if gemm.has_weights else lanes_used(gemm, machine)
     if along is None:
-        yield f"vectorize{{with=fma width={lanes}}}"
+        yield f"vectorize{{with={unit} width={lanes}}}"
     else:
         lanes = machine.lanes((gemm.accumulator if gemm.has_weights else gemm.element).item_bytes)
         yield f"vectorize{{with=fma width={lanes} along={along}}}"
-    if min(steps, gemm.k) >= 2:
-        yield f"unroll{{loop=k factor={min(steps, gemm.k)}}}"
+    groups = -(-gemm.k // depth)
+    if min(steps, groups) >= 2:
+        yield f"unroll{{loop=k factor={min(steps, groups)}}}"
     if expand:
         yield "expand-math"
+
+
+def _is_mixed(gemm: Gemm) -> bool:
+    """Whether products are summed in a wider type than that of both factors."""
+    return gemm.product.is_mixed and not gemm.has_weights
 
 
 def _outer(gemm: Gemm, machine: CpuMachine, threads: int) -> Iterator[str]:

@@ -17,13 +17,14 @@ from gemmir.ir.dialect import BLOCKS, CLUSTERS, CORES, INSIDE_BLOCK, MAPPINGS, W
 from gemmir.ir.specialize import PINGPONG, THREADS_OF_GROUP, default_registers
 from gemmir.ir.warpgroup import WARPGROUP_ROWS
 from gemmir.machine import CpuMachine, GpuMachine, Machine, TpuMachine
+from gemmir.machine.cpu import DOT_FEATURES
 from gemmir.passes.otherwise import Otherwise
 from gemmir.passes.parallelize import Parallelize
 from gemmir.passes.pipeline import TMA, Pipeline
-from gemmir.passes.promote import CACHES, Promote
+from gemmir.passes.promote import CACHES, PACKED_TYPES, Promote
 from gemmir.passes.split_k import SplitK, slice_size
 from gemmir.passes.tile import Tile
-from gemmir.passes.vectorize import MMA, MMA_SHAPES, WGMMA, Vectorize
+from gemmir.passes.vectorize import DOT, MMA, MMA_SHAPES, WGMMA, Vectorize
 from gemmir.passes.version import Version
 from gemmir.schedule.default_gpu import LOAD_BYTES
 from gemmir.schedule.fit_tpu import check_fits_tpu
@@ -44,6 +45,8 @@ FRAGMENT_BYTES = 32
 class _Walk:
     """The problem as the passes so far have cut it.
 
+    `factors` are the elements of A and B, and `packed_as` what they become in panels.
+
     Of the tile in registers there are `sums`: of slices of k, and of all of it.
     """
 
@@ -52,6 +55,8 @@ class _Walk:
     item_bytes: int
     tile: dict[str, int]
     block: dict[str, int] = field(default_factory=dict[str, int])
+    factors: dict[str, str] = field(default_factory=dict[str, str])
+    packed_as: dict[str, str] = field(default_factory=dict[str, str])
     accumulator: tuple[int, int] | None = None
     sums: int = 0
     held_bytes: dict[str, int] = field(default_factory=dict[str, int])
@@ -77,6 +82,7 @@ def check_fits(schedule: Schedule, gemm: Gemm, machine: Machine) -> None:
         machine=machine,
         dtype=gemm.dtype,
         item_bytes=gemm.element.item_bytes,
+        factors={"a": gemm.element.name, "b": gemm.element_b.name},
         tile=largest_sizes(gemm),
     )
     for p in schedule.passes:
@@ -149,8 +155,10 @@ def _check_capacity(walk: _Walk, p: Promote) -> None:
         kind, _, amount = (p.layout or "").partition(":")
         width = walk.block.get(short, width)
         width = max(width, int(amount)) if kind == "panel" and amount.isdigit() else width
-    copied = ELEMENTS.get(p.as_ or walk.dtype)
-    item_bytes = walk.item_bytes if copied is None else copied.item_bytes
+    item_bytes = walk.item_bytes
+    if p.as_ is not None:
+        walk.packed_as[p.operand] = p.as_
+        item_bytes = PACKED_TYPES[p.as_].size if p.as_ in PACKED_TYPES else item_bytes
     size = width * walk.tile["k"] * item_bytes
     held = walk.held_bytes.get(p.to, 0) + size
     walk.held_bytes[p.to] = held
@@ -307,7 +315,31 @@ def _check_shape(
         )
 
 
+def _check_dots(walk: _Walk) -> None:
+    """Refuse products that this CPU does not add several at a time, as it does those of i16."""
+    machine = walk.machine
+    factors = tuple(walk.packed_as.get(operand, name) for operand, name in walk.factors.items())
+    if not isinstance(machine, CpuMachine):
+        raise ScheduleError(
+            "GEM0318",
+            f"vectorize: with=dot is a unit of CPUs, and {machine.target} is none",
+            "use with=mma or with=fma",
+        )
+    is_known = any(set(pair) == set(factors) for *pair, _ in DOT_FEATURES)
+    if not is_known or machine.adds_products(*factors):
+        return
+    is_integer = ELEMENTS[PRODUCTS[walk.dtype].element.accumulator].is_integer
+    raise ScheduleError(
+        "GEM1328",
+        f"vectorize: with=dot adds products of {factors[0]} and {factors[1]}, and {machine.target} "
+        "has no instruction for them",
+        "promote both with as=i16" if is_integer else "promote with as=f32 and use with=fma",
+    )
+
+
 def _check_vectors(walk: _Walk, p: Vectorize) -> None:
+    if p.with_ == DOT:
+        _check_dots(walk)
     if p.with_ == MMA:
         _check_tensor_cores(walk, p)
     if p.with_ == WGMMA:
@@ -319,7 +351,7 @@ def _check_vectors(walk: _Walk, p: Vectorize) -> None:
     if isinstance(walk.machine, CpuMachine):
         item_bytes = ELEMENTS[PRODUCTS[walk.dtype].element.accumulator].item_bytes
     lanes = vector_bytes // item_bytes
-    if p.with_ == "fma" and (p.width < 1 or p.width > lanes or p.width & (p.width - 1)):
+    if p.with_ in ("fma", DOT) and (p.width < 1 or p.width > lanes or p.width & (p.width - 1)):
         raise ScheduleError(
             "GEM0311",
             f"vectorize: width={p.width}, and a vector of {walk.machine.name} has {lanes} lanes of "

@@ -30,6 +30,7 @@ LARGE = Gemm(m=4096, n=4096, k=4096)
 WEIGHTS = Gemm(m=12, n=16, k=8, dtype_b="i4", weight_group=4)
 SCALED = Gemm(m=12, n=40, k=64, scale_block=16)
 
+BYTES = Gemm(m=12, n=16, k=8, dtype="u8", dtype_b="i8")
 TILES = "tile{loops=n,m sizes=16,4},"
 SUM = "promote{operand=c to=registers},"
 VECTOR = "vectorize{with=fma width=8}"
@@ -267,6 +268,44 @@ WRONG = (
         "promote{operand=b to=l2 layout=panel:4 as=i8}",
         "as=i8 of b, whose elements are i8",
         "use as=f32 or as=f64 or as=i16",
+    ),
+    Wrong(
+        "GEM1322",
+        BYTES,
+        "promote{operand=a to=l2 layout=panel:4xk}",
+        "layout=panel:4xk of a",
+        "use panel:WIDTHxDEPTH",
+    ),
+    Wrong(
+        "GEM1323",
+        replace(BYTES, dtype="f16", dtype_b=None),
+        "tile{loops=m,n sizes=4,8},promote{operand=c to=registers},vectorize{with=dot width=8}",
+        "no products of f16 and f16",
+        "with=fma",
+        "cpu:x86-64-v3",
+    ),
+    Wrong(
+        "GEM1324",
+        BYTES,
+        "promote{operand=a to=l2 layout=panel:4x4},tile{loops=k sizes=6}",
+        "slices inside groups of 4",
+        "tile k by 4",
+    ),
+    Wrong(
+        "GEM1325",
+        BYTES,
+        "tile{loops=m,n sizes=4,4},promote{operand=c to=registers},vectorize{with=dot width=4}",
+        "b at once, and it lies in no panels",
+        "layout=panel:WIDTHx4",
+        "cpu:neoverse-v1",
+    ),
+    Wrong(
+        "GEM1328",
+        BYTES,
+        "tile{loops=m,n sizes=4,8},promote{operand=c to=registers},vectorize{with=dot width=8}",
+        "products of u8 and i8, and cpu:znver3",
+        "as=i16",
+        "cpu:znver3",
     ),
     Wrong(
         "GEM1321",
@@ -1120,7 +1159,8 @@ def test_tensor_cores_multiply_no_f32() -> None:
 
 
 def test_no_default_for_products_that_a_machine_cannot_sum() -> None:
-    assert code_of(lambda: gemmir.lower(HALF, target="cpu:x86-64-v3")) == "GEM0316"
+    eight = replace(HALF, dtype="e4m3")
+    assert code_of(lambda: gemmir.lower(eight, target="cpu:x86-64-v3")) == "GEM0316"
 
 
 def test_a_gpu_has_no_threads_to_choose() -> None:

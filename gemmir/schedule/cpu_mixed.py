@@ -1,0 +1,128 @@
+"""Schedules for CPUs of products that are summed in a wider type than their factors have.
+
+*In panels*: the CPU adds several products of neighbours to a sum at once, and both operands are
+packed into panels of that depth; bytes that it cannot multiply so as they are become i16 there, of
+which every CPU adds two. Floats of 16 bits that it cannot multiply so become f32 there. *Widened*:
+few rows; elements are widened where they are read.
+
+A C that is narrower than its sums is written once: k is not cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from gemmir.dtypes import ELEMENTS
+from gemmir.gemm import Gemm
+from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu_model import balanced, lanes_used
+from gemmir.schedule.cpu_tiles import RegisterTile, packed_tile, peel
+
+FEW_ROWS = 4
+"""Up to this many rows every element of B is read once, and packing it costs more than it saves."""
+
+STREAM_K = 8
+"""Rows of B that are streamed together: as many streams as prefetchers follow."""
+
+SUMS_OF_PAIRS = 2
+"""One in so many registers holds a sum where products are added by another instruction: a product
+then needs one too (measured on AVX2: 4 x 16 is 1.07 times as fast as 6 x 16)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factors:
+    """How elements are multiplied: what they become in panels, and how many neighbours at once."""
+
+    as_: str | None
+    depth: int
+    item_bytes: int
+
+    @property
+    def layout(self) -> str:
+        """What follows the width of a panel in its layout."""
+        return f"x{self.depth}" if self.depth > 1 else ""
+
+    @property
+    def conversion(self) -> str:
+        """What `promote` is told of the elements."""
+        return f" as={self.as_}" if self.as_ else ""
+
+
+def factors_of(gemm: Gemm, machine: CpuMachine) -> Factors:
+    """The unit of `machine` for the elements of `gemm`."""
+    pair = (gemm.element.name, gemm.element_b.name)
+    if machine.adds_products(*pair):
+        item = gemm.element.item_bytes
+        return Factors(as_=None, depth=4 // item, item_bytes=item)
+    if gemm.accumulator.is_integer:
+        return Factors(as_="i16", depth=2, item_bytes=2)
+    return Factors(as_="f32", depth=1, item_bytes=ELEMENTS["f32"].item_bytes)
+
+
+def mixed_class(gemm: Gemm, machine: CpuMachine) -> Callable[[Gemm, CpuMachine], Iterator[str]]:
+    """The shape of schedule for a product whose sums are wider than its factors."""
+    if 0 in (gemm.m, gemm.n, gemm.k):
+        return widened
+    if gemm.m <= FEW_ROWS and not (gemm.trans_b and min(gemm.n, gemm.k) > 1):
+        return widened
+    return in_panels if _fits(gemm, machine) else widened
+
+
+def unit_of(gemm: Gemm, machine: CpuMachine, shape: object) -> tuple[str, int]:
+    """The unit of `vectorize`, and how much of k it takes at once."""
+    depth = factors_of(gemm, machine).depth if shape is in_panels else 1
+    return ("dot", depth) if depth > 1 else ("fma", 1)
+
+
+def is_narrow(gemm: Gemm) -> bool:
+    """Whether C is of a narrower type than its sums."""
+    return gemm.result.item_bytes < gemm.accumulator.item_bytes
+
+
+def _tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
+    """That of f32, or a lower one where products have registers of their own."""
+    tile = packed_tile(gemm, machine)
+    if factors_of(gemm, machine).as_ != "i16" or machine.adds_products("u8", "i8"):
+        return tile
+    rows = machine.vector_registers // SUMS_OF_PAIRS // tile.vectors
+    return RegisterTile(rows=min(tile.rows, rows), vectors=tile.vectors, lanes=tile.lanes)
+
+
+def _fits(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether the panels of all of k, which a narrow C asks for, have room in the last cache."""
+    tile, item = _tile(gemm, machine), factors_of(gemm, machine).item_bytes
+    widest = max(tile.rows, tile.columns) * gemm.k * item
+    return not is_narrow(gemm) or widest <= machine.l3_bytes // 4
+
+
+def in_panels(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+    """Panels of A in L3 and blocks of B in L2, as products of f32 have them."""
+    tile, factors = _tile(gemm, machine), factors_of(gemm, machine)
+    item, columns = factors.item_bytes, min(tile.columns, gemm.n)
+    step = 4 * factors.depth
+    kc = gemm.k
+    if not is_narrow(gemm):
+        kc = min(balanced(gemm.k, machine.l1_bytes // (tile.columns * item), step), gemm.k)
+    mc = balanced(gemm.m, max(machine.l3_bytes // 8 // (kc * item), 1), tile.rows)
+    nc = balanced(gemm.n, max(machine.l2_bytes * 3 // 8 // (kc * item), 1), columns)
+    space = "l2" if nc * kc * item <= machine.l2_bytes // 2 else "l3"
+    how = f"{factors.layout}{factors.conversion}"
+    yield f"tile{{loops=m,k sizes={mc},{kc}}}"
+    yield f"promote{{operand=a to=l3 layout=panel:{tile.rows}{how}}}"
+    yield f"tile{{loops=n sizes={nc}}}"
+    yield f"promote{{operand=b to={space} layout=panel:{columns}{how}}}"
+    yield f"tile{{loops=m,n sizes={tile.rows},{columns}}}"
+    yield "promote{operand=c to=registers prefetch=true}"
+
+
+def widened(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+    """Elements are widened where they are read; B is read once where rows are few."""
+    lanes = lanes_used(gemm, machine)
+    rows = max(min(gemm.m, FEW_ROWS), 1)
+    vectors = max(min((machine.vector_registers - 1) // (rows + 1), 4), 1)
+    columns = min(vectors * lanes, -(-max(gemm.n, 1) // lanes) * lanes)
+    if not is_narrow(gemm) and gemm.k > STREAM_K:
+        yield f"tile{{loops=k sizes={STREAM_K}}}"
+    yield f"tile{{loops=n,m sizes={columns},{rows}{peel(gemm, rows, columns)}}}"
+    yield "promote{operand=c to=registers}"
