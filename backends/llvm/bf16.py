@@ -32,7 +32,7 @@ def convert_bf16(e: Emitter, x: str, lanes: int, *, to_bf16: bool) -> str:
         return e.text.value(
             f"bitcast {words} {e.text.value(f'shl {words} {wide}, {shift}')} to {floats}"
         )
-    if e.features is not None and e.features & ROUNDING:
+    if e.has(*ROUNDING):
         made = lanes_type(bf16, lanes)
         rounded = e.text.value(f"fptrunc {floats} {x} to {made}")
         return e.text.value(f"bitcast {made} {rounded} to {halves}")

@@ -38,7 +38,7 @@ class Instruction:
     """One instruction: its factors, the lanes of its sums, and which features say that it is there.
 
     `name` is LLVM's intrinsic of sums, factors and factors; `adds` says that it has no sums, which
-    are added by another instruction. One of `features` is enough, beside those in `also`.
+    are added by another instruction. One of `features` is enough.
     """
 
     lhs: str
@@ -46,7 +46,6 @@ class Instruction:
     lanes: int
     name: str
     features: tuple[str, ...]
-    also: tuple[str, ...] = ()
     adds: bool = True
 
 
@@ -95,9 +94,8 @@ INSTRUCTIONS: Final = (
 
 def find_instruction(e: Emitter, lhs: str, rhs: str, lanes: int) -> tuple[Instruction, bool] | None:
     """The instruction of this CPU for such factors, and whether it takes them the other way."""
-    features = e.features or frozenset()
     for one in INSTRUCTIONS:
-        if one.lanes == lanes and features.intersection(one.features):
+        if one.lanes == lanes and e.has(*one.features):
             if (one.lhs, one.rhs) == (lhs, rhs):
                 return one, False
             if (one.lhs, one.rhs) == (rhs, lhs):
@@ -166,6 +164,7 @@ def _widened(e: Emitter, op: OuterProductOp, row: str, scalar: str) -> Sum:
     groups = _once(e, f"bitcast <{lanes * depth} x {scalar}> {row} to {words}")
     steps = [_element(e, groups, b, lanes, place) for place in range(depth)]
     is_float = element_of(op.result.type) == f32
+    name = ""
     if is_float:
         name = f"@llvm.fma.{'f32' if lanes == 1 else f'v{lanes}f32'}"
         e.text.declare(f"{t} {name}({t}, {t}, {t})")

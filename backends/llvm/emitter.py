@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from xdsl.dialects.builtin import VectorType, bf16, i16
 from xdsl.ir import Attribute, Block, Operation, SSAValue
@@ -26,7 +26,7 @@ from gemmir.backends.llvm.text import (
     transposed,
 )
 from gemmir.errors import BackendError
-from gemmir.ir.dialect import memref_type, strides_of
+from gemmir.ir.dialect import Number, memref_type, strides_of
 from gemmir.ir.index import Extent
 
 _ADVICE = {
@@ -96,11 +96,10 @@ class Emitter:
     text: FunctionText = field(default_factory=FunctionText)
     values: dict[SSAValue, Value] = field(default_factory=dict[SSAValue, Value])
     buffers: list[str] = field(default_factory=list[str])
-    features: frozenset[str] | None = None
     outlined: list[str] = field(default_factory=list[str])
     spread: Spread | None = None
     counts_in_32_bits: bool = False
-    features: frozenset[str] = frozenset()
+    features: frozenset[str] | None = None
     entry: str = ""
     threads: str = ""
     row: int | None = None
@@ -113,9 +112,14 @@ class Emitter:
         rows, lanes = self.spread(whole) if self.spread is not None else whole
         return (rows if self.row is None else 1), lanes
 
-    def stored(self, element: Attribute) -> Attribute:
+    def has(self, *features: str) -> bool:
+        """Whether the CPU has one of these features."""
+        return self.features is not None and bool(self.features.intersection(features))
+
+    def stored(self, element: Attribute) -> Number:
         """What elements are held as: of bf16 a CPU has the bits, for LLVM makes an f32 of each."""
-        return i16 if element == bf16 and self.features is not None else element
+        held = i16 if element == bf16 and self.features is not None else element
+        return cast("Number", held)
 
     def row_type(self, t: Attribute) -> str:
         """The LLVM type of one row of `t`."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from xdsl.dialects import memref, vector
 from xdsl.dialects.builtin import FixedBitwidthType, VectorType
-from xdsl.ir import Attribute, SSAValue
+from xdsl.ir import SSAValue
 
 from gemmir.backends.llvm.bf16 import BF16_BITS
 from gemmir.backends.llvm.emitter import Columns, Emitter, Pointer, Table, shape_of
@@ -32,7 +32,7 @@ from gemmir.backends.llvm.text import (
 )
 from gemmir.errors import BackendError
 from gemmir.ir.attributes import PanelAttr, Space
-from gemmir.ir.dialect import OuterProductOp, PrefetchOp, memref_type
+from gemmir.ir.dialect import Number, OuterProductOp, PrefetchOp, memref_type
 from gemmir.ir.index import upper_bound
 from gemmir.ir.transfers import EXCHANGED
 from gemmir.ir.views import cast_strides, extents, offsets_of, sizes_of
@@ -166,7 +166,7 @@ class Access:
     """A vector<rows x lanes> in memory: lines of adjacent elements, and which of them exist."""
 
     address: str
-    element: Attribute
+    element: Number
     line_stride: Stride
     lines: int
     lanes: int
@@ -258,11 +258,10 @@ def transfer_read(e: Emitter, op: vector.TransferReadOp) -> None:
         read_groups(e, op)
         return
     access, by_columns = access_of(e, op.source, op.indices, t, op)
-    if _is_words(access, op):
+    stride = access.line_stride
+    if isinstance(stride, int) and _is_words(access, op):
         scalar = scalar_type(access.element)
-        e.values[op.result] = read_words(
-            e, access.address, scalar, access.lines, access.line_stride
-        )
+        e.values[op.result] = read_words(e, access.address, scalar, access.lines, stride)
         return
     padding = e.scalar(op.padding)
     if access.element != memref_type(op.source).element_type:

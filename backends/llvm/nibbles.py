@@ -107,7 +107,7 @@ def _word(e: Emitter, line: str, lanes: int) -> str:
 
 def _rows(e: Emitter, lines: Rows, lanes: int) -> Rows:
     """Lines that are rows: each of their elements in a lane."""
-    if lanes == MULTISHIFT_LANES and "avx512vbmi" in e.features:
+    if lanes == MULTISHIFT_LANES and e.has("avx512vbmi"):
         return [_multishift(e, line) for line in lines]
     wide = lanes_type(i32, lanes)
     places = [BITS * (lane % WORD_LANES) for lane in range(lanes)]
