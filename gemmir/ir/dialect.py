@@ -183,7 +183,7 @@ def require_factors(name: str, a: Attribute, b: Attribute, precision: PrecisionA
     each. Integers of 4 bits are factors of floats.
     """
     for element in (a, b):
-        is_weight = b == IntegerType(4) and not isinstance(a, IntegerType)
+        is_weight = b == IntegerType(4) and not _is_integer(a)
         known = FACTOR_BITS if not is_weight else (4, *FACTOR_BITS)
         if isinstance(element, IntegerType) and element.bitwidth not in known:
             raise VerifyException(f"{name}: no products of {element}; use i8 or ui8")
@@ -194,6 +194,10 @@ def require_factors(name: str, a: Attribute, b: Attribute, precision: PrecisionA
     sums = {accumulator_type(element) for element in (a, b)}
     if len(sums - {i32}) > 1:
         raise VerifyException(f"{name}: element types {[str(a), str(b)]} differ")
+
+
+def _is_integer(element: Attribute) -> bool:
+    return isinstance(element, IntegerType)
 
 
 def dot_depth(a: Attribute, b: Attribute) -> int | None:

@@ -64,14 +64,15 @@ def cpu_passes(
     yield from _outer(gemm, machine, threads)
     share, even = _share(gemm, machine, threads)
     shape = class_of(share, machine) if even else packed
-    unit, depth = "fma", 1
     if _is_mixed(gemm):
         shape = mixed_class(share, machine) if even else in_panels
-        unit, depth = unit_of(gemm, machine, shape)
     elif gemm.groups is not None:
-        shape = clipped if 0 in (gemm.n, gemm.k) else packed
+        shape = packed
+    if gemm.groups is not None and 0 in (gemm.n, gemm.k):
+        shape = clipped
     if gemm.scale_block is not None:
         shape = scaled
+    unit, depth = unit_of(gemm, machine, shape)
     steps = DIRECT_K_STEPS if shape is direct else K_STEPS_PER_ITERATION
     if shape is streamed:
         steps = steps_of(share, machine)
