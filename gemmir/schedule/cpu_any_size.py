@@ -1,8 +1,8 @@
 """Schedules for CPUs of problems that have no size before they are called.
 
-Small ones read A and B where they lie; where B is transposed, blocks of it are packed. Middling
-ones have blocks of B packed only. All others are packed as the packed schedules of known sizes are.
-Each is a version of the function.
+Small ones, and those of few rows or columns or of a small B, read A and B where they lie. Others
+have blocks of B packed, and so have all where B is transposed; large ones have A packed too where
+that is transposed. Each is a version of the function.
 
 Tiles that read rows of A where they lie hold a pointer for each of them, of which x86-64 has few
 registers; and their loop over k is not unrolled: LLVM would load ahead from all rows, and spill.
@@ -22,8 +22,11 @@ from gemmir.schedule.cpu_tiles import RegisterTile, most_rows
 SMALL = 512
 """Up to this m, n and k the operands are read where they lie (measured on Zen 5)."""
 
-MIDDLING = 1024
-"""Up to this m, n and k only B is packed, where A has rows to read (measured on Zen 5)."""
+FEW_ROWS = 8
+"""Up to this many rows of A, packing B costs more than it saves (measured on Zen 5)."""
+
+FEW_COLUMNS = 48
+"""The same of columns of B."""
 
 LARGE = 8192
 """An extent that is larger than any block: what blocks of a packed schedule are decided by."""
@@ -49,10 +52,21 @@ def any_size(gemm: Gemm, machine: CpuMachine, end: End) -> Iterator[str]:
         ldb=None,
         ldc=None,
     )
-    if loops:
-        yield from _versions(whole, loops, machine, end)
-    yield from packed(whole, machine)
-    yield from end(whole, K_STEPS_PER_ITERATION)
+    for limits, passes in _versions(whole, machine):
+        named = {name: most for name, most in limits.items() if name in loops}
+        sizes = {"m": whole.m, "n": whole.n, "k": whole.k}
+        if named and all(sizes[name] <= limits[name] for name in limits.keys() - named.keys()):
+            most = ",".join(map(str, named.values()))
+            yield f"version{{loops={','.join(named)} most={most}}}"
+            yield from passes
+            yield from end(whole, 1)
+            yield "otherwise"
+    if whole.trans_a:
+        yield from packed(whole, machine)
+        yield from end(whole, K_STEPS_PER_ITERATION)
+        return
+    yield from _half_packed(whole, machine, _tile(whole, machine, 2))
+    yield from end(whole, 1)
 
 
 def unpacked(gemm: Gemm, machine: CpuMachine) -> str:
@@ -67,31 +81,22 @@ def _lanes(gemm: Gemm, machine: CpuMachine) -> int:
     return machine.lanes(item_bytes(gemm))
 
 
-def _versions(whole: Gemm, loops: tuple[str, ...], machine: CpuMachine, end: End) -> Iterator[str]:
-    """Those for sizes up to a limit, each with the passes that follow it."""
+def _versions(whole: Gemm, machine: CpuMachine) -> Iterator[tuple[dict[str, int], list[str]]]:
+    """The largest sizes of each version, and the passes of its loops and copies."""
+    small = {"m": SMALL, "n": SMALL, "k": SMALL}
+    direct = list(_direct(whole, machine))
     if not whole.trans_b:
-        yield _up_to(SMALL, loops)
-        yield from _direct(whole, machine)
-        yield from end(whole, 1)
-        yield "otherwise"
-    elif "n" in loops:
-        lanes = _lanes(whole, machine)
-        yield f"version{{loops=n most={lanes}}}"
-        yield from _half_packed(
-            whole, machine, RegisterTile(rows=ROW_POINTERS, vectors=1, lanes=lanes)
-        )
-        yield from end(whole, 1)
-        yield "otherwise"
-    if whole.trans_b or not whole.trans_a:
-        yield _up_to(SMALL if whole.trans_a else MIDDLING, loops)
-        yield from _half_packed(whole, machine, _tile(whole, machine, 2))
-        yield from end(whole, 1)
-        yield "otherwise"
-
-
-def _up_to(most: int, loops: tuple[str, ...]) -> str:
-    limits = ",".join(str(most) for _ in loops)
-    return f"version{{loops={','.join(loops)} most={limits}}}"
+        yield small, direct
+        yield {"m": FEW_ROWS}, direct
+        yield {"n": FEW_COLUMNS}, direct
+        if not whole.trans_a:
+            yield {"n": SMALL, "k": SMALL}, direct
+        return
+    lanes = _lanes(whole, machine)
+    narrow = RegisterTile(rows=ROW_POINTERS, vectors=1, lanes=lanes)
+    yield {"n": lanes}, list(_half_packed(whole, machine, narrow))
+    if whole.trans_a:
+        yield small, list(_half_packed(whole, machine, _tile(whole, machine, 2)))
 
 
 def _tile(gemm: Gemm, machine: CpuMachine, vectors: int) -> RegisterTile:
@@ -112,7 +117,7 @@ def _direct(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
 def _half_packed(gemm: Gemm, machine: CpuMachine, tile: RegisterTile) -> Iterator[str]:
     """Blocks of B packed into half of L2, A read where it lies."""
     columns = machine.l2_bytes // 2 // BLOCK_COLUMN_BYTES // tile.columns * tile.columns
-    yield f"tile{{loops=n,k sizes={columns},{BLOCK_COLUMN_BYTES // item_bytes(gemm)}}}"
+    yield f"tile{{loops=k,n sizes={BLOCK_COLUMN_BYTES // item_bytes(gemm)},{columns}}}"
     yield f"promote{{operand=b to=l2 layout=panel:{tile.columns}}}"
     yield f"tile{{loops=m sizes={tile.rows} edges=halve}}"
     yield f"tile{{loops=n sizes={tile.columns}}}"

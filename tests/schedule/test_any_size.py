@@ -40,14 +40,19 @@ def versions(gemm: Gemm) -> list[str]:
 def test_there_are_versions_of_what_is_unknown() -> None:
     assert versions(problem("f32", "nn")) == [
         "version{loops=m,n,k most=512,512,512}",
-        "version{loops=m,n,k most=1024,1024,1024}",
+        "version{loops=m most=8}",
+        "version{loops=n most=48}",
+        "version{loops=n,k most=512,512}",
     ]
-    assert versions(problem("f32", "tn")) == ["version{loops=m,n,k most=512,512,512}"]
+    assert versions(problem("f32", "tn")) == versions(problem("f32", "nn"))[:3]
+    assert versions(problem("f32", "nt")) == ["version{loops=n most=16}"]
     assert versions(problem("f64", "tt")) == [
         "version{loops=n most=8}",
         "version{loops=m,n,k most=512,512,512}",
     ]
-    assert versions(Gemm(m=ANY, n=ANY, k=64)) == [
-        "version{loops=m,n most=512,512}",
-        "version{loops=m,n most=1024,1024}",
+    assert versions(Gemm(m=ANY, n=64, k=ANY)) == [
+        "version{loops=m,k most=512,512}",
+        "version{loops=m most=8}",
+        "version{loops=k most=512}",
     ]
+    assert versions(Gemm(m=ANY, n=4096, k=ANY)) == ["version{loops=m most=8}"]
