@@ -133,9 +133,10 @@ class Worker:
         """CPU seconds of this process and wall seconds of one call."""
         assert self.entrant is not None
         if not self.seconds:
-            cpu, self.seconds = self._estimate()
+            cpu, wall = self._estimate()
+            self.seconds = self._counted(cpu, wall)
             if self.seconds >= LONG_SECONDS:
-                return {"cpu": cpu, "wall": self.seconds, "calls": 1}
+                return {"cpu": cpu, "wall": wall, "calls": 1}
         calls = max(round(LEAST_SECONDS / self.seconds), 1)
         if self.seconds < LONG_SECONDS:
             self.entrant.repeat(min(calls, max(round(WARM_SECONDS / self.seconds), 1)))
@@ -155,9 +156,13 @@ class Worker:
         calls = 1
         while True:
             cpu, wall = self._timed(calls)
-            if wall * calls >= LEAST_SECONDS / 8:
+            if self._counted(cpu, wall) * calls >= LEAST_SECONDS / 8:
                 return cpu, wall
             calls *= 2
+
+    def _counted(self, cpu: float, wall: float) -> float:
+        """The time that counts: a thread that has to wait for the CPU does not take longer."""
+        return cpu if self.settings["threads"] == 1 else wall
 
     def _timed(self, calls: int) -> tuple[float, float]:
         assert self.entrant is not None
