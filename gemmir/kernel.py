@@ -302,6 +302,7 @@ class Kernel:
         packing.pack(b, out=array)
         return Packed(
             operand=packing.operand,
+            place=[slot.name for slot in self._inputs].index(packing.operand),
             array=array,
             signature=self.signature,
             compute=packing.compute,

@@ -21,10 +21,11 @@ class Packed:
     """What `kernel.prepack(b)` gives: to be passed to kernels of the same problem in b's place.
 
     It holds a copy: what is written to the array afterwards does not change it. `compute` is the
-    function that reads it, for arrays of the other operands.
+    function that reads it, for arrays of the other operands; it is the one at `place` of them.
     """
 
     operand: str
+    place: int
     array: npt.NDArray[Any]
     signature: Signature
     compute: Callable[..., Any]
@@ -53,8 +54,11 @@ class Packing:
 
 def packed_among(operands: Sequence[object], named: Mapping[str, object]) -> Packed | None:
     """The packed operand of a call; None where there is none."""
-    for value in (*operands, *named.values()):
-        if isinstance(value, Packed):
+    for value in operands:
+        if type(value) is Packed:
+            return value
+    for value in named.values():
+        if type(value) is Packed:
             return value
     return None
 
@@ -63,6 +67,10 @@ def unpacked(
     packed: Packed, signature: Signature, operands: Sequence[object], named: Mapping[str, object]
 ) -> tuple[list[object], dict[str, object]]:
     """The operands for `packed.compute`: `CallError` GEM1345 where `packed` is out of place."""
+    if packed.signature is signature and not named:
+        at = packed.place
+        if len(operands) > at and operands[at] is packed:
+            return [*operands[:at], packed.array, *operands[at + 1 :]], {}
     if packed.signature != signature:
         raise CallError(
             "GEM1345",
