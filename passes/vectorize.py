@@ -230,6 +230,18 @@ def plan_gemm(
     )
 
 
+def _require_one_type(products: Sequence[GemmOp], with_: str) -> None:
+    """`ScheduleError` GEM0375 where A and B differ, which units of blocks do not multiply."""
+    for gemm in products:
+        a, b = (memref_type(v).element_type for v in (gemm.a, gemm.b))
+        if a != b:
+            raise ScheduleError(
+                "GEM0375",
+                f"vectorize: with={with_} has no instruction for {a} by {b}",
+                "use a CPU, or give B the type of A",
+            )
+
+
 def _require_whole_bytes(gemm: GemmOp, width: int, along: str | None) -> None:
     """`ScheduleError` GEM1339 where a vector of a B with two elements a byte is no whole bytes."""
     of = memref_type(gemm.b)
@@ -747,6 +759,8 @@ class Vectorize(ModulePass):
                 f"vectorize: along={self.along} with={self.with_}",
                 "use along=k with=fma, or leave along out",
             )
+        if self.with_ in (MMA, WGMMA, MXU):
+            _require_one_type(products, self.with_)
         if self.with_ in (WGMMA, MXU):
             self._refuse_lanes()
         if self.with_ == MXU:
@@ -772,7 +786,8 @@ class Vectorize(ModulePass):
     def _vectorize(self, op: builtin.ModuleOp, products: Sequence[GemmOp], width: int) -> None:
         for gemm in products:
             plan = plan_gemm(gemm, self.with_, width, self.shape)
-            _require_whole_bytes(gemm, width, self.along)
+            if self.with_ == FMA:
+                _require_whole_bytes(gemm, width, self.along)
             if self.along is None:
                 sums = vectorize_gemm(gemm, plan)
             else:

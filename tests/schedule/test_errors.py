@@ -350,6 +350,14 @@ WRONG = (
         "neighbours along k",
         "promote{operand=b to=l2 layout=panel:16 as=f32}",
     ),
+    Wrong(
+        "GEM0375",
+        replace(WEIGHTS, m=32, n=16, k=64, dtype="f16", weight_group=32),
+        f"{WARPS}{SUM}tile{{loops=k sizes=32}},{SUM}vectorize{{with=mma width=4}}",
+        "no instruction for f16 by i4",
+        "use a CPU",
+        GPU,
+    ),
     Wrong("GEM1288", WEIGHTS, f"{TILES}{VECTOR}", "a scale for every 4 along k", "tile k by 4"),
     Wrong("GEM0336", MATRIX, "promote{operand=d to=l1}", "operand='d'", "use a, b or c"),
     Wrong(
