@@ -92,6 +92,17 @@ class Case:
 
 CASES: Final = (
     Case(
+        gemm=Gemm(m=6, n=18, k=12, alpha=2, beta=3, ldc=21, epilogue="bias+residual"),
+        schedule="promote{operand=c to=l2 layout=panel:8},tile{loops=k sizes=4},"
+        f"{A},tile{{loops=n sizes=8 edges=peel}},tile{{loops=m sizes=3}},"
+        f"prefetch{{operand=b loop=n ahead=1 during=m}},{C},fuse-epilogue,{V},{U}",
+    ),
+    Case(
+        gemm=Gemm(m=7, n=5, k=22, alpha=2, beta=3, ldc=8, epilogue="bias"),
+        schedule="promote{operand=b to=l2 layout=panel:1},tile{loops=m,n sizes=3,2},"
+        f"{C},vectorize{{with=fma width=4 along=k}},unroll{{loop=k factor=2}}",
+    ),
+    Case(
         gemm=Gemm(m=7, n=18, k=11, alpha=2, beta=3, ldc=21, epilogue="bias+relu+residual"),
         schedule=f"tile{{loops=k sizes=4}},{B},{A},tile{{loops=n,m sizes=8,3}},{C},"
         f"fuse-epilogue,{V},{U}",
