@@ -98,6 +98,10 @@ PROBLEMS: Final = {
     "epilogue": Gemm(m=20, n=37, k=9, epilogue="bias+gelu+residual", alpha=0.5, beta=2.0),
     "batch": Gemm(m=5, n=6, k=7, batch=3),
     "one row": Gemm(m=1, n=1000, k=600),
+    "i8": Gemm(m=21, n=50, k=37, dtype="i8"),
+    "u8 by i8": Gemm(m=21, n=50, k=37, dtype="u8", dtype_b="i8"),
+    "bf16": Gemm(m=21, n=50, k=37, dtype="bf16"),
+    "f16": Gemm(m=21, n=50, k=37, dtype="f16", trans_b=True),
     "weights": Gemm(m=3, n=102, k=96, dtype_b="i4", weight_group=32),
     "stored weights": Gemm(m=70, n=33, k=90, dtype_b="i4", weight_group=16, trans_b=True),
 }

@@ -1,7 +1,7 @@
 """Machine code of the default schedule for 1024 cubed: full registers, nothing spilled."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -117,3 +117,29 @@ def test_a_tile_too_large_for_the_registers_is_seen() -> None:
     artifact = emit(module, machine_for("cpu:x86-64-v3"))
     (loop,) = sum_loops(assembly(artifact), AVX2)
     assert [line for line in loop if re.search(AVX2.stack, line)]
+
+
+DOTS = {
+    ("cpu:znver4", "u8", "i8"): r"\tvpdpbusd\t.*%zmm\d+$",
+    ("cpu:znver5", "i8", None): r"\tvpdpwssd\t.*%zmm\d+$",
+    ("cpu:znver4", "bf16", None): r"\tvdpbf16ps\t.*%zmm\d+$",
+    ("cpu:icelake-server", "u8", "i8"): r"\tvpdpbusd\t.*%zmm\d+$",
+    ("cpu:sapphirerapids", "bf16", None): r"\tvdpbf16ps\t.*%zmm\d+$",
+    ("cpu:neoverse-n1", "i8", None): r"\tsdot\tv\d+\.4s, v\d+\.16b, v\d+\.",
+    ("cpu:neoverse-v1", "u8", "i8"): r"\tusdot\tv\d+\.4s, v\d+\.16b, v\d+\.",
+    ("cpu:neoverse-n2", "bf16", None): r"\tbfdot\tv\d+\.4s, v\d+\.8h, v\d+\.",
+}
+"""What sums products of neighbours along k, on targets that have it."""
+
+
+@pytest.mark.parametrize(("target", "dtype", "dtype_b"), DOTS)
+def test_dot_products_stay_in_registers(target: str, dtype: str, dtype_b: str | None) -> None:
+    is_arm = target.startswith("cpu:neoverse")
+    isa = replace(NEON if is_arm else AVX512, multiply_add=DOTS[target, dtype, dtype_b])
+    gemm = gemmir.Gemm(m=512, n=512, k=512, dtype=dtype, dtype_b=dtype_b)
+    lowered = gemmir.lower(gemm, target)
+    loops = sum_loops(assembly(lowered.artifact), isa)
+    _, unrolled = products_per_iteration(lowered)
+    assert unrolled in [sum(1 for x in loop if re.match(isa.multiply_add, x)) for loop in loops]
+    for loop in loops:
+        assert not [line for line in loop if re.search(isa.stack, line)]
