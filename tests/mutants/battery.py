@@ -138,6 +138,17 @@ CASES: Final = (
         schedule=f"tile{{loops=m,n,k sizes=4,4,2}},interchange{{order=k,n,m}},{C},"
         "vectorize{with=fma width=1}",
     ),
+    Case(
+        gemm=Gemm(m=7, n=18, k=11, dtype="i8", dtype_b="u8", beta=3),
+        schedule="promote{operand=b to=l2 layout=panel:8x4},"
+        "promote{operand=a to=l2 layout=panel:3x4},tile{loops=n,m sizes=8,3},"
+        f"{C},vectorize{{with=dot width=8}},{U}",
+    ),
+    Case(
+        gemm=Gemm(m=7, n=18, k=11, dtype="bf16", trans_a=True),
+        schedule="promote{operand=b to=l2 layout=panel:8 as=f32},tile{loops=n,m sizes=8,3},"
+        f"{C},{V}",
+    ),
     Case(gemm=Gemm(m=4, n=4, k=0, beta=2, epilogue="bias"), schedule=f"{C},fuse-epilogue,{V}"),
     Case(
         gemm=Gemm(m=4, n=5, k=9, epilogue="bias+residual", batch=2),
