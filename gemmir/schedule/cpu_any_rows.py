@@ -30,9 +30,6 @@ from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION, packed
 from gemmir.schedule.cpu_streamed import STREAM_ROWS
 from gemmir.schedule.cpu_tiles import RegisterTile, most_rows, packed_tile
 
-EXACT_ROWS = 4
-"""So few rows wait for B: each number of them has a version (measured on Zen 5)."""
-
 UNPACKED_ROWS = 96
 """Up to this many rows packing a B costs more than its conflicts in L1, where a vector is a whole
 cache line (measured on Zen 5)."""
@@ -83,11 +80,13 @@ class AnyRows:
         return K_STEPS_PER_ITERATION
 
     def _exact_rows(self, gemm: Gemm) -> int:
-        """How many numbers of rows have a version; one row is a product of a vector in any case."""
+        """How many numbers of rows have a version: where they wait for B, as many as it streams by.
+
+        One row is a product of a vector in any case.
+        """
         if gemm.n * gemm.k * item_bytes(gemm) <= self.machine.l2_bytes // 2:
             return 1
-        is_unpacked = not self._has_conflicts(gemm) or self._has_full_lines(gemm)
-        return EXACT_ROWS if is_unpacked and not gemm.trans_b else STREAM_ROWS
+        return STREAM_ROWS
 
     def _outer(self, gemm: Gemm) -> Iterator[str]:
         """Each core has columns of its own: those are known."""

@@ -290,7 +290,7 @@ def test_passes(cli: Cli) -> None:
         {"name": "loops", "type": "words", "required": True, "default": None},
         {"name": "sizes", "type": "integers", "required": True, "default": None},
     ]
-    assert found["promote"]["parameters"][-2] == {
+    assert found["promote"]["parameters"][-3] == {
         "name": "prefetch", "type": "true or false", "required": False, "default": False
     }  # fmt: skip
     printed = cli("passes", "gemmir-vectorize").out
