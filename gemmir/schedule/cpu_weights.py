@@ -107,12 +107,11 @@ def _in_registers(gemm: Gemm, machine: CpuMachine, *, even: bool) -> Iterator[st
     rows, columns = _tile(gemm, machine)
     most = LEAST_SLICE if _is_pushed_out(gemm, columns) else SLICE
     yield f"tile{{loops=k sizes={_slice(gemm, most)}}}"
-    if gemm.element is gemm.accumulator:
-        edges = peel(gemm, rows, columns) if even else ""
-        yield f"tile{{loops=n,m sizes={columns},{rows}{edges}}}"
-    else:
+    edges = peel(gemm, rows, columns) if even else ""
+    if gemm.element is not gemm.accumulator:
         yield f"promote{{operand=a to=l2 layout=panel:{rows} as={gemm.accumulator.name}}}"
-        yield f"tile{{loops=n,m sizes={columns},{rows}}}"
+        edges = "" if gemm.m % rows else edges  # the last panel of A is as wide as the others
+    yield f"tile{{loops=n,m sizes={columns},{rows}{edges}}}"
     yield "promote{operand=c to=registers}"
 
 

@@ -103,7 +103,7 @@ def test_machine_code_of_drawn_schedules(target: str, case: tuple[Gemm, str]) ->
 
 
 @pytest.mark.parametrize("target", ["cpu:x86-64-v3", "cpu:x86-64-v4", "cpu"])
-@pytest.mark.parametrize("dtype", ["f32", "f16"])
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
 @pytest.mark.parametrize("dtype_b", ["i4", "i8"])
 @pytest.mark.parametrize("m", [1, 3])
 def test_lanes_along_k(target: str, dtype: str, dtype_b: str, m: int) -> None:
