@@ -27,8 +27,10 @@ from gemmir.schedule.cpu_model import (
     with_size,
 )
 from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION, packed
-from gemmir.schedule.cpu_streamed import STREAM_ROWS
 from gemmir.schedule.cpu_tiles import RegisterTile, most_rows, packed_tile
+
+EXACT_ROWS = 8
+"""So few rows wait for B all of the time: each number of them has a version, which streams it."""
 
 UNPACKED_ROWS = 96
 """Up to this many rows packing a B costs more than its conflicts in L1, where a vector is a whole
@@ -80,13 +82,13 @@ class AnyRows:
         return K_STEPS_PER_ITERATION
 
     def _exact_rows(self, gemm: Gemm) -> int:
-        """How many numbers of rows have a version: where they wait for B, as many as it streams by.
+        """How many numbers of rows have a version: a few, where they wait for B.
 
         One row is a product of a vector in any case.
         """
         if gemm.n * gemm.k * item_bytes(gemm) <= self.machine.l2_bytes // 2:
             return 1
-        return STREAM_ROWS
+        return EXACT_ROWS
 
     def _outer(self, gemm: Gemm) -> Iterator[str]:
         """Each core has columns of its own: those are known."""
