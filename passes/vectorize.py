@@ -629,7 +629,8 @@ def plan_pack(pack: PackOp) -> PackPlan:
     source = memref_type(pack.source)
     rows_run_across = strides_of(source)[1 - dim] == 1
     depth = COPY_BLOCK if pack.depth is None else pack.depth.value.data
-    block = math.gcd(COPY_BLOCK, depth) if rows_run_across else 1
+    is_plain = source.element_type == memref_type(pack.target).element_type
+    block = math.gcd(COPY_BLOCK, depth) if rows_run_across or is_plain else 1
     rest = 2 if rows_run_across and source.element_type == IntegerType(4) else 1
     group = layout.depth.data
     if group > 1:

@@ -26,7 +26,7 @@ from gemmir.schedule.cpu_model import (
     rows_in_l1,
     with_size,
 )
-from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION, packed
+from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION, packed_both
 from gemmir.schedule.cpu_tiles import RegisterTile, most_rows, packed_tile
 
 EXACT_ROWS = 8
@@ -118,7 +118,7 @@ class AnyRows:
         if 0 in (gemm.n, gemm.k):
             yield from self._unpacked(gemm)
         elif gemm.element is not gemm.accumulator:
-            yield from packed(gemm, self.machine)
+            yield from packed_both(gemm, self.machine)
         elif gemm.trans_b or self._has_conflicts(gemm):
             yield from self._packed(gemm)
         else:

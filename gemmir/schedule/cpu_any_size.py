@@ -16,7 +16,7 @@ from dataclasses import replace
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu_model import item_bytes
-from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION, packed
+from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION, packed_both
 from gemmir.schedule.cpu_tiles import RegisterTile, most_rows
 
 SMALL = 512
@@ -62,7 +62,7 @@ def any_size(gemm: Gemm, machine: CpuMachine, end: End) -> Iterator[str]:
             yield from end(whole, 1)
             yield "otherwise"
     if whole.trans_a:
-        yield from packed(whole, machine)
+        yield from packed_both(whole, machine)
         yield from end(whole, K_STEPS_PER_ITERATION)
         return
     yield from _half_packed(whole, machine, _tile(whole, machine, 2))

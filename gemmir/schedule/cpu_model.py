@@ -33,6 +33,11 @@ def lanes_used(gemm: Gemm, machine: CpuMachine) -> int:
     return lanes
 
 
+def has_masks(machine: CpuMachine) -> bool:
+    """Whether part of a vector is loaded and stored as fast as all of it."""
+    return "avx512vl" in machine.llvm_features
+
+
 def round_up(value: int, step: int) -> int:
     """The least multiple of `step` that is not below `value`."""
     return -(-value // step) * step

@@ -1,12 +1,10 @@
 """The schedule for a CPU: which class a problem is of, and the loops around it.
 
-There are five classes. *Direct*: A and B are read where they lie. *Half packed*: a B that fits the
-second cache level is packed into it. *Deep*: a small C and a long k; slices of k are summed into C.
-*Streamed*: few rows of A; B is read once, a few rows at a time. *Packed*: the blocking of Goto and
-van de Geijn, Anatomy of High-Performance Matrix Multiplication (ACM TOMS 34(3), 2008), with the
-roles of A and B exchanged: panels of A are packed into L3 and blocks of B into L2, and a sliver of
-B as large as L1 streams through it. Each class has a file of its own, `cpu_CLASS.py`. *Weights*, a
-B of small integers that have scales, have two schedules in `cpu_weights.py`.
+There are five classes. *Direct*: A and B are read where they lie. *Deep*: a small C and a long k;
+slices of k are summed into C. *Streamed*: few rows of A; B is read once, a few rows at a time.
+*Packed*: blocks of B are packed into L2, and A is read where it lies; *packed both*: A is packed
+too. Each class has a file of its own, `cpu_CLASS.py`. *Weights*, a B of small integers that have
+scales, have two schedules in `cpu_weights.py`.
 """
 
 from __future__ import annotations
@@ -21,6 +19,7 @@ from gemmir.schedule.cpu_direct import DIRECT_K_STEPS, clipped, direct
 from gemmir.schedule.cpu_lanes import ALONG_K, LANE_STEPS, along_k, is_along_k
 from gemmir.schedule.cpu_mixed import in_panels, mixed_class, unit_of
 from gemmir.schedule.cpu_model import (
+    CACHE_LINE_BYTES,
     item_bytes,
     lanes_used,
     round_up,
@@ -29,7 +28,7 @@ from gemmir.schedule.cpu_model import (
 )
 from gemmir.schedule.cpu_narrow import is_narrow, narrow
 from gemmir.schedule.cpu_outer import is_outer, outer
-from gemmir.schedule.cpu_packed import HALF_PACKED_ROWS, K_STEPS_PER_ITERATION, half_packed, packed
+from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION, packed, packed_both
 from gemmir.schedule.cpu_runtime import RuntimeSchedule
 from gemmir.schedule.cpu_scaled import scaled
 from gemmir.schedule.cpu_sliced import is_sliced, sliced
@@ -63,11 +62,11 @@ def cpu_passes(
     threads = 1 if 0 in (gemm.m, gemm.n, gemm.k) else threads
     yield from _outer(gemm, machine, threads)
     share, even = _share(gemm, machine, threads)
-    shape = class_of(share, machine) if even else packed
+    shape = class_of(share, machine) if even else packed_both
     if _is_mixed(gemm):
         shape = mixed_class(share, machine) if even else in_panels
     elif gemm.groups is not None:
-        shape = packed
+        shape = packed_both
     if gemm.groups is not None and 0 in (gemm.n, gemm.k):
         shape = clipped
     if gemm.scale_block is not None:
@@ -173,10 +172,11 @@ def class_of(gemm: Gemm, machine: CpuMachine) -> Callable[[Gemm, CpuMachine], It
     if is_outer(gemm, machine):
         return outer
     if gemm.trans_b and min(gemm.n, gemm.k) > 1:
-        return half_packed if gemm.n * gemm.k * item <= machine.l2_bytes // 2 else packed
+        return packed
     bytes_b = gemm.n * gemm.k * item
     small = (gemm.m + gemm.n) * gemm.k * item <= machine.l2_bytes // 2
-    if small and gemm.k <= rows_in_l1(gemm.leading("b") * item, machine):
+    whole_lines = machine.vector_bytes >= CACHE_LINE_BYTES
+    if small and (whole_lines or gemm.k <= rows_in_l1(gemm.leading("b") * item, machine)):
         return direct
     is_long = gemm.n * item >= STREAM_BYTES and bytes_b > machine.l2_bytes // 2
     if is_long and is_sliced(gemm, machine):
@@ -185,6 +185,4 @@ def class_of(gemm: Gemm, machine: CpuMachine) -> Callable[[Gemm, CpuMachine], It
         return streamed
     if is_deep(gemm, machine):
         return deep
-    if bytes_b <= machine.l2_bytes // 2 and gemm.beta == 0 and gemm.m >= HALF_PACKED_ROWS:
-        return half_packed
     return packed
