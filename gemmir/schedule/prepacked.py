@@ -42,6 +42,9 @@ def _others(steps: Sequence[str], width: int) -> Iterator[str]:
     for number, step in enumerate(steps):
         if PACKS_B.match(step) or step.startswith("prefetch{operand=b"):
             continue
+        if step.startswith("prefetch{operand=a"):
+            yield step.replace(" during=n", "")
+            continue
         tile = TILE.match(step)
         sizes = _sizes(tile) if tile is not None else {}
         if tile is None or "n" not in sizes:
