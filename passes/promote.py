@@ -79,7 +79,7 @@ from gemmir.ir.attributes import (
     SwizzleAttr,
 )
 from gemmir.ir.build import added, multiplied, narrowed, number_attr, scaled, widened
-from gemmir.ir.carried_sums import begin_from, require_carried
+from gemmir.ir.carried_sums import begin_from, is_carried_by
 from gemmir.ir.dialect import (
     BLOCKS,
     INSIDE_BLOCK,
@@ -595,8 +595,13 @@ def plan_accumulate(
             "promote: to=vmem keeps one sum, and blocks of the product have scales",
             "multiply A and B by their scales beforehand, or use another target",
         )
-    if carry:
-        require_carried(gemm)
+    if carry and not is_carried_by(gemm):
+        raise ScheduleError(
+            "GEM1357",
+            "promote: carry=true of a sum that C does not hold between slices of k",
+            "leave carry out; it needs a tile of k before it, alpha=1, beta=0 or 1, a C of the "
+            "type of the sum without scales, and a CPU",
+        )
     _require_bounds(gemm, "c", extents(gemm.c))
     rows, columns = (upper_bound(e) or 1 for e in extents(gemm.c))
     return AccumulatePlan(

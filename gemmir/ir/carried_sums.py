@@ -14,7 +14,6 @@ from __future__ import annotations
 from xdsl.dialects import arith, memref
 from xdsl.ir import Block, Region, SSAValue
 
-from gemmir.errors import ScheduleError
 from gemmir.ir.build import number_attr
 from gemmir.ir.dialect import (
     CORES,
@@ -29,21 +28,14 @@ from gemmir.ir.partial_sums import in_registers
 from gemmir.ir.views import chain
 
 
-def require_carried(gemm: GemmOp) -> None:
-    """`ScheduleError` GEM1357 where C does not hold what the sum goes on from."""
+def is_carried_by(gemm: GemmOp) -> bool:
+    """Whether C holds between slices of k what a sum goes on from, on a CPU."""
     plain = gemm.alpha.value.data == 1 and gemm.alpha_value is None and gemm.beta_value is None
     is_whole = memref_type(gemm.c).element_type == gemm.summed and not gemm.scales
     begins = gemm.first is not None and gemm.beta.value.data == 0
     goes_on = gemm.first is None and gemm.beta.value.data == 1
     units = [o.over.data for o in enclosing_ops(gemm) if isinstance(o, ForallOp)]
-    if plain and is_whole and (begins or goes_on) and set(units) <= {CORES}:
-        return
-    raise ScheduleError(
-        "GEM1357",
-        "promote: carry=true of a sum that C does not hold between slices of k",
-        "leave carry out; it needs a tile of k before it, alpha=1, beta=0 or 1, a C of the type of "
-        "the sum without scales, and a CPU",
-    )
+    return plain and is_whole and (begins or goes_on) and set(units) <= {CORES}
 
 
 def begin_from(gemm: GemmOp, c: SSAValue, acc: SSAValue) -> EpilogueOp:
