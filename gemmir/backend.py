@@ -84,14 +84,16 @@ class Argument:
 class Pack:
     """An operand that may be packed before a call: two functions beside the one of the signature.
 
-    `symbol` copies `source` into `elements` elements that lie as `layout` says, the type in MLIR;
-    `compute` takes those in the place of the operand. Both return a status as that one does.
+    `symbol` copies the operand into `elements` elements of type `dtype`, which lie as `layout`
+    says, the type in MLIR; `compute` takes those in the place of the operand. Both return a status
+    as that one does.
     """
 
     operand: str
     symbol: str
     compute: str
     elements: int
+    dtype: str
     layout: str
 
 
@@ -170,12 +172,12 @@ class Signature:
 
 
 def _flat(argument: Argument, pack: Pack) -> Argument:
-    return replace(argument, shape=(pack.elements,), strides=(1,))
+    return replace(argument, dtype=pack.dtype, shape=(pack.elements,), strides=(1,))
 
 
 def _pack(entry: Mapping[str, Any]) -> Pack:
     words = {key: str(entry[key]) for key in ("operand", "symbol", "compute", "layout")}
-    return Pack(elements=int(entry["elements"]), **words)
+    return Pack(elements=int(entry["elements"]), dtype=_dtype(entry["dtype"]), **words)
 
 
 def _to_json(numbers: Sequence[int]) -> list[int | str]:
@@ -509,6 +511,7 @@ def _packs(module: ModuleOp, symbol: str, arguments: tuple[Argument, ...]) -> tu
                     symbol=filled.sym_name.data,
                     compute=compute_symbol(symbol, argument.name),
                     elements=packed_elements(of),
+                    dtype=BY_MLIR[str(of.element_type)].name,
                     layout=str(of),
                 )
             )

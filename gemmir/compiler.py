@@ -354,7 +354,7 @@ def _prepacked(
 
     None where it cannot be.
     """
-    if gemm.batch is not None or gemm.groups is not None or gemm.unknown or gemm.dtype_b:
+    if gemm.batch is not None or gemm.groups is not None or gemm.unknown or gemm.has_weights:
         return None
 
     @cache_once

@@ -105,6 +105,7 @@ ELEMENTS: Final[Mapping[str, ElementType]] = {
         _float("e5m2", "f8E5M2", ml_dtypes.float8_e5m2, "f32"),
         _integer("i8", "i8", np.int8),
         _integer("u8", "ui8", np.uint8),
+        _integer("i16", "i16", np.int16),
         _integer("i32", "i32", np.int32),
         replace(_integer("i4", "i4", np.int8), per_byte=2),
     )

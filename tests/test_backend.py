@@ -60,7 +60,7 @@ def test_a_signature_is_read_from_the_function():
         ),
         ("GEM0411", "@gemm returns values", function(f"memref<4xf32> {WRITE}", result="i32")),
         ("GEM0412", "c is index", function(f"index {WRITE}")),
-        ("GEM0412", "c has elements of type i16", function(f"memref<4xi16> {WRITE}")),
+        ("GEM0412", "c has elements of type i64", function(f"memref<4xi64> {WRITE}")),
         ("GEM0412", "c .*static shape", function(f"memref<?x4xf32> {WRITE}")),
         ("GEM0412", "c .*static strides", function(f"memref<4xf32, strided<[?]>> {WRITE}")),
         (

@@ -15,6 +15,7 @@ import gemmir
 from gemmir.backend import Signature
 from gemmir.backends.cpu.assemble import header, shared_library
 from gemmir.compiler import Gemm, compile
+from gemmir.dtypes import ELEMENTS
 from gemmir.errors import CallError
 from gemmir.kernel import Array, Kernel
 from gemmir.schedule import Schedule
@@ -28,10 +29,15 @@ OWN = (
 
 def arrays_of(gemm: Gemm, seed: int = 0) -> list[Array]:
     rng = np.random.default_rng(seed)
-    types = {"f32": np.float32, "f64": np.float64}
     made: list[Array] = []
     for operand in gemm.operands:
-        memory = rng.uniform(-1, 1, operand.span).astype(types[operand.dtype])
+        element = ELEMENTS[operand.dtype]
+        if element.is_integer:
+            limits = np.iinfo(element.numpy)
+            low, high = limits.min, limits.max
+            memory = rng.integers(low, high, operand.span, element.numpy, endpoint=True)
+        else:
+            memory = rng.uniform(-1, 1, operand.span).astype(element.numpy)
         strides = [s * memory.itemsize for s in operand.strides]
         made.append(np.ndarray(operand.shape, memory.dtype, memory, strides=strides))
     return made
@@ -66,6 +72,27 @@ def test_a_packed_operand_gives_the_same_bits(gemm: Gemm, target: str, threads: 
         assert kernel(
             a, b=packed, **dict(zip(gemm_names(gemm)[2:-1], rest, strict=True))
         ).tobytes() == (expected.tobytes())
+
+
+@pytest.mark.parametrize("target", ["cpu", "cpu:x86-64-v3"])
+@pytest.mark.parametrize(
+    ("dtype", "dtype_b"),
+    [("bf16", None), ("f16", None), ("i8", None), ("u8", None), ("u8", "i8"), ("i8", "u8")],
+)
+def test_narrow_types_are_packed_as_they_are_multiplied(
+    target: str, dtype: str, dtype_b: str | None
+):
+    for m, n, k, trans_b in ((3, 70, 33, True), (50, 75, 133, False)):
+        gemm = Gemm(m=m, n=n, k=k, dtype=dtype, dtype_b=dtype_b, trans_b=trans_b)
+        kernel = compile(gemm, target)
+        a, b, _ = arrays_of(gemm)
+        assert kernel(a, kernel.prepack(b)).tobytes() == kernel(a, b).tobytes()
+
+
+def test_elements_are_packed_as_the_type_they_become():
+    kernel = compile(Gemm(m=9, n=40, k=7, dtype="i8"), "cpu:x86-64-v3")
+    _, b, _ = arrays_of(Gemm(m=9, n=40, k=7, dtype="i8"))
+    assert kernel.prepack(b).array.dtype == np.int16
 
 
 def gemm_names(gemm: Gemm) -> list[str]:
@@ -189,6 +216,14 @@ def test_a_schedule_that_cuts_no_n_has_no_panels():
             "prefetch{operand=b loop=n ahead=1}",
             "promote{operand=b to=l3 layout=panel:32},prepack{operand=b},"
             "tile{loops=n sizes=32 over=cores},tile{loops=m,n sizes=8,32}",
+        ),
+        (
+            "tile{loops=m,k sizes=96,256},promote{operand=a to=l3 layout=panel:12x4 as=i16},"
+            "tile{loops=n sizes=256},promote{operand=b to=l2 layout=panel:32x4 as=i16},"
+            "tile{loops=m,n sizes=12,32}",
+            "promote{operand=b to=l3 layout=panel:32x4 as=i16},prepack{operand=b},"
+            "tile{loops=m,k sizes=96,256},promote{operand=a to=l3 layout=panel:12x4 as=i16},"
+            "tile{loops=n sizes=32},tile{loops=m,n sizes=12,32}",
         ),
     ],
 )

@@ -36,6 +36,7 @@ C_TYPES: Final = {
     "f32": "float",
     "f64": "double",
     "i32": "int32_t",
+    "i16": "int16_t",
     "i8": "int8_t",
     "u8": "uint8_t",
     "i4": "uint8_t",

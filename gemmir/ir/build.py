@@ -49,6 +49,7 @@ from xdsl.dialects.builtin import (
     f32,
     f64,
     i8,
+    i16,
     i32,
     i64,
 )
@@ -84,6 +85,7 @@ ELEMENT_TYPES: Final[Mapping[str, Number]] = {
     "e5m2": Float8E5M2Type(),
     "i8": i8,
     "u8": IntegerType(8, Signedness.UNSIGNED),
+    "i16": i16,
     "i32": i32,
     "i4": IntegerType(4),
 }

@@ -9,10 +9,9 @@ from typing import Final
 from gemmir.errors import CallError
 from gemmir.schedule.schedule import Schedule
 
-PACKS_B: Final = re.compile(r"promote\{operand=b to=\w+ layout=panel:(\d+)")
+PACKS_B: Final = re.compile(r"promote\{operand=b to=\w+ layout=panel:(\d+)(x\d+)?( as=\w+)?")
 PACKS_A: Final = re.compile(r"promote\{operand=a ")
 SUMS_C: Final = re.compile(r"promote\{operand=c to=l")
-CONVERTS: Final = re.compile(r" as=\w+")
 TILE: Final = re.compile(r"tile\{loops=(\S+?) sizes=([^ }]+)(.*)")
 
 
@@ -25,9 +24,8 @@ def prepacked_text(schedule: Schedule) -> str:
     steps = schedule.steps
     packs = [match for match in map(PACKS_B.match, steps) if match is not None]
     width = int(packs[-1].group(1)) if packs else _width(steps)
-    converts = CONVERTS.search(packs[-1].string) if packs else None
-    type_ = converts.group() if converts is not None else ""
-    first = f"promote{{operand=b to=l3 layout=panel:{width}{type_}}}"
+    depth, as_ = (packs[-1].group(2) or "", packs[-1].group(3) or "") if packs else ("", "")
+    first = f"promote{{operand=b to=l3 layout=panel:{width}{depth}{as_}}}"
     return "\n".join([first, "prepack{operand=b}", *_others(steps, width)])
 
 
