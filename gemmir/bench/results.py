@@ -6,7 +6,9 @@ import json
 import math
 import os
 import platform
+import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -31,6 +33,7 @@ def environment(
     """What the numbers depend on beside the contestants."""
     llvmlite, llvm = versions()
     return {
+        "command": shlex.join(["gemmir", *sys.argv[1:]]),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "cpu": f"{cpu_model()}, {os.cpu_count()} CPUs",
         "pinned_to": list(cpus),

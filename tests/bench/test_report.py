@@ -126,6 +126,7 @@ def test_a_results_file_has_every_number():
     text = results.text_of(document(race(gemmir=2.0, x=1 / 3, fma_peak=1.0)))
     found = json.loads(text)
     assert (found["seed"], found["rounds"], found["missing"]) == (7, 3, {"jax": "not here"})
+    assert found["command"].startswith("gemmir")
     assert {"gemmir", "numpy", "llvm", "commit"} <= set(found["versions"])
     (entry,) = found["classes"]["one"]
     assert entry["problem"] == {"m": 10, "n": 10, "k": 10, "dtype": "f32"}
