@@ -21,7 +21,7 @@ from gemmir.backends.cpu.blas import CONVENTIONS, Convention
 from gemmir.gemm import Operand
 from tests.blas.conftest import COLUMN, NUMPY, ROW, Call, Library
 from tests.strategies import examples, furthest
-from tests.test_guard_pages import READ, Guarded, guarded, status_of
+from tests.test_guard_pages import READ, Guarded, Place, guarded, status_of
 
 Array = npt.NDArray[Any]
 
@@ -286,8 +286,9 @@ def test_nothing_outside_the_arrays_is_touched(
     call = filled(sizes, transposes, dtype, alpha=0.5, beta=2.0)
 
     def at_both() -> None:
-        for place in ("start", "end"):
-            found = {name: _guarded(getattr(call, name), place) for name in "abc"}
+        places: tuple[Place, ...] = ("start", "end")
+        for place in places:
+            found = {name: _guarded(getattr(call, name), dtype, place) for name in "abc"}
             found["a"].protect(READ)
             found["b"].protect(READ)
             moved = replace(call, **{name: g.array for name, g in found.items()})
@@ -297,8 +298,8 @@ def test_nothing_outside_the_arrays_is_touched(
     assert status_of(at_both) == 0
 
 
-def _guarded(values: Array, place: Any) -> Guarded:
-    operand = Operand(name="x", shape=values.shape, strides=(1,), dtype="f32", access="readwrite")
-    made = guarded(operand, values.dtype, place)
+def _guarded(values: Array, dtype: str, place: Place) -> Guarded:
+    operand = Operand(name="x", shape=values.shape, strides=(1,), dtype=dtype, access="readwrite")
+    made = guarded(operand, place)
     made.array[...] = values
     return made
