@@ -27,6 +27,10 @@ Zen 5: with more, less of C stays in L1 from one slice of k to the next)."""
 COPY_TILES = 5
 """Tiles of rows that use a copy of B in L1 often enough to pay for it (measured on Zen 5)."""
 
+COPY_ROWS = 4
+"""Rows of a tile that reads a copy: the tile is then four vectors wide, on AVX2 three, and rows of
+B are copied in longer pieces (measured on Zen 5)."""
+
 PANEL_ROWS = 4
 """From this many rows on, C is summed in panels: its rows, B's and A's share the ways of a set."""
 
@@ -56,6 +60,7 @@ def stream_of(gemm: Gemm, machine: CpuMachine) -> Stream:
     item, lanes = item_bytes(gemm), lanes_used(gemm, machine)
     rows = balanced(gemm.m, machine.vector_registers // 4, 1)
     copies = -(-gemm.m // rows) >= COPY_TILES
+    rows = balanced(gemm.m, COPY_ROWS, 1) if copies else rows
     sums = machine.vector_registers * 3 // 4 if copies else machine.vector_registers // 2
     columns = min(max(min(sums // rows, 4), 1) * lanes, round_up(gemm.n, lanes))
     room = max(rows_in_l2(gemm.leading("b") * item, machine) // 2, 2 * STREAM_K)
