@@ -354,7 +354,7 @@ def _prepacked(
 
     None where it cannot be.
     """
-    if gemm.batch is not None or gemm.groups is not None or gemm.unknown or gemm.has_weights:
+    if gemm.unknown or gemm.has_weights or gemm.scale_block is not None:
         return None
 
     @cache_once

@@ -295,7 +295,7 @@ class Kernel:
             raise CallError(
                 "GEM1346",
                 f"{self!r} cannot take a packed operand",
-                "compile a Gemm without batch, groups, weights and unknown sizes, for a CPU",
+                "compile a Gemm without scales, weights and unknown sizes, for a CPU",
             )
         packing = self.packing()
         array = packing.new()

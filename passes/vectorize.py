@@ -687,12 +687,16 @@ def _strips(
 
 def _copy_block(builder: Builder, pack: PackOp, plan: PackPlan, panel: Strip, block: Strip) -> None:
     """Copy one block of one panel."""
-    buffer = chain(pack.target)[0]
+    buffer, views = chain(pack.target)
     size = plan.block if block.is_whole else plan.rest
     at: tuple[Extent, Extent] = (panel.start, block.start)
     place: tuple[Extent, Extent] = (0, block.start)
     shape, full = (plan.width, size), (panel.is_whole, block.is_whole or size == 1)
-    corner: tuple[Extent, Extent] = (panel.start, 0)
+    first = total_offsets(builder, views)[plan.dim]
+    column = panel.start
+    if first != 0:
+        column = builder.insert(arith.AddiOp(as_index(views[0], first), column)).result
+    corner: tuple[Extent, Extent] = (column, 0)
     sizes: tuple[Extent, Extent] = (plan.width, extents(buffer)[1 - plan.dim])
     if plan.dim == 1:
         at, place, shape, full = at[::-1], place[::-1], shape[::-1], full[::-1]

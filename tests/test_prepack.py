@@ -89,6 +89,41 @@ def test_narrow_types_are_packed_as_they_are_multiplied(
         assert kernel(a, kernel.prepack(b)).tobytes() == kernel(a, b).tobytes()
 
 
+BATCHES: dict[str, dict[str, Any]] = {
+    "batch": {"batch": 3},
+    "transposed batch": {"batch": 3, "trans_b": True},
+    "one of a batch": {"batch": 1},
+    "batch with one b": {"batch": 3, "batch_stride_b": 0},
+    "bf16": {"batch": 3, "dtype": "bf16"},
+    "bytes": {"batch": 2, "dtype": "u8", "dtype_b": "i8", "batch_stride_b": 0},
+    "groups": {"groups": 3},
+    "masked groups": {"groups": 3, "masked": True, "trans_b": True},
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("kind", BATCHES)
+def test_each_matrix_of_a_batch_is_packed(kind: str, threads: int):
+    for m, n, k in ((6, 70, 33), (40, 75, 500)):
+        gemm = Gemm(m=m, n=n, k=k, **BATCHES[kind])
+        kernel = compile(gemm, threads=threads)
+        a, b, *rest, c = arrays_of(gemm)
+        for rows in rest:
+            rows[...] = [0, 1, m] if gemm.masked else [0, 2, 2, m]
+        found, expected = c.copy(), c.copy()
+        kernel(a, b, *rest, out=expected)
+        kernel(a, kernel.prepack(b), *rest, out=found)
+        assert found.tobytes() == expected.tobytes() != c.tobytes()
+
+
+def test_a_b_of_a_whole_batch_is_packed_once():
+    one, shared = (
+        compile(Gemm(m=5, n=40, k=6, batch=4, batch_stride_b=stride)) for stride in (None, 0)
+    )
+    b = np.zeros((4, 6, 40), np.float32)
+    assert one.prepack(b).array.size == 4 * shared.prepack(b[0]).array.size
+
+
 def test_elements_are_packed_as_the_type_they_become():
     kernel = compile(Gemm(m=9, n=40, k=7, dtype="i8"), "cpu:x86-64-v3")
     _, b, _ = arrays_of(Gemm(m=9, n=40, k=7, dtype="i8"))
@@ -176,13 +211,13 @@ def test_what_cannot_be_packed_is_refused():
 @pytest.mark.parametrize(
     "gemm",
     [
-        Gemm(m=4, n=8, k=8, batch=2),
-        Gemm(m=4, n=8, k=8, groups=2),
         Gemm(m=gemmir.ANY, n=8, k=8),
+        Gemm(m=4, n=128, k=128, scale_block=128),
+        Gemm(m=4, n=8, k=32, dtype_b="i8", weight_group=32),
     ],
 )
 def test_kernels_that_take_no_packed_operand(gemm: Gemm):
-    with pytest.raises(CallError, match=r"GEM1346: .*compile a Gemm without batch"):
+    with pytest.raises(CallError, match=r"GEM1346: .*compile a Gemm without scales"):
         compile(gemm).prepack(np.zeros((8, 8), np.float32))
 
 
@@ -216,6 +251,11 @@ def test_a_schedule_that_cuts_no_n_has_no_panels():
             "prefetch{operand=b loop=n ahead=1}",
             "promote{operand=b to=l3 layout=panel:32},prepack{operand=b},"
             "tile{loops=n sizes=32 over=cores},tile{loops=m,n sizes=8,32}",
+        ),
+        (
+            "tile{loops=batch sizes=1 over=cores},tile{loops=n sizes=32},tile{loops=m sizes=8}",
+            "tile{loops=batch sizes=1 over=cores},promote{operand=b to=l3 layout=panel:32},"
+            "prepack{operand=b},tile{loops=n sizes=32},tile{loops=m sizes=8}",
         ),
         (
             "tile{loops=m,k sizes=96,256},promote{operand=a to=l3 layout=panel:12x4 as=i16},"

@@ -234,12 +234,11 @@ class PanelView(View):
     def leading(self, starts: Sequence[int], shape: tuple[int, ...]) -> PanelView:
         """The window of `shape` at `starts`, in the same panels from the first on.
 
-        In panels of some depth it may begin with any panel, and with any group of neighbours.
+        It may begin with any panel, and in panels of some depth with any group of neighbours.
         """
         self.check(starts, shape)
         start, across = starts[self.dim], starts[1 - self.dim]
-        begins_panel = start % self.width == 0 if self.depth > 1 else start == 0
-        if not begins_panel or across % self.depth:
+        if start % self.width or across % self.depth:
             raise FaultError(
                 "GEM0906", f"a tile at {list(starts)} does not keep the panels of its source"
             )

@@ -12,6 +12,8 @@ from gemmir.schedule.schedule import Schedule
 PACKS_B: Final = re.compile(r"promote\{operand=b to=\w+ layout=panel:(\d+)(x\d+)?( as=\w+)?")
 PACKS_A: Final = re.compile(r"promote\{operand=a ")
 SUMS_C: Final = re.compile(r"promote\{operand=c to=l")
+OVER_PRODUCTS: Final = ("tile{loops=batch ", "parallelize{loop=group}")
+"""Loops over a batch or groups, whose matrices are packed one by one."""
 TILE: Final = re.compile(r"tile\{loops=(\S+?) sizes=([^ }]+)(.*)")
 
 
@@ -26,7 +28,9 @@ def prepacked_text(schedule: Schedule) -> str:
     width = int(packs[-1].group(1)) if packs else _width(steps)
     depth, as_ = (packs[-1].group(2) or "", packs[-1].group(3) or "") if packs else ("", "")
     first = f"promote{{operand=b to=l3 layout=panel:{width}{depth}{as_}}}"
-    return "\n".join([first, "prepack{operand=b}", *_others(steps, width)])
+    over = next((n for n, step in enumerate(steps) if not step.startswith(OVER_PRODUCTS)), 0)
+    rest = _others(steps[over:], width)
+    return "\n".join([*steps[:over], first, "prepack{operand=b}", *rest])
 
 
 def _others(steps: Sequence[str], width: int) -> Iterator[str]:
