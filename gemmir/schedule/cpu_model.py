@@ -38,6 +38,15 @@ def has_masks(machine: CpuMachine) -> bool:
     return "avx512vl" in machine.llvm_features
 
 
+def broadcasts_from_memory(machine: CpuMachine) -> bool:
+    """Whether a multiply-add takes an element of A from memory, or each row of A a register.
+
+    On x86-64 it is broadcast as it is loaded; AArch64 multiplies by a lane of a register, which
+    holds several elements along a row.
+    """
+    return machine.llvm_triple.startswith("x86_64")
+
+
 def round_up(value: int, step: int) -> int:
     """The least multiple of `step` that is not below `value`."""
     return -(-value // step) * step

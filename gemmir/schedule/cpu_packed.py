@@ -3,8 +3,8 @@
 *Packed* copies B alone. A panel of rows of A meets all of a block of B, so that A comes from memory
 once a block, and the next panel is asked for meanwhile. *Packed both* is the blocking of Goto and
 van de Geijn, Anatomy of High-Performance Matrix Multiplication (ACM TOMS 34(3), 2008), with the
-roles of A and B exchanged: for an A whose rows are not adjacent along k, and for rows whose number
-is known at run time.
+roles of A and B exchanged: for an A whose rows are not adjacent along k, for rows whose number is
+known at run time, and for CPUs on which rows that are apart take a register each.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
-from gemmir.schedule.cpu_model import balanced, item_bytes
+from gemmir.schedule.cpu_model import balanced, broadcasts_from_memory, item_bytes
 from gemmir.schedule.cpu_tiles import packed_tile
 
 K_SLICE_BYTES = 1024
@@ -27,7 +27,8 @@ K_STEPS_PER_ITERATION = 4
 
 def packed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Blocks of B in L2, each multiplied by all rows of A where they lie."""
-    if gemm.trans_a and min(gemm.m, gemm.k) > 1:
+    down = gemm.trans_a and min(gemm.m, gemm.k) > 1
+    if down or not broadcasts_from_memory(machine):
         yield from packed_both(gemm, machine)
         return
     tile, item = packed_tile(gemm, machine), item_bytes(gemm)

@@ -69,10 +69,11 @@ def sum_loops(text: str, isa: Isa) -> list[list[str]]:
     return found
 
 
-def products_per_iteration(lowered: gemmir.Lowered) -> tuple[int, int]:
-    """Multiply-adds that the schedule asks for: rows times vectors, and that times unrolled steps.
+def products_per_iteration(lowered: gemmir.Lowered) -> tuple[int, set[int]]:
+    """Multiply-adds that the schedule asks for: rows times vectors, times unrolled steps.
 
-    The steps that are left where the unrolled ones do not divide a part of k have the former.
+    Beside them all that a loop may have: the steps that are left where the unrolled ones do not
+    divide a part of k, and those of last tiles of fewer rows.
     """
     sizes: dict[str, int] = {}
     width = factor = 1
@@ -81,8 +82,10 @@ def products_per_iteration(lowered: gemmir.Lowered) -> tuple[int, int]:
             sizes.update(zip(p.loops, p.sizes, strict=True))
         width = p.width or width if isinstance(p, Vectorize) else width
         factor = p.factor if isinstance(p, Unroll) else factor
-    step = sizes["m"] * (sizes["n"] // width)
-    return step, step * factor
+    assert lowered.problem is not None
+    vectors, last = sizes["n"] // width, lowered.problem.m % sizes["m"]
+    steps = {rows * vectors for rows in (sizes["m"], last) if rows}
+    return sizes["m"] * vectors * factor, steps | {step * factor for step in steps}
 
 
 @pytest.mark.parametrize("target", MACHINES)
@@ -90,10 +93,10 @@ def test_the_loop_over_k_is_multiply_adds_in_registers(target: str) -> None:
     isa = MACHINES[target]
     lowered = gemmir.lower(gemmir.Gemm(m=1024, n=1024, k=1024), target)
     loops = sum_loops(assembly(lowered.artifact), isa)
-    step, unrolled = products_per_iteration(lowered)
+    unrolled, allowed = products_per_iteration(lowered)
     found = [sum(1 for line in loop if re.match(isa.multiply_add, line)) for loop in loops]
     assert unrolled in found
-    assert set(found) <= {step, unrolled}
+    assert set(found) <= allowed
     for loop in loops:
         assert not [line for line in loop if re.search(isa.stack, line)]
 
@@ -139,7 +142,7 @@ def test_dot_products_stay_in_registers(target: str, dtype: str, dtype_b: str | 
     gemm = gemmir.Gemm(m=512, n=512, k=512, dtype=dtype, dtype_b=dtype_b)
     lowered = gemmir.lower(gemm, target)
     loops = sum_loops(assembly(lowered.artifact), isa)
-    _, unrolled = products_per_iteration(lowered)
+    unrolled, _ = products_per_iteration(lowered)
     assert unrolled in [sum(1 for x in loop if re.match(isa.multiply_add, x)) for loop in loops]
     for loop in loops:
         assert not [line for line in loop if re.search(isa.stack, line)]
