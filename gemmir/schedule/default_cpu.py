@@ -17,7 +17,7 @@ from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu_deep import deep, is_deep
 from gemmir.schedule.cpu_direct import DIRECT_K_STEPS, clipped, direct
 from gemmir.schedule.cpu_lanes import ALONG_K, LANE_STEPS, along_k, is_along_k
-from gemmir.schedule.cpu_mixed import in_panels, mixed_class, unit_of
+from gemmir.schedule.cpu_mixed import in_panels, mixed_class, steps_of_sums, unit_of
 from gemmir.schedule.cpu_model import (
     CACHE_LINE_BYTES,
     item_bytes,
@@ -84,6 +84,7 @@ def cpu_passes(
     if along:
         yield from _end(gemm, machine, LANE_STEPS, fuse=fuse, expand=expand, along=ALONG_K)
     elif depth > 1:
+        steps = steps_of_sums(share, machine, steps)
         yield from _end(gemm, machine, steps, fuse=fuse, expand=expand, unit=unit, depth=depth)
     else:
         yield from end(gemm, steps)
