@@ -32,6 +32,7 @@ from gemmir.packed import Packing
 from gemmir.runtime_kernel import RuntimeKernel
 from gemmir.schedule import Schedule, check_fits
 from gemmir.schedule.default import default_text, require_one_thread
+from gemmir.schedule.default_cpu import prepacked_passes
 from gemmir.schedule.prepacked import prepacked_text
 from gemmir.threads import planned, running
 
@@ -359,12 +360,27 @@ def _prepacked(
 
     @cache_once
     def packing() -> Packing:
-        text = prepacked_text(Schedule.parse(schedule))
+        text = _prepacked_schedule(gemm, target, schedule, threads)
         kernel = _compile(gemm, target, text, cache, False, threads)
         assert kernel.packing is not None
         return kernel.packing()
 
     return packing
+
+
+def _prepacked_schedule(gemm: Gemm, target: str, schedule: str, threads: int) -> str:
+    """The schedule in whose place `schedule` stands once B is packed before the calls.
+
+    A default schedule gives way to a default one; of another what does not copy B stays.
+    """
+    machine = machine_for(target)
+    is_plain = not gemm.product.is_mixed and gemm.groups is None
+    if isinstance(machine, CpuMachine) and is_plain and 0 not in (gemm.m, gemm.n, gemm.k):
+        for cores in (1, max(threads, 1)):
+            default = Schedule.parse(default_text(gemm, machine, cores))
+            if str(default) == schedule:
+                return "\n".join(prepacked_passes(gemm, machine, cores))
+    return prepacked_text(Schedule.parse(schedule))
 
 
 def _require_sizes(machine: Machine, unknown: Sequence[str]) -> None:

@@ -18,7 +18,9 @@ from gemmir.compiler import Gemm, compile
 from gemmir.dtypes import ELEMENTS
 from gemmir.errors import CallError
 from gemmir.kernel import Array, Kernel
-from gemmir.schedule import Schedule
+from gemmir.machine import CpuMachine, machine_for
+from gemmir.schedule import Schedule, check_fits
+from gemmir.schedule.default_cpu import prepacked_passes
 from gemmir.schedule.prepacked import prepacked_text
 
 OWN = (
@@ -27,8 +29,9 @@ OWN = (
 )
 
 
-def arrays_of(gemm: Gemm, seed: int = 0) -> list[Array]:
-    rng = np.random.default_rng(seed)
+def arrays_of(gemm: Gemm, *, exact: bool = True) -> list[Array]:
+    """Operands; `exact` ones are whole numbers, whose sums are the same in every order."""
+    rng = np.random.default_rng(0)
     made: list[Array] = []
     for operand in gemm.operands:
         element = ELEMENTS[operand.dtype]
@@ -36,6 +39,8 @@ def arrays_of(gemm: Gemm, seed: int = 0) -> list[Array]:
             limits = np.iinfo(element.numpy)
             low, high = limits.min, limits.max
             memory = rng.integers(low, high, operand.span, element.numpy, endpoint=True)
+        elif exact:
+            memory = rng.integers(-3, 4, operand.span).astype(element.numpy)
         else:
             memory = rng.uniform(-1, 1, operand.span).astype(element.numpy)
         strides = [s * memory.itemsize for s in operand.strides]
@@ -59,7 +64,7 @@ def problems(draw: st.DrawFn) -> Gemm:
 
 
 @given(problems(), st.sampled_from(["cpu", "cpu:x86-64-v3"]), st.sampled_from([1, 1, 2]))
-def test_a_packed_operand_gives_the_same_bits(gemm: Gemm, target: str, threads: int):
+def test_a_packed_operand_gives_the_same_result(gemm: Gemm, target: str, threads: int):
     kernel = compile(gemm, target, threads=threads)
     a, b, *rest, c = arrays_of(gemm)
     packed = kernel.prepack(b)
@@ -85,7 +90,7 @@ def test_narrow_types_are_packed_as_they_are_multiplied(
     for m, n, k, trans_b in ((3, 70, 33, True), (50, 75, 133, False)):
         gemm = Gemm(m=m, n=n, k=k, dtype=dtype, dtype_b=dtype_b, trans_b=trans_b)
         kernel = compile(gemm, target)
-        a, b, _ = arrays_of(gemm)
+        a, b, _ = arrays_of(gemm, exact=False)
         assert kernel(a, kernel.prepack(b)).tobytes() == kernel(a, b).tobytes()
 
 
@@ -122,6 +127,75 @@ def test_a_b_of_a_whole_batch_is_packed_once():
     )
     b = np.zeros((4, 6, 40), np.float32)
     assert one.prepack(b).array.size == 4 * shared.prepack(b[0]).array.size
+
+
+@pytest.mark.parametrize("cut", ["tile{loops=k sizes=16},", ""])
+def test_a_schedule_that_is_given_keeps_its_order_of_summation(cut: str):
+    schedule = (
+        f"{cut}promote{{operand=b to=l2 layout=panel:16}},tile{{loops=m,n sizes=4,16}},"
+        "promote{operand=c to=registers},vectorize{with=fma width=8}"
+    )
+    gemm = Gemm(m=9, n=40, k=70)
+    a, b, _ = arrays_of(gemm, exact=False)
+    kernel = compile(gemm, schedule=schedule)
+    assert kernel(a, kernel.prepack(b)).tobytes() == kernel(a, b).tobytes()
+
+
+@pytest.mark.parametrize("k", [70, 9000])
+@pytest.mark.parametrize("m", [1, 4, 33])
+def test_the_default_schedule_of_a_packed_b_is_within_the_bound(m: int, k: int):
+    gemm = Gemm(m=m, n=100, k=k)
+    a, b, c = arrays_of(gemm, exact=False)
+    kernel = compile(gemm, "cpu:x86-64-v3")
+    kernel(a, kernel.prepack(b), out=c)
+    arrays = {"a": a, "b": b, "c": c}
+    assert (np.abs(c - gemm.reference(arrays)) <= gemm.error_bound(arrays)).all()
+
+
+@pytest.mark.parametrize(
+    ("gemm", "threads", "expected"),
+    [
+        (
+            Gemm(m=64, n=96, k=100),
+            1,
+            "promote{operand=b to=l3 layout=panel:24},prepack{operand=b},tile{loops=n sizes=24},"
+            "tile{loops=m sizes=4},promote{operand=c to=registers}",
+        ),
+        (
+            Gemm(m=64, n=96, k=9000, batch=2),
+            3,
+            "tile{loops=batch sizes=1},promote{operand=b to=l3 layout=panel:24},"
+            "prepack{operand=b},tile{loops=n sizes=24 over=cores},tile{loops=k sizes=2252},"
+            "tile{loops=m sizes=4},promote{operand=c to=registers prefetch=true}",
+        ),
+        (
+            Gemm(m=97, n=8, k=100, epilogue="gelu"),
+            2,
+            "promote{operand=b to=l3 layout=panel:8},prepack{operand=b},"
+            "tile{loops=m sizes=52 over=cores},tile{loops=n sizes=8},"
+            "tile{loops=m sizes=4 edges=peel},promote{operand=c to=registers},fuse-epilogue",
+        ),
+        (
+            Gemm(m=2, n=96, k=100, batch=8),
+            2,
+            "tile{loops=batch sizes=1 over=cores},promote{operand=b to=l3 layout=panel:32},"
+            "prepack{operand=b},tile{loops=n sizes=32},tile{loops=m sizes=2}",
+        ),
+    ],
+)
+def test_default_schedules_of_a_packed_b(gemm: Gemm, threads: int, expected: str):
+    machine = machine_for("cpu:znver3")
+    assert isinstance(machine, CpuMachine)
+    passes = ",".join(prepacked_passes(gemm, machine, threads))
+    assert passes.startswith(expected + ","), passes
+
+
+def test_a_b_that_is_larger_than_the_caches_is_packed():
+    gemm = Gemm(m=1, n=4096, k=4096)
+    machine = machine_for("cpu:znver3")
+    assert isinstance(machine, CpuMachine)
+    assert gemm.n * gemm.k * 4 > machine.l3_bytes
+    check_fits(Schedule.parse("\n".join(prepacked_passes(gemm, machine, 1))), gemm, machine)
 
 
 def test_elements_are_packed_as_the_type_they_become():

@@ -29,6 +29,7 @@ from gemmir.schedule.cpu_model import (
 from gemmir.schedule.cpu_narrow import is_narrow, narrow
 from gemmir.schedule.cpu_outer import is_outer, outer
 from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION, packed, packed_both
+from gemmir.schedule.cpu_prepacked import prepacked
 from gemmir.schedule.cpu_runtime import RuntimeSchedule
 from gemmir.schedule.cpu_scaled import scaled
 from gemmir.schedule.cpu_sliced import is_sliced, sliced
@@ -88,6 +89,18 @@ def cpu_passes(
         yield from _end(gemm, machine, steps, fuse=fuse, expand=expand, unit=unit, depth=depth)
     else:
         yield from end(gemm, steps)
+
+
+def prepacked_passes(gemm: Gemm, machine: CpuMachine, threads: int) -> Iterator[str]:
+    """The passes for a product of one type, without scales, whose B is packed before the calls."""
+    by_batch = _shares_batch(gemm, threads)
+    if gemm.batch is not None:
+        yield f"tile{{loops=batch sizes=1{' over=cores' if by_batch else ''}}}"
+    yield from prepacked(gemm, machine, 1 if by_batch else threads)
+    is_exponential = bool({"gelu", "silu"} & set(gemm.steps))
+    yield from _end(
+        gemm, machine, K_STEPS_PER_ITERATION, fuse=bool(gemm.steps), expand=is_exponential
+    )
 
 
 def _end(

@@ -21,6 +21,7 @@ from gemmir.machine.cpu import DOT_FEATURES
 from gemmir.passes.otherwise import Otherwise
 from gemmir.passes.parallelize import Parallelize
 from gemmir.passes.pipeline import TMA, Pipeline
+from gemmir.passes.prepack import Prepack
 from gemmir.passes.promote import CACHES, PACKED_TYPES, Promote
 from gemmir.passes.split_k import SplitK, slice_size
 from gemmir.passes.tile import Tile
@@ -85,11 +86,13 @@ def check_fits(schedule: Schedule, gemm: Gemm, machine: Machine) -> None:
         factors={"a": gemm.element.name, "b": gemm.element_b.name},
         tile=largest_sizes(gemm),
     )
-    for p in schedule.passes:
+    for p, after in zip(schedule.passes, (*schedule.passes[1:], None), strict=True):
         if isinstance(p, Version):
             walk = _version(walk, p)
         elif isinstance(p, Otherwise):
             walk = walk.other or walk
+        elif isinstance(p, Promote) and isinstance(after, Prepack):
+            _convert(walk, p)  # what is packed before the calls need not fit a cache
         else:
             _follow(walk, p)
     if isinstance(machine, GpuMachine):
@@ -155,10 +158,7 @@ def _check_capacity(walk: _Walk, p: Promote) -> None:
         kind, _, amount = (p.layout or "").partition(":")
         width = walk.block.get(short, width)
         width = max(width, int(amount)) if kind == "panel" and amount.isdigit() else width
-    item_bytes = walk.item_bytes
-    if p.as_ is not None:
-        walk.packed_as[p.operand] = p.as_
-        item_bytes = PACKED_TYPES[p.as_].size if p.as_ in PACKED_TYPES else item_bytes
+    item_bytes = _convert(walk, p)
     size = width * walk.tile["k"] * item_bytes
     held = walk.held_bytes.get(p.to, 0) + size
     walk.held_bytes[p.to] = held
@@ -172,6 +172,14 @@ def _check_capacity(walk: _Walk, p: Promote) -> None:
             + (f", {held - size} of them taken" if held > size else ""),
             f"tile {short} by at most {room} before it" if room else "tile k smaller",
         )
+
+
+def _convert(walk: _Walk, p: Promote) -> int:
+    """The bytes of an element of a copy, which may be of another type."""
+    if p.as_ is None:
+        return walk.item_bytes
+    walk.packed_as[p.operand] = p.as_
+    return PACKED_TYPES[p.as_].size if p.as_ in PACKED_TYPES else walk.item_bytes
 
 
 def _check_sum(walk: _Walk, p: Promote) -> None:
