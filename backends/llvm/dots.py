@@ -2,13 +2,17 @@
 
 | instruction           | elements            | feature of the CPU             |
 |-----------------------|---------------------|--------------------------------|
-| vpdpbusd              | ui8 by i8           | avx512vnni, avxvnni            |
+| vpdpbusd              | ui8 by i8, i8       | avx512vnni, avxvnni            |
 | vpdpwssd              | i16                 | avx512vnni, avxvnni            |
 | vpmaddwd and vpaddd   | i16                 | avx2, avx512bw for 512 bits    |
 | vdpbf16ps             | bf16                | avx512bf16                     |
 | sdot, udot            | i8, ui8             | dotprod                        |
 | usdot                 | ui8 by i8           | i8mm                           |
 | bfdot                 | bf16                | bf16                           |
+
+vpdpbusd takes factors of A without a sign: those of i8 are 128 more, which is flipping the upper
+bit, and 128 times the sum of each column of B is taken off again. That is exact modulo 2**32, as
+all sums are; the sum of a column is one more product for all rows.
 
 vpmaddwd adds two products of i16, which is exact in i32: only of two pairs of -2**15 it is not, and
 then as all else modulo 2**32. Where a CPU has none of these for a width, each product is made of
@@ -38,7 +42,8 @@ class Instruction:
     """One instruction: its factors, the lanes of its sums, and which features say that it is there.
 
     `name` is LLVM's intrinsic of sums, factors and factors; `adds` says that it has no sums, which
-    are added by another instruction. One of `features` is enough.
+    are added by another instruction, and `shifted` that it takes those of A with 128 added. One of
+    `features` is enough.
     """
 
     lhs: str
@@ -47,9 +52,12 @@ class Instruction:
     name: str
     features: tuple[str, ...]
     adds: bool = True
+    shifted: bool = False
 
 
-def _x86(lhs: str, rhs: str, name: str, features: tuple[str, ...]) -> tuple[Instruction, ...]:
+def _x86(
+    lhs: str, rhs: str, name: str, features: tuple[str, ...], *, shifted: bool = False
+) -> tuple[Instruction, ...]:
     """An instruction of AVX-512 for vectors of 512, 256 and 128 bits."""
     wide = tuple(f for f in features if f.startswith("avx512"))
     return tuple(
@@ -59,6 +67,7 @@ def _x86(lhs: str, rhs: str, name: str, features: tuple[str, ...]) -> tuple[Inst
             lanes=lanes,
             name=f"llvm.x86.{name}.{lanes * 32}",
             features=wide if lanes == 16 else features,
+            shifted=shifted,
         )
         for lanes in (16, 8, 4)
     )
@@ -77,8 +86,12 @@ def _pairs(lanes: int, name: str, feature: str) -> Instruction:
 
 VNNI: Final = ("avx512vnni", "avxvnni")
 
+UPPER_BITS: Final = -0x7F7F7F80
+"""The upper bits of the bytes of a word, 0x80808080 as an i32; each byte is 128."""
+
 INSTRUCTIONS: Final = (
     *_x86("ui8", "i8", "avx512.vpdpbusd", VNNI),
+    *_x86("i8", "i8", "avx512.vpdpbusd", VNNI, shifted=True),
     *_x86("i16", "i16", "avx512.vpdpwssd", VNNI),
     *_x86("bf16", "bf16", "avx512bf16.dpbf16ps", ("avx512bf16",)),
     _pairs(16, "avx512.pmaddw.d.512", "avx512bw"),
@@ -120,13 +133,23 @@ def dot_products(e: Emitter, op: OuterProductOp) -> Sum:
     factors = f"{kinds[0]}, {kinds[1]}"
     e.text.declare(f"{t} @{one.name}({f'{t}, ' if one.adds else ''}{factors})")
 
+    upper = splat_literal(str(UPPER_BITS), "i32", lanes)
+    excess = ""
+    if one.shifted:
+        shift = _once(e, f"bitcast {words} {upper} to {kinds[0]}")
+        operands = f"{t} zeroinitializer, {kinds[0]} {shift}, {kinds[1]} {row}"
+        excess = _once(e, f"call {t} @{one.name}({operands})")
+
     def add(word: str, total: str) -> str:
         spread = _spread(e, word, words, lanes)
+        if one.shifted:
+            spread = _once(e, f"xor {words} {spread}, {upper}")
         x = _once(e, f"bitcast {words} {spread} to {kinds[0]}")
         sides = [f"{kinds[0]} {x}", f"{kinds[1]} {row}"]
         operands = ", ".join(reversed(sides) if swapped else sides)
         if one.adds:
-            return e.text.value(f"call {t} @{one.name}({t} {total}, {operands})")
+            total = e.text.value(f"call {t} @{one.name}({t} {total}, {operands})")
+            return e.text.value(f"sub {t} {total}, {excess}") if one.shifted else total
         return e.text.value(f"add {t} {total}, {e.text.value(f'call {t} @{one.name}({operands})')}")
 
     return add

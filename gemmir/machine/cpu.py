@@ -16,12 +16,13 @@ HOST_NAME: Final = "host"
 
 DOT_FEATURES: Final = (
     ("u8", "i8", ("avx512vnni", "avxvnni", "i8mm")),
-    ("i8", "i8", ("dotprod",)),
+    ("i8", "i8", ("avx512vnni", "avxvnni", "dotprod")),
     ("u8", "u8", ("dotprod",)),
     ("bf16", "bf16", ("avx512bf16", "bf16")),
 )
 """Pairs of element types whose products are added to a sum several at a time, and the LLVM names of
-the features of which one is enough: vpdpbusd, sdot, udot, usdot, vpdpbf16ps and bfdot.
+the features of which one is enough: vpdpbusd (of
+i8 by i8 too), sdot, udot, usdot, vpdpbf16ps and bfdot.
 
 Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2; Arm Architecture Reference
 Manual, DDI 0487, FEAT_DotProd, FEAT_I8MM and FEAT_BF16.
