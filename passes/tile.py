@@ -39,7 +39,7 @@ from dataclasses import dataclass
 from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, builtin, scf
-from xdsl.dialects.builtin import IntegerAttr, IntegerType, i64
+from xdsl.dialects.builtin import IndexType, IntegerAttr, IntegerType, i64
 from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
@@ -405,8 +405,10 @@ def _segments(builder: Builder, anchor: GemmOp, loop: LoopPlan) -> tuple[Segment
 
 
 def _at_least_once(builder: Builder, anchor: GemmOp, loop: LoopPlan) -> Extent:
-    """Where a loop ends: over a k that turns out to be 0 there is one empty slice."""
+    """Where a loop ends: over a k that turns out to be 0 in a call there is one empty slice."""
     if loop.dimension != "k" or lower_bound(loop.extent) > 0 or isinstance(loop.extent, int):
+        return loop.extent
+    if not any(isinstance(x.type, IndexType) for x in enclosing_function(anchor).args):
         return loop.extent
     return builder.insert(arith.MaxSIOp(loop.extent, as_index(anchor, 1))).result
 
