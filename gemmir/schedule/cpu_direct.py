@@ -18,13 +18,17 @@ def direct(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Register tiles read A and B where they lie; the operand that stays in L1 is walked inside."""
     tile = direct_tile(gemm, machine, gemm.k)
     columns = min(tile.columns, max(gemm.n, 1))
-    by_rows = f"loops=m sizes={tile.rows}{_edges(gemm.m, tile.rows, cut=True)}"
-    by_columns = (
-        f"loops=n sizes={columns}{_edges(gemm.n, columns, cut=cuts_columns(gemm, machine))}"
-    )
+    down = ("m", tile.rows, _edges(gemm.m, tile.rows, cut=True))
+    across = ("n", columns, _edges(gemm.n, columns, cut=cuts_columns(gemm, machine)))
     b_stays = gemm.n * gemm.k * item_bytes(gemm) <= machine.l1_bytes // 2
-    for loop in (by_rows, by_columns) if b_stays else (by_columns, by_rows):
-        yield f"tile{{{loop}}}"
+    outer, inner = (down, across) if b_stays else (across, down)
+    edges = {outer[2], inner[2]} - {""}
+    if len(edges) < 2:
+        loops, sizes = f"{outer[0]},{inner[0]}", f"{outer[1]},{inner[1]}"
+        yield f"tile{{loops={loops} sizes={sizes}{''.join(edges)}}}"
+    else:
+        for name, size, edges in (outer, inner):
+            yield f"tile{{loops={name} sizes={size}{edges}}}"
     yield "promote{operand=c to=registers}"
 
 
