@@ -372,7 +372,23 @@ def test_a_vector_is_a_copy(run: Run) -> None:
     np.testing.assert_array_equal(m, [[7, 3]])
 
 
-def test_transfers_are_not_permuted(run: Run) -> None:
-    body = """%v = vector.transfer_read %m[%i0, %i0], %pad
-      {permutation_map = affine_map<(d0, d1) -> (d1, d0)>} : memref<3x4xf32>, vector<2x3xf32>"""
-    _fails(run, "GEM0903", "transfer_read", "%m: memref<3x4xf32>", body, _iota(3, 4))
+EXCHANGED = "permutation_map = affine_map<(d0, d1) -> (d1, d0)>"
+
+
+def test_a_read_may_exchange_rows_and_columns(run: Run) -> None:
+    body = f"""
+      %v = vector.transfer_read %m[%i0, %i1], %pad {{{EXCHANGED}}}
+        : memref<3x4xf32>, vector<2x3xf32>
+      vector.transfer_write %v, %out[%i0, %i0] : vector<2x3xf32>, memref<2x3xf32>
+    """
+    out = np.full((2, 3), np.nan, np.float32)
+    run("%m: memref<3x4xf32>, %out: memref<2x3xf32>", INDICES + body, _iota(3, 4), out)
+    np.testing.assert_array_equal(out, [[1, 5, 9], [2, 6, 10]])
+
+
+def test_writes_are_not_permuted(run: Run) -> None:
+    body = f"""
+      %v = arith.constant dense<0.0> : vector<2x3xf32>
+      vector.transfer_write %v, %out[%i0, %i0] {{{EXCHANGED}}}
+        : vector<2x3xf32>, memref<3x4xf32>"""
+    _fails(run, "GEM0903", "transfer_write", "%out: memref<3x4xf32>", body, _iota(3, 4))
