@@ -15,7 +15,7 @@ from dataclasses import replace
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu_deep import deep, is_deep
-from gemmir.schedule.cpu_direct import DIRECT_K_STEPS, clipped, direct
+from gemmir.schedule.cpu_direct import DIRECT_K_STEPS, clipped, direct, is_close
 from gemmir.schedule.cpu_lanes import ALONG_K, LANE_STEPS, along_k, is_along_k
 from gemmir.schedule.cpu_mixed import in_panels, mixed_class, steps_of_sums, unit_of
 from gemmir.schedule.cpu_model import (
@@ -199,4 +199,4 @@ def class_of(gemm: Gemm, machine: CpuMachine) -> Callable[[Gemm, CpuMachine], It
         return streamed
     if is_deep(gemm, machine):
         return deep
-    return packed
+    return direct if is_close(gemm, machine) else packed

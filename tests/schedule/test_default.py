@@ -90,3 +90,23 @@ def test_a_default_depends_on_nothing_but_problem_machine_and_threads() -> None:
     assert default_schedule(gemm, machine) == default_schedule(replace(gemm), machine)
     assert "cores" in str(default_schedule(gemm, machine, threads=2))
     assert "cores" not in str(default_schedule(gemm, machine))
+
+
+@pytest.mark.parametrize(
+    ("target", "gemm", "copied"),
+    [
+        ("cpu:znver5", Gemm(m=512, n=512, k=512), False),
+        ("cpu:znver5", Gemm(m=520, n=512, k=512), True),
+        ("cpu:znver5", Gemm(m=384, n=384, k=384, lda=1024), True),
+        ("cpu:znver5", Gemm(m=384, n=384, k=384, ldb=1024), True),
+        ("cpu:znver5", Gemm(m=384, n=384, k=384, trans_a=True), True),
+        ("cpu:znver5", Gemm(m=256, n=256, k=256, dtype="f64"), False),
+        ("cpu:znver3", Gemm(m=192, n=192, k=192), False),
+        ("cpu:znver3", Gemm(m=256, n=256, k=256), True),
+        ("cpu:znver3", Gemm(m=264, n=264, k=264), True),
+        ("cpu:neoverse-v1", Gemm(m=384, n=384, k=384), True),
+    ],
+)
+def test_close_operands_are_not_copied(target: str, gemm: Gemm, copied: bool) -> None:
+    machine = machine_for(target)
+    assert ("promote{operand=b" in str(default_schedule(gemm, machine))) is copied
