@@ -6,6 +6,7 @@ The environment is read when this is asked, never at import.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Final
 
 from gemmir.errors import CallError
@@ -14,11 +15,25 @@ VARIABLES: Final = ("GEMMIR_NUM_THREADS", "OMP_NUM_THREADS")
 """Environment variables that say it, the first that is set."""
 
 
+BINDING: Final = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
+"""Environment variables with which an OpenMP runtime gives each thread CPUs of its own, that which
+loads it too: its affinity mask then says no more what the process may use."""
+
+RUNTIMES: Final[list[Callable[[], int]]] = []
+"""The omp_get_num_procs of the runtime that kernels call, once there is one."""
+
+
 def allowed() -> int:
-    """CPUs that this process may run on: its affinity mask, where the system has one."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """CPUs that this process may run on: its affinity mask, where the system has one.
+
+    Where OpenMP binds threads, its runtime knows what the mask was.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    found = len(os.sched_getaffinity(0))
+    if any(name in os.environ for name in BINDING):
+        return max([found, *(count() for count in RUNTIMES)])
+    return found
 
 
 def from_environment() -> int | None:

@@ -89,6 +89,33 @@ def test_who_says_how_many(
 
 LARGE = Gemm(m=96, n=64, k=32)
 
+BOUND = """
+import os
+import numpy as np
+import gemmir
+a = np.ones((64, 64), np.float32)
+for m in (64, 32):
+    kernel = gemmir.compile(gemmir.Gemm(m=m, n=64, k=64), threads=2)
+    kernel(a[:m], a)
+    print(kernel.loaded.threads.value, len(os.sched_getaffinity(0)))
+"""
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPUs")
+def test_openmp_may_bind_the_thread_that_loads_it():
+    """The second kernel too has two threads, though the first one narrowed the caller's mask."""
+    environment = {k: v for k, v in os.environ.items() if k not in threads.BINDING}
+    for extra, masks in (({}, ("2", "2")), ({"OMP_PROC_BIND": "close"}, ("1", "1"))):
+        command = "import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])" + BOUND
+        found = subprocess.run(
+            [sys.executable, "-c", command],
+            env={**environment, **extra},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.split()
+        assert found == ["2", masks[0], "2", masks[1]], extra
+
 
 @pytest.mark.parametrize("name", threads.VARIABLES)
 @pytest.mark.parametrize("value", ["two", "0", "-1", "1.5", "2 3", "²"])

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from gemmir import threads
 from gemmir.errors import MissingError
 
 ENTRY: Final = "GOMP_parallel"
@@ -23,6 +24,9 @@ ENTRY: Final = "GOMP_parallel"
 
 SYMBOLS: Final = (ENTRY, "omp_get_max_threads", "omp_get_num_threads", "omp_get_thread_num")
 """All that a kernel calls."""
+
+PROCESSORS: Final = "omp_get_num_procs"
+"""How many CPUs the process may use; every runtime has it."""
 
 NAMES: Final = ("libgomp.so.1", "libomp.so.5", "libomp.so", "libiomp5.so", "libomp.dylib")
 """What the runtimes are called where the dynamic linker looks."""
@@ -62,9 +66,10 @@ def runtime() -> ctypes.CDLL:
     for candidate in _candidates():
         with contextlib.suppress(OSError), _waiting_briefly():
             library = ctypes.CDLL(candidate)
-            if all(hasattr(library, name) for name in SYMBOLS):
+            if all(hasattr(library, name) for name in (*SYMBOLS, PROCESSORS)):
                 library.omp_get_max_threads()  # LLVM's and Intel's read the environment now
                 _make_forks_safe(library)
+                threads.RUNTIMES.append(library[PROCESSORS])
                 return library
     raise MissingError(
         "GEM0604",

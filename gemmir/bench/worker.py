@@ -40,6 +40,12 @@ WARM_SECONDS: Final = 1e-3
 LONG_SECONDS: Final = 0.04
 """A call that takes longer warms its caches itself."""
 
+PIN_SECONDS: Final = 0.05
+"""So long is waited, before threads are given CPUs, for all of them to work."""
+
+WORKED_SECONDS: Final = 1e-3
+"""Who has had a CPU for so long is one of them, and not a thread that only began and waits."""
+
 
 def without_front_door() -> None:
     """Let the parts of gemmir be imported without its front door, which imports the compiler."""
@@ -93,26 +99,36 @@ class Worker:
         problem: Gemm = Gemm(**gemm)
         operands = read(problem, Path(given))
         arrays = {name: operand.array for name, operand in operands.by_name.items()}
+        several = self.settings["threads"] > 1 and len(self.cpus) > 1
+        if several:
+            os.sched_setaffinity(0, self.cpus)
         self.entrant = self._entrant(problem, arrays)
-        self._first_call()
+        before = _thread_seconds()
+        self.entrant.repeat(1)
         np.save(result, np.ascontiguousarray(self.entrant.output()))
+        if several:
+            self._pin(before)
         self.seconds = 0.0
         about = {**self.peer.about, **self.entrant.about}
         return {"flops": self.entrant.flops, "about": about}
 
-    def _first_call(self) -> None:
-        """Call once; each of several threads then has a CPU of its own.
+    def _pin(self, before: Mapping[int, float]) -> None:
+        """Give each of the threads that work a CPU of its own.
 
-        The thread that calls may run on all of them meanwhile, as those do that it makes.
+        The thread that calls could run on all of them so far, as those could that it made. Calls
+        go on until as many have worked as there should be: one of them may do all at first, and
+        Linux counts the time of a thread when it leaves the CPU.
         """
         assert self.entrant is not None
-        several = self.settings["threads"] > 1 and len(self.cpus) > 1
-        if several:
-            os.sched_setaffinity(0, self.cpus)
-        before = _thread_seconds()
-        self.entrant.repeat(1)
-        if several:
-            _pin(self.settings["threads"], self.cpus, before)
+        threads = self.settings["threads"]
+        end = time.perf_counter() + PIN_SECONDS
+        while True:
+            worked = _worked(before)
+            if len(worked) >= threads or time.perf_counter() > end:
+                break
+            self.entrant.repeat(1)
+        for thread, cpu in zip(sorted(worked[:threads]), self.cpus, strict=False):
+            os.sched_setaffinity(thread, {cpu})
 
     def _entrant(self, gemm: Gemm, arrays: Mapping[str, Any]) -> Entrant:
         """The problem itself; of weights, for who cannot, the product of what they stand for."""
@@ -183,13 +199,12 @@ def _thread_seconds() -> dict[int, float]:
     return found
 
 
-def _pin(threads: int, cpus: Sequence[int], before: Mapping[int, float]) -> None:
-    """Give each of the threads that worked a CPU of its own."""
+def _worked(before: Mapping[int, float]) -> list[int]:
+    """The threads that have had a CPU for a while since then, the busiest first."""
     now = _thread_seconds()
     worked = {thread: seconds - before.get(thread, 0.0) for thread, seconds in now.items()}
-    busiest = sorted(worked, key=lambda thread: -worked[thread])[:threads]
-    for thread, cpu in zip(sorted(busiest), cpus, strict=False):
-        os.sched_setaffinity(thread, {cpu})
+    busy = [thread for thread, seconds in worked.items() if seconds >= WORKED_SECONDS]
+    return sorted(busy, key=lambda thread: -worked[thread])
 
 
 def end_with_parent() -> None:

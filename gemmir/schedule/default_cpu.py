@@ -28,7 +28,7 @@ from gemmir.schedule.cpu_model import (
 )
 from gemmir.schedule.cpu_narrow import is_narrow, narrow
 from gemmir.schedule.cpu_outer import is_outer, outer
-from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION, packed, packed_both
+from gemmir.schedule.cpu_packed import K_SLICE_BYTES, K_STEPS_PER_ITERATION, packed, packed_both
 from gemmir.schedule.cpu_prepacked import prepacked
 from gemmir.schedule.cpu_runtime import RuntimeSchedule
 from gemmir.schedule.cpu_scaled import scaled
@@ -41,6 +41,11 @@ from gemmir.schedule.cpu_weights import (
     weights,
     weights_along_k,
 )
+
+COPIED = 16
+"""Multiply-adds that take as long as an element of B that is packed, or one of A that is read for
+the first time: at 1024 cubed on Zen 5, half of the rows are 1.4 % slower than half of the columns,
+since each of two cores then packs all of B."""
 
 
 def cpu_passes(
@@ -156,11 +161,46 @@ def _shares_batch(gemm: Gemm, threads: int) -> bool:
 
 
 def _cut(gemm: Gemm, machine: CpuMachine, threads: int) -> tuple[str, int]:
-    """The longer dimension of C, and the part of it that each core gets: whole register tiles."""
+    """The dimension of C that is cut, and the part of it that each core gets.
+
+    Equal parts are better than others, then those with the least work, then those of the longer
+    dimension.
+    """
+    extents = {"m": gemm.m} if gemm.scale_block is not None else {"m": gemm.m, "n": gemm.n}
+    return min(
+        ((name, _part(gemm, machine, threads, name)) for name in extents),
+        key=lambda cut: (
+            extents[cut[0]] % cut[1] != 0,
+            _work(with_size(gemm, {cut[0]: min(cut[1], extents[cut[0]])}), machine),
+            -extents[cut[0]],
+        ),
+    )
+
+
+def _part(gemm: Gemm, machine: CpuMachine, threads: int, name: str) -> int:
+    """What each core gets of a dimension: equal parts, or else whole register tiles.
+
+    Columns of weights are not cut within a tile, nor within a byte.
+    """
     tile = packed_tile(gemm, machine)
-    by_rows = gemm.m >= gemm.n or gemm.scale_block is not None
-    extent, step = (gemm.m, tile.rows) if by_rows else (gemm.n, tile.columns)
-    return "m" if by_rows else "n", max(round_up(-(-extent // threads), step), 1)
+    extent, step = (gemm.m, tile.rows) if name == "m" else (gemm.n, tile.columns)
+    if extent % threads == 0 and not (name == "n" and gemm.has_weights):
+        return extent // threads
+    return max(round_up(-(-extent // threads), step), 1)
+
+
+def _work(share: Gemm, machine: CpuMachine) -> int:
+    """What a core does for each step of k, in multiply-adds, with what its tiles do in vain.
+
+    Whoever packs copies its columns of B, and reads its rows of A once for every block of them.
+    """
+    lanes = lanes_used(share, machine)
+    if not _is_mixed(share) and class_of(share, machine) is direct:
+        return share.m * round_up(share.n, lanes)
+    tile = packed_tile(share, machine)
+    rows, columns = round_up(share.m, tile.rows), round_up(share.n, tile.columns)
+    blocks = -(-columns // max(machine.l2_bytes // 2 // K_SLICE_BYTES, 1))
+    return rows * columns + COPIED * (columns + rows * blocks)
 
 
 def _share(gemm: Gemm, machine: CpuMachine, threads: int) -> tuple[Gemm, bool]:
