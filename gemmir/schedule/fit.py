@@ -86,7 +86,7 @@ def check_fits(schedule: Schedule, gemm: Gemm, machine: Machine) -> None:
         factors={"a": gemm.element.name, "b": gemm.element_b.name},
         tile=largest_sizes(gemm),
     )
-    for p, after in zip(schedule.passes, (*schedule.passes[1:], None), strict=True):
+    for p, after in zip(schedule.passes, (*schedule.passes, None)[1:], strict=True):
         if isinstance(p, Version):
             walk = _version(walk, p)
         elif isinstance(p, Otherwise):
