@@ -26,9 +26,13 @@ def item_bytes(gemm: Gemm) -> int:
 
 
 def lanes_used(gemm: Gemm, machine: CpuMachine) -> int:
-    """Lanes of the vectors of sums: those of the machine, or fewer where a row of C is shorter."""
+    """Lanes of the vectors of sums: those of the machine, or fewer where a row of C is shorter.
+
+    With masks a vector may be longer than a row: one of 16 for 13 columns, not one of 8 and part
+    of another.
+    """
     lanes = machine.lanes(gemm.accumulator.item_bytes)
-    while lanes > max(gemm.n, 1):
+    while lanes > max(gemm.n, 1) and not (has_masks(machine) and gemm.n > lanes // 2):
         lanes //= 2
     return lanes
 

@@ -15,7 +15,14 @@ from dataclasses import replace
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu_deep import deep, is_deep
-from gemmir.schedule.cpu_direct import DIRECT_K_STEPS, clipped, direct, is_close
+from gemmir.schedule.cpu_direct import (
+    DIRECT_K_STEPS,
+    clipped,
+    direct,
+    is_close,
+    is_swapped,
+    swapped,
+)
 from gemmir.schedule.cpu_lanes import ALONG_K, LANE_STEPS, along_k, is_along_k
 from gemmir.schedule.cpu_mixed import in_panels, mixed_class, steps_of_sums, unit_of
 from gemmir.schedule.cpu_model import (
@@ -66,6 +73,9 @@ def cpu_passes(
         ).passes()
         return
     threads = 1 if 0 in (gemm.m, gemm.n, gemm.k) else threads
+    if threads == 1 and is_swapped(gemm) and class_of(swapped(gemm), machine) is direct:
+        yield "swap-operands"
+        gemm = swapped(gemm)
     yield from _outer(gemm, machine, threads)
     share, even = _share(gemm, machine, threads)
     shape = class_of(share, machine) if even else packed_both

@@ -110,3 +110,32 @@ def test_a_default_depends_on_nothing_but_problem_machine_and_threads() -> None:
 def test_close_operands_are_not_copied(target: str, gemm: Gemm, copied: bool) -> None:
     machine = machine_for(target)
     assert ("promote{operand=b" in str(default_schedule(gemm, machine))) is copied
+
+
+def test_two_transposed_operands_are_read_where_they_lie() -> None:
+    both = Gemm(m=48, n=40, k=48, trans_a=True, trans_b=True)
+    for target in ("cpu:znver3", "cpu:znver5"):
+        text = str(default_schedule(both, machine_for(target), threads=1))
+        assert text.startswith("swap-operands,tile{loops=m"), text
+        assert "operand=a" not in text
+        assert "operand=b" not in text
+    for other in (
+        replace(both, trans_a=False),
+        replace(both, beta=1.0),
+        replace(both, batch=2),
+        replace(both, epilogue="relu"),
+        replace(both, k=8),
+    ):
+        text = str(default_schedule(other, machine_for("cpu:znver5"), threads=1))
+        assert "swap-operands" not in text, text
+
+
+def test_a_row_shorter_than_a_vector_is_masked_where_masks_are_fast() -> None:
+    widths = {
+        (target, n): str(default_schedule(Gemm(m=13, n=n, k=13), machine_for(target), threads=1))
+        for target in ("cpu:znver3", "cpu:znver5")
+        for n in (8, 13)
+    }
+    assert "width=16" in widths["cpu:znver5", 13]
+    assert "width=8" in widths["cpu:znver5", 8]
+    assert "width=8" in widths["cpu:znver3", 13]
