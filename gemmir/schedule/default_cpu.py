@@ -56,9 +56,18 @@ since each of two cores then packs all of B."""
 
 
 def cpu_passes(
-    gemm: Gemm, machine: CpuMachine, threads: int, *, fuse: bool, expand: bool
+    gemm: Gemm,
+    machine: CpuMachine,
+    threads: int,
+    *,
+    fuse: bool,
+    expand: bool,
+    version: bool = False,
 ) -> Iterator[str]:
-    """The passes for `gemm` on `threads` cores of `machine`, each as text."""
+    """The passes for `gemm` on `threads` cores of `machine`, each as text.
+
+    A `version` is one of several of a problem, whose arrays have to stay as they are.
+    """
 
     def end(part: Gemm, steps: int) -> Iterator[str]:
         return _end(part, machine, steps, fuse=fuse, expand=expand)
@@ -66,14 +75,15 @@ def cpu_passes(
     if gemm.unknown or gemm.unknown_factors:
 
         def static(part: Gemm) -> Iterator[str]:
-            return cpu_passes(part, machine, threads, fuse=fuse, expand=expand)
+            return cpu_passes(part, machine, threads, fuse=fuse, expand=expand, version=True)
 
         yield from RuntimeSchedule(
             gemm=gemm, machine=machine, threads=threads, static=static, end=end
         ).passes()
         return
     threads = 1 if 0 in (gemm.m, gemm.n, gemm.k) else threads
-    if threads == 1 and is_swapped(gemm) and class_of(swapped(gemm), machine) is direct:
+    whole = threads == 1 and not version
+    if whole and is_swapped(gemm) and class_of(swapped(gemm), machine) is direct:
         yield "swap-operands"
         gemm = swapped(gemm)
     yield from _outer(gemm, machine, threads)
