@@ -149,6 +149,11 @@ CASES: Final = (
         schedule="promote{operand=b to=l2 layout=panel:8 as=f32},tile{loops=n,m sizes=8,3},"
         f"{C},{V}",
     ),
+    Case(
+        gemm=Gemm(m=7, n=18, k=12, dtype_b="i8", weight_group=4, epilogue="bias"),
+        schedule=f"tile{{loops=k sizes=4}},tile{{loops=n,m sizes=8,3 edges=peel}},{C},"
+        f"fuse-epilogue,{V},{U}",
+    ),
     Case(gemm=Gemm(m=4, n=4, k=0, beta=2, epilogue="bias"), schedule=f"{C},fuse-epilogue,{V}"),
     Case(
         gemm=Gemm(m=4, n=5, k=9, epilogue="bias+residual", batch=2),
@@ -294,7 +299,7 @@ ROLE_CASES: Final = (
         f"fuse-epilogue,{OUT},{ROLES.format(3, '')}",
     ),
     Case(
-        gemm=Gemm(m=130, n=190, k=90, dtype="f16", lda=136, ldb=192, trans_a=True, beta=2),
+        gemm=Gemm(m=130, n=188, k=90, dtype="f16", lda=136, ldb=192, trans_a=True, beta=2),
         schedule="tile{loops=m,n sizes=64,96 over=blocks},persist{blocks=2},"
         f"tile{{loops=m sizes=64 over=warpgroups}},{C},tile{{loops=k sizes=32}},"
         f"{swizzled('a', 128)},{swizzled('b', 64)},{OUT},{ROLES.format(3, ' pingpong=true')}",

@@ -87,8 +87,13 @@ class Mutant:
 
     @property
     def reach(self) -> dict[str, bool]:
-        """What an edit of the file can make wrong: the IR, and the code of which machines."""
+        """What an edit of the file can make wrong: the IR, and the code of which machines.
+
+        Without an edit everything is run.
+        """
         is_backend = self.file.startswith("backends/")
+        if not self.old:
+            return {}
         if self.file in TPU_ONLY:
             return {"cpu": False, "gpu": False, "hopper": False, "roles": False}
         if self.file in ROLES:

@@ -219,7 +219,7 @@ WRONG = (
     Wrong(
         "GEM0327",
         MATRIX,
-        "tile{loops=m sizes=5},tile{loops=m sizes=2 edges=peel}",
+        "tile{loops=m sizes=5},tile{loops=m sizes=2 edges=peel over=cores}",
         "no fixed size",
         "clip",
     ),

@@ -10,10 +10,13 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from gemmir import Gemm, PassPipeline, Schedule
+from gemmir import ANY, Gemm, PassPipeline, Schedule
 from gemmir.errors import ScheduleError
+from gemmir.machine import machine_for
 from gemmir.machine.gpu import SM_80, SM_90A
 from gemmir.passes import pass_class, pass_names
+from gemmir.schedule.default import default_schedule
+from gemmir.schedule.prepacked import prepacked_text
 from gemmir.schedule.schedule import parameters_of
 from tests.gpu_strategies import gpu_cases
 from tests.hopper_strategies import hopper_cases
@@ -99,7 +102,11 @@ def test_a_pipeline_of_passes_prints_as_a_schedule() -> None:
 
 
 def test_every_pass_is_in_the_text_of_some_schedule() -> None:
-    seen: set[str] = set()
+    cpu = machine_for("cpu:x86-64-v3")
+    any_rows = default_schedule(Gemm(m=ANY, n=64, k=64), cpu)
+    packed = prepacked_text(default_schedule(Gemm(m=300, n=300, k=300), cpu))
+    steps = (*any_rows.steps, *Schedule.parse(packed).steps)
+    seen = {step.split("{")[0] for step in steps}
 
     @given(st.tuples(scheduled(), gpu_cases(SM_80), hopper_cases(SM_90A)))
     @examples(6)

@@ -124,7 +124,7 @@ def test_a_tile_too_large_for_the_registers_is_seen() -> None:
 
 DOTS: dict[tuple[str, str, str | None], str] = {
     ("cpu:znver4", "u8", "i8"): r"\tvpdpbusd\t.*%zmm\d+$",
-    ("cpu:znver5", "i8", None): r"\tvpdpwssd\t.*%zmm\d+$",
+    ("cpu:znver5", "u8", None): r"\tvpdpwssd\t.*%zmm\d+$",
     ("cpu:znver4", "bf16", None): r"\tvdpbf16ps\t.*%zmm\d+$",
     ("cpu:icelake-server", "u8", "i8"): r"\tvpdpbusd\t.*%zmm\d+$",
     ("cpu:sapphirerapids", "bf16", None): r"\tvdpbf16ps\t.*%zmm\d+$",

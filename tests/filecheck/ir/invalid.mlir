@@ -70,11 +70,11 @@ func.func @rank_one(%x: vector<6x1xf32>, %y: vector<1x8xf32>, %z: vector<6x4xf32
 
 // -----
 
-func.func @narrow(%a: memref<4x8xf32>, %b: memref<8x6xf32>, %c: memref<4x6xf16>) {
-  gemmir.gemm %a, %b, %c alpha 1.0 : f64 beta 0.0 : f64 : memref<4x8xf32>, memref<8x6xf32>, memref<4x6xf16>
+func.func @wide(%a: memref<4x8xf32>, %b: memref<8x6xf32>, %c: memref<4x6xf64>) {
+  gemmir.gemm %a, %b, %c alpha 1.0 : f64 beta 0.0 : f64 : memref<4x8xf32>, memref<8x6xf32>, memref<4x6xf64>
   func.return
 }
-// CHECK: gemmir.gemm: C is f16, and products of f32 are summed in f32
+// CHECK: gemmir.gemm: C is f64, and products of f32 are summed in f32
 
 // -----
 
