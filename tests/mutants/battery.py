@@ -154,6 +154,11 @@ CASES: Final = (
         schedule=f"tile{{loops=k sizes=4}},tile{{loops=n,m sizes=8,3 edges=peel}},{C},"
         f"fuse-epilogue,{V},{U}",
     ),
+    Case(
+        gemm=Gemm(m=7, n=18, k=12, dtype_b="i8", weight_group=4, trans_b=True),
+        schedule="promote{operand=b to=l2 layout=panel:8 as=f32},tile{loops=n,m sizes=8,3},"
+        f"{C},{V}",
+    ),
     Case(gemm=Gemm(m=4, n=4, k=0, beta=2, epilogue="bias"), schedule=f"{C},fuse-epilogue,{V}"),
     Case(
         gemm=Gemm(m=4, n=5, k=9, epilogue="bias+residual", batch=2),
