@@ -27,21 +27,21 @@ The matrix unit of a TPU multiplies whole blocks in VMEM:
       (512 x 4096, 4096 x 512)      %y = vector.transfer_read %b_block   : vector<4096x512xbf16>
                                     %z = pallas.dot %x, %y               : vector<512x512xf32>
 
-Copies (`gemmir.pack`) become loops over panels, those into shared memory the work of all threads of
-a block (`gemmir.ir.team_copies`), and epilogues become vector arithmetic: one version for full
-tiles, one clipped at the edge of C. Needs C in registers, or in VMEM; does not unroll.
+Copies (`gemmir.pack`) become loops over panels (`gemmir.ir.panel_copies`), those into shared memory
+the work of all threads of a block (`gemmir.ir.team_copies`), and epilogues vector arithmetic: one
+version for full tiles, one clipped at the edge of C. Needs C in registers, or in VMEM; does not
+unroll.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
 from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects import arith, builtin, memref, scf, vector
+from xdsl.dialects import arith, builtin, memref, scf
 from xdsl.dialects.builtin import (
     IntegerType,
     StringAttr,
@@ -92,10 +92,11 @@ from gemmir.ir.index import (
 from gemmir.ir.lane_products import ALONG_K, require_adjacent, sum_lanes
 from gemmir.ir.loops import DIMENSION, carry, conditional, open_loop, require_gemms
 from gemmir.ir.nvgpu import LdMatrixOp, MmaSyncOp
+from gemmir.ir.panel_copies import plan_pack, vectorize_pack
 from gemmir.ir.partial_sums import adding, beginning, loops_inside
-from gemmir.ir.scales import of_columns, widened
+from gemmir.ir.scales import widened
 from gemmir.ir.team_copies import plan_share, vectorize_share
-from gemmir.ir.transfers import Tile, computed, read, splat, store_tile, write
+from gemmir.ir.transfers import Tile, computed, read, splat, store_tile
 from gemmir.ir.views import chain, extents, offsets_of, sizes_of, subview, total_offsets
 from gemmir.ir.warpgroup import (
     COLUMN_STEP,
@@ -130,10 +131,6 @@ PAIRED_DOUBLES = 2
 
 TOP = 28
 """Where in a word of 32 bits the highest number of 4 bits begins."""
-
-COPY_BLOCK = 8
-"""Elements that a transposing copy takes at once from each row of its source: half a cache line
-of f32, so that rows are read by vectors."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -602,126 +599,6 @@ def vectorize_epilogue(epilogue: EpilogueOp, width: int) -> None:
     for op in (matrix, epilogue):
         op.detach()
         op.erase()
-
-
-@dataclass(frozen=True, kw_only=True)
-class PackPlan:
-    """How to walk a copy: panels of `width` along `dim`, `block` elements across at a time.
-
-    Of what remains across, `rest` are copied at a time, the last of them filled up with zeros.
-    """
-
-    dim: int
-    width: int
-    block: int
-    rest: int
-    panels_inside: bool
-
-
-def plan_pack(pack: PackOp) -> PackPlan:
-    """Follow the rows of the source: where panels cut them, all panels of a row come in turn.
-
-    A block has one row of scales, and of two elements a byte it has both.
-    """
-    layout = memref_type(chain(pack.target)[0]).layout
-    assert isinstance(layout, PanelAttr)
-    dim = layout.dim.data
-    source = memref_type(pack.source)
-    rows_run_across = strides_of(source)[1 - dim] == 1
-    depth = COPY_BLOCK if pack.depth is None else pack.depth.value.data
-    is_plain = source.element_type == memref_type(pack.target).element_type
-    block = math.gcd(COPY_BLOCK, depth) if rows_run_across or is_plain else 1
-    rest = 2 if rows_run_across and source.element_type == IntegerType(4) else 1
-    group = layout.depth.data
-    if group > 1:
-        block, rest = (COPY_BLOCK * 2 if rows_run_across else group), group
-    return PackPlan(
-        dim=dim,
-        width=layout.width.data,
-        block=block,
-        rest=rest,
-        panels_inside=not rows_run_across,
-    )
-
-
-def vectorize_pack(pack: PackOp, plan: PackPlan) -> None:
-    """Copy block by block; a last panel that is clipped is filled up with zeros."""
-    whole = extents(pack.source)
-    along, across = whole[plan.dim], whole[1 - plan.dim]
-
-    def panels(builder: Builder) -> Iterator[Strip]:
-        return _strips(builder, pack, "mn"[plan.dim], along, plan.width, plan.width)
-
-    def blocks(builder: Builder) -> Iterator[Strip]:
-        return _strips(builder, pack, "k", across, plan.block, plan.rest)
-
-    outer, inner = (blocks, panels) if plan.panels_inside else (panels, blocks)
-    for first in outer(before(pack)):
-        for second in inner(first.body):
-            panel, block = (second, first) if plan.panels_inside else (first, second)
-            _copy_block(second.body, pack, plan, panel, block)
-    pack.detach()
-    pack.erase()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Strip:
-    """A loop over whole steps of an extent, or over what remains of it."""
-
-    start: SSAValue
-    body: Builder
-    is_whole: bool
-
-
-def _strips(
-    builder: Builder, anchor: Operation, dimension: str, extent: Extent, step: int, rest_step: int
-) -> Iterator[Strip]:
-    """Open a loop over the whole steps of `extent` and one over the rest, where there are any."""
-    end = round_down(builder, anchor, extent, step)
-    for begin, stop, by, is_whole in ((0, end, step, True), (end, extent, rest_step, False)):
-        if begin != stop:
-            bounds = (as_index(anchor, begin), as_index(anchor, stop), as_index(anchor, by))
-            start, body = open_loop(builder, dimension, bounds)
-            yield Strip(start=start, body=body, is_whole=is_whole)
-
-
-def _copy_block(builder: Builder, pack: PackOp, plan: PackPlan, panel: Strip, block: Strip) -> None:
-    """Copy one block of one panel."""
-    buffer, views = chain(pack.target)
-    size = plan.block if block.is_whole else plan.rest
-    at: tuple[Extent, Extent] = (panel.start, block.start)
-    place: tuple[Extent, Extent] = (0, block.start)
-    shape, full = (plan.width, size), (panel.is_whole, block.is_whole or size == 1)
-    first = total_offsets(builder, views)[plan.dim]
-    column = panel.start
-    if first != 0:
-        column = builder.insert(arith.AddiOp(as_index(views[0], first), column)).result
-    corner: tuple[Extent, Extent] = (column, 0)
-    sizes: tuple[Extent, Extent] = (plan.width, extents(buffer)[1 - plan.dim])
-    if plan.dim == 1:
-        at, place, shape, full = at[::-1], place[::-1], shape[::-1], full[::-1]
-        corner, sizes = corner[::-1], sizes[::-1]
-    value = read(builder, pack, pack.source, at, shape, full)
-    value = converted(builder, value, memref_type(buffer).element_type)
-    if pack.scales is not None:
-        value = _multiplied_by_scales(builder, pack, value, pack.scales, (block, panel))
-    target = subview(builder, buffer, corner, sizes, one_panel=True)
-    write(builder, pack, value, target, place, (True, True))
-
-
-def _multiplied_by_scales(
-    builder: Builder, pack: PackOp, value: SSAValue, scales: SSAValue, at: tuple[Strip, Strip]
-) -> SSAValue:
-    """The vector `value` of rows of k, which lie in one block, times the scales of its columns."""
-    assert pack.depth is not None
-    of = cast("VectorType[Number]", value.type)
-    (k, columns), (rows, width) = at, of.get_shape()
-    block = builder.insert(arith.DivUIOp(k.start, as_index(pack, pack.depth.value.data))).result
-    row = of_columns(builder, scales, block)
-    factors = read(builder, pack, row, (0, columns.start), (1, width), (True, columns.is_whole))
-    if rows > 1:
-        factors = builder.insert(vector.BroadcastOp(factors, of)).vector
-    return builder.insert(arith.MulfOp(value, factors)).result
 
 
 @dataclass(frozen=True)

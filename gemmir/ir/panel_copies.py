@@ -1,0 +1,156 @@
+"""Copies into panels, block by block: `gemmir.pack` as loops over vectors.
+
+    gemmir.pack %b into %panels   ->   scf.for %k … step 8
+      (k x n, panels of 16)              scf.for %j … step 16
+                                           %x = vector.transfer_read %b[%k, %j] : vector<8x16xf32>
+                                           vector.transfer_write %x, %panels[%k, %j]
+
+Elements are converted, and multiplied by their scales, on the way. A last panel that is clipped is
+filled up with zeros, and so is a last group of neighbours along k. Copies into shared memory are
+those of `gemmir.ir.team_copies`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+from xdsl.builder import Builder
+from xdsl.dialects import arith, vector
+from xdsl.dialects.builtin import IntegerType, VectorType
+from xdsl.ir import Operation, SSAValue
+
+from gemmir.ir.attributes import PanelAttr
+from gemmir.ir.conversions import converted
+from gemmir.ir.dialect import Number, PackOp, memref_type, strides_of
+from gemmir.ir.index import Extent, as_index, before, round_down
+from gemmir.ir.loops import open_loop
+from gemmir.ir.scales import of_columns
+from gemmir.ir.transfers import read, write
+from gemmir.ir.views import chain, extents, subview, total_offsets
+
+COPY_BLOCK = 8
+"""Elements that a transposing copy takes at once from each row of its source: half a cache line
+of f32, so that rows are read by vectors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackPlan:
+    """How to walk a copy: panels of `width` along `dim`, `block` elements across at a time.
+
+    Of what remains across, `rest` are copied at a time, the last of them filled up with zeros.
+    """
+
+    dim: int
+    width: int
+    block: int
+    rest: int
+    panels_inside: bool
+
+
+def plan_pack(pack: PackOp) -> PackPlan:
+    """Follow the rows of the source: where panels cut them, all panels of a row come in turn.
+
+    A block has one row of scales, and of two elements a byte it has both.
+    """
+    layout = memref_type(chain(pack.target)[0]).layout
+    assert isinstance(layout, PanelAttr)
+    dim = layout.dim.data
+    source = memref_type(pack.source)
+    rows_run_across = strides_of(source)[1 - dim] == 1
+    depth = COPY_BLOCK if pack.depth is None else pack.depth.value.data
+    is_plain = source.element_type == memref_type(pack.target).element_type
+    block = math.gcd(COPY_BLOCK, depth) if rows_run_across or is_plain else 1
+    rest = 2 if rows_run_across and source.element_type == IntegerType(4) else 1
+    group = layout.depth.data
+    if group > 1:
+        block, rest = (COPY_BLOCK * 2 if rows_run_across else group), group
+    return PackPlan(
+        dim=dim,
+        width=layout.width.data,
+        block=block,
+        rest=rest,
+        panels_inside=not rows_run_across,
+    )
+
+
+def vectorize_pack(pack: PackOp, plan: PackPlan) -> None:
+    """Copy block by block; a last panel that is clipped is filled up with zeros."""
+    whole = extents(pack.source)
+    along, across = whole[plan.dim], whole[1 - plan.dim]
+
+    def panels(builder: Builder) -> Iterator[Strip]:
+        return _strips(builder, pack, "mn"[plan.dim], along, plan.width, plan.width)
+
+    def blocks(builder: Builder) -> Iterator[Strip]:
+        return _strips(builder, pack, "k", across, plan.block, plan.rest)
+
+    outer, inner = (blocks, panels) if plan.panels_inside else (panels, blocks)
+    for first in outer(before(pack)):
+        for second in inner(first.body):
+            panel, block = (second, first) if plan.panels_inside else (first, second)
+            _copy_block(second.body, pack, plan, panel, block)
+    pack.detach()
+    pack.erase()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """A loop over whole steps of an extent, or over what remains of it."""
+
+    start: SSAValue
+    body: Builder
+    is_whole: bool
+
+
+def _strips(
+    builder: Builder, anchor: Operation, dimension: str, extent: Extent, step: int, rest_step: int
+) -> Iterator[Strip]:
+    """Open a loop over the whole steps of `extent` and one over the rest, where there are any."""
+    end = round_down(builder, anchor, extent, step)
+    for begin, stop, by, is_whole in ((0, end, step, True), (end, extent, rest_step, False)):
+        if begin != stop:
+            bounds = (as_index(anchor, begin), as_index(anchor, stop), as_index(anchor, by))
+            start, body = open_loop(builder, dimension, bounds)
+            yield Strip(start=start, body=body, is_whole=is_whole)
+
+
+def _copy_block(builder: Builder, pack: PackOp, plan: PackPlan, panel: Strip, block: Strip) -> None:
+    """Copy one block of one panel."""
+    buffer, views = chain(pack.target)
+    size = plan.block if block.is_whole else plan.rest
+    at: tuple[Extent, Extent] = (panel.start, block.start)
+    place: tuple[Extent, Extent] = (0, block.start)
+    shape, full = (plan.width, size), (panel.is_whole, block.is_whole or size == 1)
+    first = total_offsets(builder, views)[plan.dim]
+    column = panel.start
+    if first != 0:
+        column = builder.insert(arith.AddiOp(as_index(views[0], first), column)).result
+    corner: tuple[Extent, Extent] = (column, 0)
+    sizes: tuple[Extent, Extent] = (plan.width, extents(buffer)[1 - plan.dim])
+    if plan.dim == 1:
+        at, place, shape, full = at[::-1], place[::-1], shape[::-1], full[::-1]
+        corner, sizes = corner[::-1], sizes[::-1]
+    value = read(builder, pack, pack.source, at, shape, full)
+    value = converted(builder, value, memref_type(buffer).element_type)
+    if pack.scales is not None:
+        value = _multiplied_by_scales(builder, pack, value, pack.scales, (block, panel))
+    target = subview(builder, buffer, corner, sizes, one_panel=True)
+    write(builder, pack, value, target, place, (True, True))
+
+
+def _multiplied_by_scales(
+    builder: Builder, pack: PackOp, value: SSAValue, scales: SSAValue, at: tuple[Strip, Strip]
+) -> SSAValue:
+    """The vector `value` of rows of k, which lie in one block, times the scales of its columns."""
+    assert pack.depth is not None
+    of = cast("VectorType[Number]", value.type)
+    (k, columns), (rows, width) = at, of.get_shape()
+    block = builder.insert(arith.DivUIOp(k.start, as_index(pack, pack.depth.value.data))).result
+    row = of_columns(builder, scales, block)
+    factors = read(builder, pack, row, (0, columns.start), (1, width), (True, columns.is_whole))
+    if rows > 1:
+        factors = builder.insert(vector.BroadcastOp(factors, of)).vector
+    return builder.insert(arith.MulfOp(value, factors)).result
