@@ -1,0 +1,57 @@
+"""How a promoted operand shall lie, in the words of schedules: `panel:16x4`, `swizzle:128`."""
+
+from __future__ import annotations
+
+from xdsl.ir import SSAValue
+
+from gemmir.errors import ScheduleError
+from gemmir.ir.attributes import SpaceAttr
+from gemmir.ir.dialect import memref_type
+
+
+def panel_size(operand: str, layout: str | None) -> tuple[int, int]:
+    """The width of panels and how many neighbours along k are adjacent: `panel:WIDTH[xDEPTH]`."""
+    width, by, depth = (layout or "").partition("x")
+    if by and (not depth.isdigit() or int(depth) < 1):
+        raise ScheduleError(
+            "GEM1322",
+            f"promote: layout={layout} of {operand}",
+            "use panel:WIDTHxDEPTH, as in panel:16x4",
+        )
+    return panel_width(operand, width if by else layout), int(depth) if by else 1
+
+
+def panel_width(operand: str, layout: str | None) -> int:
+    kind, _, digits = (layout or "").partition(":")
+    if kind != "panel" or not digits.isdigit() or int(digits) < 1:
+        raise ScheduleError(
+            "GEM0331", f"promote: layout={layout!r} of {operand}", "use panel:WIDTH, as in panel:16"
+        )
+    return int(digits)
+
+
+def shared_layout(operand: str, layout: str | None) -> tuple[str, int]:
+    """`panel:WIDTH` or `swizzle:BYTES` as its two parts."""
+    kind, _, digits = (layout or "").partition(":")
+    if kind == "swizzle" and digits in ("32", "64", "128"):
+        return kind, int(digits)
+    if kind == "swizzle":
+        raise ScheduleError(
+            "GEM0331",
+            f"promote: layout={layout} of {operand}",
+            "use swizzle:32, swizzle:64 or swizzle:128",
+        )
+    return "panel", panel_width(operand, layout)
+
+
+def require_swizzle(kind: str) -> None:
+    if kind != "swizzle":
+        raise ScheduleError(
+            "GEM1286", "promote: operand=c to=shared in panels", "use layout=swizzle:128"
+        )
+
+
+def require_unpacked(value: SSAValue, operand: str) -> None:
+    """`ScheduleError` GEM0332 where `operand` was promoted before."""
+    if isinstance(memref_type(value).memory_space, SpaceAttr):
+        raise ScheduleError("GEM0332", f"promote: operand {operand} is packed already")
