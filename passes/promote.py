@@ -61,6 +61,7 @@ from xdsl.dialects.builtin import (
     f32,
     f64,
     i16,
+    i32,
 )
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
@@ -83,10 +84,12 @@ from gemmir.ir.dialect import (
     PackOp,
     PrefetchOp,
     YieldOp,
+    accumulator_type,
     enclosing_ops,
     is_widening,
     memref_type,
-    static_strides,
+    strides_of,
+    summed_type,
 )
 from gemmir.ir.index import (
     Extent,
@@ -160,7 +163,7 @@ def plan_pack(
     across = max(-(-(shape[1 - dim] or 1) // depth), 1) * depth
     shape[dim] = max(-(-(shape[dim] or 0) // width), 1) * width
     shape[1 - dim] = across
-    element = _converted_type(value, operand, as_)
+    element = _converted_type(gemm, operand, as_)
     _require_whole_bytes(value, operand, element, width)
     return PackPlan(
         operand=operand,
@@ -185,7 +188,7 @@ def _require_whole_bytes(value: SSAValue, operand: str, element: Number, width: 
         raise ScheduleError(
             "GEM1336", f"promote: {operand} has two elements a byte, and so would panels", "as=f32"
         )
-    if width % 2 and static_strides(memref_type(value))[1] == 1:
+    if width % 2 and strides_of(memref_type(value))[1] == 1:
         raise ScheduleError(
             "GEM1336",
             f"promote: panels of {width} of {operand}, which has two elements a byte",
@@ -209,12 +212,23 @@ PACKED_TYPES: Final = {"f32": f32, "f64": f64, "i16": i16}
 """Types that elements may be converted to while they are copied."""
 
 
-def _converted_type(value: SSAValue, operand: str, as_: str | None) -> Number:
-    """The type of the copied elements: `as_` holds every number of that of the source."""
-    source = memref_type(value).element_type
+def _converted_type(gemm: GemmOp, operand: str, as_: str | None) -> Number:
+    """The type of the copied elements: `as_` holds every number of that of the source.
+
+    It changes nothing about what is summed.
+    """
+    a, b = (memref_type(value).element_type for value in (gemm.a, gemm.b))
+    source, other = (a, b) if operand == "a" else (b, a)
     if as_ is None:
         return source
-    wider = [n for n in PACKED_TYPES if n != str(source) and is_widening(source, PACKED_TYPES[n])]
+    wider = [
+        name
+        for name, made in PACKED_TYPES.items()
+        if made != source
+        and is_widening(source, made)
+        and accumulator_type(made) in (i32, gemm.summed)
+        and summed_type(*((made, other) if operand == "a" else (other, made))) == gemm.summed
+    ]
     if as_ not in wider:
         raise ScheduleError(
             "GEM1320",

@@ -7,7 +7,8 @@
 
 A warpgroup multiplies 64 rows, and as few as 8 columns. So where C has few rows they are better
 columns, and what was B fills the rows. Every array stays as it lies: what is exchanged are the
-extents and the strides of views of them. Tiles nothing.
+extents and the strides of views of them. Tiles nothing, and takes no size or leading dimension that
+is known at run time only.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects import builtin, func, memref
+from xdsl.dialects.builtin import DYNAMIC_INDEX
 from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.build import view_before
-from gemmir.ir.dialect import EpilogueOp, GemmOp, memref_type, static_strides
+from gemmir.ir.dialect import EpilogueOp, GemmOp, memref_type, static_strides, strides_of
 from gemmir.ir.loops import require_gemms
 
 
@@ -35,7 +37,7 @@ class SwapPlan:
 
 
 def plan(gemm: GemmOp) -> SwapPlan:
-    """What to transpose; `ScheduleError` (GEM1226) where the product is not one of whole arrays."""
+    """What to transpose; `ScheduleError` (GEM1226, GEM1380) where it is not whole, known arrays."""
     function = gemm.parent_op()
     if not isinstance(function, func.FuncOp):
         raise ScheduleError(
@@ -44,6 +46,14 @@ def plan(gemm: GemmOp) -> SwapPlan:
             "make swap-operands the first pass, or leave it out",
         )
     others = [op for op in function.body.block.ops if isinstance(op, EpilogueOp)]
+    for value in (value for op in (gemm, *others) for value in op.operands):
+        kind = memref_type(value)
+        if DYNAMIC_INDEX in kind.get_shape() or None in strides_of(kind):
+            raise ScheduleError(
+                "GEM1380",
+                f"swap-operands: a size or a leading dimension of {kind} is known at run time only",
+                "give all of them, or leave swap-operands out",
+            )
     return SwapPlan(gemm=gemm, epilogues=tuple(others))
 
 

@@ -59,7 +59,7 @@ from gemmir.ir.dialect import (
     GemmOp,
     enclosing_ops,
     memref_type,
-    static_strides,
+    strides_of,
 )
 from gemmir.ir.groups import group_loop, products_of, spread_rows
 from gemmir.ir.index import (
@@ -660,7 +660,7 @@ def _check_bytes(gemm: GemmOp, loop: LoopPlan) -> None:
     of = memref_type(gemm.b)
     if of.element_type != IntegerType(4) or loop.size % 2 == 0:
         return
-    if loop.dimension == ("k" if static_strides(of)[-2] == 1 else "n"):
+    if loop.dimension == ("k" if strides_of(of)[-2] == 1 else "n"):
         raise ScheduleError(
             "GEM1338",
             f"tile: {loop.dimension} by {loop.size} cuts bytes of B, which have two elements",

@@ -15,11 +15,12 @@ from xdsl.dialects import arith, memref
 from xdsl.dialects.builtin import DenseIntOrFPElementsAttr
 
 import gemmir
-from gemmir import Gemm, Schedule
+from gemmir import ANY, Gemm, Schedule
 from gemmir.ir.attributes import PanelAttr
 from gemmir.ir.build import build
 from gemmir.ir.context import parse_module
 from gemmir.ir.dialect import memref_type, static_strides
+from gemmir.ir.problem import problem_of
 from gemmir.ir.views import offsets_of
 from gemmir.lowering import LEVELS, level_of, run_pass, take_remaining
 from gemmir.machine.gpu import SM_90A
@@ -56,6 +57,32 @@ def test_every_stage_goes_on_to_the_same_text(case: tuple[Gemm, Schedule]) -> No
 @examples(0.15)
 def test_every_stage_of_the_default_schedule_goes_on_to_the_same_text(gemm: Gemm) -> None:
     lowered = gemmir.lower(gemm)
+    for name, stage in lowered.stages.items():
+        assert finished(stage.text) == lowered.artifact.text, name
+
+
+KNOWN_IN_A_CALL = [
+    Gemm(m=12, n=16, k=8, lda=ANY, ldb=ANY, ldc=ANY, alpha=ANY, beta=ANY, epilogue="residual"),
+    Gemm(m=1, n=19, k=ANY, trans_a=True, trans_b=True),
+    Gemm(m=ANY, n=16, k=ANY, epilogue="bias+residual"),
+]
+"""Problems with sizes, leading dimensions or factors that the IR takes as arguments."""
+
+
+@pytest.mark.parametrize("gemm", KNOWN_IN_A_CALL)
+def test_the_ir_says_what_is_known_in_a_call_only(gemm: Gemm) -> None:
+    assert problem_of(build(gemm)) == gemm
+
+
+@pytest.mark.parametrize("gemm", KNOWN_IN_A_CALL)
+def test_every_stage_of_what_is_known_in_a_call_goes_on_to_the_same_text(gemm: Gemm) -> None:
+    tile = "tile{loops=m,n sizes=4,8 edges=peel},promote{operand=c to=registers},fuse-epilogue"
+    steps = [tile, "vectorize{with=fma width=8}"]
+    if not gemm.steps:
+        steps[0] = steps[0].removesuffix(",fuse-epilogue")
+    if "m" in gemm.unknown:
+        steps = ["version{loops=m most=8}", *steps, "otherwise", *steps]
+    lowered = gemmir.lower(gemm, schedule=",".join(steps))
     for name, stage in lowered.stages.items():
         assert finished(stage.text) == lowered.artifact.text, name
 

@@ -20,7 +20,7 @@ from xdsl.ir import Block, Region, SSAValue
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import PanelAttr
 from gemmir.ir.conversions import converted
-from gemmir.ir.dialect import GemmOp, LaneSumOp, PairProductOp, memref_type, static_strides
+from gemmir.ir.dialect import GemmOp, LaneSumOp, PairProductOp, memref_type, strides_of
 from gemmir.ir.index import INDEX, as_index, at_end, before, round_down
 from gemmir.ir.loops import DIMENSION, carry
 from gemmir.ir.nvgpu import matrix_shape
@@ -49,7 +49,7 @@ def require_adjacent(gemm: GemmOp, width: int) -> None:
         )
     lines_of(gemm)
     for name, value, dim in (("a", gemm.a, 1), ("b", gemm.b, 0)):
-        if static_strides(memref_type(value))[dim] != 1 and extents(gemm.a)[1] not in (0, 1):
+        if strides_of(memref_type(value))[dim] != 1 and extents(gemm.a)[1] not in (0, 1):
             raise ScheduleError(
                 "GEM1316",
                 f"vectorize: along=k, and {name} is not adjacent along k",

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from xdsl.dialects import memref
-from xdsl.dialects.builtin import DYNAMIC_INDEX, MemRefType, ModuleOp, NoneAttr
+from xdsl.dialects.builtin import (
+    DYNAMIC_INDEX,
+    MemRefType,
+    ModuleOp,
+    NoneAttr,
+    StridedLayoutAttr,
+)
 from xdsl.ir import SSAValue
 from xdsl.utils.exceptions import VerifyException
 
@@ -116,15 +122,17 @@ def _stored(op: GemmOp, value: SSAValue) -> _Stored:
 
 
 def _is_row_major(down: int, across: int, columns: int) -> bool:
-    if isinstance(down, Unknown) or isinstance(columns, Unknown):
+    if isinstance(down, Unknown):
         return across == 1
+    if isinstance(columns, Unknown):  # no number is known to be that far apart
+        return False
     return across == 1 and down >= max(columns, 1)
 
 
 def _layout(value: SSAValue) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The shape and strides of an operand; sizes that are arguments of the function are unknown."""
     kind, cast = memref_type(value), value.owner
-    if DYNAMIC_INDEX not in kind.get_shape():
+    if _is_static(kind):
         return kind.get_shape(), _strides_of(kind)
     if not isinstance(cast, memref.ReinterpretCastOp):
         raise ParseError("GEM0204", f"the gemmir.gemm on {kind} is not at the gemm level")
@@ -139,6 +147,13 @@ def _layout(value: SSAValue) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
     shape, strides = (tuple(map(number, n)) for n in (sizes_of(cast), cast_strides(cast)))
     return shape, strides
+
+
+def _is_static(kind: MemRefType[Number]) -> bool:
+    """Whether all sizes and leading dimensions are known."""
+    if DYNAMIC_INDEX in kind.get_shape():
+        return False
+    return not isinstance(kind.layout, StridedLayoutAttr) or None not in kind.layout.get_strides()
 
 
 def _strides_of(kind: MemRefType[Number]) -> tuple[int, ...]:
@@ -156,9 +171,8 @@ def _epilogue_operands(module: ModuleOp) -> list[str]:
         if isinstance(op, EpilogueOp):
             for value in op.inputs:
                 kind = memref_type(value)
-                is_known = DYNAMIC_INDEX not in kind.get_shape()
-                *outer, across = _strides_of(kind) if is_known else strides_of(kind)
-                step = "residual" if any(outer) else "bias" if across else "scale"
+                *outer, across = _strides_of(kind) if _is_static(kind) else strides_of(kind)
+                step = "residual" if any(s != 0 for s in outer) else "bias" if across else "scale"
                 if step not in found:
                     found.append(step)
     return found

@@ -13,7 +13,7 @@ from xdsl.dialects.builtin import ModuleOp, i32
 from xdsl.passes import ModulePass
 
 import gemmir
-from gemmir import Gemm, PassPipeline, Schedule
+from gemmir import ANY, Gemm, PassPipeline, Schedule
 from gemmir.errors import ScheduleError
 from gemmir.ir.build import build
 from gemmir.ir.context import parse_module
@@ -260,14 +260,21 @@ WRONG = (
         MATRIX,
         "promote{operand=a to=l2 layout=panel:4 as=i16}",
         "as=i16 of a, whose elements are f32",
-        "use as=f64",
+        "leave as out",
     ),
     Wrong(
         "GEM1320",
         replace(MATRIX, dtype="i8"),
         "promote{operand=b to=l2 layout=panel:4 as=i8}",
         "as=i8 of b, whose elements are i8",
-        "use as=f32 or as=f64 or as=i16",
+        "use as=i16",
+    ),
+    Wrong(
+        "GEM1320",
+        BYTES,
+        "promote{operand=a to=l2 layout=panel:4 as=f32}",
+        "as=f32 of a, whose elements are ui8",
+        "use as=i16",
     ),
     Wrong(
         "GEM1322",
@@ -733,6 +740,15 @@ WRONG = (
         "tpu:v4",
     ),
     Wrong("GEM1226", MATRIX, f"{TILES}swap-operands", "one tile of a problem", "first pass"),
+    Wrong("GEM1380", replace(MATRIX, lda=ANY), "swap-operands", "strided<[?, 1]>", "leave"),
+    Wrong("GEM1380", replace(MATRIX, m=ANY), "swap-operands", "memref<?x8xf32>", "leave"),
+    Wrong(
+        "GEM1316",
+        Gemm(m=2, n=2, k=8, ldb=ANY),
+        f"{SUM}vectorize{{with=fma width=8 along=k}}",
+        "b is not adjacent along k",
+        "layout=panel:1",
+    ),
     Wrong("GEM1343", MATRIX, f"{TILES}prepack{{operand=c}}", "operand='c'", "use a or b"),
     Wrong(
         "GEM1344", MATRIX, f"{TILES}prepack{{operand=b}}", "not packed as a whole", "put promote"
