@@ -75,7 +75,7 @@ from gemmir.ir.attributes import (
     SpaceAttr,
 )
 from gemmir.ir.build import added, multiplied, narrowed, number_attr, scaled, widened
-from gemmir.ir.carried_sums import begin_from, is_carried_by
+from gemmir.ir.carried_sums import begin_from, carried_from, is_carried_by
 from gemmir.ir.dialect import (
     EpilogueOp,
     ForallOp,
@@ -376,6 +376,12 @@ def plan_accumulate(
             "GEM1289",
             "promote: to=vmem keeps one sum, and blocks of the product have scales",
             "multiply A and B by their scales beforehand, or use another target",
+        )
+    if slices and (carry or carried_from(chain(gemm.c)[0]) is not None):
+        raise ScheduleError(
+            "GEM1357",
+            "promote: carry=true of a sum in registers that slices of k are added to",
+            "leave carry out, or promote c once",
         )
     if carry and not is_carried_by(gemm):
         raise ScheduleError(

@@ -388,10 +388,9 @@ def vectorize_gemm(gemm: GemmOp, plan: GemmPlan) -> list[SSAValue]:
     summed = memref_type(plan.accumulator).element_type
     zero = splat(gemm, 0, VectorType(summed, (plan.rows, plan.width)))
     start = carried_from(plan.accumulator)
-    if start is not None:
-        return _sum_over_k(gemm, plan, _begin_from(start, plan))
+    first = [zero] * len(plan.starts) if start is None else _begin_from(start, plan)
     outer = loops_inside(gemm, plan.accumulator)
-    begin, finish = carry(outer, [zero] * len(plan.starts))
+    begin, finish = carry(outer, first)
     if plan.of_warpgroup and not outer:
         return [begin_product(gemm, zero, under_way=0)]
     if plan.of_warpgroup:

@@ -19,6 +19,7 @@ from xdsl.ir import Block, Region, SSAValue
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import PanelAttr
+from gemmir.ir.carried_sums import carried_from
 from gemmir.ir.conversions import converted
 from gemmir.ir.dialect import GemmOp, LaneSumOp, PairProductOp, memref_type, strides_of
 from gemmir.ir.index import INDEX, as_index, at_end, before, round_down
@@ -26,7 +27,7 @@ from gemmir.ir.loops import DIMENSION, carry
 from gemmir.ir.nvgpu import matrix_shape
 from gemmir.ir.partial_sums import loops_inside
 from gemmir.ir.transfers import read, splat
-from gemmir.ir.views import extents, subview
+from gemmir.ir.views import chain, extents, subview
 
 ALONG_K = "k"
 
@@ -40,7 +41,17 @@ def lines_of(gemm: GemmOp) -> None:
 
 
 def require_adjacent(gemm: GemmOp, width: int) -> None:
-    """`ScheduleError` (GEM1316) where k is not adjacent, or lanes are no power of two."""
+    """`ScheduleError` where lanes cannot be along k.
+
+    GEM1316 where k is not adjacent, or lanes are no power of two; GEM1381 where the sum goes on
+    from C.
+    """
+    if carried_from(chain(gemm.c)[0]) is not None:
+        raise ScheduleError(
+            "GEM1381",
+            "vectorize: along=k sums in lanes, and the sum goes on from what C holds",
+            "leave carry out of promote, or along out of vectorize",
+        )
     if width < 2 or width & (width - 1):
         raise ScheduleError(
             "GEM1316",
@@ -49,12 +60,18 @@ def require_adjacent(gemm: GemmOp, width: int) -> None:
         )
     lines_of(gemm)
     for name, value, dim in (("a", gemm.a, 1), ("b", gemm.b, 0)):
-        if strides_of(memref_type(value))[dim] != 1 and extents(gemm.a)[1] not in (0, 1):
+        if not _is_adjacent(value, dim) and extents(gemm.a)[1] not in (0, 1):
             raise ScheduleError(
                 "GEM1316",
                 f"vectorize: along=k, and {name} is not adjacent along k",
                 f"put promote{{operand={name} to=l2 layout=panel:1}} before it, or leave along out",
             )
+
+
+def _is_adjacent(value: SSAValue, dim: int) -> bool:
+    """Whether neighbours along `dim` are; what still lies in panels has some depth."""
+    of = memref_type(value)
+    return not isinstance(of.layout, PanelAttr) and strides_of(of)[dim] == 1
 
 
 def sum_lanes(gemm: GemmOp, accumulator: SSAValue, width: int, *, exponent: int = 0) -> SSAValue:

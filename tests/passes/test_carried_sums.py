@@ -58,6 +58,13 @@ def test_every_stage_keeps_the_meaning(
         assert np.all(np.abs(own[-1] - exact) <= bound), step
 
 
+@pytest.mark.parametrize("beta", [0.0, 1.0])
+def test_a_sum_that_goes_on_may_be_cut_further(beta: float) -> None:
+    gemm = Gemm(m=3, n=11, k=22, beta=beta)
+    slices = f"tile{{loops=k sizes=8}},{CARRY},tile{{loops=k sizes=3}},{LANES}"
+    check(gemm, target="cpu:x86-64-v3", schedule=slices).require_ok()
+
+
 @given(kc=st.integers(3, 40), panels=st.booleans())
 @example(kc=40, panels=True)
 def test_bits_do_not_depend_on_where_k_is_cut(kc: int, panels: bool) -> None:

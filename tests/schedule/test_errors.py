@@ -33,6 +33,8 @@ SCALED = Gemm(m=12, n=40, k=64, scale_block=16)
 BYTES = Gemm(m=12, n=16, k=8, dtype="u8", dtype_b="i8")
 TILES = "tile{loops=n,m sizes=16,4},"
 SUM = "promote{operand=c to=registers},"
+BEGUN = "tile{loops=m,n sizes=2,8},tile{loops=k sizes=32},"
+CARRIED = "promote{operand=c to=registers carry=true}"
 VECTOR = "vectorize{with=fma width=8}"
 
 
@@ -740,6 +742,34 @@ WRONG = (
         "tpu:v4",
     ),
     Wrong("GEM1226", MATRIX, f"{TILES}swap-operands", "one tile of a problem", "first pass"),
+    Wrong(
+        "GEM1316",
+        Gemm(m=2, n=2, k=8, trans_b=True),
+        f"promote{{operand=b to=l2 layout=panel:16x4}},{SUM}vectorize{{with=fma width=8 along=k}}",
+        "b is not adjacent along k",
+        "layout=panel:1",
+    ),
+    Wrong(
+        "GEM1357",
+        DEEP,
+        f"{BEGUN}{CARRIED},tile{{loops=k sizes=8}},{SUM}{VECTOR}",
+        "slices of k are added to",
+        "promote c once",
+    ),
+    Wrong(
+        "GEM1357",
+        DEEP,
+        f"{BEGUN}{SUM}tile{{loops=k sizes=8}},{CARRIED},{VECTOR}",
+        "slices of k are added to",
+        "leave carry out",
+    ),
+    Wrong(
+        "GEM1381",
+        Gemm(m=2, n=2, k=32, trans_b=True),
+        f"tile{{loops=k sizes=16}},{CARRIED},vectorize{{with=fma width=8 along=k}}",
+        "goes on from what C holds",
+        "leave carry out",
+    ),
     Wrong("GEM1380", replace(MATRIX, lda=ANY), "swap-operands", "strided<[?, 1]>", "leave"),
     Wrong("GEM1380", replace(MATRIX, m=ANY), "swap-operands", "memref<?x8xf32>", "leave"),
     Wrong(
