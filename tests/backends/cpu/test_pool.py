@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -45,6 +46,45 @@ def test_what_is_given_back_is_taken_again(take: Take, give: Give, power: int):
     give(first)
     assert take(FRONT, (1 << power) - FRONT) == first
     give(first)
+
+
+def test_as_many_as_there_are_places_are_kept(take: Take, give: Give, power: int):
+    size = (1 << power) - FRONT
+    taken = [take(FRONT, size) for _ in range(PLACES)]
+    for buffer in taken:
+        give(buffer)
+    again = [take(FRONT, size) for _ in range(PLACES)]
+    assert set(again) == set(taken)
+    for buffer in again:
+        give(buffer)
+
+
+def test_what_is_aligned_to_more_than_a_page_is_not_kept(take: Take, give: Give):
+    """It begins elsewhere in its block than others do."""
+    alignment = 1 << HUGE_PAGE
+    held = [take(FRONT, alignment) for _ in range(PLACES)]  # nothing of the size is kept now
+    special = take(alignment, alignment)
+    give(special)
+    held.append(take(FRONT, alignment))
+    assert held[-1] != special
+    for buffer in held:
+        give(buffer)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="msync tells what is mapped on Linux")
+@pytest.mark.parametrize("power", [LARGEST_KEPT, LARGEST_KEPT + 1])
+def test_what_has_no_place_goes_back_to_the_system(take: Take, give: Give, power: int):
+    """The C library maps blocks of such sizes one by one, and unmaps them when they are freed."""
+    taken = [take(FRONT, (1 << power) - FRONT) for _ in range(PLACES + 1)]
+    assert all(map(is_mapped, taken))
+    for buffer in taken:
+        give(buffer)
+    assert sum(map(is_mapped, taken)) == (PLACES if power == LARGEST_KEPT else 0)
+
+
+def is_mapped(buffer: int | None) -> bool:
+    ms_async = 1
+    return ctypes.CDLL(None).msync(ctypes.c_void_p(buffer), ctypes.c_size_t(1), ms_async) == 0
 
 
 def test_a_larger_buffer_is_of_another_block(take: Take, give: Give):
