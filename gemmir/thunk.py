@@ -262,7 +262,7 @@ class Plans:
     __slots__ = ("_plans", "_slow", "call")
 
     def __init__(self, slow: Callable[[Any, Any, Any, Any], Any]) -> None:
-        self._plans: list[tuple[Words, Kernel] | None] = [None] * PLANS
+        self._plans: list[tuple[Words, Kernel, Lie, Lie] | None] = [None] * PLANS
         self._slow = slow
         self.call: Callable[[Any, Any, Any, Any], Any] = self._first
 
@@ -272,9 +272,13 @@ class Plans:
         return self.call(a, b, out, threads)
 
     def remember(self, kernel: Kernel, a: Lie, b: Lie, threads: object) -> None:
-        """Let `call` run `kernel` on arrays that lie like these."""
+        """Let `call` run `kernel` on arrays that lie like these.
+
+        The plan holds their types, so that no other one comes to lie at the address of one.
+        """
         if isinstance(kernel, NativeKernel):
-            self._plans[place_of(a, b)] = (kernel.table([a, b, kernel.output], threads), kernel)
+            table = kernel.table([a, b, kernel.output], threads)
+            self._plans[place_of(a, b)] = (table, kernel, a, b)
 
 
 def place_of(a: Lie, b: Lie) -> int:

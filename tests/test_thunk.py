@@ -525,6 +525,17 @@ def test_a_plan_serves_no_other_call():
         assert slow.calls == count
 
 
+def test_a_plan_holds_the_types_of_its_arrays():
+    """A plan knows a type by its address, at which no other may come to lie."""
+    slow, own = Counted(), np.dtype(np.float32, metadata={"unit": "m"})
+    a, b = (np.ones((4, 4), own) for _ in range(2))
+    before = sys.getrefcount(own)
+    slow.plans.call(a, b, None, None)
+    assert sys.getrefcount(own) > before
+    slow.plans.call(a, b, None, None)
+    assert slow.calls == 1
+
+
 def test_products_that_share_a_place_take_turns():
     found: dict[int, int] = {}
     pairs: list[tuple[int, int]] = []
