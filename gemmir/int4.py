@@ -40,7 +40,17 @@ def pack_int4(elements: npt.ArrayLike) -> npt.NDArray[np.uint8]:
 
 
 def unpack_int4(packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.int8]:
-    """The numbers that `pack_int4` made bytes of, twice as many along the last dimension."""
+    """The numbers that `pack_int4` made bytes of, twice as many along the last dimension.
+
+    Raises `ProblemError` GEM1334 for what is no array of bytes.
+    """
+    packed = np.asarray(packed)
+    if packed.dtype != np.uint8 or packed.ndim == 0:
+        raise ProblemError(
+            "GEM1334",
+            f"unpack_int4 of {packed.dtype} of shape {packed.shape}",
+            "pass an array of uint8, as pack_int4 gives",
+        )
     low, high = packed << np.uint8(4), packed & np.uint8(0xF0)
     both = np.stack([low, high], axis=-1).view(np.int8) >> np.int8(4)
     return both.reshape(*packed.shape[:-1], 2 * packed.shape[-1])

@@ -50,21 +50,35 @@ def from_environment() -> int | None:
                 raise CallError(
                     "GEM1340",
                     f"{name}={said} is not a number of threads",
-                    f"set it to 1 to {allowed()}, or unset it",
+                    f"set it to {_choices()}, or unset it",
                 )
             return int(first)
     return None
 
 
+def _choices() -> str:
+    most = allowed()
+    return "1" if most == 1 else f"1 to {most}"
+
+
 def asked(threads: int | None) -> int | None:
-    """`threads`, or what the environment says; `CallError` GEM1341 where it is less than one."""
+    """`threads`, or what the environment says.
+
+    Raises `CallError` GEM1341 where it is less than one, or no whole number.
+    """
     if threads is None:
         return from_environment()
-    if threads < 1:
+    if not _is_whole(threads) or threads < 1:
         raise CallError(
-            "GEM1341", f"threads={threads}: there is at least one", f"use 1 to {allowed()}"
+            "GEM1341",
+            f"threads={threads!r}: a whole number, and at least one",
+            f"use {_choices()}",
         )
     return threads
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def planned(threads: int | None) -> int:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,12 +134,14 @@ def test_what_is_no_number_of_threads_is_an_error(
 ONES = np.ones((97, 1), np.float32)
 
 
-@pytest.mark.parametrize("count", [0, -1])
-def test_there_is_at_least_one_thread(count: int):
-    with pytest.raises(CallError, match=f"GEM1341: threads={count}.*use 1 to 4"):
+@pytest.mark.parametrize("count", [0, -1, "2", 2.0, True])
+def test_there_is_at_least_one_thread_and_a_whole_number(count: Any):
+    with pytest.raises(CallError, match=f"GEM1341: threads={count!r}.*use 1 to 4"):
         gemmir.compile(LARGE, threads=count)
     with pytest.raises(CallError, match="GEM1341"):
         gemmir.lower(LARGE, threads=count)
+    with pytest.raises(CallError, match="GEM1341"):
+        gemmir.matmul(ONES, ONES[:1], threads=count)
 
 
 def test_threads_beside_a_schedule_are_those_of_the_kernel(monkeypatch: pytest.MonkeyPatch):

@@ -76,6 +76,13 @@ def test_what_has_no_4_bits(wrong: Any) -> None:
     assert raised.value.code == "GEM1334"
 
 
+@pytest.mark.parametrize("wrong", [np.zeros((2, 2), np.int8), np.zeros((2, 2)), np.uint8(3)])
+def test_what_are_no_bytes(wrong: Any) -> None:
+    with pytest.raises(ProblemError) as raised:
+        gemmir.unpack_int4(wrong)
+    assert raised.value.code == "GEM1334"
+
+
 @pytest.mark.parametrize(
     ("code", "wrong"),
     [
