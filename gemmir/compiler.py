@@ -34,7 +34,7 @@ from gemmir.schedule import Schedule, check_fits
 from gemmir.schedule.default import default_text, require_one_thread
 from gemmir.schedule.default_cpu import prepacked_passes
 from gemmir.schedule.prepacked import prepacked_text
-from gemmir.threads import planned, running
+from gemmir.threads import checked, planned, running
 
 KERNELS_KEPT: Final = 1024
 """Kernels that one process keeps for problems it has seen."""
@@ -89,6 +89,7 @@ class Lowered(Job):
         made = _Made(
             machine=self.machine,
             key=self.key,
+            purpose=self.key if whole is None else _purpose(whole, self.target, str(self.schedule)),
             artifact=lambda: self.artifact,
             threads=_running(self.machine, self.threads),
             prepacked=None
@@ -268,6 +269,7 @@ def _compile(
     made = _Made(
         machine=machine_for(target),
         key=cache_key(target, schedule, repr(gemm)),
+        purpose=_purpose(gemm, target, schedule),
         artifact=lambda: lower(gemm, target, schedule).artifact,
         threads=threads,
         prepacked=_prepacked(gemm, target, schedule, cache, threads),
@@ -279,14 +281,21 @@ def _compile(
 class _Made:
     """What is to be loaded: for which machine, its key in a cache, how it is emitted.
 
-    It runs on so many `threads`, 0 for what the OpenMP runtime says.
+    It runs on so many `threads`, 0 for what the OpenMP runtime says. Kernels of one `purpose` and
+    as many threads take each other's packed operands.
     """
 
     machine: Machine
     key: str
+    purpose: str
     artifact: Callable[[], Artifact]
     threads: int
     prepacked: Callable[[], Packing] | None = None
+
+
+def _purpose(gemm: Gemm, target: str, schedule: str) -> str:
+    """What a kernel computes and how, whichever way it was compiled."""
+    return f"{gemm!r} {target} {schedule}"
 
 
 def _load(made: _Made, cache: ObjectCache | None, interpret: Any, problem: Gemm | None) -> Kernel:
@@ -325,7 +334,7 @@ def _load(made: _Made, cache: ObjectCache | None, interpret: Any, problem: Gemm 
         loaded.threads.value = made.threads
     if signature.sizes:
         return RuntimeKernel(loaded, signature)
-    kernel = with_thunk(loaded, signature)
+    kernel = with_thunk(loaded, signature, f"{made.purpose} {made.threads}")
     if signature.packs:
         kernel.packing = partial(_packing, loaded, signature)
     elif made.prepacked is not None:
@@ -418,7 +427,9 @@ def _schedule(
 
 def _planned(target: str, threads: int | None) -> int:
     """For how many threads the default schedule is: the environment speaks of this computer."""
-    return planned(threads) if target == HOST else threads or 1
+    if target == HOST:
+        return planned(threads)
+    return 1 if threads is None else checked(threads)
 
 
 def _running(machine: Machine, threads: int | None) -> int:
@@ -432,7 +443,7 @@ def _given(schedule: Schedule | str | Path, machine: Machine, threads: int | Non
         return chosen
     if not isinstance(machine, CpuMachine):
         require_one_thread(machine, threads)
-    elif threads > 1 and not chosen.is_threaded:
+    elif checked(threads) > 1 and not chosen.is_threaded:
         raise ScheduleError(
             "GEM1342",
             f"threads={threads} beside a schedule without a loop over cores",

@@ -239,13 +239,18 @@ class Kernel:
     array on the CPU with `__dlpack__` may be given. Nothing is converted or copied: whatever does
     not fit is a `CallError`. A kernel may be called from several threads at once, and lets other
     Python threads run meanwhile.
+
+    `purpose` says what it computes and how; those of one purpose take each other's packed operands.
     """
 
     packing: Callable[[], Packing] | None = None
     """How an operand is packed before a call, where it can be."""
 
-    def __init__(self, function: Callable[..., int], signature: Signature) -> None:
+    def __init__(
+        self, function: Callable[..., int], signature: Signature, purpose: str = ""
+    ) -> None:
         self.signature = signature
+        self._purpose = purpose
         self._function = function
         self._entry = function.entry if isinstance(function, Loaded) else function
         *inputs, output = map(slot_for, signature.arguments)
@@ -263,7 +268,7 @@ class Kernel:
         """Run on `operands`; returns `out`, or a new array where it is None."""
         packed = packed_among(operands, named)
         if packed is not None:
-            operands_, named_ = unpacked(packed, self.signature, operands, named)
+            operands_, named_ = unpacked(packed, self._purpose, operands, named)
             return packed.compute(*operands_, out=out, **named_)
         target = self._new_output() if out is None else out
         addresses = None if named else self._quick((*operands, target))
@@ -278,7 +283,7 @@ class Kernel:
         """The call of these arrays as a function without arguments, checked now and not again."""
         packed = packed_among(operands, named)
         if packed is not None:
-            operands_, named_ = unpacked(packed, self.signature, operands, named)
+            operands_, named_ = unpacked(packed, self._purpose, operands, named)
             return cast("Any", packed.compute).bind(*operands_, out=out, **named_)
         result = self._new_output() if out is None else out
         arrays, addresses = self._check(operands, named, result)
@@ -287,9 +292,9 @@ class Kernel:
     def prepack(self, b: object) -> Packed:
         """B as this kernel reads it, packed once, for calls that take it in the place of b.
 
-        It is for kernels of this problem, target and schedule. Where this one does not say how B is
-        packed before a call, a second one is compiled that does. Raises `CallError`: GEM1346 where
-        no kernel can, and otherwise as a call with `b` would.
+        It is for kernels of this problem, target, schedule and threads. Where this one does not say
+        how B is packed before a call, a second one is compiled that does. Raises `CallError`:
+        GEM1346 where no kernel can, and otherwise as a call with `b` would.
         """
         if self.packing is None:
             raise CallError(
@@ -305,6 +310,7 @@ class Kernel:
             place=[slot.name for slot in self._inputs].index(packing.operand),
             array=array,
             signature=self.signature,
+            purpose=self._purpose,
             compute=packing.compute,
         )
 

@@ -69,6 +69,8 @@ def _slow(a: Any, b: Any, out: Any, threads: Any) -> Any:
     """The product where no plan is at hand; one is, the next time, for arrays that lie as these."""
     if not _is_numpy(a):
         return _on_gpu(a, b, out, threads)
+    if not _is_numpy(b):
+        raise _refused(a, b)
     count = running(threads) or None
     plan = _plan(a.shape, a.strides, a.dtype, b.shape, b.strides, b.dtype, HOST, count)
     result = plan.kernel(plan.a.view(a), plan.b.view(b), out=out)
@@ -84,21 +86,27 @@ def _is_numpy(value: object) -> bool:
     return isinstance(value, np.ndarray)
 
 
+def _refused(a: object, b: object) -> CallError:
+    return CallError(
+        "GEM0520",
+        f"matmul of a {type(a).__name__} and a {type(b).__name__}",
+        "use NumPy arrays, or arrays of one library on one GPU",
+    )
+
+
 def _on_gpu(a: Any, b: Any, out: Any, threads: int | None) -> Any:
     """The product of arrays of another library, which must be on a GPU."""
     from gemmir.backends.ptx.driver import find_driver
     from gemmir.device_arrays import view_of
     from gemmir.gpu_kernel import target_for
 
+    if not any(hasattr(a, name) for name in ("__dlpack__", "__cuda_array_interface__")):
+        raise _refused(a, b)
     driver = find_driver()
     views = [view_of(name, value, driver) for name, value in (("a", a), ("b", b))]
     shadows = [view.shadow for view in views if view is not None]
     if views[0] is None or len(shadows) < 2:
-        raise CallError(
-            "GEM0520",
-            f"matmul of a {type(a).__name__} and a {type(b).__name__}",
-            "use NumPy arrays, or arrays of one library on one GPU",
-        )
+        raise _refused(a, b)
     target = target_for(driver.gpus()[views[0].gpu])
     x, y = shadows
     plan = _plan(x.shape, x.strides, x.dtype, y.shape, y.strides, y.dtype, target, threads)

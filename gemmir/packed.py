@@ -22,12 +22,14 @@ class Packed:
 
     It holds a copy: what is written to the array afterwards does not change it. `compute` is the
     function that reads it, for arrays of the other operands; it is the one at `place` of them.
+    `purpose` is that of the kernels that it is for: see `gemmir.kernel.Kernel`.
     """
 
     operand: str
     place: int
     array: npt.NDArray[Any]
     signature: Signature
+    purpose: str
     compute: Callable[..., Any]
 
     def __repr__(self) -> str:
@@ -64,20 +66,20 @@ def packed_among(operands: Sequence[object], named: Mapping[str, object]) -> Pac
 
 
 def unpacked(
-    packed: Packed, signature: Signature, operands: Sequence[object], named: Mapping[str, object]
+    packed: Packed, purpose: str, operands: Sequence[object], named: Mapping[str, object]
 ) -> tuple[list[object], dict[str, object]]:
     """The operands for `packed.compute`: `CallError` GEM1345 where `packed` is out of place."""
-    if packed.signature is signature and not named:
+    if packed.purpose == purpose and not named:
         at = packed.place
         if len(operands) > at and operands[at] is packed:
             return [*operands[:at], packed.array, *operands[at + 1 :]], {}
-    if packed.signature != signature:
+    if packed.purpose != purpose:
         raise CallError(
             "GEM1345",
             f"{packed!r} is given to another kernel",
-            "pack it with that kernel, or one of the same problem, target and schedule",
+            "pack it with that kernel, or one of the same problem, target, schedule and threads",
         )
-    names = [argument.name for argument in signature.arguments]
+    names = [argument.name for argument in packed.signature.arguments]
     given = {**dict(zip(names, operands, strict=False)), **named}
     wrong = [n for n, value in given.items() if isinstance(value, Packed) and value is not packed]
     wrong += [n for n, value in given.items() if value is packed and n != packed.operand]

@@ -6,9 +6,11 @@ checks and passes the sizes on behind the addresses.
 
 from __future__ import annotations
 
+import operator
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, SupportsIndex, TypeAlias
 
 from gemmir.backend import Argument, Loaded, Signature
 from gemmir.errors import CallError
@@ -47,16 +49,19 @@ class RuntimeKernel(Kernel):
     def at(self, **sizes: int) -> Kernel:
         """The kernel of arrays with these sizes, which shares the code of this one.
 
-        `CallError` GEM1358 where a size is missing or is none of this kernel, or is less than 0.
+        `CallError` GEM1358 where a size is missing or is none of this kernel, is no whole number or
+        less than 0, and where rows of the output would overlap.
         """
         names = self.signature.sizes
-        wrong = sorted({*names} ^ {*sizes}) or [n for n in names if sizes[n] < 0]
+        wrong = sorted({*names} ^ {*sizes}) or [n for n in names if not _is_size(sizes[n])]
         if wrong:
             raise CallError(
                 "GEM1358",
                 f"the sizes {', '.join(f'{n}={s}' for n, s in sizes.items()) or 'none'}",
                 f"give {', '.join(names)}, each 0 or more",
             )
+        signature = self.signature.at(sizes)
+        _require_apart(signature.arguments[-1])
         values = [sizes[name] for name in names]
         function = self._function
         entry = function.entry if isinstance(function, Loaded) else function
@@ -64,7 +69,7 @@ class RuntimeKernel(Kernel):
         def call(*addresses: int) -> int:
             return entry(*addresses, *values)
 
-        return Kernel(Loaded(entry=call, owner=function), self.signature.at(sizes))
+        return Kernel(Loaded(entry=call, owner=function), signature)
 
     def __repr__(self) -> str:
         shown = (
@@ -118,6 +123,21 @@ class RuntimeKernel(Kernel):
         length = last.shape[-1]
         width = sizes[length.name] if isinstance(length, Unknown) else length
         return {name: max(width, 1) if name in rows else size for name, size in sizes.items()}
+
+
+def _is_size(size: object) -> bool:
+    return isinstance(size, SupportsIndex) and 0 <= operator.index(size) <= sys.maxsize
+
+
+def _require_apart(output: Argument) -> None:
+    """`CallError` GEM1358 where rows of the output have elements in common."""
+    (rows, length), (apart, _) = output.shape, output.strides
+    if rows > 1 and apart < length:
+        raise CallError(
+            "GEM1358",
+            f"rows of {output.name} have {length} elements and begin every {apart}",
+            f"pass an array whose rows are {length} or more apart",
+        )
 
 
 def _shown(extent: int) -> str:

@@ -5,9 +5,10 @@ The environment is read when this is asked, never at import.
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Callable
-from typing import Final
+from typing import Final, SupportsIndex
 
 from gemmir.errors import CallError
 
@@ -62,23 +63,20 @@ def _choices() -> str:
 
 
 def asked(threads: int | None) -> int | None:
-    """`threads`, or what the environment says.
+    """`threads`, or what the environment says; raises as that and as `checked` do."""
+    return from_environment() if threads is None else checked(threads)
 
-    Raises `CallError` GEM1341 where it is less than one, or no whole number.
-    """
-    if threads is None:
-        return from_environment()
-    if not _is_whole(threads) or threads < 1:
+
+def checked(threads: object) -> int:
+    """`threads` that a caller asks for; `CallError` GEM1341 where it is no number from 1 on."""
+    whole = operator.index(threads) if isinstance(threads, SupportsIndex) else 0
+    if whole < 1 or isinstance(threads, bool):
         raise CallError(
             "GEM1341",
             f"threads={threads!r}: a whole number, and at least one",
             f"use {_choices()}",
         )
-    return threads
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return whole
 
 
 def planned(threads: int | None) -> int:

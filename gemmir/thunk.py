@@ -177,12 +177,12 @@ def lie_of(like: Slot | Array) -> Lie:
     return Lie(dtype=like.dtype, shape=like.shape, strides=like.strides)
 
 
-def with_thunk(loaded: Loaded, signature: Signature) -> Kernel:
+def with_thunk(loaded: Loaded, signature: Signature, purpose: str = "") -> Kernel:
     """The kernel of loaded code: a `NativeKernel` where that is possible."""
     made = native() if loaded.address is not None else None
     if made is None or len(signature.arguments) > thunk.MOST:
-        return Kernel(loaded, signature)
-    return NativeKernel(loaded, signature, made)
+        return Kernel(loaded, signature, purpose)
+    return NativeKernel(loaded, signature, made, purpose)
 
 
 class NativeKernel(Kernel):
@@ -190,13 +190,15 @@ class NativeKernel(Kernel):
 
     __slots__ = ("__call__", "_thunk", "loaded")
 
-    def __init__(self, loaded: Loaded, signature: Signature, made: Thunk) -> None:
-        super().__init__(loaded, signature)
+    def __init__(
+        self, loaded: Loaded, signature: Signature, made: Thunk, purpose: str = ""
+    ) -> None:
+        super().__init__(loaded, signature, purpose)
         self.loaded = loaded
         self._thunk = made
         slots = (*self._inputs, self._output)
         # Another object than this one, which would never be freed if it held itself.
-        careful = Kernel(loaded, signature).__call__
+        careful = Kernel(loaded, signature, purpose).__call__
         own = (self.table(list(map(lie_of, slots))), careful, sys.intern("out"))
         object.__setattr__(self, "__call__", _builtin(made.call, own))
 
@@ -262,7 +264,7 @@ class Plans:
     __slots__ = ("_plans", "_slow", "call")
 
     def __init__(self, slow: Callable[[Any, Any, Any, Any], Any]) -> None:
-        self._plans: list[tuple[Words, Kernel, Lie, Lie] | None] = [None] * PLANS
+        self._plans: list[tuple[Words, Kernel, object] | None] = [None] * PLANS
         self._slow = slow
         self.call: Callable[[Any, Any, Any, Any], Any] = self._first
 
@@ -274,11 +276,11 @@ class Plans:
     def remember(self, kernel: Kernel, a: Lie, b: Lie, threads: object) -> None:
         """Let `call` run `kernel` on arrays that lie like these.
 
-        The plan holds their types, so that no other one comes to lie at the address of one.
+        A plan holds the objects whose addresses are in its table, lest others get their places.
         """
         if isinstance(kernel, NativeKernel):
             table = kernel.table([a, b, kernel.output], threads)
-            self._plans[place_of(a, b)] = (table, kernel, a, b)
+            self._plans[place_of(a, b)] = (table, kernel, (a, b, threads))
 
 
 def place_of(a: Lie, b: Lie) -> int:

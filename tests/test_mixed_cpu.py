@@ -14,6 +14,7 @@ from hypothesis import given
 import gemmir
 from gemmir.backends.cpu.assemble import assembly
 from gemmir.check import check
+from gemmir.errors import CallError
 from gemmir.gemm import Gemm
 from gemmir.ir.attributes import PanelAttr
 from tests.strategies import arrays_for, examples, furthest
@@ -180,3 +181,16 @@ def test_matmul(a_type: Any, b_type: Any, out: Any) -> None:
     assert found.dtype == out
     exact = a.astype(np.int64) @ b.astype(np.int64)
     np.testing.assert_array_equal(found, exact.astype(out))
+
+
+def test_matmul_of_what_is_no_array() -> None:
+    b = np.ones((4, 4), np.float32)
+    packed = gemmir.compile(gemmir.Gemm(m=4, n=4, k=4)).prepack(b)
+    wrong: list[tuple[Any, Any, str]] = [
+        (b.tolist(), b, "a list and a ndarray"),
+        (b, b.tolist(), "a ndarray and a list"),
+        (b, packed, "a ndarray and a Packed"),
+    ]
+    for x, y, words in wrong:
+        with pytest.raises(CallError, match=f"GEM0520: matmul of {words}; use NumPy arrays"):
+            gemmir.matmul(x, y)

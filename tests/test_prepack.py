@@ -253,6 +253,9 @@ def wrong_uses() -> dict[str, Any]:
     return {
         "another schedule": lambda: wider(a, packed),
         "another problem": lambda: larger(np.zeros((9, 8), np.float32), packed),
+        "another alpha": lambda: compile(replace(gemm, alpha=2.0))(a, packed),
+        "another alpha, bound": lambda: compile(replace(gemm, alpha=2.0)).bind(a, packed),
+        "another target": lambda: compile(gemm, "cpu:x86-64-v3")(a, packed),
         "as a": lambda: kernel(packed, b),
         "by the name a": lambda: kernel(a=packed, b=b),
         "twice": lambda: kernel(packed, packed),

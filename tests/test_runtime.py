@@ -6,7 +6,7 @@ import pickle
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hypothesis.strategies as st
 import numpy as np
@@ -16,6 +16,7 @@ from hypothesis import example, given
 
 import gemmir
 from gemmir import ANY, Gemm
+from gemmir.arrays import strided
 from gemmir.backend import Signature, signature_of
 from gemmir.backends.cpu.assemble import header
 from gemmir.check import check
@@ -311,8 +312,19 @@ def test_values_that_are_no_arrays() -> None:
         kernel([[0.0] * 5], b)
     assert found.value.code == "GEM0503"
     assert isinstance(kernel, RuntimeKernel)
-    with pytest.raises(CallError, match="give m, each 0 or more"):
-        kernel.at(n=3)
+    for wrong in ({"n": 3}, {"m": -1}, {"m": 2.5}, {"m": "3"}, {"m": 2**70}):
+        with pytest.raises(CallError, match=r"GEM1358: .*give m, each 0 or more"):
+            kernel.at(**cast("dict[str, int]", wrong))
+
+
+@pytest.mark.parametrize("apart", [0, 3])
+def test_rows_of_the_output_do_not_overlap(apart: int) -> None:
+    kernel = gemmir.compile(Gemm(m=ANY, n=4, k=5, ldc=ANY))
+    a, b, out = (np.ones(shape, np.float32) for shape in ((3, 5), (5, 4), (3, 4)))
+    shared = strided(out.ravel(), (3, 4), (apart, 1))
+    with pytest.raises(CallError, match=f"GEM1358: rows of c have 4 .* begin every {apart}; "):
+        kernel(a, b, out=shared)
+    assert (out == 1).all() and (kernel(a[:1], b, out=shared[:1]) == 5).all()
 
 
 def test_rows_are_as_far_apart_as_they_are() -> None:

@@ -458,6 +458,16 @@ def test_without_the_interface_of_cpython_kernels_are_called_from_python():
     plans.remember(kernel, lie_of(a), lie_of(b), None)
 
 
+def test_a_plan_holds_the_objects_whose_addresses_its_table_has():
+    kernel = compile(Gemm(m=4, n=4, k=4))
+    dtype, threads = np.dtype(np.float32, metadata={"own": 1}), 10**6
+    array = np.ones((4, 4), dtype)
+    held = [sys.getrefcount(x) for x in (dtype, threads)]
+    plans = Plans(lambda a, b, out, threads: "slow")
+    plans.remember(kernel, lie_of(array), lie_of(array), threads)
+    assert [sys.getrefcount(x) for x in (dtype, threads)] == [held[0] + 2, held[1] + 1]
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("implementation", "other"), ("_is_gil_enabled", lambda: False)],
