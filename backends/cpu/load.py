@@ -46,15 +46,18 @@ def _jit() -> Jit:
 @cache
 def pool_library() -> Library:
     """The heap of all kernels of this process: see `pool`."""
-    llvm = binding()
     text = pool.text(huge_pages=sys.platform == "linux")
-    module = llvm.parse_assembly(text, llvm.create_context())
-    module.triple, module.data_layout = host_cpu().triple, str(_machine().target_data)
-    builder = llvm.JITLibraryBuilder().add_object_img(_machine().emit_object(module))
-    builder = builder.add_current_process()
-    for symbol in pool.SYMBOLS.values():
-        builder = builder.export_symbol(symbol)
-    return builder.link(_jit(), "gemmir-pool")
+    return link(assembled(text), tuple(pool.SYMBOLS.values()), {})
+
+
+def assembled(text: str) -> bytes:
+    """The object file for this computer of LLVM text, which is taken as it stands."""
+    llvm = binding()
+    with LOCK:
+        module = llvm.parse_assembly(text, llvm.create_context())
+        module.triple, module.data_layout = host_cpu().triple, str(_machine().target_data)
+        module.verify()
+        return _machine().emit_object(module)
 
 
 def load(object_bytes: bytes, signature: Signature) -> Loaded:

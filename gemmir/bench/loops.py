@@ -6,18 +6,15 @@ Addresses and sizes are written into each loop as constants; a loop takes only t
 from __future__ import annotations
 
 import ctypes
-import itertools
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Final
 
 import numpy as np
 
-from gemmir.llvm import Jit, TargetMachine, binding
+from gemmir.backends.cpu.load import assembled, link
 from gemmir.machine import CpuMachine
-from gemmir.machine.host import feature_string, host_cpu
 
 FLOAT: Final = {"f32": "float", "f64": "double"}
 """LLVM's name of an element type."""
@@ -52,8 +49,6 @@ operands they fit the 16 vector registers of AVX2."""
 
 STEPS: Final = 10_000
 """Iterations of one call of the peak loop, some 20 us."""
-
-_numbers: Final[Iterator[int]] = itertools.count()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,31 +178,5 @@ def _pointer(address: int, *, typed: bool = True) -> str:
 
 def _compiled(text: str, symbol: str) -> tuple[int, object]:
     """The address of `symbol` in a module of LLVM text, and what keeps its code alive."""
-    llvm, machine = binding(), _machine()
-    module = llvm.parse_assembly(text, llvm.create_context())
-    module.triple, module.data_layout = host_cpu().triple, str(machine.target_data)
-    module.verify()
-    builder = llvm.JITLibraryBuilder().add_object_img(machine.emit_object(module))
-    library = builder.export_symbol(symbol).link(_jit(), f"bench-{next(_numbers)}")
+    library = link(assembled(text), (symbol,), {})
     return library[symbol], library
-
-
-@cache
-def _machine() -> TargetMachine:
-    host = host_cpu()
-    return (
-        binding()
-        .Target.from_triple(host.triple)
-        .create_target_machine(
-            cpu=host.name,
-            features=feature_string(host.name),
-            opt=3,
-            reloc="pic",
-            codemodel="default",
-        )
-    )
-
-
-@cache
-def _jit() -> Jit:
-    return binding().create_lljit_compiler(_machine(), suppress_errors=True)
