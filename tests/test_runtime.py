@@ -205,6 +205,8 @@ def test_cores_are_dealt_known_columns() -> None:
     with pytest.raises(ScheduleError, match="leave threads out") as found:
         gemmir.lower(BLAS, threads=2)
     assert found.value.code == "GEM1359"
+    with pytest.raises(ScheduleError, match="GEM1359: threads=2 of alpha known in a call only"):
+        gemmir.lower(Gemm(m=4, n=64, k=8, alpha=ANY), threads=2)
 
 
 @pytest.mark.parametrize("gemm", [ROWS, replace(BLAS, trans_b=True)])

@@ -42,9 +42,10 @@ class RuntimeSchedule:
             yield from rows.passes()
             return
         if self.threads > 1:
+            unknown = (*self.gemm.unknown, *self.gemm.unknown_factors)
             raise ScheduleError(
                 "GEM1359",
-                f"threads={self.threads} of {', '.join(self.gemm.unknown)} known in a call only",
-                "leave threads out, or give all sizes but m",
+                f"threads={self.threads} of {', '.join(unknown)} known in a call only",
+                "leave threads out, or give all numbers but m",
             )
         yield from any_size(self.gemm, self.machine, self.end)
