@@ -84,8 +84,16 @@ def bound(
 
 
 def settle(size: SSAValue, number: int) -> None:
-    """Put `number` in place of `size` in every cast of an array; in its type it is static then."""
+    """Put `number` in place of `size` in every cast of an array; in its type it is static then.
+
+    What an earlier version has said of `size` goes: it holds of `number`.
+    """
     for op in {use.operation: None for use in size.uses}:
+        if isinstance(op, arith.MinSIOp | arith.MaxSIOp):
+            settle(op.result, number)
+            op.detach()
+            op.erase()
+            continue
         assert isinstance(op, memref.ReinterpretCastOp)
         _settle_cast(op, size, number)
 

@@ -150,3 +150,14 @@ def test_errors(gemm: Gemm, schedule: str, words: str) -> None:
     with pytest.raises(ScheduleError, match=words) as found:
         after(gemm, schedule)
     assert found.value.code == "GEM1352"
+
+
+@pytest.mark.parametrize("m", [3, 8, 9, 12, 13, 20])
+def test_an_exact_version_of_what_an_earlier_one_has_left(m: int) -> None:
+    schedule = (
+        f"version{{loops=m most=8}},{DIRECT},otherwise,version{{loops=m sizes=12}},{DIRECT},"
+        f"otherwise,{DIRECT}"
+    )
+    arrays = whole_numbers(ANY_ROWS, {"m": m, "n": 8, "k": 5}, 0.0)
+    evaluate(after(ANY_ROWS, schedule), list(arrays.values()))
+    assert np.array_equal(arrays["c"], arrays["a"] @ arrays["b"])
