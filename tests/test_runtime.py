@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given
 
 import gemmir
-from gemmir import ANY, Gemm
+from gemmir import ANY, Gemm, runtime_kernel
 from gemmir.arrays import strided
 from gemmir.backend import Signature, signature_of
 from gemmir.backends.cpu.assemble import header
@@ -25,6 +25,7 @@ from gemmir.evaluate import EvaluationError, evaluate
 from gemmir.ir.build import build
 from gemmir.ir.context import parse_module
 from gemmir.ir.problem import problem_of
+from gemmir.kernel import Kernel
 from gemmir.lowering import run_passes
 from gemmir.runtime_kernel import RuntimeKernel
 from gemmir.schedule import Schedule
@@ -336,6 +337,34 @@ def test_rows_are_as_far_apart_as_they_are() -> None:
     np.testing.assert_array_equal(gemmir.compile(gemm)(a, b), a @ b)
     with pytest.raises(CallError, match="negative strides"):
         gemmir.compile(gemm)(a[::-1], b)
+
+
+def test_arrays_of_one_shape_may_lie_otherwise_in_each_call() -> None:
+    kernel = gemmir.compile(BLAS)
+    for gap in (0, 3, 0, 1):
+        arrays = with_beta(arrays_of(BLAS, {"m": 5, "n": 7, "k": 6}, gap), 0)
+        *operands, c = arrays.values()
+        require_right(BLAS, arrays, kernel(*operands, out=c.copy()))
+        result = c[...]
+        require_right(BLAS, arrays, kernel(*operands, out=result))
+        assert kernel(*operands, out=result) is result
+
+
+def test_the_shapes_that_are_kept_are_the_last_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime_kernel, "SHAPES_KEPT", 2)
+    kernel = gemmir.compile(Gemm(m=ANY, n=4, k=3))
+    assert isinstance(kernel, RuntimeKernel)
+    made: list[int] = []
+    at = RuntimeKernel.at
+
+    def counted(self: RuntimeKernel, **sizes: int) -> Kernel:
+        made.append(sizes["m"])
+        return at(self, **sizes)
+
+    monkeypatch.setattr(RuntimeKernel, "at", counted)
+    for m in (101, 102, 101, 102, 103, 102, 101):
+        kernel(np.ones((m, 3), np.float32), np.ones((3, 4), np.float32))
+    assert made == [101, 102, 103, 101]
 
 
 def test_two_cores_give_the_same_bits() -> None:

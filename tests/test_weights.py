@@ -140,6 +140,21 @@ def test_arrays_of_a_call() -> None:
     assert raised.value.code == "GEM0506"
 
 
+@pytest.mark.parametrize("target", ["cpu", "cpu:x86-64-v3"])
+@pytest.mark.parametrize("trans_b", [False, True])
+@pytest.mark.parametrize("m", [1, 5, 70])
+def test_every_weight_has_its_place(m: int, trans_b: bool, target: str) -> None:
+    """Of whole numbers and scales that are powers of two every sum is exact."""
+    gemm = Gemm(m=m, n=64, k=128, dtype_b="i4", weight_group=32, trans_b=trans_b)
+    arrays, generator = arrays_for(gemm), np.random.default_rng(0)
+    for name, most in (("a", 8), ("b", 256)):
+        arrays[name][...] = generator.integers(0, most, arrays[name].shape)
+    arrays["scale_b"][...] = 2.0 ** generator.integers(-3, 3, arrays["scale_b"].shape)
+    kernel = gemmir.compile(gemm, target=target)
+    found = kernel(*list(arrays.values())[:-1])
+    np.testing.assert_array_equal(found, gemm.reference(arrays))
+
+
 def test_rows_have_the_same_bits_whatever_m_is() -> None:
     whole = Gemm(m=5, n=64, k=96, dtype_b="i4", weight_group=32)
     schedule = gemmir.lower(whole).schedule
