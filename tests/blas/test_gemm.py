@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import resource
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -269,11 +270,23 @@ def test_without_memory_nothing_is_packed(
         before = resource.getrlimit(resource.RLIMIT_AS)
         held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (held, before[1]))
+        taken = list(left_on_the_heap())
         own.fortran(fresh, dtype)
         resource.setrlimit(resource.RLIMIT_AS, before)
+        assert taken[-1] is None
         assert error(call, dtype, operands(fresh)[2]) <= 1
 
     assert status_of(starved) == 0
+
+
+def left_on_the_heap() -> Iterator[int | None]:
+    """Take all blocks of 64 KiB and more that the C library has left; the last one is None."""
+    malloc = ctypes.CDLL(None).malloc
+    malloc.restype = ctypes.c_void_p
+    for size in (1 << power for power in range(26, 15, -1)):
+        while (block := malloc(ctypes.c_size_t(size))) is not None:
+            yield block
+    yield None
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
