@@ -706,6 +706,17 @@ class ExtendOp(IRDLOperation):
             raise VerifyException(f"{self.name}: an exponent of {elements[1]}, which is no float")
 
 
+def _matrices(
+    name: str, values: Sequence[SSAValue]
+) -> tuple[list[VectorType[Attribute]], list[tuple[int, ...]]]:
+    """The types and the shapes of vectors that are all matrices."""
+    types = [cast("VectorType[Attribute]", value.type) for value in values]
+    shapes = [t.get_shape() for t in types]
+    if any(len(shape) != 2 for shape in shapes):
+        raise VerifyException(f"{name}: shapes {shapes} are not all matrices")
+    return types, shapes
+
+
 @irdl_op_definition
 class OuterProductOp(IRDLOperation):
     """acc + lhs @ rhs for columns lhs (r x d), rows rhs (d x c) and a tile acc (r x c).
@@ -735,11 +746,7 @@ class OuterProductOp(IRDLOperation):
         super().__init__(operands=[lhs, rhs, acc], result_types=[acc.type])
 
     def verify_(self) -> None:
-        types = [cast("VectorType[Attribute]", v.type) for v in (self.lhs, self.rhs, self.acc)]
-        shapes = [t.get_shape() for t in types]
-        if any(len(s) != 2 for s in shapes):
-            raise VerifyException(f"{self.name}: shapes {shapes} are not all matrices")
-        lhs, rhs, acc = shapes
+        types, (lhs, rhs, acc) = _matrices(self.name, (self.lhs, self.rhs, self.acc))
         depth, factors = lhs[1], (types[0].element_type, types[1].element_type)
         if lhs != (acc[0], depth) or rhs != (depth, acc[1]):
             raise VerifyException(
@@ -787,11 +794,7 @@ class PairProductOp(IRDLOperation):
         super().__init__(operands=[lhs, rhs, acc], result_types=[acc.type])
 
     def verify_(self) -> None:
-        types = [cast("VectorType[Attribute]", v.type) for v in (self.lhs, self.rhs, self.acc)]
-        shapes = [t.get_shape() for t in types]
-        if any(len(s) != 2 for s in shapes):
-            raise VerifyException(f"{self.name}: shapes {shapes} are not all matrices")
-        lhs, rhs, acc = shapes
+        types, (lhs, rhs, acc) = _matrices(self.name, (self.lhs, self.rhs, self.acc))
         if acc != (lhs[0] * rhs[0], lhs[1]) or lhs[1] != rhs[1]:
             raise VerifyException(
                 f"{self.name}: {lhs} and {rhs} have {lhs[0] * rhs[0]} pairs of rows of {lhs[1]}, "
