@@ -357,6 +357,10 @@ def _compared(gemm: Gemm, expected: Reference, file: str) -> str:
 def cpus_for(threads: int, cpu: int | None) -> list[int]:
     """The CPUs of a run: `cpu` and those behind it, or the idlest; none where the system cannot."""
     if not hasattr(os, "sched_getaffinity"):
+        if cpu is not None:
+            raise MissingError(
+                "GEM1373", f"--cpu {cpu}: this system keeps no process on a CPU", "leave it out"
+            )
         return []
     allowed = sorted(os.sched_getaffinity(0))
     if cpu is not None and cpu not in allowed:

@@ -113,9 +113,10 @@ def parse_suite(text: str, name: str = "<text>") -> Suite:
     except tomllib.TOMLDecodeError as error:
         raise ParseError("GEM1370", f"{name} is not TOML: {error}") from error
     try:
-        bars = _bars(found.pop("bars", {}), Bars())
+        bars = _bars(found.pop("bars", {}), Bars(), ("suite", "class", "shape"))
         classes = tuple(_class(entry, bars) for entry in _tables(found.pop("class", []), "class"))
         figures = tuple(_figure(entry) for entry in _tables(found.pop("figure", []), "figure"))
+        _check_names(classes)
         _check_places(classes, figures)
     except _NotASuiteError as error:
         raise ParseError("GEM1370", f"{name}: {error}", error.hint) from error
@@ -147,12 +148,12 @@ def _table(value: object, what: str) -> dict[str, Any]:
     return cast("dict[str, Any]", value)
 
 
-def _bars(value: object, default: Bars) -> Bars:
+def _bars(value: object, default: Bars, known: Sequence[str]) -> Bars:
     given = _table(value, "bars")
     for name, bar in given.items():
-        if name not in ("suite", "class", "shape") or not isinstance(bar, int | float):
+        if name not in known or not isinstance(bar, int | float):
             raise _NotASuiteError(
-                f"bars have {name} = {bar!r}", "suite, class and shape are numbers such as 1.02"
+                f"bars have {name} = {bar!r}", f"{' and '.join(known)} are numbers such as 1.02"
             )
     named = {"class_" if name == "class" else name: float(bar) for name, bar in given.items()}
     return dataclasses.replace(default, **named)
@@ -176,6 +177,13 @@ def _place(what: str, value: object) -> Place:
             f"a place of the figure {what!r} has {', '.join(place)}", "it has class and shape"
         )
     return Place(class_=str(place["class"]), shape=str(place["shape"]))
+
+
+def _check_names(classes: Sequence[Class]) -> None:
+    names = [c.name for c in classes]
+    for name in names:
+        if names.count(name) > 1:
+            raise _NotASuiteError(f"{names.count(name)} classes are called {name}")
 
 
 def _check_places(classes: Sequence[Class], figures: Sequence[Figure]) -> None:
@@ -203,8 +211,14 @@ def _class(entry: Mapping[str, Any], bars: Bars) -> Class:
     shared = _table(entry.get("problem", {}), f"problem of class {name}")
     shapes: list[dict[str, int]] = [{}]
     if "shapes" in entry:
-        shapes = [_shape(name, shape) for shape in entry["shapes"]]
-    variants = [_table(v, f"a variant of class {name}") for v in entry.get("variants", [{}])]
+        shapes = [_shape(name, shape) for shape in _list(name, "shapes", entry)]
+    variants: list[dict[str, Any]] = [{}]
+    if "variants" in entry:
+        listed = _list(name, "variants", entry)
+        variants = [_table(variant, f"a variant of class {name}") for variant in listed]
+    twice = sorted(set(shared).intersection(*shapes))
+    if twice:
+        raise _NotASuiteError(f"the shapes of class {name} and its problem have {', '.join(twice)}")
     kind = entry.get("kind", "product")
     if kind not in KINDS:
         raise _NotASuiteError(f"class {name} is of kind {kind!r}", f"use {' or '.join(KINDS)}")
@@ -214,8 +228,16 @@ def _class(entry: Mapping[str, Any], bars: Bars) -> Class:
         problems=tuple(
             _gemm(name, {**shared, **shape, **variant}) for variant in variants for shape in shapes
         ),
-        bars=_bars(entry.get("bars", {}), bars),
+        bars=_bars(entry.get("bars", {}), bars, ("class", "shape")),
     )
+
+
+def _list(name: str, key: str, entry: Mapping[str, Any]) -> list[Any]:
+    """A list of a class that has something in it."""
+    found = entry[key]
+    if not isinstance(found, list) or not found:
+        raise _NotASuiteError(f"class {name} has {key} = {found!r}", "write a list of some")
+    return cast("list[Any]", found)
 
 
 def _shape(name: str, text: object) -> dict[str, int]:

@@ -80,12 +80,14 @@ def bench(
 
     if quick and rounds is not None:
         raise typer.BadParameter("--quick sets the --rounds")
+    if json and compare is not None:
+        raise typer.BadParameter("--compare prints a table, for which --json leaves no room")
     chosen = _suite(problem, suite, class_ or [])
     old = _old(compare)
     if plot is not None:
         plots.check_plot(plot)
     those = _contestants(problem, against, also or [], chosen)
-    threads = problem.threads or 1
+    threads = 1 if problem.threads is None else problem.threads
     cpus = race.cpus_for(threads, cpu)
     before = results.environment(
         target=problem.target,
@@ -103,13 +105,11 @@ def bench(
         found = {c.name: _run(c, field, before["rounds"], seed) for c in chosen.classes}
         verdicts = report.verdicts(chosen, found)
         whole = results.document(before, field, found, verdicts)
+    title = f"gemmir on {before['cpu']}, {before['target']}"
     if output is not None:
-        write_file(output, results.text_of(whole).encode())
-        note(f"wrote {output}")
+        _write(output, results.text_of(whole).encode())
     if plot is not None:
-        title = f"gemmir on {before['cpu']}, {before['target']}"
-        write_file(plot, plots.picture(found, title, plot.suffix[1:]))
-        note(f"wrote {plot}")
+        _write(plot, plots.picture(found, title, plot.suffix[1:]))
     if json:
         put_json(whole)
     else:
@@ -117,6 +117,11 @@ def bench(
     _refuse(found, field.unable)
     if strict and not all(verdict.is_met for verdict in verdicts):
         raise typer.Exit(BAR_MISSED)
+
+
+def _write(path: Path, content: bytes) -> None:
+    write_file(path, content)
+    note(f"wrote {path}")
 
 
 def _contestants(
@@ -131,7 +136,11 @@ def _contestants(
         raise typer.BadParameter(f"--target {problem.target}: races are on this computer's CPU")
     require_runnable(machine)
     schedules = {GEMMIR: problem.schedule}
-    schedules |= {f"{GEMMIR}:{_label(schedule)}": schedule for schedule in also}
+    for schedule in also:
+        name = f"{GEMMIR}:{_label(schedule)}"
+        if name in schedules:
+            raise typer.BadParameter(f"two --also would both be called {name}")
+        schedules[name] = schedule
     return contestants(
         against=None if against is None else against.split(","),
         machine=machine,
@@ -145,6 +154,7 @@ def _suite(problem: ProblemOptions, path: Path | None, only: Sequence[str]) -> S
     """The suite of a file, or one of the problem that the options say."""
     from gemmir.bench.suite import Bars, Class, Suite, read_suite
 
+    problem.check_threads()
     if path is not None:
         if problem.given or problem.file is not None:
             said = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(problem.given))
@@ -183,11 +193,11 @@ def _old(path: Path | None) -> Mapping[str, Any]:
         return {}
     try:
         found: dict[str, Any] = json_module.loads(read_text(path))
-        if found["classes"]:
-            return found
+        if not found["classes"]:
+            raise ValueError("it has no classes")
     except (ValueError, TypeError, KeyError) as error:
         raise ParseError("GEM1375", f"{path} is no results file: {error}") from error
-    return {}
+    return found
 
 
 def _run(of: Class, field: Field, rounds: int, seed: int) -> list[Race]:

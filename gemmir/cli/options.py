@@ -156,12 +156,16 @@ class ProblemOptions:
             )
         return Gemm(**self.given)
 
+    def check_threads(self) -> None:
+        """A usage error where there is not even one."""
+        if self.threads is not None and self.threads < 1:
+            raise typer.BadParameter(f"--threads {self.threads}: there is at least one")
+
     def job(self, *, both: bool = False) -> Job:
         """What is to be lowered; `both` allows a file and sizes together."""
         from gemmir.compiler import prepare, prepare_text
 
-        if self.threads is not None and self.threads < 1:
-            raise typer.BadParameter(f"--threads {self.threads}: there is at least one")
+        self.check_threads()
         if self.file is None:
             return prepare(self.gemm(), self.target, schedule_of(self.schedule), self.threads)
         if self.given and not both:

@@ -72,14 +72,12 @@ class AnyRows:
         if self._has_conflicts(part) and self._has_full_lines(part):
             yield f"version{{loops=m most={UNPACKED_ROWS}}}"
             yield from self._outer(whole)
-            yield from self._carried([*self._unpacked(part), *self.end(part, self._steps)])
+            yield from self._carried(
+                [*self._unpacked(part), *self.end(part, K_STEPS_PER_ITERATION)]
+            )
             yield "otherwise"
         yield from self._outer(whole)
-        yield from self._carried([*self._loops(part), *self.end(part, self._steps)])
-
-    @property
-    def _steps(self) -> int:
-        return K_STEPS_PER_ITERATION
+        yield from self._carried([*self._loops(part), *self.end(part, K_STEPS_PER_ITERATION)])
 
     def _exact_rows(self, gemm: Gemm) -> int:
         """How many numbers of rows have a version: a few, where they wait for B.
@@ -141,7 +139,7 @@ class AnyRows:
     def _packed(self, gemm: Gemm) -> Iterator[str]:
         """Blocks of B packed into L2, and rows of A read where they lie."""
         tile, machine = packed_tile(gemm, self.machine), self.machine
-        slice_bytes = balanced(gemm.k, K_SLICE // 2, self._steps) * item_bytes(gemm)
+        slice_bytes = balanced(gemm.k, K_SLICE // 2, K_STEPS_PER_ITERATION) * item_bytes(gemm)
         columns = tile.columns
         block = balanced(gemm.n, machine.l2_bytes // 2 // slice_bytes, columns)
         yield from self._slices(gemm, K_SLICE // 2)
@@ -158,7 +156,7 @@ class AnyRows:
 
     def _slices(self, gemm: Gemm, most: int) -> Iterator[str]:
         if gemm.k > most:
-            yield f"tile{{loops=k sizes={balanced(gemm.k, most, self._steps)}}}"
+            yield f"tile{{loops=k sizes={balanced(gemm.k, most, K_STEPS_PER_ITERATION)}}}"
 
     def _carried(self, passes: Iterator[str] | list[str]) -> Iterator[str]:
         """`passes` where sums go on from slice to slice, if C holds what they go on from."""

@@ -13,8 +13,8 @@ L1_WAY_BYTES = 4096
 whose L1 is indexed within a page."""
 
 L2_WAY_BYTES = 64 * 1024
-"""Likewise for the L2 cache: 1024 sets, on Zen 3 to 5 and on Intel's servers from Skylake on, whose
-1 MiB has 16 ways and whose 512 KiB have 8."""
+"""Likewise for the L2 cache: 1024 sets, on Zen 3 to 5 and on Intel's servers from Skylake to Ice
+Lake, where 64 KiB are a way. Sapphire Rapids has 2048."""
 
 CACHE_LINE_BYTES = 64
 """A cache line of every CPU that is shipped here."""

@@ -16,8 +16,8 @@ from gemmir.schedule.cpu_model import (
 )
 
 FMA_LATENCY_CYCLES = 4
-"""Cycles until the sum of a fused multiply-add can be added to again: 4 on every CPU of the last
-ten years (uops.info, VFMADD231PS: Haswell 5, Skylake to Sapphire Rapids 4, Zen 2 to 4 4)."""
+"""Cycles until the sum of a fused multiply-add can be added to again: 4 on Intel since Skylake and
+on AMD since Zen 3, and 5 before (uops.info, VFMADD231PS)."""
 
 LOADS_PER_CYCLE = 2
 """Vector loads a cycle on the same CPUs."""
@@ -28,14 +28,15 @@ TILE_OVERHEAD_CYCLES = 16
 OVERLAP = 6
 """How well multiply-adds, loads and latencies hide each other. This and the overhead are fitted to
 all tiles of 13 squares of 16 to 200 in f32 and f64, with AVX2 and AVX-512 on Zen 5: what the model
-chooses is 1.3 % slower than the best of them on average."""
+chooses is 1.2 % slower than the best of them on average, and 4.6 % at most."""
 
 PACKED_ROWS = 8
 """Rows of A that are read where they lie: if they are pages apart, each takes a way of the same
 sets of L1, which has 8 to 12 (on Zen 5, 8 x 32 is ahead of 10 and 12 x 32 from 1024 cubed on)."""
 
 MOST_VECTORS = 3
-"""Tiles of 4 vectors and few rows read B more often: 12 % slower at 128 cubed in f64 on Zen 5."""
+"""Tiles of 4 vectors have few rows and read B more often than the model knows, which would take
+them for some squares with AVX-512: on Zen 5 up to 5 % slower at 128 cubed in f64."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,14 +84,15 @@ def direct_tile(gemm: Gemm, machine: CpuMachine, kc: int) -> RegisterTile:
     """The tile that takes the fewest cycles for `kc` steps of k, with the tiles at the edges."""
     lanes = lanes_used(gemm, machine)
     columns = max(gemm.n, 1)
-    widest = -(-columns // lanes) if cuts_columns(gemm, machine) else columns // lanes
+    cut_columns = cuts_columns(gemm, machine)
+    widest = -(-columns // lanes) if cut_columns else columns // lanes
     cut = gemm.leading("b") * item_bytes(gemm) % CACHE_LINE_BYTES
     loads_of_b = 2 if cut and machine.vector_bytes >= CACHE_LINE_BYTES else 1
 
     def cycles(tile: RegisterTile) -> float:
         return sum(
             count * (kc * part.cycles_per_k(machine, loads_of_b) + TILE_OVERHEAD_CYCLES)
-            for part, count in _parts(gemm, tile)
+            for part, count in _parts(gemm, tile, cut=cut_columns)
         )
 
     fitting = (
@@ -101,11 +103,14 @@ def direct_tile(gemm: Gemm, machine: CpuMachine, kc: int) -> RegisterTile:
     return min(fitting, key=cycles)
 
 
-def _parts(gemm: Gemm, tile: RegisterTile) -> Iterator[tuple[RegisterTile, int]]:
-    """The tiles that C is cut into, those of the last rows and columns too, and how many."""
+def _parts(gemm: Gemm, tile: RegisterTile, *, cut: bool) -> Iterator[tuple[RegisterTile, int]]:
+    """The tiles that C is cut into, those of the last rows and columns too, and how many.
+
+    Last columns that are not `cut` take a whole tile.
+    """
     down, last_rows = divmod(gemm.m, tile.rows)
     across, last_columns = divmod(max(gemm.n, 1), tile.columns)
-    last_vectors = -(-last_columns // tile.lanes)
+    last_vectors = -(-last_columns // tile.lanes) if cut or not last_columns else tile.vectors
     for rows, count in ((tile.rows, down), (last_rows, 1)):
         for vectors, times in ((tile.vectors, across), (last_vectors, 1)):
             if rows and vectors and count * times:

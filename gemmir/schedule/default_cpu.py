@@ -1,10 +1,14 @@
 """The schedule for a CPU: which class a problem is of, and the loops around it.
 
-There are five classes. *Direct*: A and B are read where they lie. *Deep*: a small C and a long k;
-slices of k are summed into C. *Streamed*: few rows of A; B is read once, a few rows at a time.
-*Packed*: blocks of B are packed into L2, and A is read where it lies; *packed both*: A is packed
-too. Each class has a file of its own, `cpu_CLASS.py`. *Weights*, a B of small integers that have
-scales, have two schedules in `cpu_weights.py`.
+`class_of` chooses among these, in files `cpu_CLASS.py`. *Direct*: A and B are read in place.
+*Along k* (`cpu_lanes.py`): one side of C is thin, and lanes go along k. *Narrow*: few columns; A is
+read once. *Outer*: short k; C is written once. *Sliced* and *streamed*: few rows; B is read once.
+*Deep*: a small C and a long k; slices of k are summed into C. *Packed*: blocks of B are packed into
+L2, and A is read where it lies; *packed both*: A is packed too.
+
+Other problems have schedules of their own: sums wider than their factors (`cpu_mixed.py`),
+a B of small integers that have scales (`cpu_weights.py`), scales of blocks (`cpu_scaled.py`), sizes
+that are known in a call only (`cpu_runtime.py`), and a B that is packed before (`cpu_prepacked.py`).
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ from gemmir.schedule.cpu_narrow import is_narrow, narrow
 from gemmir.schedule.cpu_outer import is_outer, outer
 from gemmir.schedule.cpu_packed import K_SLICE_BYTES, K_STEPS_PER_ITERATION, packed, packed_both
 from gemmir.schedule.cpu_prepacked import prepacked
-from gemmir.schedule.cpu_runtime import RuntimeSchedule
+from gemmir.schedule.cpu_runtime import runtime_passes
 from gemmir.schedule.cpu_scaled import scaled
 from gemmir.schedule.cpu_sliced import is_sliced, sliced
 from gemmir.schedule.cpu_streamed import STREAM_BYTES, STREAM_ROWS, steps_of, streamed
@@ -77,9 +81,7 @@ def cpu_passes(
         def static(part: Gemm) -> Iterator[str]:
             return cpu_passes(part, machine, threads, fuse=fuse, expand=expand, version=True)
 
-        yield from RuntimeSchedule(
-            gemm=gemm, machine=machine, threads=threads, static=static, end=end
-        ).passes()
+        yield from runtime_passes(gemm, machine, threads, static=static, end=end)
         return
     threads = 1 if 0 in (gemm.m, gemm.n, gemm.k) else threads
     whole = threads == 1 and not version

@@ -94,6 +94,10 @@ def test_a_problem_without_a_kernel_is_status_1(cli: Cli, tmp_path: Path):
         (["--m", "8", "--n", "8", "--k", "8", "--cpu", "9999"], 4, "GEM1373"),
         (["--m", "8", "--n", "8", "--k", "8", "--plot", "x.gif"], 4, "GEM1374"),
         (["--m", "8", "--n", "8", "--k", "8", "--compare", "s.toml"], 1, "GEM1375"),
+        (["--m", "8", "--n", "8", "--k", "8", "--compare", "empty.json"], 1, "no classes"),
+        (["--m", "8", "--n", "8", "--k", "8", "--compare", "empty.json", "--json"], 2, "--json"),
+        (["--m", "8", "--n", "8", "--k", "8", "--also", "x{}", "--also", "x{}"], 2, "gemmir:x{}"),
+        (["--suite", "s.toml", "--threads", "0"], 2, "at least one"),
         (["--m", "8", "--n", "8", "--k", "8", "--quick", "--rounds", "3"], 2, "--quick"),
         (["--m", "8", "--n", "8", "--k", "8", "--target", "tpu:v5e"], 2, "on this computer's CPU"),
         (["--m", "8", "--n", "8"], 2, "--k"),
@@ -104,5 +108,6 @@ def test_what_makes_no_sense_is_refused(
     cli: Cli, tmp_path: Path, arguments: list[str], status: int, part: str
 ):
     Path(tmp_path, "s.toml").write_text(SUITE)
+    Path(tmp_path, "empty.json").write_text('{"classes": {}}')
     found = cli("bench", *arguments)
     assert (found.status, part in found.err) == (status, True), found.err

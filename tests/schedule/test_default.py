@@ -141,3 +141,9 @@ def test_a_row_shorter_than_a_vector_is_masked_where_masks_are_fast() -> None:
     assert "width=16" in widths["cpu:znver5", 13]
     assert "width=8" in widths["cpu:znver5", 8]
     assert "width=8" in widths["cpu:znver3", 13]
+
+
+def test_a_last_tile_that_overlaps_costs_as_much_as_a_whole_one() -> None:
+    """Of 32 columns in f64 on AVX2 4 x 12 would compute 36, and 6 x 8 just those."""
+    steps = default_schedule(Gemm(m=32, n=32, k=32, dtype="f64"), machine_for("cpu:znver3")).steps
+    assert steps[0] == "tile{loops=m,n sizes=6,8 edges=peel}"
