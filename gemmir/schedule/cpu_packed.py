@@ -22,7 +22,7 @@ quarter of the sets of L1. On Zen 5 the best of 96 to 512 elements, for f32 and 
 with AVX-512."""
 
 K_STEPS_PER_ITERATION = 4
-"""Unrolling of the k loop: of the 86 instructions of a 6 x 16 tile, 2 are then loop control."""
+"""Unrolling of the k loop: of the 84 instructions of a 6 x 16 tile, 4 are then loop control."""
 
 
 def packed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:

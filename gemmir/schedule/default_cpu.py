@@ -8,7 +8,7 @@ L2, and A is read where it lies; *packed both*: A is packed too.
 
 Other problems have schedules of their own: sums wider than their factors (`cpu_mixed.py`),
 a B of small integers that have scales (`cpu_weights.py`), scales of blocks (`cpu_scaled.py`), sizes
-that are known in a call only (`cpu_runtime.py`), and a B that is packed before (`cpu_prepacked.py`).
+that are known in a call only (`cpu_runtime.py`), and a B packed before (`cpu_prepacked.py`).
 """
 
 from __future__ import annotations
