@@ -1,0 +1,1 @@
+"""Schedules as experiments: spaces, tuning, studies and reports, on the public API alone."""

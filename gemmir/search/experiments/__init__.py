@@ -1,0 +1,1 @@
+"""Problems x schedules x machines x repetitions, kept in one file."""
