@@ -304,17 +304,20 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cli(page: Page, argument: str) -> str:
-    """`COMMAND`, or `problem` for the options that commands share: a table of options."""
+    """`COMMAND`, `GROUP COMMAND`, or `problem` for what commands share: a table of options."""
     if argument == "problem":
         return _options_table(_shared())
     shared = {p.name for p in _shared()}
-    own = [p for p in _parameters(argument) if p.name not in shared or argument == "opt"]
+    has_all = argument == "opt" or " " in argument
+    own = [p for p in _parameters(argument) if p.name not in shared or has_all]
     return _options_table(own)
 
 
 def _parameters(command: str) -> list[Any]:
-    group = cast("Any", typer.main.get_command(app))
-    return list(group.commands[command].params)
+    found = cast("Any", typer.main.get_command(app))
+    for name in command.split():
+        found = found.commands[name]
+    return list(found.params)
 
 
 def _shared() -> list[Any]:

@@ -42,6 +42,17 @@ CLASSES: Final = {
         "ProblemError",
         "ScheduleError",
     },
+    "GEM14": {
+        "BackendError",
+        "CallError",
+        "MismatchError",
+        "MissingError",
+        "OutputError",
+        "ParseError",
+        "ProblemError",
+        "ProfileError",
+        "ScheduleError",
+    },
 }
 """What is raised with the codes of each hundred: a class, or the function that makes one."""
 

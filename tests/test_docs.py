@@ -135,7 +135,12 @@ def test_commands_exist() -> None:
     assert len(commands) >= 20
     for _, name, *words in commands:
         assert name in group.commands, name
-        parameters = group.commands[name].params
+        command = group.commands[name]
+        if hasattr(command, "commands"):
+            name, *words = words
+            assert name in command.commands, name
+            command = command.commands[name]
+        parameters = command.params
         known = {option for p in parameters for option in (*p.opts, *p.secondary_opts)}
         assert {w for w in words if re.match(r"--?[a-z]", w)} <= known, f"gemmir {name} {words}"
 

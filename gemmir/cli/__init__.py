@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 import typer
@@ -92,6 +93,18 @@ EXAMPLES: Final = {
 """Every command, in the order of the help, with examples of its use."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """A command that has commands of its own, each with examples of its use."""
+
+    help: str
+    examples: Mapping[Callable[..., None], Sequence[str]]
+
+
+GROUPS: Final[Mapping[str, Group]] = {}
+"""Every such command by its name; they follow the others in the help."""
+
+
 def _help(command: Callable[..., None]) -> str:
     """The docstring of `command`, each paragraph in one line, to be wrapped for the terminal."""
     paragraphs = inspect.getdoc(command) or ""
@@ -103,8 +116,16 @@ def _epilog(examples: Sequence[str]) -> str:
     return f"\b\n[bold]Examples[/bold]\n{lines}"
 
 
-for _command, _examples in EXAMPLES.items():
-    app.command(help=_help(_command), epilog=_epilog(_examples))(with_problem(_command))
+def _add(to: typer.Typer, examples: Mapping[Callable[..., None], Sequence[str]]) -> None:
+    for command, lines in examples.items():
+        to.command(help=_help(command), epilog=_epilog(lines))(with_problem(command))
+
+
+_add(app, EXAMPLES)
+for _name, _group in GROUPS.items():
+    _inner = typer.Typer(no_args_is_help=True, rich_markup_mode="rich")
+    _add(_inner, _group.examples)
+    app.add_typer(_inner, name=_name, help=_group.help)
 
 
 def _print_version(wanted: bool) -> None:

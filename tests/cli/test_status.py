@@ -8,7 +8,7 @@ from xdsl.context import Context
 from xdsl.dialects.builtin import ModuleOp
 
 import gemmir.compiler as compiler
-from gemmir.cli import EXAMPLES, app
+from gemmir.cli import EXAMPLES, GROUPS, app
 from gemmir.cli.crash import PREFIX
 from gemmir.ir.dialect import EpilogueOp
 from gemmir.passes.fuse_epilogue import FuseEpilogue
@@ -194,16 +194,22 @@ def test_memory_is_short(cli: Cli) -> None:
     assert result.err.startswith("error GEM0514: there is no memory for a")
 
 
-@pytest.mark.parametrize("command", [c.__name__ for c in EXAMPLES])
+SHOWN = {c.__name__: examples for c, examples in EXAMPLES.items()} | {
+    f"{name} {c.__name__}": examples
+    for name, group in GROUPS.items()
+    for c, examples in group.examples.items()
+}
+
+
+@pytest.mark.parametrize("command", SHOWN)
 def test_help_has_examples(cli: Cli, command: str) -> None:
-    result = cli(command, "--help")
+    result = cli(*command.split(), "--help")
     assert result.status == 0
     assert "Examples" in result.out
     shown = " ".join(result.out.split())
-    for made, examples in EXAMPLES.items():
-        if made.__name__ == command:
-            for example in examples:
-                assert " ".join(example.split()) in shown
+    assert SHOWN[command]
+    for example in SHOWN[command]:
+        assert " ".join(example.split()) in shown
 
 
 def test_help_and_version(cli: Cli) -> None:
@@ -211,6 +217,7 @@ def test_help_and_version(cli: Cli) -> None:
     assert {c.name or getattr(c.callback, "__name__", "") for c in app.registered_commands} == {
         c.__name__ for c in EXAMPLES
     }
+    assert {group.name for group in app.registered_groups} == set(GROUPS)
     result = cli("--version")
     assert (result.status, result.out) == (0, "gemmir 0.1.0\n")
 
