@@ -93,7 +93,7 @@ def commit() -> str:
 def _race(race: Race) -> dict[str, Any]:
     return {
         "spelled": spelled(race.gemm),
-        "problem": _given(race.gemm),
+        "problem": given(race.gemm),
         "best_peer": race.best_peer,
         "ratio": race.ratio,
         "percent_of_peak": race.percent_of_peak,
@@ -103,8 +103,8 @@ def _race(race: Race) -> dict[str, Any]:
     }
 
 
-def _given(gemm: Gemm) -> dict[str, Any]:
-    """The fields of a problem that are not the default ones."""
+def given(gemm: Gemm) -> dict[str, Any]:
+    """The fields of a problem that are not the default ones, and its sizes and type."""
     plain = asdict(Gemm(m=1, n=1, k=1))
     always = ("m", "n", "k", "dtype")
     return {n: v for n, v in asdict(gemm).items() if n in always or v != plain[n]}
