@@ -2,7 +2,7 @@
 
     load                      import the library; what it is, or why it cannot be used
     enter gemm given result   read the operands, compute once, and write the result to a file
-    time                      seconds of one call, over as many as take a while
+    time sample warm          seconds of one call, over as many as take so long, after others
     leave                     forget the problem
 
 Answers are lines of JSON on the standard output; what libraries print goes to the error output.
@@ -145,7 +145,9 @@ class Worker:
         called = f"{found.about['called']}, of weights in f32"
         return replace(found, about={**found.about, "called": called})
 
-    def time(self) -> dict[str, Any]:
+    def time(
+        self, sample_seconds: float = LEAST_SECONDS, warm_up_seconds: float = WARM_SECONDS
+    ) -> dict[str, Any]:
         """CPU seconds of this process and wall seconds of one call."""
         assert self.entrant is not None
         if not self.seconds:
@@ -153,9 +155,10 @@ class Worker:
             self.seconds = self._counted(cpu, wall)
             if self.seconds >= LONG_SECONDS:
                 return {"cpu": cpu, "wall": wall, "calls": 1}
-        calls = max(round(LEAST_SECONDS / self.seconds), 1)
+        calls = max(round(sample_seconds / self.seconds), 1)
         if self.seconds < LONG_SECONDS:
-            self.entrant.repeat(min(calls, max(round(WARM_SECONDS / self.seconds), 1)))
+            warm = max(round(warm_up_seconds / self.seconds), 1)
+            self.entrant.repeat(min(calls, warm))
         cpu, wall = self._timed(calls)
         return {"cpu": cpu, "wall": wall, "calls": calls}
 
