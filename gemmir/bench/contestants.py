@@ -91,7 +91,7 @@ def contestants(
     """
     chosen = _families(against)
     limited = _is_limited(machine)
-    shared = _threads(threads) | (dict(AVX2_ONLY) if limited else {})
+    shared = thread_variables(threads) | (dict(AVX2_ONLY) if limited else {})
     found = [
         Contestant(name=name, peer=f"{PEERS}.gemmir", environment=shared, schedule=text)
         for name, text in schedules.items()
@@ -154,7 +154,7 @@ def _families(against: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(family for family in FAMILIES if family in against)
 
 
-def _threads(count: int) -> dict[str, str]:
+def thread_variables(count: int) -> dict[str, str]:
     """Variables that set the number of threads; on several, each keeps the CPU that it has."""
     names = ("OMP", "OPENBLAS", "MKL", "BLIS", "VECLIB_MAXIMUM")
     found = {f"{name}_NUM_THREADS": str(count) for name in names}

@@ -99,18 +99,31 @@ class Worker:
         problem: Gemm = Gemm(**gemm)
         operands = read(problem, Path(given))
         arrays = {name: operand.array for name, operand in operands.by_name.items()}
-        several = self.settings["threads"] > 1 and len(self.cpus) > 1
-        if several:
-            os.sched_setaffinity(0, self.cpus)
+        self._spread()
         self.entrant = self._entrant(problem, arrays)
-        before = _thread_seconds()
-        self.entrant.repeat(1)
+        self._first_call()
         np.save(result, np.ascontiguousarray(self.entrant.output()))
-        if several:
-            self._pin(before)
         self.seconds = 0.0
         about = {**self.peer.about, **self.entrant.about}
         return {"flops": self.entrant.flops, "about": about}
+
+    @property
+    def _several(self) -> bool:
+        """Whether there are several threads, each of which can have a CPU of its own."""
+        return self.settings["threads"] > 1 and len(self.cpus) > 1
+
+    def _spread(self) -> None:
+        """Let this thread, and those that it makes, run on all CPUs of the contestant."""
+        if self._several:
+            os.sched_setaffinity(0, self.cpus)
+
+    def _first_call(self) -> None:
+        """Compute once; of several threads each then has a CPU of its own."""
+        assert self.entrant is not None
+        before = _thread_seconds()
+        self.entrant.repeat(1)
+        if self._several:
+            self._pin(before)
 
     def _pin(self, before: Mapping[int, float]) -> None:
         """Give each of the threads that work a CPU of its own.
