@@ -1,0 +1,123 @@
+"""What a core takes for the instructions of a loop, and what one is: figures of each CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from gemmir.cost.nest import Work
+from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu_model import CACHE_LINE_BYTES, L1_WAY_BYTES, L2_WAY_BYTES, has_masks
+from gemmir.schedule.cpu_tiles import FMA_LATENCY_CYCLES, LOADS_PER_CYCLE, OVERLAP
+
+PAGE_BYTES: Final = 4096
+
+MASKED_STORE_CYCLES: Final = 8
+"""A store of part of a vector without mask registers: uops.info, VMASKMOVPS of Zen 3 and Zen 5."""
+
+ISSUED_PER_CYCLE: Final = 8
+"""Instructions a cycle: Software Optimization Guide for the AMD Zen5 Microarchitecture, section
+2.1, and six or more on the others."""
+
+LOOP_CYCLES: Final = 16
+"""What it takes to enter a loop that sums and to leave it, where its end is not foreseen."""
+
+OUTER_LOOP_CYCLES: Final = 4
+"""The same of a loop whose end is foreseen."""
+
+CALL_CYCLES: Final = 40
+"""A call of a kernel from a loop of machine code."""
+
+ALLOCATION_CYCLES: Final = 150
+"""A buffer of the C library, and its end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """A level of memory that keeps `bytes` in lines, and what a line costs that is not in it.
+
+    `way_bytes` is how far apart addresses share a set, 0 where they are hashed.
+    """
+
+    name: str
+    bytes: int
+    line_bytes: int = CACHE_LINE_BYTES
+    way_bytes: int = 0
+    line_cycles: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Core:
+    """One core: its clock, and what lines cost that come from L2, from L3 and from memory.
+
+    The lines are read one after the other, as the prefetchers of a CPU foresee it.
+    """
+
+    clock_hz: float
+    l2_line_cycles: float
+    l3_line_cycles: float
+    dram_line_cycles: float
+    near_pages: int = 64
+
+
+ZEN: Final = Core(
+    clock_hz=3.4e9, l2_line_cycles=2.0, l3_line_cycles=3.0, dram_line_cycles=9.0, near_pages=64
+)
+ZEN5: Final = Core(
+    clock_hz=4.1e9, l2_line_cycles=1.3, l3_line_cycles=2.4, dram_line_cycles=6.0, near_pages=96
+)
+
+CORES: Final = {"znver5": ZEN5}
+"""Cores by LLVM's name of the CPU."""
+
+
+def core_of(machine: CpuMachine) -> Core:
+    """The figures of a CPU, or those of one like it."""
+    return CORES.get(machine.llvm_cpu, ZEN)
+
+
+def levels(machine: CpuMachine) -> tuple[Level, ...]:
+    """The caches of a CPU, nearest first."""
+    core = core_of(machine)
+    return (
+        Level(
+            name="l1",
+            bytes=machine.l1_bytes,
+            way_bytes=L1_WAY_BYTES,
+            line_cycles=core.l2_line_cycles,
+        ),
+        Level(
+            name="l2",
+            bytes=machine.l2_bytes,
+            way_bytes=L2_WAY_BYTES,
+            line_cycles=core.l3_line_cycles,
+        ),
+        Level(name="l3", bytes=machine.l3_bytes, line_cycles=core.dram_line_cycles),
+    )
+
+
+def core_cycles(work: Work, machine: CpuMachine) -> dict[str, float]:
+    """Cycles of one iteration, by what they are spent on; all go on at the same time."""
+    masked = 0 if has_masks(machine) else MASKED_STORE_CYCLES
+    issued = (
+        work.products + work.loads + work.stores + work.arithmetic + work.shuffles + work.prefetches
+    )
+    return {
+        "products": work.products / machine.fma_per_cycle,
+        "loads": (work.loads + work.split_loads) / LOADS_PER_CYCLE,
+        "stores": work.stores + work.split_stores + work.masked_stores * masked,
+        "latency": work.chain * FMA_LATENCY_CYCLES,
+        "other instructions": (work.arithmetic + work.shuffles) / 2,
+        "issue": issued / ISSUED_PER_CYCLE,
+    }
+
+
+def together(parts: Iterable[float]) -> float:
+    """What parts take that go on at the same time: the longest, and more where another is as long.
+
+    It is a norm of high degree, as in `RegisterTile.cycles_per_k`.
+    """
+    values = [part for part in parts if part > 0]
+    most = max(values, default=0.0)
+    return most * sum((part / most) ** OVERLAP for part in values) ** (1 / OVERLAP) if values else 0

@@ -1,0 +1,191 @@
+"""How many lines a level of memory has to fetch: what of a nest is not there when it is used.
+
+A line that was used before is still there if what has been used since fits, as with the least
+recently used one replaced first. Real caches choose less well when they are full, and better when
+they are too small: what is kept falls smoothly around the size. Rows that lie a power of two apart
+share few sets, so that their lines need room as if they were many more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from gemmir.cost.core import Level
+from gemmir.cost.footprint import (
+    Box,
+    Boxes,
+    box_of,
+    joined,
+    lines_of,
+    merged,
+    over_loop,
+    runs_of,
+)
+from gemmir.cost.nest import Access, Memory, Nest
+
+SHARPNESS: Final = 8
+"""How sharply what is kept falls around the size of a cache."""
+
+Fetched = dict[tuple[Memory, int], float]
+"""Lines of a memory that the accesses of a nest, by its number, fetch."""
+
+
+@dataclass(kw_only=True)
+class Part:
+    """What runs within one iteration: accesses next to each other, or a loop."""
+
+    boxes: Boxes
+    nest: Region | None = None
+
+
+@dataclass(kw_only=True)
+class Region:
+    """A nest with what it touches: `body` in one iteration, `whole` in all."""
+
+    nest: Nest
+    number: int
+    parts: list[Part] = field(default_factory=list[Part])
+    body: Boxes = field(default_factory=Boxes)
+    whole: Boxes = field(default_factory=Boxes)
+
+
+def regions(nest: Nest) -> Region:
+    """What each loop of a nest touches."""
+    numbers = {id(n): i for i, n in enumerate(nest.walk())}
+
+    def region(n: Nest) -> Region:
+        made = Region(nest=n, number=numbers[id(n)])
+        loose: list[Access] = []
+
+        def close() -> None:
+            if loose:
+                made.parts.append(Part(boxes=_boxes(loose)))
+                loose.clear()
+
+        for item in n.items:
+            if isinstance(item, Access):
+                loose.append(item)
+            else:
+                close()
+                inside = region(item)
+                made.parts.append(Part(boxes=inside.whole, nest=inside))
+        close()
+        made.body = joined(*(p.boxes for p in made.parts))
+        made.whole = over_loop(made.body, n.variable) if n.variable else made.body
+        return made
+
+    return region(nest)
+
+
+def _boxes(accesses: Sequence[Access]) -> Boxes:
+    found: Boxes = {}
+    for access in accesses:
+        found.setdefault(access.array.memory, []).append(box_of(access))
+    return {memory: merged(boxes) for memory, boxes in found.items()}
+
+
+def fetched(region: Region, level: Level) -> Fetched:
+    """The lines that `level` fetches while a nest runs once, with nothing there before."""
+    found: Fetched = {}
+    seen: list[tuple[Boxes, float]] = []
+    for part in region.parts:
+        if part.nest is None:
+            lines = {
+                (memory, region.number): lines_of(boxes, level.line_bytes)
+                for memory, boxes in part.boxes.items()
+            }
+        else:
+            lines = {
+                key: count * part.nest.nest.share
+                for key, count in fetched(part.nest, level).items()
+            }
+        lines = _without_known(lines, part, seen, level)
+        for key, count in lines.items():
+            found[key] = found.get(key, 0.0) + count
+        seen.append((part.boxes, _bytes(part.boxes, level)))
+    return _repeated(region, found, level)
+
+
+def _without_known(
+    lines: Fetched, part: Part, seen: Sequence[tuple[Boxes, float]], level: Level
+) -> Fetched:
+    """`lines` without those that earlier parts have fetched and that are still there."""
+    found: Fetched = dict(lines)
+    for memory, boxes in part.boxes.items():
+        since = 0.0
+        for earlier, size in reversed(seen):
+            since += size
+            if memory not in earlier:
+                continue
+            mine, its = (
+                lines_of(boxes, level.line_bytes),
+                lines_of(earlier[memory], level.line_bytes),
+            )
+            both = lines_of(merged([*earlier[memory], *boxes]), level.line_bytes)
+            shared = max(mine + its - both, 0.0)
+            kept = shared * _kept(memory, earlier, since, level)
+            total = _of(found, memory)
+            if total > 0:
+                factor = max(total - min(kept, mine), 0.0) / total
+                found = {k: n * factor if k[0] is memory else n for k, n in found.items()}
+            break
+    return found
+
+
+def _of(lines: Fetched, memory: Memory) -> float:
+    return sum(count for (of, _), count in lines.items() if of is memory)
+
+
+def _repeated(region: Region, once: Fetched, level: Level) -> Fetched:
+    """What all iterations of a loop fetch, if one with nothing there before fetches `once`."""
+    variable = region.nest.variable
+    if variable is None or variable.trips <= 1:
+        return once if variable is None else {k: n * variable.trips for k, n in once.items()}
+    trips, size = variable.trips, _bytes(region.body, level)
+    found: Fetched = {}
+    for memory in region.body:
+        total = _of(once, memory)
+        if total <= 0:
+            continue
+        body = lines_of(region.body[memory], level.line_bytes)
+        whole = lines_of(region.whole[memory], level.line_bytes)
+        new = max(whole - body, 0.0) / (trips - 1)
+        kept = _kept(memory, region.body, size, level)
+        later = kept * min(new, total) + (1 - kept) * total
+        factor = (total + (trips - 1) * later) / total
+        found |= {k: n * factor for k, n in once.items() if k[0] is memory}
+    return found
+
+
+def kept_between_calls(region: Region, memory: Memory, level: Level) -> float:
+    """The share of a memory that is still there when the kernel is called again."""
+    return _kept(memory, region.whole, _bytes(region.whole, level), level)
+
+
+def _kept(memory: Memory, boxes: Boxes, since: float, level: Level) -> float:
+    """The share of a memory that stays while `since` bytes are used, its own among them."""
+    own = lines_of(boxes[memory], level.line_bytes) * level.line_bytes
+    crowding = max((_crowding(box, level) for box in boxes[memory]), default=1.0)
+    pressure = (since + own * (crowding - 1)) / level.bytes
+    return 1 / (1 + pressure**SHARPNESS)
+
+
+def _crowding(box: Box, level: Level) -> float:
+    """How many times the room that their number says the lines of a box need, for want of sets."""
+    if not level.way_bytes:
+        return 1.0
+    runs = runs_of(box)
+    if runs.count <= 1:
+        return 1.0
+    step = math.gcd(round(runs.apart), level.way_bytes)
+    starts = min(runs.count, level.way_bytes / step)
+    sets = min(starts * max(runs.bytes, level.line_bytes) / level.way_bytes, 1.0)
+    share = min(runs.count * max(runs.bytes, level.line_bytes) / level.way_bytes, 1.0)
+    return max(share / sets, 1.0)
+
+
+def _bytes(boxes: Boxes, level: Level) -> float:
+    return sum(lines_of(found, level.line_bytes) for found in boxes.values()) * level.line_bytes
