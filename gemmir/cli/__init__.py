@@ -25,6 +25,7 @@ from gemmir.cli.explain import explain
 from gemmir.cli.opt import opt
 from gemmir.cli.options import with_problem
 from gemmir.cli.passes import passes
+from gemmir.cli.report import report
 from gemmir.cli.run import run
 from gemmir.cli.targets import targets
 from gemmir.errors import CallError, GemmirError
@@ -84,6 +85,12 @@ EXAMPLES: Final = {
         "gemmir blas -o libgemmirblas.so",
         "LD_PRELOAD=$PWD/libgemmirblas.so python3 train.py",
         "gemmir blas --target cpu:x86-64-v3 -o libgemmirblas.so",
+    ),
+    report: (
+        "gemmir report results.json -o results.html",
+        "gemmir report experiment.db tuning.db --plots plots --format svg",
+        "gemmir report --m 512 --n 512 --k 512 -o ir.html",
+        "gemmir report --m 4096 --n 4096 --k 4096 --dtype bf16 --target cuda:sm_90a",
     ),
     targets: ("gemmir targets", "gemmir targets --json"),
     passes: ("gemmir passes", "gemmir passes tile"),
@@ -157,9 +164,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _explained(CallError("GEM0514", "there is no memory left", "use a smaller problem"))
     except Exception as error:
-        from gemmir.cli.crash import report
+        from gemmir.cli.crash import report as report_crash
 
-        return report(error, given, INTERNAL_ERROR)
+        return report_crash(error, given, INTERNAL_ERROR)
     return 0
 
 

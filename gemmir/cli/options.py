@@ -202,7 +202,10 @@ def read_text(path: Path) -> str:
 
 
 def with_problem(command: Callable[..., None]) -> Callable[..., None]:
-    """`command` with its parameter `problem` spread out; itself where it has none."""
+    """`command` with its parameter `problem` spread out; itself where it has none.
+
+    One that takes `files` of another kind takes no file of a problem.
+    """
     hints = get_type_hints(command, include_extras=True)
     parameters = [
         p.replace(annotation=hints[p.name]) for p in inspect.signature(command).parameters.values()
@@ -210,7 +213,8 @@ def with_problem(command: Callable[..., None]) -> Callable[..., None]:
     if "problem" not in hints:
         return command
     own = [p for p in parameters if p.name != "problem"]
-    fields = dataclasses.fields(ProblemOptions)
+    left_out = {"file"} if "files" in hints else set[str]()
+    fields = [f for f in dataclasses.fields(ProblemOptions) if f.name not in left_out]
     types = get_type_hints(ProblemOptions, include_extras=True)
     keyword = inspect.Parameter.KEYWORD_ONLY
     spread = [

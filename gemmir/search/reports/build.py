@@ -1,0 +1,166 @@
+"""Put a report together: a section for each source, and a viewer for each problem."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from typing import Final
+
+from gemmir.bench.contestants import cpu_model
+from gemmir.bench.report import spelled
+from gemmir.bench.results import commit
+from gemmir.search.reports.convergence import convergence, scale_of
+from gemmir.search.reports.drawing import Figure
+from gemmir.search.reports.heatmap import heat_maps
+from gemmir.search.reports.measured import Run, Study
+from gemmir.search.reports.page import Page, Section, slug_of
+from gemmir.search.reports.ratios import ratios
+from gemmir.search.reports.roofline import roofline
+from gemmir.search.reports.samples import samples
+from gemmir.search.reports.speeds import speeds
+from gemmir.search.reports.stages import Viewer
+from gemmir.search.reports.tables import Column, Table, Value, columns, words
+
+MOST_SAMPLE_PLOTS: Final = 24
+"""Problems whose samples are drawn one by one; of more the table of speeds is enough."""
+
+
+def page_of(
+    sources: Sequence[tuple[str, Run | Study]],
+    viewers: Sequence[Viewer],
+    *,
+    title: str,
+    command: str,
+    measure: bool = True,
+) -> Page:
+    """The page of `sources`, each with the name of its file, and of `viewers`."""
+    sections = [
+        _section(source, file, number, measure=measure)
+        for number, (file, source) in enumerate(sources, 1)
+    ]
+    return Page(title=title, about=tuple(_about(command)), sections=sections, viewers=viewers)
+
+
+def title_of(sources: Sequence[tuple[str, Run | Study]], viewers: Sequence[Viewer]) -> str:
+    """What a report of these is called."""
+    names = [source.title for _, source in sources] + [viewer.title for viewer in viewers]
+    return names[0] if len(names) == 1 else f"{names[0]}, and {len(names) - 1} more"
+
+
+def _about(command: str) -> Iterator[tuple[str, str]]:
+    yield "command", command
+    yield "made", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    yield "on", f"{cpu_model()}, {platform.platform()}"
+    revision = commit()
+    yield "gemmir", version("gemmir") + (f", git {revision}" if revision else "")
+    for name in ("matplotlib", "xdsl", "numpy"):
+        yield name, version(name)
+
+
+def _section(source: Run | Study, file: str, number: int, *, measure: bool) -> Section:
+    named = replace(source, name=f"s{number}-{slug_of(source.name)}")
+    if isinstance(named, Run):
+        return _of_run(named, file, measure=measure)
+    return _of_study(named, file)
+
+
+def _of_run(run: Run, file: str, *, measure: bool) -> Section:
+    figures: list[Figure | None] = [ratios(run), roofline(run, measure=measure)]
+    figures += [speeds(run, name, number) for number, name in enumerate(run.classes)]
+    cases = [(name, case) for name, some in run.classes.items() for case in some]
+    with_samples = [pair for pair in cases if any(s.samples for s in pair[1].speeds.values())]
+    notes: list[str] = []
+    if len(with_samples) > MOST_SAMPLE_PLOTS:
+        notes.append(
+            f"Samples of {len(with_samples)} problems were kept; those of the first "
+            f"{MOST_SAMPLE_PLOTS} are drawn."
+        )
+    figures += [
+        samples(run, name, case, number)
+        for number, (name, case) in enumerate(with_samples[:MOST_SAMPLE_PLOTS])
+    ]
+    return Section(
+        slug=run.name,
+        title=run.title,
+        kind="Speeds",
+        source=file,
+        command=run.command,
+        facts=run.facts,
+        notes=tuple(notes),
+        figures=tuple(figure for figure in figures if figure is not None),
+        tables=tuple(_bars(run)),
+        more=tuple(_schedules(run)),
+    )
+
+
+def _bars(run: Run) -> Iterator[Table]:
+    if run.bars:
+        rows: list[tuple[Value, ...]] = [
+            (
+                "✓ met" if bar.is_met else "✗ missed",
+                bar.what,
+                bar.value,
+                f"{'at most' if bar.most else 'at least'} {bar.bar:g}",
+            )
+            for bar in run.bars
+        ]
+        missed = sum(not bar.is_met for bar in run.bars)
+        yield Table(
+            caption=f"Bars: {len(rows) - missed} of {len(rows)} met",
+            columns=columns("", "figure", ("value", ".3f"), "bar"),
+            rows=tuple(rows),
+        )
+
+
+def _schedules(run: Run) -> Iterator[Table]:
+    schedules = [
+        (case.label, name, speed.gflops, speed.schedule)
+        for cases in run.classes.values()
+        for case in cases
+        for name, speed in case.speeds.items()
+        if speed.schedule
+    ]
+    if schedules:
+        heads = columns("problem", "contestant", ("GFLOP/s", ",.1f"))
+        yield Table(
+            caption=f"The schedules of gemmir's {len(schedules)} kernels",
+            columns=(*heads, Column(name="schedule", is_code=True)),
+            rows=tuple(schedules),
+        )
+
+
+def _of_study(study: Study, file: str) -> Section:
+    figures = [convergence(study), *heat_maps(study)]
+    return Section(
+        slug=study.name,
+        title=study.title,
+        kind="A search",
+        source=file,
+        command=study.command,
+        facts=study.facts,
+        figures=tuple(figure for figure in figures if figure is not None),
+        tables=(_outcome(study),),
+    )
+
+
+def _outcome(study: Study) -> Table:
+    counts = {status: 0 for status in dict.fromkeys(trial.status for trial in study.trials)}
+    for trial in study.trials:
+        counts[trial.status] += 1
+    rows = [("trials", f"{len(study.trials):,}")]
+    rows += [(f"trials {status}", f"{count:,}") for status, count in counts.items()]
+    if study.problem is not None:
+        rows.append(("problem", spelled(study.problem)))
+    winner = study.winner
+    if winner is not None and winner.seconds is not None:
+        factor, unit = scale_of(study, winner.seconds)
+        rows.append(("winner", f"trial {winner.number}, {winner.seconds * factor:.5g} {unit}"))
+        if winner.schedule:
+            rows.append(("schedule of the winner", winner.schedule))
+        if study.baseline_seconds:
+            ratio = study.baseline_seconds / winner.seconds
+            rows.append(("speed over the default schedule", f"{ratio:.3f}"))
+    return words(rows, "What came of it")

@@ -1,0 +1,189 @@
+"""A space seen from above: two holes against the time, the others at their best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Final
+
+from gemmir.search.reports.convergence import scale_of
+from gemmir.search.reports.drawing import MUTED, Drawing, Figure, short
+from gemmir.search.reports.measured import Study, Trial
+from gemmir.search.reports.tables import Table, Value, columns
+
+MOST_MAPS: Final = 6
+"""Pairs of holes that are drawn: those in which the best times of the cells differ most."""
+
+MOST_CELLS_WITH_NUMBERS: Final = 120
+LEAST_VALUES: Final = 2
+
+Place = tuple[int | float | str, int | float | str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Map:
+    """Two holes with their values, and the best trial of each cell that was timed.
+
+    `bad` counts the trials of cells in which none has a time.
+    """
+
+    across: str
+    up: str
+    columns: tuple[int | float | str, ...]
+    rows: tuple[int | float | str, ...]
+    best: Mapping[Place, Trial]
+    bad: Mapping[Place, int]
+
+    @property
+    def spread(self) -> float:
+        """The slowest cell over the fastest: how much the two holes decide."""
+        times = [trial.seconds or 0.0 for trial in self.best.values()]
+        return max(times) / min(times) if times and min(times) > 0 else 0.0
+
+
+def heat_maps(study: Study) -> list[Figure]:
+    """The plots of the pairs of holes that decide most."""
+    found = [_map(study, *pair) for pair in combinations(_holes(study), 2)]
+    found = [m for m in found if len(m.best) > 2]
+    chosen = sorted(found, key=lambda m: -m.spread)[:MOST_MAPS]
+    return [_figure(study, m, number) for number, m in enumerate(chosen)]
+
+
+def _holes(study: Study) -> list[str]:
+    """Holes of which trials have several values."""
+    values: dict[str, set[int | float | str]] = {}
+    for trial in study.trials:
+        for name, value in trial.point.items():
+            values.setdefault(name, set()).add(value)
+    return [name for name, some in values.items() if len(some) >= LEAST_VALUES]
+
+
+def _map(study: Study, across: str, up: str) -> Map:
+    best: dict[Place, Trial] = {}
+    bad: dict[Place, int] = {}
+    for trial in study.trials:
+        if across not in trial.point or up not in trial.point:
+            continue
+        place = (trial.point[across], trial.point[up])
+        if trial.seconds is None:
+            bad[place] = bad.get(place, 0) + 1
+        elif place not in best or trial.seconds < (best[place].seconds or 0.0):
+            best[place] = trial
+    places = [*best, *bad]
+    return Map(
+        across=across,
+        up=up,
+        columns=_ordered([place[0] for place in places]),
+        rows=_ordered([place[1] for place in places]),
+        best=best,
+        bad={place: count for place, count in bad.items() if place not in best},
+    )
+
+
+def _ordered(values: Sequence[int | float | str]) -> tuple[int | float | str, ...]:
+    """Each value once: numbers by size, then words."""
+    return tuple(
+        sorted(
+            set(values), key=lambda v: (isinstance(v, str), 0 if isinstance(v, str) else v, str(v))
+        )
+    )
+
+
+def _figure(study: Study, found: Map, number: int) -> Figure:
+    fastest = min(found.best.items(), key=lambda item: item[1].seconds or 0.0)
+    (column, row), trial = fastest
+    factor, unit = scale_of(study, trial.seconds or 1.0)
+    width = min(8.6, 3.6 + 0.5 * len(found.columns))
+    return Figure(
+        slug=f"{study.name}-map-{number}",
+        title=f"{found.across} and {found.up}",
+        caption=(
+            "Each cell has the best time of the trials with these two values, whatever the others "
+            "are; darker is faster. Crosses are values of which no trial has a time, and empty "
+            "cells were not tried. The frame is the fastest."
+        ),
+        alt=(
+            f"{len(found.best)} cells with a time, {len(found.bad)} without. The fastest is "
+            f"{found.across}={column}, {found.up}={row} with "
+            f"{short((trial.seconds or 0) * factor)} {unit}; the slowest cell takes "
+            f"{found.spread:.2f} times as long."
+        ),
+        table=_table(found, factor, unit),
+        size=(max(width, 5.0), min(1.6 + 0.34 * len(found.rows), 9.0)),
+        draw=lambda drawing: _draw(drawing, found, factor, unit),
+    )
+
+
+def _draw(drawing: Drawing, found: Map, factor: float, unit: str) -> None:
+    axes = drawing.figure.add_subplot()
+    axes.grid(visible=False)
+    times = {place: (trial.seconds or 0.0) * factor for place, trial in found.best.items()}
+    low, high = min(times.values()), max(times.values())
+    grid = [
+        [times.get((column, row), float("nan")) for column in found.columns] for row in found.rows
+    ]
+    mesh = axes.pcolormesh(
+        grid, cmap="viridis", vmin=low, vmax=max(high, low * 1.01), edgecolors="none"
+    )
+    bar = drawing.figure.colorbar(mesh, ax=axes, pad=0.02)
+    bar.set_label(f"best time, {unit}")
+    bar.outline.set_visible(False)
+    _numbers(drawing, axes, found, times)
+    fastest = min(times, key=lambda place: times[place])
+    x, y = found.columns.index(fastest[0]), found.rows.index(fastest[1])
+    axes.plot([x, x + 1, x + 1, x, x], [y, y, y + 1, y + 1, y], color="#d55e01", linewidth=2.2)
+    axes.set_xticks([x + 0.5 for x in range(len(found.columns))], _words(found.columns))
+    axes.set_yticks([y + 0.5 for y in range(len(found.rows))], _words(found.rows))
+    if max(map(len, _words(found.columns))) > 4 or len(found.columns) > 12:
+        axes.tick_params(axis="x", labelrotation=35)
+        for label in axes.get_xticklabels():
+            label.set_horizontalalignment("right")
+    axes.set_xlabel(found.across)
+    axes.set_ylabel(found.up)
+
+
+def _numbers(drawing: Drawing, axes: Any, found: Map, times: Mapping[Place, float]) -> None:
+    """The times in their cells where there is room, and crosses where there is none to show."""
+    low, high = min(times.values()), max(times.values())
+    has_room = len(found.columns) * len(found.rows) <= MOST_CELLS_WITH_NUMBERS
+    for (column, row), value in times.items():
+        x, y = found.columns.index(column) + 0.5, found.rows.index(row) + 0.5
+        part = (value - low) / max(high - low, 1e-30)
+        if has_room:
+            colour = "#000000" if part > 0.55 else "#ffffff"
+            axes.text(x, y, short(value), ha="center", va="center", fontsize=7.5, color=colour)
+    for column, row in found.bad:
+        x, y = found.columns.index(column) + 0.5, found.rows.index(row) + 0.5
+        (mark,) = axes.plot([x], [y], marker="x", color=MUTED.light, linestyle="none", markersize=6)
+        drawing.tip(mark, f"{found.across}={column} {found.up}={row}: no trial has a time")
+
+
+def _words(values: Sequence[int | float | str]) -> list[str]:
+    return [str(value) if len(str(value)) <= 24 else f"{str(value)[:23]}…" for value in values]
+
+
+def _table(found: Map, factor: float, unit: str) -> Table:
+    best = min(trial.seconds or 0.0 for trial in found.best.values())
+    rows: list[tuple[Value, ...]] = []
+    for (column, row), trial in found.best.items():
+        others = {n: v for n, v in trial.point.items() if n not in (found.across, found.up)}
+        told = " ".join(f"{name}={value}" for name, value in others.items())
+        seconds = trial.seconds or 0.0
+        rows.append((column, row, seconds * factor, seconds / best, trial.number, told or None))
+    rows += [
+        (column, row, None, None, None, f"{count} without a time")
+        for (column, row), count in found.bad.items()
+    ]
+    return Table(
+        caption=f"Cells, and the trial behind each; times in {unit}",
+        columns=columns(
+            found.across,
+            found.up,
+            (unit, ",.4g"),
+            ("over the best", ".3f"),
+            ("trial", "d"),
+            "the other holes",
+        ),
+        rows=tuple(rows),
+    )
