@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,7 +15,7 @@ from gemmir.errors import ScheduleError
 from gemmir.schedule import Schedule
 from gemmir.search.spaces.expression import Names, UndefinedError, Value
 from gemmir.search.spaces.legality import Refusal, refused
-from gemmir.search.spaces.text import HOLE, Let, Passes, SpaceText
+from gemmir.search.spaces.text import HOLE, Let, Passes, SpaceText, holes_in
 
 LINES_KEPT: Final = 1 << 16
 """Lines of passes that are kept as values: points share most of them, and one takes 0.1 ms."""
@@ -75,7 +76,7 @@ class Spelling:
     def reached(self, line: Passes) -> frozenset[str]:
         """All names on which a line may depend, by way of what stands in others."""
         found: set[str] = set()
-        waiting = {*HOLE.findall(line.text), *(line.condition.names if line.condition else ())}
+        waiting = {*holes_in(line.text), *(line.condition.names if line.condition else ())}
         while waiting:
             name = waiting.pop()
             found.add(name)
@@ -86,9 +87,14 @@ class Spelling:
         """A line with its holes filled in by `value_of`; empty where the point has it not."""
         if line.condition is not None and not line.condition.evaluate(names):
             return ""
+
+        def fill(found: re.Match[str]) -> str:
+            name = found[1] or found[2]
+            return _shown(name, value_of(name))
+
         text = line.text
         while "?" in text:
-            text = HOLE.sub(lambda found: _shown(found[1], value_of(found[1])), text)
+            text = HOLE.sub(fill, text)
         return text
 
 

@@ -23,8 +23,8 @@ from gemmir.errors import ScheduleError
 from gemmir.search.spaces.domain import Term, parse_terms
 from gemmir.search.spaces.expression import Expression, is_name, parse_expression
 
-HOLE: Final = re.compile(r"\?([A-Za-z_]\w*)")
-"""A hole where it stands."""
+HOLE: Final = re.compile(r"\?(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\})")
+"""A hole where it stands: ?name, or ?{name} where a letter follows."""
 
 _COMMENT: Final = re.compile(r"""((?:[^#'"]|'[^']*'|"[^"]*")*)(#.*)?""")
 _DEFINITION: Final = re.compile(r"\?(?P<name>[^\s=]+)\s*=(?P<terms>.*)")
@@ -94,21 +94,26 @@ class SpaceText:
         yield from ((rule.line, rule.expression.names) for rule in self.rules)
         for line in self.passes:
             condition = () if line.condition is None else line.condition.names
-            yield line.line, (*condition, *HOLE.findall(line.text))
+            yield line.line, (*condition, *holes_in(line.text))
 
     def below(self, name: str) -> frozenset[str]:
         """The names that what stands in a hole, or is computed as `name`, contains itself."""
         for hole in self.holes:
             if hole.name == name:
-                return frozenset(HOLE.findall(" ".join(_fragments(hole))))
+                return frozenset(holes_in(" ".join(_fragments(hole))))
         for rule in self.rules:
             if isinstance(rule, Let) and rule.name == name:
-                return frozenset({*HOLE.findall(rule.expression.text), *rule.expression.names})
+                return frozenset({*holes_in(rule.expression.text), *rule.expression.names})
         return frozenset()
 
 
 def _fragments(hole: Hole) -> Iterator[str]:
     return (term.text for term in hole.terms if term.kind == "text")
+
+
+def holes_in(text: str) -> list[str]:
+    """The names of the holes in a text."""
+    return [found[1] or found[2] for found in HOLE.finditer(text)]
 
 
 def parse_space(text: str, known: Iterable[str]) -> SpaceText:
@@ -233,12 +238,13 @@ def _check_names(parsed: SpaceText, numbers: frozenset[str]) -> None:
         if line.condition is not None:
             require(line.condition.names, line.line, str(line.condition), everything)
     for number, text in _texts(parsed):
-        for name in HOLE.findall(text):
+        for name in holes_in(text):
             used.add(name)
             if name not in everything:
                 raise _no_hole(name, number, {*holes, *lets})
     for hole in parsed.holes:
         _check_circle(parsed, hole)
+        _check_words(parsed, hole)
     for name, line in holes.items():
         if name not in used:
             raise ScheduleError(
@@ -246,6 +252,20 @@ def _check_names(parsed: SpaceText, numbers: frozenset[str]) -> None:
                 f"line {line}: ?{name} stands nowhere, so that its values change nothing",
                 "put it into a pass, or leave it out",
             )
+
+
+def _check_words(parsed: SpaceText, hole: Hole) -> None:
+    """A name of a number does not stand among words, nor where a loop is named."""
+    names = [t.text for t in hole.terms if t.kind == "number" and is_name(t.text)]
+    place = re.compile(rf"(loops?|order|during|operand)=[^ }}]*\?\{{?{hole.name}\b")
+    stands = any(place.search(text) for _, text in _texts(parsed))
+    if names and (stands or any(term.kind == "text" for term in hole.terms)):
+        raise ScheduleError(
+            "GEM1400",
+            f"line {hole.line}: among the words of ?{hole.name} {names[0]} is a number of the "
+            "problem or the machine",
+            f"write '{names[0]}' for the word",
+        )
 
 
 def _check_circle(parsed: SpaceText, hole: Hole) -> None:
