@@ -15,6 +15,7 @@ from typing import Annotated, Final
 
 import typer
 
+from gemmir.cli import experiment
 from gemmir.cli.bench import bench
 from gemmir.cli.blas import blas
 from gemmir.cli.check import check
@@ -108,7 +109,39 @@ class Group:
     examples: Mapping[Callable[..., None], Sequence[str]]
 
 
-GROUPS: Final[Mapping[str, Group]] = {}
+GROUPS: Final[Mapping[str, Group]] = {
+    "experiment": Group(
+        help="Measure problems x schedules x targets x repetitions, and compare what was found.",
+        examples={
+            experiment.init: (
+                "gemmir experiment init",
+                "gemmir experiment init squares.toml",
+            ),
+            experiment.run: (
+                "gemmir experiment run squares.toml",
+                "gemmir experiment run squares.toml -o results.db --resume",
+                "gemmir experiment run squares.toml --append --json",
+                "gemmir experiment run squares.toml --plan",
+                "gemmir experiment run squares.toml --workers dask://10.0.0.7:8786",
+            ),
+            experiment.show: (
+                "gemmir experiment show squares.db",
+                "gemmir experiment show squares.db --run 1 --json",
+            ),
+            experiment.compare: (
+                "gemmir experiment compare squares.db",
+                "gemmir experiment compare squares.db 1 3",
+                "gemmir experiment compare squares.db 1 another.db --confidence 0.99",
+                "gemmir experiment compare squares.db --baseline openblas",
+            ),
+            experiment.export: (
+                "gemmir experiment export squares.db --to csv > squares.csv",
+                "gemmir experiment export squares.db --to parquet -o squares.parquet",
+                "gemmir experiment export squares.db --to t4 --run 2",
+            ),
+        },
+    ),
+}
 """Every such command by its name; they follow the others in the help."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
@@ -52,7 +52,7 @@ class Outcome:
     detail: str | None = None
     samples: tuple[Sample, ...] = ()
     figures: Mapping[str, Figure] | None = None
-    ready_seconds: float | None = None
+    took_seconds: float | None = None
     error_ratio: float | None = None
     steps: tuple[str, ...] | None = None
     about: Mapping[str, Any] | None = None
@@ -110,3 +110,11 @@ class Session:
     revision: str | None
     is_dirty: bool | None
     workers: tuple[Worker, ...]
+
+
+def status_of(cells: Sequence[Cell]) -> Status:
+    """Of the repetitions of a point: the first status that is not ok, or ok."""
+    for cell in cells:
+        if cell.outcome.status != "ok":
+            return cell.outcome.status
+    return "ok"

@@ -85,7 +85,7 @@ CREATE TABLE cells (
   worker INTEGER REFERENCES workers,
   started TEXT,
   ended TEXT,
-  ready_seconds REAL,                     -- from the start of its process to the first result
+  took_seconds REAL,                      -- to start, compile, check and time it
   error_ratio REAL,                       -- largest error over its a-priori bound; above 1 is wrong
   steps TEXT,                             -- JSON: the passes that ran
   about TEXT,                             -- JSON: what a library says of itself

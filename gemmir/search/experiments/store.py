@@ -373,7 +373,7 @@ class Store:
 
 
 COLUMNS: Final = (
-    *("status", "detail", "started", "ended", "ready_seconds", "error_ratio", "steps", "about"),
+    *("status", "detail", "started", "ended", "took_seconds", "error_ratio", "steps", "about"),
 )
 """Of a cell, what measuring it gave."""
 
@@ -403,7 +403,7 @@ def _columns(outcome: Outcome) -> tuple[Any, ...]:
         outcome.detail,
         outcome.started,
         outcome.ended,
-        outcome.ready_seconds,
+        outcome.took_seconds,
         outcome.error_ratio,
         None if outcome.steps is None else json.dumps(outcome.steps),
         None if outcome.about is None else json.dumps(dict(outcome.about)),
@@ -416,7 +416,7 @@ def _outcome(
     figures: Mapping[str, Figure] | None,
     states: Mapping[str, State],
 ) -> Outcome:
-    status, detail, started, ended, ready_seconds, error_ratio, steps, about = columns
+    status, detail, started, ended, took_seconds, error_ratio, steps, about = columns
     return Outcome(
         status=status,
         started=started,
@@ -426,7 +426,7 @@ def _outcome(
         detail=detail,
         samples=samples,
         figures=figures,
-        ready_seconds=ready_seconds,
+        took_seconds=took_seconds,
         error_ratio=error_ratio,
         steps=None if steps is None else tuple(json.loads(steps)),
         about=None if about is None else json.loads(about),

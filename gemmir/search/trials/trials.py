@@ -20,6 +20,7 @@ from typing import Any, Final
 import numpy as np
 
 from gemmir.bench.contestants import GEMMIR, PEERS, Contestant, thread_variables
+from gemmir.bench.worker import LEAST_SECONDS, WARM_SECONDS
 from gemmir.errors import ParseError
 from gemmir.gemm import Gemm
 from gemmir.machine import HOST, CpuMachine, machine_for
@@ -42,12 +43,15 @@ NO_CACHE: Final = {"GEMMIR_CACHE": "off"}
 class Limits:
     """How long a trial may take, how much memory it may have, and how often it is timed.
 
-    `memory_bytes` are those beside the arrays of the problem.
+    `memory_bytes` are those beside the arrays of the problem. A timing is so many calls that it
+    takes about `sample_seconds`, after `warm_up_seconds` of calls that are not timed.
     """
 
     seconds: float = 60.0
     memory_bytes: int = 4096 * MIB
     rounds: int = 5
+    sample_seconds: float = LEAST_SECONDS
+    warm_up_seconds: float = WARM_SECONDS
 
 
 class Trials:
@@ -265,7 +269,12 @@ class Entry:
 
     def sample(self) -> Sample | Outcome:
         """Time it once; an outcome where that fails."""
-        found = self._ask("time")
+        limits = self._trials.limits
+        found = self._ask(
+            "time",
+            sample_seconds=limits.sample_seconds,
+            warm_up_seconds=limits.warm_up_seconds,
+        )
         return found if isinstance(found, Outcome) else Sample(**found)
 
     def final(self, timed: Outcome) -> Outcome:

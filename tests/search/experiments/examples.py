@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Sequence
+
 from gemmir.gemm import Gemm
-from gemmir.search.experiments.plan import Candidate, Plan, Point, Settings, plan
+from gemmir.search.experiments.plan import Candidate, Plan, Point, Settings, name_of, plan
 from gemmir.search.experiments.records import Figure, Outcome, Sample, Status, Worker
 from gemmir.search.experiments.state import Environment, State
 
@@ -73,8 +77,29 @@ def outcome(status: Status = "ok", *seconds: float) -> Outcome:
         detail=None if status == "ok" else "because",
         samples=tuple(Sample(wall=s, cpu=s / 2, calls=7) for s in seconds),
         figures={"registers": Figure(value=40.0, unit="registers")},
-        ready_seconds=0.25,
+        took_seconds=0.25,
         error_ratio=0.5,
         steps=("tile{loops=m sizes=2}",),
         about={"version": "1.2"},
     )
+
+
+class FakeBench:
+    """Measures nothing: every cell takes `seconds` of sleep, and is written to a log."""
+
+    def __init__(self, settings: Settings, cpus: Sequence[int]) -> None:
+        self.settings, self.cpus = settings, tuple(cpus)
+        self.log = os.environ.get("FAKE_LOG", "")
+        self.seconds = float(os.environ.get("FAKE_SECONDS", "0"))
+
+    def measure(self, point: Point) -> Outcome:
+        time.sleep(self.seconds)
+        if self.log:
+            with open(self.log, "a", encoding="utf-8") as file:
+                file.write(f"{os.getpid()} {name_of(point.problem)} {point.candidate.name}\n")
+        speed = 1e-6 * (1 + len(point.candidate.name)) * point.problem.m
+        seconds = [speed * (1 + 0.01 * number) for number in range(self.settings.rounds)]
+        return outcome("ok", *seconds)
+
+    def close(self) -> None:
+        """Nothing is kept."""
