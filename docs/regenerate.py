@@ -369,6 +369,12 @@ def _gpus(page: Page, argument: str) -> str:
     )
 
 
+def _file(page: Page, argument: str) -> str:
+    """A file of the repository, whole."""
+    path = DOCS.parent / argument
+    return f"```{path.suffix[1:]}\n{path.read_text(encoding='utf-8')}```"
+
+
 def _tpus(page: Page, argument: str) -> str:
     """The TPUs that can be named."""
     columns = [
@@ -473,6 +479,7 @@ KINDS: Final[Mapping[str, Callable[[Page, str], str]]] = {
     "cli": _cli,
     "default": _default,
     "explain": _explain,
+    "file": _file,
     "gpus": _gpus,
     "ir": _ir,
     "llvm": _llvm,
