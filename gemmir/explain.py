@@ -34,6 +34,7 @@ from gemmir.passes.stream_k import StreamK
 from gemmir.passes.swap_operands import SwapOperands
 from gemmir.passes.tile import Tile
 from gemmir.passes.unroll import Unroll
+from gemmir.passes.unsign import Unsign
 from gemmir.passes.vectorize import Vectorize
 from gemmir.passes.version import Version
 from gemmir.schedule import pass_text
@@ -413,6 +414,11 @@ def _(p: Persist, walk: _Walk) -> str:
 def _(p: SwapOperands, walk: _Walk) -> str:
     walk.tile["m"], walk.tile["n"] = walk.tile["n"], walk.tile["m"]
     return "the transpose of c is computed: b and a change places"
+
+
+@meaning.register
+def _(p: Unsign, walk: _Walk) -> str:
+    return "a has no sign in its panels; 128 sums of the columns of b are taken off c"
 
 
 @meaning.register

@@ -57,11 +57,13 @@ from gemmir.dtypes import Precision
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import PanelAttr, PrecisionAttr, Space, SpaceAttr
 from gemmir.ir.carried_sums import carried_from
+from gemmir.ir.column_sums import vectorize_sums
 from gemmir.ir.conversions import converted
 from gemmir.ir.dialect import (
     CORES,
     THREADS,
     WARPS,
+    ColumnSumOp,
     EpilogueOp,
     ForallOp,
     GemmOp,
@@ -690,11 +692,13 @@ class Vectorize(ModulePass):
             for epilogue in _write_backs(op, plan):
                 vectorize_write_back(epilogue, plan, sums)
             _erase_accumulator(plan.accumulator)
-        for inner in [o for o in op.walk() if isinstance(o, EpilogueOp | PackOp)]:
+        for inner in [o for o in op.walk() if isinstance(o, EpilogueOp | PackOp | ColumnSumOp)]:
             if isinstance(inner, PackOp) and is_shared(inner.target):
                 vectorize_share(inner, plan_share(inner, width))
             elif isinstance(inner, PackOp):
                 vectorize_pack(inner, plan_pack(inner))
+            elif isinstance(inner, ColumnSumOp):
+                vectorize_sums(inner, width)
             else:
                 vectorize_epilogue(inner, width)
 

@@ -16,6 +16,7 @@ from xdsl.dialects.builtin import (
     UnrealizedConversionCastOp,
     VectorType,
     bf16,
+    i8,
 )
 from xdsl.ir import Attribute, Operation, SSAValue
 
@@ -40,7 +41,17 @@ from gemmir.backends.llvm.text import (
     splat_literal,
     suffix,
 )
-from gemmir.ir.dialect import ExtendOp, LaneSumOp, OuterProductOp, PairProductOp, is_unsigned
+from gemmir.ir.dialect import (
+    ExtendOp,
+    LaneSumOp,
+    OuterProductOp,
+    PairProductOp,
+    UnsignOp,
+    is_unsigned,
+)
+
+HIGHEST_BIT = -128
+"""The highest bit of a byte, as an i8."""
 
 
 def _constant(e: Emitter, op: arith.ConstantOp) -> None:
@@ -235,6 +246,20 @@ def widened(
     factor = float_literal(2.0**exponent, element)
     factors = splat_literal(factor, scalar_type(element), e.shape(t)[1])
     return [e.text.value(f"fmul {target} {x}, {factors}") for x in made]
+
+
+def _unsign(e: Emitter, op: UnsignOp) -> None:
+    """The highest bit is flipped, in lines as they lie."""
+    found = e.values[op.input]
+    rows, lanes = shape_of(op.input.type)
+    lines, width = (found.lines, rows) if isinstance(found, Columns) else (e.rows(op.input), lanes)
+    t = lanes_type(i8, width)
+    highest = splat_literal(str(HIGHEST_BIT), "i8", width)
+    made = [e.text.value(f"xor {t} {line}, {highest}") for line in lines]
+    if isinstance(found, Columns):
+        e.values[op.result] = Columns(made)
+    else:
+        set_rows(e, op.result, made)
 
 
 def _select(e: Emitter, op: arith.SelectOp) -> None:
@@ -459,6 +484,7 @@ ARITHMETIC: Table = {
     LaneSumOp.name: _lane_sum,
     OuterProductOp.name: _outer_product,
     PairProductOp.name: _pair_product,
+    UnsignOp.name: _unsign,
     UnrealizedConversionCastOp.name: _cast,
     vector.BroadcastOp.name: _broadcast,
 }

@@ -45,6 +45,7 @@ EXAMPLES: Final = {
         "tile{loops=m,n sizes=128,128 over=blocks}",
         "tile{loops=m,n sizes=512,512 over=grid}",
     ),
+    "unsign": ("unsign",),
     "unroll": ("unroll{loop=k factor=4}",),
     "vectorize": (
         "vectorize{with=fma width=8}",

@@ -25,7 +25,9 @@ from gemmir.evaluate.team import is_team, run_team
 from gemmir.evaluate.values import Array, Element, dtype_of
 from gemmir.evaluate.view import PanelView, View
 from gemmir.ir.dialect import (
+    SIGN_TAKEN,
     BarrierOp,
+    ColumnSumOp,
     EpilogueOp,
     ExtendOp,
     ForallOp,
@@ -36,7 +38,9 @@ from gemmir.ir.dialect import (
     PairProductOp,
     PrefetchOp,
     UnpackOp,
+    UnsignOp,
     VisitsOp,
+    memref_type,
 )
 from gemmir.ir.nvgpu import matrix_shape
 
@@ -140,6 +144,7 @@ def _barrier(frame: Frame, op: BarrierOp) -> Step:
 def _pack(frame: Frame, op: PackOp) -> Step:
     is_asynchronous = op.asynchronous is not None
     depth = 0 if op.depth is None else op.depth.value.data
+    takes_sign = tuple(memref_type(v).element_type for v in (op.source, op.target)) == SIGN_TAKEN
 
     def step(source: View, target: View, *scales: View) -> tuple[()]:
         target.check((0, 0), source.sizes)
@@ -147,6 +152,8 @@ def _pack(frame: Frame, op: PackOp) -> Step:
         rows, columns = source.sizes
         packed: Array = np.zeros(touched.sizes, target.buffer.data.dtype)
         packed[:rows, :columns] = source.array()
+        if takes_sign:
+            packed = unsigned(packed.view(np.int8))
         for of_columns in scales:
             if depth * of_columns.sizes[0] < rows or of_columns.sizes[3] != columns:
                 raise FaultError("GEM0907", f"scales {list(of_columns.sizes)} of {rows}, {columns}")
@@ -156,6 +163,19 @@ def _pack(frame: Frame, op: PackOp) -> Step:
             begin_copy(frame, touched, lambda: touched.fill_from(packed))
         else:
             touched.fill_from(packed)
+        return ()
+
+    return step
+
+
+def _column_sum(frame: Frame, op: ColumnSumOp) -> Step:
+    summed = np.int32(op.factor.value.data)
+
+    def step(source: View, target: View) -> tuple[()]:
+        if source.sizes[1] != target.sizes[1]:
+            raise FaultError("GEM0907", f"{list(source.sizes)} has not {list(target.sizes)} sums")
+        sums = source.array().sum(axis=0, dtype=np.int32, keepdims=True)
+        target.fill_from(sums * summed)
         return ()
 
     return step
@@ -218,11 +238,23 @@ def _extend(frame: Frame, op: ExtendOp) -> Step:
     return step
 
 
+def _unsign(frame: Frame, op: UnsignOp) -> Step:
+    def step(x: Array) -> tuple[Array]:
+        return (unsigned(x),)
+
+    return step
+
+
 def _add_pairs(lhs: Array, rhs: Array, acc: Array) -> Element:
     """The products of each row of `lhs` with each of `rhs`, added to the rows of `acc`."""
     count = len(rhs)
     first, second = np.repeat(lhs, count, axis=0), np.tile(rhs, (len(lhs), 1))
     return fused_multiply_add(first, second, acc)
+
+
+def unsigned(x: Array) -> Array:
+    """Numbers of i8 with 128 added."""
+    return (x.astype(np.int16) + 128).astype(np.uint8)
 
 
 def _lane_sum(frame: Frame, op: LaneSumOp) -> Step:
@@ -254,6 +286,7 @@ def _outer_product(frame: Frame, op: OuterProductOp) -> Step:
 
 MEANINGS: Final[Meanings] = {
     BarrierOp: _barrier,
+    ColumnSumOp: _column_sum,
     GemmOp: _gemm,
     EpilogueOp: _epilogue,
     ExtendOp: _extend,
@@ -261,6 +294,7 @@ MEANINGS: Final[Meanings] = {
     PackOp: _pack,
     PrefetchOp: _prefetch,
     UnpackOp: _unpack,
+    UnsignOp: _unsign,
     VisitsOp: _visits,
     OuterProductOp: _outer_product,
     PairProductOp: elementwise(_add_pairs),

@@ -9,8 +9,10 @@
 | `gemmir.pack`         | promoted           | copy into panels, zero-filled at the edge       |
 | `gemmir.unpack`       | promoted           | copy a piece of C out of shared memory          |
 | `gemmir.visits`       | tiled and below    | which tile of rows has rows of which product    |
+| `gemmir.columnsum`    | promoted           | sums of the columns of panels                   |
 | `gemmir.prefetch`     | promoted and below | bring a tile near; no effect on values          |
 | `gemmir.extend`       | vectorized         | integers in a wider type, or as floats          |
+| `gemmir.unsign`       | vectorized         | bytes with 128 added, as such without a sign    |
 | `gemmir.outerproduct` | vectorized         | acc + lhs @ rhs of a few columns and rows       |
 """
 
@@ -44,6 +46,7 @@ from xdsl.dialects.builtin import (
     f32,
     f64,
     i1,
+    i8,
     i16,
     i32,
     i64,
@@ -117,6 +120,12 @@ FACTOR_BITS = (8, 16)
 
 UNSIGNED = (IntegerType(8, Signedness.UNSIGNED),)
 """Integers without a sign that elements can be."""
+
+MOST_UNSIGNED = 255
+"""The greatest number of ui8."""
+
+SIGN_TAKEN = (i8, UNSIGNED[0])
+"""Integers that have a sign, and what they are without one when 128 has been added."""
 
 NARROW_FLOATS = (Float16Type, BFloat16Type, Float8E4M3FNType, Float8E5M2Type)
 """Types whose products are summed in f32."""
@@ -514,7 +523,8 @@ class ForallOp(IRDLOperation):
 class PackOp(IRDLOperation):
     """Copy `source` into the leading corner of `target`.
 
-    A wider type of the target holds the same numbers: elements are converted, into panels only.
+    A wider type of the target holds the same numbers: elements are converted, into panels only. So
+    are those of i8 into panels of ui8, where they are 128 more, and so is what is filled up.
     Of panels, the last one that is touched is filled up with zeros to its full width, and nothing
     beyond it is written. A buffer in shared memory is filled up with zeros altogether, and the copy
     is made by all threads of the block together; where it is `asynchronous` it only begins here,
@@ -558,10 +568,9 @@ class PackOp(IRDLOperation):
         source, target = memref_type(self.source), memref_type(self.target)
         if target.memory_space in STAGED:
             _require_same_elements(self.name, (source, target))
-        if not is_widening(source.element_type, target.element_type):
-            raise VerifyException(
-                f"{self.name}: {target.element_type} does not hold every {source.element_type}"
-            )
+        elements = source.element_type, target.element_type
+        if not is_widening(*elements) and elements != SIGN_TAKEN:
+            raise VerifyException(f"{self.name}: {elements[1]} does not hold every {elements[0]}")
         if self.asynchronous is not None and not is_shared(self.target):
             raise VerifyException(f"{self.name}: only copies to shared memory are asynchronous")
         if not isinstance(target.layout, PanelAttr) and target.memory_space not in STAGED:
@@ -643,6 +652,47 @@ class BarrierOp(IRDLOperation):
 
 
 @irdl_op_definition
+class ColumnSumOp(IRDLOperation):
+    """Store `factor` times the sum of each column of `source` (k x n) in `target` (1 x n).
+
+    The source are bytes in panels of some depth. Sums are of type i32, modulo 2**32; with the last
+    column the whole panel is summed, and the target has room for it.
+    """
+
+    name = "gemmir.columnsum"
+
+    source = operand_def(_MemRef)
+    target = operand_def(_MemRef)
+    factor = prop_def(IntegerAttr)
+
+    assembly_format: ClassVar[str | None] = (
+        "$source `into` $target `times` $factor attr-dict `:` type($source) `into` type($target)"
+    )
+    traits = traits_def(MemoryReadEffect(), MemoryWriteEffect())
+
+    def __init__(self, source: SSAValue, target: SSAValue, factor: int) -> None:
+        super().__init__(operands=[source, target], properties={"factor": IntegerAttr(factor, i64)})
+
+    def verify_(self) -> None:
+        source, target = memref_type(self.source), memref_type(self.target)
+        layout = source.layout
+        if not isinstance(layout, PanelAttr) or layout.dim.data != 1 or layout.depth.data != 4:
+            raise VerifyException(f"{self.name}: {source} is not in panels of columns, 4 deep")
+        if source.element_type not in SIGN_TAKEN or target.element_type != i32:
+            raise VerifyException(
+                f"{self.name}: sums of {source.element_type} as {target.element_type}"
+            )
+        shapes = source.get_shape(), target.get_shape()
+        if len(shapes[1]) != 2 or shapes[1][0] != 1:
+            raise VerifyException(f"{self.name}: {target} is not one row")
+        _require_extent(self.name, "n", shapes[0][1], shapes[1][1])
+        if not 0 <= self.factor.value.data <= MOST_UNSIGNED:
+            raise VerifyException(
+                f"{self.name}: a factor of {self.factor.value.data}, which is no byte"
+            )
+
+
+@irdl_op_definition
 class PrefetchOp(IRDLOperation):
     """Ask for every row of a tile to be brought into the first cache level, to be written soon.
 
@@ -704,6 +754,34 @@ class ExtendOp(IRDLOperation):
             raise VerifyException(f"{self.name}: {elements[1]} does not hold every {elements[0]}")
         if self.exponent is not None and isinstance(elements[1], IntegerType):
             raise VerifyException(f"{self.name}: an exponent of {elements[1]}, which is no float")
+
+
+@irdl_op_definition
+class UnsignOp(IRDLOperation):
+    """Numbers of i8 with 128 added, as ui8: the same bits but for the highest."""
+
+    name = "gemmir.unsign"
+
+    input = operand_def(base(VectorType))
+    result = result_def(base(VectorType))
+
+    assembly_format: ClassVar[str | None] = "$input attr-dict `:` type($input) `to` type($result)"
+    traits = traits_def(NoMemoryEffect())
+
+    def __init__(self, value: SSAValue) -> None:
+        shape = cast("VectorType[Attribute]", value.type).get_shape()
+        super().__init__(operands=[value], result_types=[VectorType(SIGN_TAKEN[1], shape)])
+
+    def verify_(self) -> None:
+        source, made = (
+            cast("VectorType[Attribute]", value.type) for value in (self.input, self.result)
+        )
+        if (source.element_type, made.element_type) != SIGN_TAKEN:
+            raise VerifyException(
+                f"{self.name}: {source.element_type} to {made.element_type}, not i8 to ui8"
+            )
+        if source.get_shape() != made.get_shape():
+            raise VerifyException(f"{self.name}: {source} and {made} have different shapes")
 
 
 def _matrices(
@@ -910,6 +988,7 @@ GEMMIR = Dialect(
     "gemmir",
     [
         BarrierOp,
+        ColumnSumOp,
         EpilogueOp,
         ExtendOp,
         ForallOp,
@@ -920,6 +999,7 @@ GEMMIR = Dialect(
         PairProductOp,
         PrefetchOp,
         UnpackOp,
+        UnsignOp,
         VisitsOp,
         YieldOp,
     ],
@@ -968,10 +1048,12 @@ __all__ = [
     "GRID",
     "INSIDE_BLOCK",
     "MAPPINGS",
+    "SIGN_TAKEN",
     "THREADS",
     "WARPGROUPS",
     "WARPS",
     "BarrierOp",
+    "ColumnSumOp",
     "EpilogueOp",
     "ExtendOp",
     "ForallOp",
@@ -981,6 +1063,7 @@ __all__ = [
     "PackOp",
     "PrefetchOp",
     "UnpackOp",
+    "UnsignOp",
     "Visit",
     "VisitsOp",
     "YieldOp",

@@ -5,6 +5,9 @@ packed into panels of that depth; bytes that it cannot multiply so as they are b
 which every CPU adds two. Floats of 16 bits that it cannot multiply so become f32 there. *Widened*:
 few rows; elements are widened where they are read.
 
+x86 multiplies bytes of which one has no sign; so A of i8 is made one (`unsign`), and sums of the
+columns of B are taken off: 1.3 times as fast as 128 taken off each product (measured on Zen 5).
+
 A C that is narrower than its sums is written once: k is not cut.
 """
 
@@ -82,6 +85,13 @@ def unit_of(gemm: Gemm, machine: CpuMachine, shape: object) -> tuple[str, int]:
     """The unit of `vectorize`, and how much of k it takes at once."""
     depth = factors_of(gemm, machine).depth if shape is in_panels else 1
     return ("dot", depth) if depth > 1 else ("fma", 1)
+
+
+def is_unsigned_by(gemm: Gemm, machine: CpuMachine, shape: object) -> bool:
+    """Whether A of i8 is multiplied as ui8: of two bytes x86 takes one without a sign."""
+    in_bytes = shape is in_panels and factors_of(gemm, machine).depth == 4
+    are_signed = gemm.element.name == gemm.element_b.name == "i8"
+    return in_bytes and are_signed and machine.llvm_triple.startswith("x86_64")
 
 
 def is_narrow(gemm: Gemm) -> bool:

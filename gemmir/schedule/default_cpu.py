@@ -28,7 +28,13 @@ from gemmir.schedule.cpu_direct import (
     swapped,
 )
 from gemmir.schedule.cpu_lanes import ALONG_K, LANE_STEPS, along_k, is_along_k
-from gemmir.schedule.cpu_mixed import in_panels, mixed_class, steps_of_sums, unit_of
+from gemmir.schedule.cpu_mixed import (
+    in_panels,
+    is_unsigned_by,
+    mixed_class,
+    steps_of_sums,
+    unit_of,
+)
 from gemmir.schedule.cpu_model import (
     CACHE_LINE_BYTES,
     item_bytes,
@@ -113,7 +119,17 @@ def cpu_passes(
         yield from _end(gemm, machine, LANE_STEPS, fuse=fuse, expand=expand, along=ALONG_K)
     elif depth > 1:
         steps = steps_of_sums(share, machine, steps)
-        yield from _end(gemm, machine, steps, fuse=fuse, expand=expand, unit=unit, depth=depth)
+        unsigned = is_unsigned_by(gemm, machine, shape)
+        yield from _end(
+            gemm,
+            machine,
+            steps,
+            fuse=fuse,
+            expand=expand,
+            unit=unit,
+            depth=depth,
+            unsigned=unsigned,
+        )
     else:
         yield from end(gemm, steps)
 
@@ -140,13 +156,16 @@ def _end(
     along: str | None = None,
     unit: str = "fma",
     depth: int = 1,
+    unsigned: bool = False,
 ) -> Iterator[str]:
     """The passes behind loops and copies; `along` is the dimension of lanes where not n.
 
-    The `unit` takes so much of k at once as `depth` says.
+    The `unit` takes so much of k at once as `depth` says, of an A that is made `unsigned`.
     """
     if fuse:
         yield "fuse-epilogue"
+    if unsigned:
+        yield "unsign"
     lanes = lanes_of_sum(gemm, machine) if gemm.has_weights else lanes_used(gemm, machine)
     if along is None:
         yield f"vectorize{{with={unit} width={lanes}}}"

@@ -25,6 +25,7 @@ from gemmir.passes.prepack import Prepack
 from gemmir.passes.promote import CACHES, PACKED_TYPES, Promote
 from gemmir.passes.split_k import SplitK, slice_size
 from gemmir.passes.tile import Tile
+from gemmir.passes.unsign import Unsign
 from gemmir.passes.vectorize import DOT, MMA, MMA_SHAPES, WGMMA, Vectorize
 from gemmir.passes.version import Version
 from gemmir.schedule.default_gpu import LOAD_BYTES
@@ -131,6 +132,8 @@ def _follow(walk: _Walk, p: ModulePass) -> None:
         walk.sums += p.to == "registers"
     elif isinstance(p, Promote):
         _check_capacity(walk, p)
+    elif isinstance(p, Unsign):
+        walk.packed_as["a"] = "u8"
     elif isinstance(p, Parallelize):
         _check_unit(walk, "parallelize", p.over)
     elif isinstance(p, SplitK):

@@ -11,6 +11,7 @@ from gemmir.schedule.schedule import Schedule
 
 PACKS_B: Final = re.compile(r"promote\{operand=b to=\w+ layout=panel:(\d+)(x\d+)?( as=\w+)?")
 PACKS_A: Final = re.compile(r"promote\{operand=a ")
+UNSIGN: Final = "unsign"
 SUMS_C: Final = re.compile(r"promote\{operand=c to=l")
 OVER_PRODUCTS: Final = ("tile{loops=batch ", "parallelize{loop=group}")
 """Loops over a batch or groups, whose matrices are packed one by one."""
@@ -42,6 +43,8 @@ def _others(steps: Sequence[str], width: int) -> Iterator[str]:
     packs_a = [n for n, step in enumerate(steps) if PACKS_A.match(step)]
     sums_apart = any(SUMS_C.match(step) for step in steps)
     for number, step in enumerate(steps):
+        if step == UNSIGN:  # what it sums up in a call is packed before
+            continue
         if PACKS_B.match(step) or step.startswith("prefetch{operand=b"):
             continue
         if step.startswith("prefetch{operand=a"):

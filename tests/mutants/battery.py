@@ -145,6 +145,12 @@ CASES: Final = (
         f"{C},vectorize{{with=dot width=8}},{U}",
     ),
     Case(
+        gemm=Gemm(m=7, n=18, k=11, dtype="i8", beta=3, trans_b=True),
+        schedule="tile{loops=n sizes=16},promote{operand=b to=l2 layout=panel:8x4},"
+        "promote{operand=a to=l2 layout=panel:3x4},tile{loops=n,m sizes=8,3},"
+        f"{C},unsign,vectorize{{with=dot width=8}},{U}",
+    ),
+    Case(
         gemm=Gemm(m=7, n=18, k=11, dtype="bf16", trans_a=True),
         schedule="promote{operand=b to=l2 layout=panel:8 as=f32},tile{loops=n,m sizes=8,3},"
         f"{C},{V}",

@@ -358,3 +358,52 @@ func.func @f(%a: memref<1x8xf32>, %b: memref<8x8xi4>, %s: memref<2x2x1x4xf32>, %
   func.return
 }
 // CHECK: is no scale for each block of k, of columns, and each row
+
+// -----
+
+func.func @f(%b: memref<8x8xi8, #gemmir.panel<1, 8, 64, 8, 4>>, %s: memref<2x8xi32>) {
+  gemmir.columnsum %b into %s times 128 : i64 : memref<8x8xi8, #gemmir.panel<1, 8, 64, 8, 4>> into memref<2x8xi32>
+  func.return
+}
+// CHECK: gemmir.columnsum: {{.*}} is not one row
+
+// -----
+
+func.func @f(%b: memref<8x8xi8, #gemmir.panel<1, 8, 64, 8, 4>>, %s: memref<1x8xi32>) {
+  gemmir.columnsum %b into %s times 256 : i64 : memref<8x8xi8, #gemmir.panel<1, 8, 64, 8, 4>> into memref<1x8xi32>
+  func.return
+}
+// CHECK: gemmir.columnsum: a factor of 256, which is no byte
+
+// -----
+
+func.func @f(%b: memref<8x8xi8, #gemmir.panel<1, 8, 64, 8, 4>>, %s: memref<1x7xi32>) {
+  gemmir.columnsum %b into %s times 1 : i64 : memref<8x8xi8, #gemmir.panel<1, 8, 64, 8, 4>> into memref<1x7xi32>
+  func.return
+}
+// CHECK: gemmir.columnsum: extents [7, 8] of n differ
+
+// -----
+
+func.func @f(%b: memref<8x8xi8, #gemmir.panel<1, 8, 64, 8, 4>>, %s: memref<1x8xi8>) {
+  gemmir.columnsum %b into %s times 1 : i64 : memref<8x8xi8, #gemmir.panel<1, 8, 64, 8, 4>> into memref<1x8xi8>
+  func.return
+}
+// CHECK: gemmir.columnsum: sums of i8 as i8
+
+// -----
+
+func.func @f(%x: vector<1x8xi8>) {
+  %y = gemmir.unsign %x : vector<1x8xi8> to vector<1x8xi16>
+  func.return
+}
+// CHECK: gemmir.unsign: i8 to i16, not i8 to ui8
+
+// -----
+
+func.func @f(%a: memref<8x8xui8>) {
+  %p = memref.alloc() : memref<8x8xi8, #gemmir.panel<0, 8, 64, 8, 4>>
+  gemmir.pack %a into %p : memref<8x8xui8> into memref<8x8xi8, #gemmir.panel<0, 8, 64, 8, 4>>
+  func.return
+}
+// CHECK: gemmir.pack: i8 does not hold every ui8
