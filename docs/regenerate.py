@@ -38,6 +38,8 @@ from gemmir.machine.cpu import SHIPPED
 from gemmir.machine.gpu import SHIPPED_GPUS
 from gemmir.machine.tpu import SHIPPED_TPUS
 from gemmir.schedule.default import default_text
+from gemmir.search.spaces import default_space
+from gemmir.search.spaces.names import PROBLEM
 
 DOCS: Final = Path(__file__).parent
 TARGET: Final = "cpu:x86-64-v3"
@@ -293,6 +295,18 @@ def _default(page: Page, argument: str) -> str:
     return fenced("schedule", default_text(_gemm(fields), machine, threads))
 
 
+def _space(page: Page, argument: str) -> str:
+    """`PROBLEM target=T`: the space around the default schedule."""
+    fields = _options(argument)[1]
+    target = fields.pop("target", TARGET)
+    return fenced("space", default_space(_gemm(fields), target).text)
+
+
+def _names(page: Page, argument: str) -> str:
+    """The numbers of a problem that a space can use."""
+    return table(["name", "is"], [[f"`{name}`", text] for name, text in PROBLEM.items()])
+
+
 def _output(page: Page, argument: str) -> str:
     """What the Python example before it printed."""
     return fenced("text", page.printed)
@@ -308,9 +322,9 @@ def _cli(page: Page, argument: str) -> str:
     if argument == "problem":
         return _options_table(_shared())
     shared = {p.name for p in _shared()}
-    has_all = argument == "opt" or " " in argument
-    own = [p for p in _parameters(argument) if p.name not in shared or has_all]
-    return _options_table(own)
+    found = _parameters(argument)
+    takes_problem = argument != "opt" and shared <= {p.name for p in found}
+    return _options_table([p for p in found if not takes_problem or p.name not in shared])
 
 
 def _parameters(command: str) -> list[Any]:
@@ -484,11 +498,13 @@ KINDS: Final[Mapping[str, Callable[[Page, str], str]]] = {
     "ir": _ir,
     "llvm": _llvm,
     "machines": _machines,
+    "names": _names,
     "output": _output,
     "pallas": _pallas,
     "profiles": _profiles,
     "times": _times,
     "schedule": _schedule,
+    "space": _space,
     "stage": _stage,
     "tpus": _tpus,
 }

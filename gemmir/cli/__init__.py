@@ -15,7 +15,7 @@ from typing import Annotated, Final
 
 import typer
 
-from gemmir.cli import experiment
+from gemmir.cli import experiment, space
 from gemmir.cli.bench import bench
 from gemmir.cli.blas import blas
 from gemmir.cli.check import check
@@ -110,6 +110,21 @@ class Group:
 
 
 GROUPS: Final[Mapping[str, Group]] = {
+    "space": Group(
+        help="Spaces of schedules: schedules with holes, and which points of them are legal.",
+        examples={
+            space.show: (
+                "gemmir space show --m 512 --n 512 --k 512",
+                "gemmir space show --m 512 --n 512 --k 512 --text > my.space",
+                "gemmir space show --m 512 --n 512 --k 512 --space my.space --lower",
+            ),
+            space.list: ("gemmir space list --m 512 --n 512 --k 512 --space my.space --limit 20",),
+            space.sample: (
+                "gemmir space sample --m 512 --n 512 --k 512 -n 20 --seed 1",
+                "gemmir space sample --m 4096 --n 4096 --k 4096 --dtype bf16 --target cuda:sm_90a",
+            ),
+        },
+    ),
     "experiment": Group(
         help="Measure problems x schedules x targets x repetitions, and compare what was found.",
         examples={

@@ -225,7 +225,10 @@ class _Opening:
         if d == "m" or self.vectorize.along is not None:
             most = min(extent, MOST_ROWS)
             name = self.draft.hole(
-                "mr" if d == "m" else "nr", size, f"1..{most}", "of a register tile"
+                "mr" if d == "m" else "nr",
+                size,
+                f"1..{most}",
+                "rows of a register tile" if d == "m" else "columns of it",
             )
         else:
             width = self.vectorize.width or 1
