@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -81,6 +82,8 @@ def report(
     texts = [path for path in files or [] if path.suffix == TEXT]
     results = [path for path in files or [] if path.suffix != TEXT]
     _check_options(results, texts, problem, format, plots)
+    if not (texts or problem.given):
+        _refuse_of_problem({"--no-check": not check, "--check-flops": check_flops, "--seed": seed})
     sources = _sources(results, run)
     given = [dataclasses.replace(problem, file=path) for path in texts]
     given += [problem] if problem.given else []
@@ -131,9 +134,18 @@ def _check_options(
             raise typer.BadParameter("there is nothing to report; give a FILE, or --m --n --k")
 
 
-def _sources(files: list[Path], run: str | None) -> list[tuple[str, Source]]:
-    from gemmir.search.reports.sources import read
+def _refuse_of_problem(said: Mapping[str, object]) -> None:
+    """A usage error for an option of a problem, where there is none."""
+    for name, value in said.items():
+        if value:
+            raise typer.BadParameter(f"{name} is of a problem; give --m --n --k as well")
 
+
+def _sources(files: list[Path], run: str | None) -> list[tuple[str, Source]]:
+    from gemmir.search.reports.sources import holds_runs, read
+
+    if run is not None and not any(map(holds_runs, files)):
+        raise typer.BadParameter(f"--run {run}: there is no file of gemmir experiment run")
     return [(str(path), source) for path in files for source in read(path, run)]
 
 

@@ -10,10 +10,10 @@ from importlib.metadata import version
 from typing import Final
 
 from gemmir.bench.contestants import cpu_model
-from gemmir.bench.report import spelled
 from gemmir.bench.results import commit
-from gemmir.search.reports.convergence import convergence, scale_of
+from gemmir.search.reports.convergence import convergence, point_text, spelled
 from gemmir.search.reports.drawing import Figure
+from gemmir.search.reports.finalists import finalists
 from gemmir.search.reports.heatmap import heat_maps
 from gemmir.search.reports.measured import Run, Study
 from gemmir.search.reports.page import Page, Section, slug_of
@@ -22,6 +22,7 @@ from gemmir.search.reports.roofline import roofline
 from gemmir.search.reports.samples import samples
 from gemmir.search.reports.speeds import speeds
 from gemmir.search.reports.stages import Viewer
+from gemmir.search.reports.statics import statics, statics_table
 from gemmir.search.reports.tables import Column, Table, Value, columns, words
 
 MOST_SAMPLE_PLOTS: Final = 24
@@ -69,7 +70,12 @@ def _section(source: Run | Study, file: str, number: int, *, measure: bool) -> S
 
 def _of_run(run: Run, file: str, *, measure: bool) -> Section:
     figures: list[Figure | None] = [ratios(run), roofline(run, measure=measure)]
-    figures += [speeds(run, name, number) for number, name in enumerate(run.classes)]
+    figures += [
+        speeds(run, name, number)
+        for number, (name, some) in enumerate(run.classes.items())
+        if any(case.speeds for case in some)
+    ]
+    figures += statics(run)
     cases = [(name, case) for name, some in run.classes.items() for case in some]
     with_samples = [pair for pair in cases if any(s.samples for s in pair[1].speeds.values())]
     notes: list[str] = []
@@ -92,7 +98,7 @@ def _of_run(run: Run, file: str, *, measure: bool) -> Section:
         notes=tuple(notes),
         figures=tuple(figure for figure in figures if figure is not None),
         tables=tuple(_bars(run)),
-        more=tuple(_schedules(run)),
+        more=(*_schedules(run), *statics_table(run)),
     )
 
 
@@ -133,11 +139,11 @@ def _schedules(run: Run) -> Iterator[Table]:
 
 
 def _of_study(study: Study, file: str) -> Section:
-    figures = [convergence(study), *heat_maps(study)]
+    figures = [convergence(study), finalists(study), *heat_maps(study)]
     return Section(
         slug=study.name,
         title=study.title,
-        kind="A search",
+        kind="A search" if study.is_search else "Points of a space",
         source=file,
         command=study.command,
         facts=study.facts,
@@ -152,15 +158,11 @@ def _outcome(study: Study) -> Table:
         counts[trial.status] += 1
     rows = [("trials", f"{len(study.trials):,}")]
     rows += [(f"trials {status}", f"{count:,}") for status, count in counts.items()]
-    if study.problem is not None:
-        rows.append(("problem", spelled(study.problem)))
+    rows += study.outcome
     winner = study.winner
-    if winner is not None and winner.seconds is not None:
-        factor, unit = scale_of(study, winner.seconds)
-        rows.append(("winner", f"trial {winner.number}, {winner.seconds * factor:.5g} {unit}"))
-        if winner.schedule:
-            rows.append(("schedule of the winner", winner.schedule))
-        if study.baseline_seconds:
-            ratio = study.baseline_seconds / winner.seconds
-            rows.append(("speed over the default schedule", f"{ratio:.3f}"))
-    return words(rows, "What came of it")
+    if winner is not None and winner.value is not None:
+        word = "winner" if study.outcome else "best"
+        rows.append((word, f"trial {winner.number}, {spelled(study, winner.value)}"))
+        rows.append((f"point of the {word}", point_text(winner.point)))
+        rows.append((f"schedule of the {word}", winner.schedule))
+    return words([row for row in rows if row[1]], "What came of it")

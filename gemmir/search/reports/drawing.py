@@ -137,20 +137,10 @@ def short(value: float) -> str:
     return f"{value:,.{digits}f}"
 
 
-def wrapped(text: str, width: int) -> str:
-    """`text` in lines of about `width` characters, cut at spaces."""
-    lines: list[str] = []
-    for word in text.split(" "):
-        if lines and len(lines[-1]) + 1 + len(word) <= width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return "\n".join(lines)
-
-
 def plain_ticks(axis: Any) -> None:
-    """Numbers such as 0.5, 2 and 1,024 on a logarithmic axis in place of powers."""
+    """Numbers such as 0.5, 2 and 1,000 on a logarithmic axis in place of powers."""
     ticker = matplotlib("ticker")
+    axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0), numticks=24))
     axis.set_major_formatter(ticker.StrMethodFormatter("{x:,.6g}"))
     axis.set_minor_formatter(ticker.NullFormatter())
 

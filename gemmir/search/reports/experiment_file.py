@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +13,8 @@ from gemmir.measure import timing_of
 from gemmir.search.experiments.records import Cell, Session
 from gemmir.search.experiments.records import Run as StoredRun
 from gemmir.search.experiments.store import Store
-from gemmir.search.reports.measured import Case, Run, Speed, Status, Study, Trial
+from gemmir.search.reports.bench_file import products_at_once
+from gemmir.search.reports.measured import Case, Run, Speed, Static, Status, Study, Trial
 
 DEFAULT: Final = "default"
 """What the schedule that gemmir chooses is called where an experiment names it."""
@@ -22,6 +23,7 @@ LEAST_POINTS: Final = 4
 """Fewer points of a space are no search."""
 
 PEAK_IS: Final = "FMA peak, measured in the same run"
+TIMES: Final = ", times {} products an instruction adds"
 
 
 def read_experiment(path: Path, wanted: str | None) -> list[Run | Study]:
@@ -46,6 +48,7 @@ def read_experiment(path: Path, wanted: str | None) -> list[Run | Study]:
                 command=command,
                 facts=facts,
                 classes={run.name: _cases(those)},
+                statics=tuple(_statics(those)),
             )
         )
         found += _studies(run, path, target, those, facts, command)
@@ -86,14 +89,38 @@ def _facts(
 
 
 def _cases(cells: Sequence[Cell]) -> list[Case]:
-    problems = list(dict.fromkeys(cell.point.problem for cell in cells))
+    problems = sorted(dict.fromkeys(cell.point.problem for cell in cells), key=_size)
     return [_case(gemm, [c for c in cells if c.point.problem == gemm]) for gemm in problems]
+
+
+def _statics(cells: Sequence[Cell]) -> Iterator[Static]:
+    """Numbers of compiled code, of the first repetition: they are the same in all."""
+    seen: set[tuple[Gemm, str]] = set()
+    for cell in sorted(cells, key=lambda cell: _size(cell.point.problem)):
+        place = (cell.point.problem, cell.point.candidate.name)
+        if place in seen or not cell.outcome.figures:
+            continue
+        seen.add(place)
+        label = spelled(cell.point.problem)
+        for name, figure in cell.outcome.figures.items():
+            yield Static(
+                label=label,
+                contestant=cell.point.candidate.name,
+                name=name,
+                value=figure.value,
+                unit=figure.unit,
+            )
+
+
+def _size(gemm: Gemm) -> tuple[str, int]:
+    return gemm.dtype, gemm.flops
 
 
 def _case(gemm: Gemm, cells: Sequence[Cell]) -> Case:
     by_name: dict[str, list[Cell]] = {}
-    for cell in cells:
+    for cell in _without_points(cells):
         by_name.setdefault(cell.point.candidate.name, []).append(cell)
+    by_name |= {f"best of {space}": best for space, best in _best_points(cells).items()}
     speeds: dict[str, Speed] = {}
     missing: dict[str, str] = {}
     peers: list[str] = []
@@ -103,7 +130,7 @@ def _case(gemm: Gemm, cells: Sequence[Cell]) -> Case:
         seconds = [s for cell in those if cell.outcome.status == "ok" for s in cell.seconds]
         kind = those[0].point.candidate.kind
         if kind == "peak":
-            limit = _gflops(those[0], seconds)
+            limit = timing_of(seconds).gflops(gemm.flops) if seconds else None
             continue
         if seconds:
             speeds[name] = _speed(name, gemm, those[0], seconds)
@@ -111,6 +138,7 @@ def _case(gemm: Gemm, cells: Sequence[Cell]) -> Case:
         else:
             last = those[-1].outcome
             missing[name] = f"{last.status}{f': {last.detail}' if last.detail else ''}"
+    depth = max((products_at_once(speed.schedule) for speed in speeds.values()), default=1)
     fastest = min(schedules, key=lambda n: statistics.median(speeds[n].samples), default="")
     return Case(
         label=spelled(gemm),
@@ -119,8 +147,8 @@ def _case(gemm: Gemm, cells: Sequence[Cell]) -> Case:
         peers=tuple(peers),
         speeds=speeds,
         missing=missing,
-        limit=limit,
-        limit_is=PEAK_IS if limit is not None else "",
+        limit=None if limit is None else depth * limit,
+        limit_is="" if limit is None else PEAK_IS + (TIMES.format(depth) if depth > 1 else ""),
     )
 
 
@@ -137,12 +165,24 @@ def _speed(name: str, gemm: Gemm, cell: Cell, seconds: Sequence[float]) -> Speed
     )
 
 
-def _gflops(cell: Cell, seconds: Sequence[float]) -> float | None:
-    """Of the peak, whose own operations are in what it says of itself."""
-    flops = (cell.outcome.about or {}).get("flops")
-    if not seconds or flops is None:
-        return None
-    return float(flops) / statistics.median(seconds) / 1e9
+def _without_points(cells: Sequence[Cell]) -> list[Cell]:
+    return [cell for cell in cells if cell.point.candidate.point is None]
+
+
+def _best_points(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    """Of each space the cells of its fastest point: all of them are in a study of their own."""
+    spaces: dict[str, dict[str, list[Cell]]] = {}
+    for cell in cells:
+        is_timed = cell.outcome.status == "ok" and bool(cell.seconds)
+        if cell.point.candidate.point is not None and is_timed:
+            space = Path(cell.point.candidate.space or "a space").stem
+            points = spaces.setdefault(space, {})
+            points.setdefault(cell.point.candidate.name, []).append(cell)
+    return {space: min(points.values(), key=_median) for space, points in spaces.items()}
+
+
+def _median(cells: Sequence[Cell]) -> float:
+    return statistics.median(second for cell in cells for second in cell.seconds)
 
 
 def _studies(
@@ -155,7 +195,8 @@ def _studies(
 ) -> list[Study]:
     """Of each problem the points of spaces that were measured, as trials."""
     found: list[Study] = []
-    for number, gemm in enumerate(dict.fromkeys(cell.point.problem for cell in cells)):
+    problems = sorted(dict.fromkeys(cell.point.problem for cell in cells), key=_size)
+    for number, gemm in enumerate(problems):
         those = [c for c in cells if c.point.problem == gemm and c.point.candidate.point]
         names = list(dict.fromkeys(cell.point.candidate.name for cell in those))
         if len(names) < LEAST_POINTS:
@@ -164,7 +205,7 @@ def _studies(
             _trial(place, [c for c in those if c.point.candidate.name == name])
             for place, name in enumerate(names)
         )
-        timed = [trial for trial in trials if trial.seconds is not None]
+        timed = [trial for trial in trials if trial.value is not None]
         found.append(
             Study(
                 name=f"{path.stem}-{target}-space-{number}",
@@ -172,10 +213,10 @@ def _studies(
                 target=target,
                 command=command,
                 facts=facts,
-                problem=gemm,
                 unit="s",
                 trials=trials,
-                winner=min(timed, key=lambda t: t.seconds or 0.0, default=None),
+                is_search=False,
+                winner=min(timed, key=lambda t: t.value or 0.0, default=None),
             )
         )
     return found
@@ -189,7 +230,7 @@ def _trial(number: int, cells: Sequence[Cell]) -> Trial:
         number=number,
         point=point,
         status=status,
-        seconds=statistics.median(seconds) if seconds else None,
+        value=statistics.median(seconds) if seconds else None,
         schedule=cells[0].point.schedule or "",
         detail=cells[-1].outcome.detail or "",
     )

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from gemmir.search.reports.convergence import scale_of
 from gemmir.search.reports.drawing import MUTED, Drawing, Figure, short
+from gemmir.search.reports.libraries import matplotlib
 from gemmir.search.reports.measured import Study, Trial
 from gemmir.search.reports.tables import Table, Value, columns
 
@@ -17,6 +18,9 @@ MOST_MAPS: Final = 6
 
 MOST_CELLS_WITH_NUMBERS: Final = 120
 LEAST_VALUES: Final = 2
+
+COLOURS: Final = 40
+"""Steps of the scale: a scale of more is drawn as an image."""
 
 Place = tuple[int | float | str, int | float | str]
 
@@ -38,7 +42,7 @@ class Map:
     @property
     def spread(self) -> float:
         """The slowest cell over the fastest: how much the two holes decide."""
-        times = [trial.seconds or 0.0 for trial in self.best.values()]
+        times = [trial.value or 0.0 for trial in self.best.values()]
         return max(times) / min(times) if times and min(times) > 0 else 0.0
 
 
@@ -66,9 +70,9 @@ def _map(study: Study, across: str, up: str) -> Map:
         if across not in trial.point or up not in trial.point:
             continue
         place = (trial.point[across], trial.point[up])
-        if trial.seconds is None:
+        if trial.value is None:
             bad[place] = bad.get(place, 0) + 1
-        elif place not in best or trial.seconds < (best[place].seconds or 0.0):
+        elif place not in best or trial.value < (best[place].value or 0.0):
             best[place] = trial
     places = [*best, *bad]
     return Map(
@@ -91,9 +95,9 @@ def _ordered(values: Sequence[int | float | str]) -> tuple[int | float | str, ..
 
 
 def _figure(study: Study, found: Map, number: int) -> Figure:
-    fastest = min(found.best.items(), key=lambda item: item[1].seconds or 0.0)
+    fastest = min(found.best.items(), key=lambda item: item[1].value or 0.0)
     (column, row), trial = fastest
-    factor, unit = scale_of(study, trial.seconds or 1.0)
+    factor, unit = scale_of(study, trial.value or 1.0)
     width = min(8.6, 3.6 + 0.5 * len(found.columns))
     return Figure(
         slug=f"{study.name}-map-{number}",
@@ -106,7 +110,7 @@ def _figure(study: Study, found: Map, number: int) -> Figure:
         alt=(
             f"{len(found.best)} cells with a time, {len(found.bad)} without. The fastest is "
             f"{found.across}={column}, {found.up}={row} with "
-            f"{short((trial.seconds or 0) * factor)} {unit}; the slowest cell takes "
+            f"{short((trial.value or 0) * factor)} {unit}; the slowest cell takes "
             f"{found.spread:.2f} times as long."
         ),
         table=_table(found, factor, unit),
@@ -118,13 +122,14 @@ def _figure(study: Study, found: Map, number: int) -> Figure:
 def _draw(drawing: Drawing, found: Map, factor: float, unit: str) -> None:
     axes = drawing.figure.add_subplot()
     axes.grid(visible=False)
-    times = {place: (trial.seconds or 0.0) * factor for place, trial in found.best.items()}
+    times = {place: (trial.value or 0.0) * factor for place, trial in found.best.items()}
     low, high = min(times.values()), max(times.values())
     grid = [
         [times.get((column, row), float("nan")) for column in found.columns] for row in found.rows
     ]
+    colours = matplotlib().colormaps["viridis"].resampled(COLOURS)
     mesh = axes.pcolormesh(
-        grid, cmap="viridis", vmin=low, vmax=max(high, low * 1.01), edgecolors="none"
+        grid, cmap=colours, vmin=low, vmax=max(high, low * 1.01), edgecolors="none"
     )
     bar = drawing.figure.colorbar(mesh, ax=axes, pad=0.02)
     bar.set_label(f"best time, {unit}")
@@ -152,7 +157,7 @@ def _numbers(drawing: Drawing, axes: Any, found: Map, times: Mapping[Place, floa
         part = (value - low) / max(high - low, 1e-30)
         if has_room:
             colour = "#000000" if part > 0.55 else "#ffffff"
-            axes.text(x, y, short(value), ha="center", va="center", fontsize=7.5, color=colour)
+            axes.text(x, y, f"{value:.4g}", ha="center", va="center", fontsize=7.5, color=colour)
     for column, row in found.bad:
         x, y = found.columns.index(column) + 0.5, found.rows.index(row) + 0.5
         (mark,) = axes.plot([x], [y], marker="x", color=MUTED.light, linestyle="none", markersize=6)
@@ -164,13 +169,13 @@ def _words(values: Sequence[int | float | str]) -> list[str]:
 
 
 def _table(found: Map, factor: float, unit: str) -> Table:
-    best = min(trial.seconds or 0.0 for trial in found.best.values())
+    best = min(trial.value or 0.0 for trial in found.best.values())
     rows: list[tuple[Value, ...]] = []
     for (column, row), trial in found.best.items():
         others = {n: v for n, v in trial.point.items() if n not in (found.across, found.up)}
         told = " ".join(f"{name}={value}" for name, value in others.items())
-        seconds = trial.seconds or 0.0
-        rows.append((column, row, seconds * factor, seconds / best, trial.number, told or None))
+        value = trial.value or 0.0
+        rows.append((column, row, value * factor, value / best, trial.number, told or None))
     rows += [
         (column, row, None, None, None, f"{count} without a time")
         for (column, row), count in found.bad.items()

@@ -79,6 +79,17 @@ class Bar:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Static:
+    """A number about compiled code that is no time: of a contestant on a problem, in `unit`."""
+
+    label: str
+    contestant: str
+    name: str
+    value: float
+    unit: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """Speeds that were measured together, in classes of problems.
 
@@ -92,34 +103,59 @@ class Run:
     facts: tuple[tuple[str, str], ...]
     classes: Mapping[str, Sequence[Case]]
     bars: tuple[Bar, ...] = ()
+    statics: tuple[Static, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One point of a space that was tried: `number` is its place in the order of the trials.
 
-    `seconds` is the time of a call, None where there is none; `detail` says why.
+    `value` is what it came to in the unit of its study, None where it came to nothing; `detail`
+    says why. `source` is who proposed it.
     """
 
     number: int
     point: Mapping[str, int | float | str]
     status: Status
-    seconds: float | None
+    value: float | None
     schedule: str = ""
     detail: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finalist:
+    """One schedule of the race of the best: its value with an interval, and that over the best."""
+
+    schedule: str
+    value: float
+    interval: tuple[float, float]
+    ratio: float
+    ratio_interval: tuple[float, float]
+    rounds: int
+    is_winner: bool
+    is_tied: bool
+    is_default: bool
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """The trials of a search for the best schedule, and what came of it."""
+    """The trials of a search for the best schedule, and what came of it.
+
+    What is searched for is small and in `unit`, `s` for seconds of a call. `outcome` says in words
+    what was declared; `baseline` is the value of the default schedule, where it was tried. Without
+    `is_search` they are points of a space that were measured in an order of no meaning.
+    """
 
     name: str
     title: str
     target: str
     command: str
     facts: tuple[tuple[str, str], ...]
-    problem: Gemm | None
     unit: str
     trials: tuple[Trial, ...]
     winner: Trial | None
-    baseline_seconds: float | None = None
+    outcome: tuple[tuple[str, str], ...] = ()
+    baseline: float | None = None
+    finalists: tuple[Finalist, ...] = ()
+    is_search: bool = True

@@ -74,8 +74,8 @@ def _draw(drawing: Drawing, found: dict[str, list[Case]]) -> None:
     every = [case.ratio or 1.0 for cases in found.values() for case in cases]
     low, high = min(*every, 0.9), max(*every, 1.1)
     axes.set_xlim(low / 1.06, high * 1.06)
-    axes.set_xticks(ticks_between(low / 1.06, high * 1.06))
     plain_ticks(axes.xaxis)
+    axes.set_xticks(ticks_between(low / 1.06, high * 1.06))
     axes.set_ylim(len(found) - 0.5, -0.5)
     axes.set_yticks(range(len(found)), list(found))
     axes.set_xlabel("time of the best peer / time of gemmir (logarithmic)")
@@ -91,7 +91,7 @@ def _draw(drawing: Drawing, found: dict[str, list[Case]]) -> None:
 
 def ticks_between(low: float, high: float) -> list[float]:
     """Round ratios from `low` to `high`, at most about ten."""
-    few = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]
+    few = [0.1, 0.2, 0.5, 0.7, 1, 1.5, 2, 3, 5, 10, 20, 50, 100]
     some = [0.1, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 5, 7, 10]
     many = [0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3]
     for ticks in (many, some, few):

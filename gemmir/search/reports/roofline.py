@@ -197,8 +197,8 @@ def _draw(
     axes = drawing.figure.add_subplot()
     axes.set_xscale("log")
     axes.set_yscale("log")
-    low, high = _span(points)
     top = roofs[-1].gflops
+    low, high = _span(points, top, slopes)
     slowest = min(speed for point in points for speed in _speeds(point))
     bottom = min(slowest / 1.5, top / 50)
     for roof in roofs:
@@ -298,10 +298,12 @@ def _speeds(point: Point) -> list[float]:
     return [point.gflops, *([] if best is None else [point.case.speeds[best].gflops])]
 
 
-def _span(points: Sequence[Point]) -> tuple[float, float]:
+def _span(points: Sequence[Point], top: float, slopes: Sequence[Slope]) -> tuple[float, float]:
+    """The intensities from which to which: every line of memory begins well below the top."""
     low = min(point.intensity for point in points)
     high = max(point.intensity for point in points)
-    return min(low / 2, 0.5), high * 3
+    begins = min((top / slope.gbytes for slope in slopes), default=1.0)
+    return min(low / 2, begins / 4), high * 3
 
 
 def _table(points: Sequence[Point], roofs: Sequence[Roof], slopes: Sequence[Slope]) -> Table:

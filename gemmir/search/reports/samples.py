@@ -30,7 +30,7 @@ def samples(run: Run, name: str, case: Case, number: int) -> Figure | None:
     every = sum(len(speed.samples) for speed in there)
     return Figure(
         slug=f"{run.name}-samples-{number}",
-        title=f"Every sample: {case.label}" + (f", {name}" if name != case.label else ""),
+        title=f"Samples: {case.label}" + (f", {name}" if name != case.label else ""),
         caption=(
             "Each dot is one timing, bars are medians, boxes go from quartile to quartile; less is "
             f"better.{f' {left_out} slower contestants are in the table only.' if left_out else ''}"

@@ -72,7 +72,7 @@ def speeds_table(name: str, cases: Sequence[Case]) -> Table:
         caption=f"{name}: GFLOP/s at the median, and speed over that of the best peer",
         columns=heads,
         rows=tuple(_row(case, names) for case in cases),
-    )
+    ).filled
 
 
 def _row(case: Case, names: Sequence[str]) -> tuple[Value, ...]:

@@ -1,24 +1,134 @@
-"""Read what `gemmir tune` has written: the JSON of `--json`, or the file of its study."""
+"""Read what `gemmir tune --json` has written."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast
 
-from gemmir.search.reports.measured import Study
+from gemmir.search.reports.measured import Finalist, Study, Trial
+
+FACTS: Final = (
+    "problem",
+    "target",
+    "threads",
+    "machine",
+    "objective",
+    "sampler",
+    "seed",
+    "prior",
+    "versions",
+    "system",
+    "started",
+    "pinned_to",
+    "load_average_before",
+    "study",
+)
 
 
 def study_of(found: Mapping[str, Any], path: Path) -> Study:
     """The study in the JSON `found`; KeyError, TypeError or ValueError where it is none."""
-    raise ValueError("it has no trials")
+    trials = tuple(_trial(entry) for entry in found["convergence"])
+    if not trials:
+        raise ValueError("it has no trials")
+    objective: Mapping[str, Any] = found.get("objective") or {"unit": "s"}
+    default = found.get("default")
+    problem = str(found.get("problem", "")).removeprefix("Gemm(").removesuffix(")")
+    return Study(
+        name=path.stem,
+        title=f"Search for {problem} on {found.get('target', '')}",
+        target=str(found.get("target", "")),
+        command=str(found.get("command", "")),
+        facts=tuple(_facts(found)),
+        unit=str(objective["unit"]),
+        trials=trials,
+        winner=_winner(found, trials),
+        outcome=tuple(_outcome(found)),
+        baseline=min(
+            (t.value for t in trials if t.value is not None and t.schedule == default),
+            default=None,
+        ),
+        finalists=tuple(_finalists(found)),
+    )
 
 
-def holds_study(path: Path) -> bool:
-    """Whether the SQLite file at `path` is a study of Optuna."""
-    return False
+def _trial(entry: Mapping[str, Any]) -> Trial:
+    value = entry["value"]
+    return Trial(
+        number=int(entry["number"]),
+        point=cast("dict[str, int | str]", dict(entry["point"])),
+        status=entry["status"],
+        value=None if value is None else float(value),
+        schedule=str(entry["schedule"]),
+        detail=str(entry.get("detail") or ""),
+        source=str(entry.get("source") or ""),
+    )
 
 
-def read_study(path: Path) -> Study:
-    """The study in the SQLite file at `path`."""
-    raise ValueError("it has no trials")
+def _winner(found: Mapping[str, Any], trials: Sequence[Trial]) -> Trial | None:
+    """The declared one, or the best so far of a study that has not come to its end."""
+    timed = [trial for trial in trials if trial.value is not None]
+    declared = [trial for trial in timed if trial.schedule == found.get("winner")]
+    return min(declared or timed, key=lambda trial: trial.value or 0.0, default=None)
+
+
+def _facts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name in FACTS:
+        if name in found:
+            yield name.replace("_", " "), _spelled(found[name])
+    space = found.get("space")
+    if isinstance(space, dict):
+        known = cast("Mapping[str, Any]", space)
+        yield "points of the space", f"{known.get('points', '')}"
+        yield "space", str(known.get("text", ""))
+    elif space is not None:
+        yield "space", str(space)
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, dict):
+        pairs = cast("Mapping[str, Any]", value).items()
+        return ", ".join(f"{name} {_spelled(one)}" for name, one in pairs)
+    if isinstance(value, list):
+        return ", ".join(_spelled(one) for one in cast("list[Any]", value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _outcome(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What was declared, in words; nothing of a study without a verdict."""
+    if not found.get("winner"):
+        return
+    tied = len(found.get("tied") or ())
+    yield "verdict", f"a tie of {tied}, decided by rule" if found.get("tie") else "a clear winner"
+    if found.get("gflops"):
+        yield "GFLOP/s", f"{found['gflops']:.4g}"
+    ratio, interval = found.get("ratio_to_default"), found.get("ratio_to_default_interval")
+    if ratio is not None:
+        ends = f" ({interval[0]:.4f} to {interval[1]:.4f})" if interval else ""
+        yield "over the default schedule", f"{ratio:.4f}{ends}"
+    fell_out: Mapping[str, Any] = found.get("fell_out") or {}
+    for schedule, why in fell_out.items():
+        yield "fell out of the race", f"{why}: {schedule}"
+    refused: Mapping[str, Any] = found.get("refused") or {}
+    for reason, count in refused.items():
+        yield "refused before a trial", f"{count} {reason}"
+
+
+def _finalists(found: Mapping[str, Any]) -> Iterator[Finalist]:
+    tied: set[str] = set(found.get("tied") or ())
+    race: list[Mapping[str, Any]] = found.get("race") or []
+    for entry in race:
+        schedule = str(entry["schedule"])
+        low, high = entry["interval"]
+        low_ratio, high_ratio = entry["ratio_interval"]
+        yield Finalist(
+            schedule=schedule,
+            value=float(entry["value"]),
+            interval=(float(low), float(high)),
+            ratio=float(entry["ratio_to_best"]),
+            ratio_interval=(float(low_ratio), float(high_ratio)),
+            rounds=int(entry["rounds"]),
+            is_winner=schedule == found.get("winner"),
+            is_tied=schedule in tied,
+            is_default=schedule == found.get("default"),
+        )

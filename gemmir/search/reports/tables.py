@@ -10,6 +10,10 @@ from typing import Final
 Value = str | float | int | bool | None
 """What a cell holds: None where there is nothing to say."""
 
+LONG: Final = 40
+
+LARGEST: Final = 1e15
+
 ABSENT: Final = "·"
 
 
@@ -34,6 +38,11 @@ class Cell:
     is_number: bool
     is_code: bool = False
 
+    @property
+    def is_long(self) -> bool:
+        """Whether it is a sentence."""
+        return len(self.text) > LONG
+
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
@@ -42,6 +51,17 @@ class Table:
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Value, ...], ...]
+
+    @property
+    def filled(self) -> Table:
+        """This table without the columns in which nothing stands."""
+        places = range(len(self.columns))
+        kept = [place for place in places if any(row[place] is not None for row in self.rows)]
+        return Table(
+            caption=self.caption,
+            columns=tuple(self.columns[place] for place in kept),
+            rows=tuple(tuple(row[place] for place in kept) for row in self.rows),
+        )
 
     @property
     def cells(self) -> list[list[Cell]]:
@@ -66,9 +86,15 @@ def cell(value: Value, column: Column) -> Cell:
     if isinstance(value, bool):
         word = "yes" if value else "no"
         return Cell(text=word, key=word, is_number=False)
-    if _is_number(value):
-        return Cell(text=format(value, column.form), key=repr(value), is_number=True)
+    if isinstance(value, int | float):
+        return Cell(text=_written(value, column.form), key=repr(value), is_number=True)
     return Cell(text=str(value), key=str(value), is_number=False, is_code=column.is_code)
+
+
+def _written(value: float, form: str) -> str:
+    """A number; whole ones have all of their digits where any number of them may be written."""
+    is_whole = form.endswith("g") and abs(value) < LARGEST and float(value).is_integer()
+    return f"{int(value):,}" if is_whole else format(value, form)
 
 
 def columns(*names: str | tuple[str, str]) -> tuple[Column, ...]:

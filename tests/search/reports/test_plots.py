@@ -43,23 +43,22 @@ def study(count: int = 20) -> Study:
             number=number,
             point={"mr": 1 + number % 4, "kc": 64 << number % 3, "way": HOSTILE[: number % 2]},
             status="ok" if number % 5 else "illegal",
-            seconds=1e-3 * (10 - 2 * (number % 4)) if number % 5 else None,
+            value=1e-3 * (10 - 2 * (number % 4)) if number % 5 else None,
             detail="" if number % 5 else f"GEM0300: {HOSTILE}",
         )
         for number in range(count)
     ]
-    timed = [trial for trial in trials if trial.seconds is not None]
+    timed = [trial for trial in trials if trial.value is not None]
     return Study(
         name="a-study",
         title="A study",
         target="cpu",
         command="gemmir tune",
         facts=(),
-        problem=None,
         unit="s",
         trials=tuple(trials),
-        winner=min(timed, key=lambda t: t.seconds or 0),
-        baseline_seconds=9e-3,
+        winner=min(timed, key=lambda t: t.value or 0),
+        baseline=9e-3,
     )
 
 
@@ -202,7 +201,7 @@ def test_convergence_counts_and_finds_the_best() -> None:
 
 
 def test_nothing_timed_is_a_plot_too() -> None:
-    trials = tuple(dataclasses.replace(t, seconds=None, status="wrong") for t in study().trials)
+    trials = tuple(dataclasses.replace(t, value=None, status="wrong") for t in study().trials)
     found = dataclasses.replace(study(), trials=trials, winner=None)
     figure = convergence(found)
     assert figure is not None and svg(figure) and not heat_maps(found)
@@ -216,8 +215,8 @@ def test_a_map_has_the_best_of_each_cell_and_the_holes_that_decide_come_first() 
     for trial in study().trials:
         names = tuple(c.name for c in first.table.columns[:2])
         place = tuple(trial.point[n] for n in names)
-        if trial.seconds is not None:
-            assert by_cell[place] <= trial.seconds * 1e3 + 1e-9
+        if trial.value is not None:
+            assert by_cell[place] <= trial.value * 1e3 + 1e-9
 
 
 def test_samples_are_all_there() -> None:

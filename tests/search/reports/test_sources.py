@@ -1,0 +1,210 @@
+"""Files of experiments and of tunes: what is read is what is in them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gemmir.gemm import Gemm
+from gemmir.search.experiments.plan import Candidate, Point, plan
+from gemmir.search.experiments.records import Outcome
+from gemmir.search.experiments.store import Store
+from gemmir.search.reports.build import page_of
+from gemmir.search.reports.measured import Run, Study
+from gemmir.search.reports.page import html_of
+from gemmir.search.reports.sources import read
+from tests.cli.conftest import Cli, cli
+from tests.search.experiments.examples import SETTINGS, STATE, WORKER, outcome, small_plan
+from tests.search.reports.conftest import HOSTILE
+
+__all__ = ["cli"]
+
+
+def contents(path: Path) -> str:
+    sources = [(str(path), source) for source in read(path)]
+    return html_of(page_of(sources, [], title="t", command="", measure=False))
+
+
+def stored(path: Path, outcomes: dict[str, Outcome]) -> None:
+    """A run of the small plan, with what came of each candidate; 1 ms for others."""
+    with Store.writer(path, create=True) as store:
+        run = store.add_run(small_plan())
+        session = store.begin(run, WORKER.environment)
+        for cell in store.pending(run):
+            name = cell.point.candidate.name
+            seconds = outcome("ok", 1e-3 * (1 + cell.repetition), 2e-3)
+            store.finish(cell.row, session, WORKER, outcomes.get(name, seconds))
+
+
+def test_speeds_of_an_experiment_are_those_of_all_repetitions(tmp_path: Path) -> None:
+    path = tmp_path / "e.db"
+    stored(path, {"openblas": outcome("unable")})
+    run, *others = read(path)
+    assert isinstance(run, Run) and not others and run.target == "cpu"
+    (cases,) = run.classes.values()
+    assert [case.label for case in cases] == ["8 x 8 x 8 f32", "16 x 16 x 16 f32"]
+    for case in cases:
+        assert case.missing == {"openblas": "unable: because"}
+        speed = case.speeds["default"]
+        assert case.own == "default" and len(speed.samples) == 6
+        assert case.gemm is not None
+        median = statistics.median(speed.samples)
+        assert speed.gflops == pytest.approx(case.gemm.flops / median / 1e9)
+        assert "best of my" in case.speeds
+    facts = dict(run.facts)
+    assert facts["git of session 1"] == "abc+" and facts["seed"] == "3"
+    assert "6 ok" not in facts["statuses"] and "18 of 18" in facts["cells"]
+
+
+def test_an_experiment_that_has_begun_is_reported_too(tmp_path: Path) -> None:
+    path = tmp_path / "e.db"
+    with Store.writer(path, create=True) as store:
+        store.add_run(small_plan())
+    assert read(path) == []
+    assert "<main" in contents(path)
+
+
+def test_points_of_a_space_are_a_study(tmp_path: Path) -> None:
+    candidates = [
+        Candidate(name=f"tiles: mr={mr}", kind="schedule", space="tiles.space", point={"mr": mr})
+        for mr in range(5)
+    ]
+    points = [
+        Point(
+            problem=Gemm(m=8, n=8, k=8),
+            target="cpu",
+            candidate=candidate,
+            objective="time",
+            schedule=HOSTILE,
+        )
+        for candidate in candidates
+    ]
+    path = tmp_path / "e.db"
+    with Store.writer(path, create=True) as store:
+        run = store.add_run(plan("a", "", dataclasses.replace(SETTINGS, repetitions=1), points))
+        session = store.begin(run, WORKER.environment)
+        for cell in store.pending(run):
+            assert cell.point.candidate.point is not None
+            mr = int(cell.point.candidate.point["mr"])
+            found = outcome("ok", 2e-3 * (5 - mr)) if mr else outcome("illegal")
+            store.finish(cell.row, session, WORKER, found)
+    speeds, study = read(path)
+    assert isinstance(speeds, Run) and isinstance(study, Study) and not study.is_search
+    (cases,) = speeds.classes.values()
+    assert list(cases[0].speeds) == ["best of tiles"]
+    assert {t.point["mr"]: t.value for t in study.trials} == {
+        0: None,
+        **{mr: pytest.approx(1e-3 * (5 - mr)) for mr in range(1, 5)},
+    }
+    assert study.winner is not None and study.winner.point == {"mr": 4}
+    text = contents(path)
+    assert HOSTILE not in text and "All points, in the order of measuring" in text
+
+
+def test_numbers_without_times_are_a_table_and_plots(tmp_path: Path) -> None:
+    path = tmp_path / "e.db"
+    bare = Outcome(
+        status="ok", started="", ended="", before=STATE, after=STATE, figures=outcome().figures
+    )
+    stored(path, {"openblas": bare, "default": bare, "mr=6": bare})
+    (run,) = [source for source in read(path) if isinstance(source, Run)]
+    assert {(s.name, s.value, s.unit) for s in run.statics} == {("registers", 40.0, "registers")}
+    assert len(run.statics) == 6
+    assert "Numbers of the compiled code" in contents(path)
+
+
+def test_a_run_is_chosen(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "e.db"
+    stored(path, {})
+    assert cli("report", str(path), "--run", "a", "--no-bandwidth").status == 0
+    assert "GEM1428" in cli("report", str(path), "--run", "b").err
+    (tmp_path / "r.json").write_text("{}")
+    unused = cli("report", "r.json", "--run", "a")
+    assert unused.status == 2 and "no file of gemmir experiment" in " ".join(unused.err.split())
+
+
+def tuned() -> dict[str, Any]:
+    """What a tune prints as JSON."""
+    trials: list[dict[str, Any]] = [
+        {
+            "number": number,
+            "value": None if number == 2 else 1e-3 / (1 + number),
+            "best": 1e-3,
+            "status": "wrong" if number == 2 else "ok",
+            "detail": HOSTILE if number == 2 else "",
+            "source": "tpe" if number else "default",
+            "point": {"mr": number, "way": HOSTILE},
+            "schedule": f"tile{{loops=m sizes={number + 1}}}",
+        }
+        for number in range(5)
+    ]
+    standings = [
+        {
+            "schedule": trials[number]["schedule"],
+            "value": trials[number]["value"],
+            "interval": [0.9 * trials[number]["value"], 1.1 * trials[number]["value"]],
+            "ratio_to_best": 1.0,
+            "ratio_interval": [0.9, 1.1],
+            "rounds": 9,
+        }
+        for number in (0, 3, 4)
+    ]
+    return {
+        "problem": "m=8 n=8 k=8 dtype=f32",
+        "target": "cpu",
+        "machine": {"name": "host", "cpu": HOSTILE},
+        "objective": {"name": "CPU time of a call", "unit": "s", "is_measured": True},
+        "space": {"text": HOSTILE, "points": 9},
+        "seed": 4,
+        "refused": {HOSTILE: 3},
+        "winner": trials[4]["schedule"],
+        "tie": True,
+        "tied": [trials[3]["schedule"], trials[4]["schedule"]],
+        "default": trials[0]["schedule"],
+        "ratio_to_default": 5.0,
+        "ratio_to_default_interval": [4.9, 5.1],
+        "race": standings,
+        "convergence": trials,
+    }
+
+
+def test_a_tune_is_read_from_its_json(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(tuned()))
+    (study,) = read(path)
+    assert isinstance(study, Study)
+    assert [trial.value is None for trial in study.trials] == [False, False, True, False, False]
+    assert study.winner is not None and study.winner.number == 4
+    assert study.baseline == 1e-3
+    assert [f.is_tied for f in study.finalists] == [False, True, True]
+    assert [f.is_default for f in study.finalists] == [True, False, False]
+    outcome = dict(study.outcome)
+    assert outcome["verdict"] == "a tie of 2, decided by rule"
+    assert outcome["over the default schedule"] == "5.0000 (4.9000 to 5.1000)"
+    text = contents(path)
+    assert HOSTILE not in text and "The race of the best" in text
+
+
+@pytest.mark.parametrize("key", ["value", "point", "number", "schedule"])
+def test_a_broken_tune_is_refused(cli: Cli, tmp_path: Path, key: str) -> None:
+    found = tuned()
+    del found["convergence"][1][key]
+    (tmp_path / "t.json").write_text(json.dumps(found))
+    assert f"GEM1432: t.json is broken: it lacks '{key}'" in cli("report", "t.json").err
+    (tmp_path / "t.json").write_text(json.dumps({"convergence": []}))
+    assert "GEM1432: t.json is broken: it has no trials" in cli("report", "t.json").err
+
+
+def test_an_unfinished_tune_has_the_best_so_far(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    found: dict[str, Any] = {**tuned(), "winner": None, "tie": None, "race": []}
+    path.write_text(json.dumps(found))
+    (study,) = read(path)
+    assert isinstance(study, Study) and study.winner is not None
+    assert study.winner.number == 4 and not study.outcome and not study.finalists
+    assert "The race of the best" not in contents(path)
