@@ -29,6 +29,7 @@ from gemmir.cli.passes import passes
 from gemmir.cli.report import report
 from gemmir.cli.run import run
 from gemmir.cli.targets import targets
+from gemmir.cli.tune import tune
 from gemmir.errors import CallError, GemmirError
 
 __all__ = ["app", "main"]
@@ -81,6 +82,12 @@ EXAMPLES: Final = {
         "gemmir explain --m 512 --n 512 --k 512 --target cpu:x86-64-v4",
         "gemmir explain --m 512 --n 512 --k 512 --dtype bf16 --target cuda:sm_90a",
         "gemmir explain --m 512 --n 512 --k 512 --dtype bf16 --target tpu:v5e --profile",
+    ),
+    tune: (
+        "gemmir tune --m 512 --n 512 --k 512 --trials 64 --study my.study",
+        "gemmir tune --m 512 --n 512 --k 512 --trials 200 --study my.study --resume",
+        "gemmir tune --m 512 --n 512 --k 512 --study my.study --space my.space --pin gemmir.lock",
+        "gemmir compile --m 512 --n 512 --k 512 --lock gemmir.lock",
     ),
     blas: (
         "gemmir blas -o libgemmirblas.so",

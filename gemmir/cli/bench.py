@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_module
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -135,7 +136,7 @@ def _contestants(
     if not isinstance(machine, CpuMachine):
         raise typer.BadParameter(f"--target {problem.target}: races are on this computer's CPU")
     require_runnable(machine)
-    schedules = {GEMMIR: problem.schedule}
+    schedules = {GEMMIR: _own(problem, suite)}
     for schedule in also:
         name = f"{GEMMIR}:{_label(schedule)}"
         if name in schedules:
@@ -148,6 +149,17 @@ def _contestants(
         schedules={name: _text(schedule) for name, schedule in schedules.items()},
         kinds={c.kind for c in suite.classes},
     )
+
+
+def _own(problem: ProblemOptions, suite: Suite) -> str | None:
+    """The schedule of gemmir itself: a lock file has one for each problem of a suite."""
+    if problem.lock is None:
+        return problem.schedule
+    gemms = [gemm for of in suite.classes for gemm in of.problems]
+    if len(gemms) != 1:
+        raise typer.BadParameter(f"--lock is for one problem, and there are {len(gemms)}")
+    found = problem.schedule_for(gemms[0])
+    return None if found is None else str(found)
 
 
 def _suite(problem: ProblemOptions, path: Path | None, only: Sequence[str]) -> Suite:
@@ -165,7 +177,7 @@ def _suite(problem: ProblemOptions, path: Path | None, only: Sequence[str]) -> S
         return found.only(only) if only else found
     if only:
         raise typer.BadParameter("--class chooses among the classes of a --suite")
-    gemm = problem.job().problem
+    gemm = replace(problem, lock=None).job().problem
     if gemm is None:
         raise typer.BadParameter(f"{problem.file} does not say the problem; give --m --n --k")
     if gemm.unknown or gemm.unknown_factors:

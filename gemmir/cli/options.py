@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
 
 import typer
 
+from gemmir.cli.output import note
+
 if TYPE_CHECKING:
     from gemmir.compiler import Job
     from gemmir.gemm import Gemm
+    from gemmir.schedule import Schedule
 
 STANDARD_INPUT: Final = Path("-")
 
@@ -136,12 +139,16 @@ class ProblemOptions:
     threads: Annotated[
         int | None, _option("Cores to run on; the default schedule is for them.", LOWERING)
     ] = None
+    lock: Annotated[
+        Path | None,
+        _option("Take the schedule that gemmir tune --pin has written.", LOWERING, metavar="FILE"),
+    ] = None
 
     @property
     def given(self) -> dict[str, Any]:
         """What was said of the problem itself, by the names of `Gemm`."""
         named = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        about = set(named) - {"file", "target", "schedule", "threads"}
+        about = set(named) - {"file", "target", "schedule", "threads", "lock"}
         said = {name for name in about if named[name] is not None and named[name] is not False}
         return {f.name: named[f.name] for f in dataclasses.fields(self) if f.name in said}
 
@@ -161,23 +168,51 @@ class ProblemOptions:
         if self.threads is not None and self.threads < 1:
             raise typer.BadParameter(f"--threads {self.threads}: there is at least one")
 
+    def schedule_for(self, gemm: Gemm | None) -> Schedule | str | Path | None:
+        """The schedule that is given, or that the lock file has for `gemm`; None for the default.
+
+        A problem that the file lacks is noted.
+        """
+        if self.lock is None:
+            return schedule_of(self.schedule)
+        if self.schedule is not None:
+            raise typer.BadParameter("--schedule says what --lock would say; leave one of them out")
+        from gemmir.lockfile import Lock, spelled
+
+        lock = Lock.read(self.lock)
+        found = None if gemm is None else lock.schedule(gemm, self.target, self.threads)
+        if found is None:
+            what = "a later stage" if gemm is None else spelled(gemm)
+            note(f"{self.lock} has no schedule for {what} on {self.target}: taking the default one")
+        return found
+
     def job(self, *, both: bool = False) -> Job:
         """What is to be lowered; `both` allows a file and sizes together."""
-        from gemmir.compiler import prepare, prepare_text
+        from gemmir.compiler import prepare
 
         self.check_threads()
         if self.file is None:
-            return prepare(self.gemm(), self.target, schedule_of(self.schedule), self.threads)
+            gemm = self.gemm()
+            return prepare(gemm, self.target, self.schedule_for(gemm), self.threads)
         if self.given and not both:
             said = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(self.given))
             raise typer.BadParameter(f"{said} would change nothing: {self.file} says the problem")
-        return prepare_text(
-            read_text(self.file),
-            self.target,
-            schedule=schedule_of(self.schedule),
-            name=str(self.file),
-            threads=self.threads,
-        )
+        return self._job_of_text(read_text(self.file), str(self.file))
+
+    def _job_of_text(self, text: str, name: str) -> Job:
+        """The job of a text; of which problem it is, it says itself, so the lock is read then."""
+        from gemmir.compiler import prepare_text
+
+        def prepared(schedule: Schedule | str | Path | None) -> Job:
+            return prepare_text(
+                text, self.target, schedule=schedule, name=name, threads=self.threads
+            )
+
+        if self.lock is None:
+            return prepared(schedule_of(self.schedule))
+        job = prepared(None)
+        found = self.schedule_for(job.problem)
+        return job if found is None else prepared(found)
 
 
 def schedule_of(given: str | None) -> str | Path | None:

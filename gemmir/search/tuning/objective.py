@@ -1,0 +1,125 @@
+"""What a tune makes small, and how it is found out: seconds that are measured on this computer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from types import TracebackType
+from typing import Protocol
+
+import numpy as np
+
+from gemmir.search.trials import Outcome, Sample, Trials
+from gemmir.search.trials.trials import Entry, KilledError
+
+Rounds = Mapping[str, Sequence[float]]
+"""The seconds of each schedule in common rounds, by its text."""
+
+
+class Objective(Protocol):
+    """Something of a schedule that is to be small; `is_measured` says that a clock told it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def unit(self) -> str: ...
+
+    @property
+    def is_measured(self) -> bool: ...
+
+    def __enter__(self) -> Objective: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def trial(self, schedule: str, enough: float | None) -> Outcome:
+        """Check a schedule and find its value; of one beyond `enough` roughly."""
+        ...
+
+    def race(
+        self, schedules: Sequence[str], rounds: int, order: np.random.Generator
+    ) -> tuple[Rounds, Mapping[str, Outcome]]:
+        """The values of several in so many common rounds; who fails has none, and an outcome."""
+        ...
+
+
+class CpuSeconds:
+    """Seconds of a call on this CPU: CPU time with one thread, wall time with several."""
+
+    unit = "s"
+    is_measured = True
+
+    def __init__(self, trials: Trials) -> None:
+        self._trials = trials
+        self.name = "CPU time of a call" if trials.threads == 1 else "wall time of a call"
+
+    def __enter__(self) -> CpuSeconds:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._trials.close()
+
+    def trial(self, schedule: str, enough: float | None) -> Outcome:
+        """In a process of its own."""
+        return self._trials.run(schedule, enough=enough)
+
+    def race(
+        self, schedules: Sequence[str], rounds: int, order: np.random.Generator
+    ) -> tuple[Rounds, Mapping[str, Outcome]]:
+        """All at once, each in a process of its own; they take turns in an order that is drawn.
+
+        Processes are new in every race, since where their memory lies is luck.
+        """
+        times: dict[str, list[float]] = {text: [] for text in schedules}
+        failed: dict[str, Outcome] = {}
+        with ExitStack() as stack:
+            entries: dict[str, Entry] = {}
+            for text in schedules:
+                entry = self._entered(text, stack, failed)
+                if entry is not None:
+                    entries[text] = entry
+            for _ in range(rounds):
+                for place in order.permutation(len(schedules)):
+                    text = schedules[int(place)]
+                    if text in failed:
+                        continue
+                    found = self._sampled(entries[text])
+                    if isinstance(found, Outcome):
+                        failed[text] = found
+                    else:
+                        times[text].append(found)
+        return {t: s for t, s in times.items() if t not in failed}, failed
+
+    def _entered(self, text: str, stack: ExitStack, failed: dict[str, Outcome]) -> Entry | None:
+        """A process that has been checked, or what came of it."""
+        try:
+            entry = stack.enter_context(self._trials.entry(self._trials.contestant(text)))
+            found = entry.check()
+        except KilledError as error:
+            failed[text] = Outcome(status="crashed", detail=str(error))
+            return None
+        if found.ok:
+            return entry
+        failed[text] = found
+        return None
+
+    def _sampled(self, entry: Entry) -> float | Outcome:
+        entry.extend(self._trials.limits.seconds)
+        try:
+            found = entry.sample()
+        except KilledError as error:
+            return Outcome(status="crashed", detail=str(error))
+        if isinstance(found, Sample):
+            return found.cpu if self._trials.threads == 1 else found.wall
+        return replace(found)

@@ -1,0 +1,139 @@
+"""gemmir tune and --lock: a real tune of a tiny problem, and what other commands make of it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from gemmir.search.tuning.study import read_study
+from tests.cli.conftest import Cli
+
+SMALL = ("--m", "12", "--n", "32", "--k", "16")
+TUNE = ("tune", *SMALL, "--study", "s", "--space", "my.space", "--rounds", "2", "--race", "8")
+
+SPACE = """
+?mr = 2 | 4 | 6
+?nv = 1 | 2
+let nr = nv * lanes
+tile{loops=m,n sizes=?mr,?nr edges=peel}
+promote{operand=c to=registers}
+vectorize{with=fma width=?width}
+?width = lanes
+"""
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.space").write_text(SPACE)
+
+
+def test_a_tune_from_the_beginning_to_a_compile(cli: Cli) -> None:
+    result = cli(*TUNE, "--trials", "4", "--pin", "my.lock", "--json")
+    assert result.status == 0, result.err
+    found = json.loads(result.out)
+    assert (found["trials_done"], found["ended"]) == (4, "trials")
+    assert sum(found["outcomes"].values()) == 4
+    assert found["winner"] in found["tied"] and found["tie"] == (len(found["tied"]) > 1)
+    low, high = found["interval"]
+    assert 0 < low <= found["seconds"] <= high < 1e-3
+    low, high = found["ratio_to_default_interval"]
+    assert low <= found["ratio_to_default"] <= high
+    assert found["objective"]["is_measured"] and found["study"] == "s"
+    assert "best so far" in result.err and "pinned in my.lock" in result.err
+
+    compiled = cli("compile", *SMALL, "--lock", "my.lock", "--json")
+    assert ",".join(json.loads(compiled.out)["schedule"]) == found["winner"]
+    assert compiled.err == ""
+    ran = json.loads(cli("run", *SMALL, "--lock", "my.lock", "--seconds", "0", "--json").out)
+    assert ",".join(ran["schedule"]) == found["winner"] and ran["within_bound"]
+    raced = cli(
+        "bench", *SMALL, "--lock", "my.lock", "--against", "numpy", "--rounds", "1", "--json"
+    )
+    (races,) = json.loads(raced.out)["classes"].values()
+    assert ",".join(races[0]["results"]["gemmir"]["schedule"]) == found["winner"]
+
+    again = cli(*TUNE)
+    assert again.status == 1 and "GEM1412" in again.err
+    more = cli(*TUNE, "--trials", "9", "--resume")
+    assert more.status == 0, more.err
+    assert "trials     6 (6 ok)" in more.out and "winner" in more.out
+
+
+def test_a_lock_that_lacks_the_problem_leaves_the_default(cli: Cli) -> None:
+    Path("my.lock").write_text("version = 1\n")
+    result = cli("compile", *SMALL, "--lock", "my.lock", "--json")
+    assert result.err == (
+        "my.lock has no schedule for m=12 n=32 k=16 dtype=f32 on cpu: taking the default one\n"
+    )
+    default = cli("compile", *SMALL, "--json")
+    assert json.loads(result.out)["schedule"] == json.loads(default.out)["schedule"]
+
+
+def test_a_text_has_a_problem_too(cli: Cli) -> None:
+    Path("x.mlir").write_text(
+        "func.func @f(%a: memref<12x16xf32>, %b: memref<16x32xf32>, %c: memref<12x32xf32>) {\n"
+        "  linalg.matmul ins(%a, %b : memref<12x16xf32>, memref<16x32xf32>)\n"
+        "    outs(%c : memref<12x32xf32>)\n  return\n}\n"
+    )
+    Path("my.lock").write_text("version = 1\n")
+    assert "my.lock has no schedule for m=12" in cli("compile", "x.mlir", "--lock", "my.lock").err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((*TUNE, "--sampler", "luck"), "--sampler luck: there are tpe, random, cmaes, grid"),
+        ((*TUNE, "--schedule", "x"), "--schedule says nothing to a tune"),
+        ((*TUNE, "--lock", "x"), "--lock says nothing to a tune"),
+        (("tune", "x.mlir", "--study", "s"), "FILE.mlir says nothing to a tune"),
+        (("tune", *SMALL), "Missing option '--study'"),
+        (("compile", *SMALL, "--lock", "x", "--schedule", "y"), "--schedule says what --lock"),
+    ],
+)
+def test_what_would_change_nothing_is_a_usage_error(
+    cli: Cli, arguments: tuple[str, ...], words: str
+) -> None:
+    result = cli(*arguments)
+    assert result.status == 2 and words in " ".join(result.err.split())
+
+
+def test_an_interrupt_says_how_to_go_on(cli: Cli, tmp_path: Path) -> None:
+    arguments = (*TUNE, "--trials", "5", "--no-prior", "--json")
+    with subprocess.Popen(
+        [sys.executable, "-m", "gemmir", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        _wait_for(tmp_path / "s", 1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate()
+    assert process.returncode == 130, err
+    assert json.loads(out)["ended"] == "interrupt" and json.loads(out)["winner"] is None
+    assert "go on with\n" in err and "--trials 5 --no-prior --json --resume" in err
+    result = cli(*arguments, "--resume")
+    assert result.status == 0, result.err
+    rows = read_study(tmp_path / "s").rows
+    assert [row.number for row in rows] == list(range(5))
+    assert len({json.dumps(row.point) for row in rows}) == 5
+
+
+def _wait_for(path: Path, rows: int) -> None:
+    """Until a study has so many trials that have ended."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if path.exists() and path.stat().st_size:
+            try:
+                if sum(row.outcome is not None for row in read_study(path).rows) >= rows:
+                    return
+            except Exception:
+                pass
+        time.sleep(0.05)
+    raise AssertionError(f"{path} has not got {rows} trials")
