@@ -45,6 +45,7 @@ class Level:
     line_bytes: int = CACHE_LINE_BYTES
     way_bytes: int = 0
     line_cycles: float
+    start_cycles: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +59,28 @@ class Core:
     l2_line_cycles: float
     l3_line_cycles: float
     dram_line_cycles: float
-    near_pages: int = 64
+    l2_start_cycles: float
+    l3_start_cycles: float
+    dram_start_cycles: float
 
 
 ZEN: Final = Core(
-    clock_hz=3.4e9, l2_line_cycles=2.0, l3_line_cycles=3.0, dram_line_cycles=9.0, near_pages=64
+    clock_hz=3.4e9,
+    l2_line_cycles=2.0,
+    l3_line_cycles=3.0,
+    dram_line_cycles=9.0,
+    l2_start_cycles=0.5,
+    l3_start_cycles=8,
+    dram_start_cycles=14,
 )
 ZEN5: Final = Core(
-    clock_hz=4.1e9, l2_line_cycles=1.3, l3_line_cycles=2.4, dram_line_cycles=6.0, near_pages=96
+    clock_hz=4.1e9,
+    l2_line_cycles=1.5,
+    l3_line_cycles=2.4,
+    dram_line_cycles=5.0,
+    l2_start_cycles=0.5,
+    l3_start_cycles=8,
+    dram_start_cycles=14,
 )
 
 CORES: Final = {"znver5": ZEN5}
@@ -86,14 +101,21 @@ def levels(machine: CpuMachine) -> tuple[Level, ...]:
             bytes=machine.l1_bytes,
             way_bytes=L1_WAY_BYTES,
             line_cycles=core.l2_line_cycles,
+            start_cycles=core.l2_start_cycles,
         ),
         Level(
             name="l2",
             bytes=machine.l2_bytes,
             way_bytes=L2_WAY_BYTES,
             line_cycles=core.l3_line_cycles,
+            start_cycles=core.l3_start_cycles,
         ),
-        Level(name="l3", bytes=machine.l3_bytes, line_cycles=core.dram_line_cycles),
+        Level(
+            name="l3",
+            bytes=machine.l3_bytes,
+            line_cycles=core.dram_line_cycles,
+            start_cycles=core.dram_start_cycles,
+        ),
     )
 
 

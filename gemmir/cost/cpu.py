@@ -20,7 +20,7 @@ from gemmir.cost.core import (
 from gemmir.cost.indices import Indices
 from gemmir.cost.nest import Nest, Reader, entry_of
 from gemmir.cost.prediction import Prediction
-from gemmir.cost.traffic import Region, fetched, kept_between_calls, regions
+from gemmir.cost.traffic import Region, fetched, kept_between_calls, regions, run_lines
 from gemmir.machine import CpuMachine
 
 
@@ -30,6 +30,7 @@ class _Moved:
 
     level: Level
     lines: Mapping[int, float]
+    cycles: Mapping[int, float]
 
     @property
     def bytes(self) -> float:
@@ -41,22 +42,37 @@ def predict_cpu(
     module: ModuleOp, machine: CpuMachine, *, threads: int = 1, warm: bool = True, unknown: float
 ) -> Prediction:
     """What a kernel takes on `threads` cores; see `predict`."""
+    return cost_of(nest_of(module, machine, unknown), machine, threads=threads, warm=warm)
+
+
+def nest_of(module: ModuleOp, machine: CpuMachine, unknown: float) -> Nest:
+    """The loops of the function that callers call."""
     indices = Indices(unknown=unknown)
     reader = Reader(module=module, vector_bytes=machine.vector_bytes, indices=indices)
-    nest = reader.function(entry_of(module))
+    return reader.function(entry_of(module))
+
+
+def cost_of(nest: Nest, machine: CpuMachine, *, threads: int, warm: bool) -> Prediction:
+    """What the loops of a kernel take."""
     moved = [_moved(nest, regions(nest), level, warm=warm) for level in levels(machine)]
     hertz, cycles, flops = core_of(machine).clock_hz, float(CALL_CYCLES), 0.0
     cycles_by: dict[str, float] = {}
+    units: dict[int, dict[str, float]] = {}
+    merged = _units(nest)
     for number, (n, times, shared) in enumerate(_runs(nest, threads)):
         parts = {name: c * shared for name, c in core_cycles(n.work, machine).items()}
         for m in moved:
-            parts[m.level.name] = m.lines.get(number, 0.0) * m.level.line_cycles * shared / times
-        entries = shared / n.trips if n.variable else 0.0
+            parts[m.level.name] = m.cycles.get(number, 0.0) * shared / times
+        entries = shared / n.trips if n.variable and n.trips > 1 else 0.0
         around = entries * (LOOP_CYCLES if n.work.sums else OUTER_LOOP_CYCLES)
-        cycles += together(parts.values()) + around
         flops += n.work.flops * times
-        for name, c in (*parts.items(), ("loops", around)):
+        cycles += around
+        unit = units.setdefault(merged[id(n)], {})
+        for name, c in parts.items():
+            unit[name] = unit.get(name, 0.0) + c
             cycles_by[name] = cycles_by.get(name, 0.0) + c
+        cycles_by["loops"] = cycles_by.get("loops", 0.0) + around
+    cycles += sum(together(unit.values()) for unit in units.values())
     return Prediction(
         target=machine.target,
         seconds=cycles / hertz,
@@ -66,6 +82,17 @@ def predict_cpu(
         flops=flops,
         roof_seconds=cycles_by["products"] / hertz,
     )
+
+
+def _units(nest: Nest) -> dict[int, int]:
+    """The loop with which each goes on at the same time: that around the innermost ones."""
+    found: dict[int, int] = {}
+    for n in nest.walk():
+        found.setdefault(id(n), id(n))
+        alike = len({bool(inside.work.products) for inside in n.nests}) == 1
+        if alike and not any(inside.nests for inside in n.nests):
+            found |= {id(inside): id(n) for inside in n.nests}
+    return found
 
 
 def _runs(
@@ -84,8 +111,12 @@ def _moved(nest: Nest, region: Region, level: Level, *, warm: bool) -> _Moved:
     """What a level fetches, and sends back, in all of a call."""
     written = {a.array.memory for n in nest.walk() for a in n.accesses if a.kind == "write"}
     lines: dict[int, float] = {}
+    cycles: dict[int, float] = {}
+    runs = run_lines(region)
     for (memory, number), count in fetched(region, level).items():
         gone = 1 - kept_between_calls(region, memory, level) if warm else 1.0
         ways = 2 if memory in written else 1
         lines[number] = lines.get(number, 0.0) + count * gone * ways
-    return _Moved(level=level, lines=lines)
+        each = level.line_cycles * ways + level.start_cycles / runs[memory, number]
+        cycles[number] = cycles.get(number, 0.0) + count * gone * each
+    return _Moved(level=level, lines=lines, cycles=cycles)

@@ -25,7 +25,6 @@ Sample = tuple[float, float]
 class LoopVariable:
     """The variable of a loop that runs `trips` times on average, from `first` by `step`."""
 
-    value: SSAValue
     first: float
     step: float
     trips: float
@@ -98,7 +97,7 @@ class Indices:
         by = max(self.mean(step), 1.0)
         first, trips = self.mean(lb), self._mean_of((lb, ub, step), _trips)
         found = LoopVariable(
-            value=value, first=first, step=by, trips=trips, samples=_samples(first, by, trips)
+            first=first, step=by, trips=trips, samples=_samples(first, by, trips)
         )
         self.variables[value] = found
         return found
@@ -116,7 +115,7 @@ class Indices:
         variables = list(frozenset[LoopVariable]().union(*(self._variables(v) for v in values)))
         total = 0.0
         for chosen in itertools.product(*(v.samples for v in variables)):
-            at = {v.value: number for v, (number, _) in zip(variables, chosen, strict=True)}
+            at = {v: number for v, (number, _) in zip(variables, chosen, strict=True)}
             share = math.prod(weight for _, weight in chosen)
             total += share * function(*(self._at(value, at) for value in values))
         return total
@@ -139,10 +138,10 @@ class Indices:
             )
         return self._depends[value]
 
-    def _at(self, value: SSAValue, at: Mapping[SSAValue, float]) -> float:
+    def _at(self, value: SSAValue, at: Mapping[LoopVariable, float]) -> float:
         """The index where the loop variables have the values `at`."""
-        if value in at:
-            return at[value]
+        if value in self.variables:
+            return at[self.variables[value]]
         if value in self.given:
             return self._at(self.given[value], at)
         owner = value.owner

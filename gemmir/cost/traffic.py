@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gemmir.cost.core import Level
+from gemmir.schedule.cpu_model import CACHE_LINE_BYTES
 from gemmir.cost.footprint import (
     Box,
     Boxes,
@@ -160,6 +161,35 @@ def _repeated(region: Region, once: Fetched, level: Level) -> Fetched:
     return found
 
 
+STREAMS: Final = 24
+"""Rows that the prefetchers of a CPU follow at the same time."""
+
+
+def run_lines(region: Region) -> dict[tuple[Memory, int], float]:
+    """How many lines follow each other where the accesses of a nest touch a memory.
+
+    Rows are followed from one iteration of a loop around to the next if they are few.
+    """
+    found: dict[tuple[Memory, int], float] = {}
+
+    def visit(current: Region, around: list[Region]) -> None:
+        own = [p.boxes for p in current.parts if p.nest is None]
+        for memory in joined(*own):
+            longest = 1.0
+            for number, outer in enumerate([current, *reversed(around)]):
+                runs = [runs_of(box) for box in outer.whole.get(memory, [])]
+                if number and sum(r.count for r in runs) > STREAMS:
+                    break
+                longest = max(longest, *(r.bytes / CACHE_LINE_BYTES for r in runs))
+            found[memory, current.number] = longest
+        for part in current.parts:
+            if part.nest is not None:
+                visit(part.nest, [*around, current])
+
+    visit(region, [])
+    return found
+
+
 def kept_between_calls(region: Region, memory: Memory, level: Level) -> float:
     """The share of a memory that is still there when the kernel is called again."""
     return _kept(memory, region.whole, _bytes(region.whole, level), level)
@@ -178,13 +208,10 @@ def _crowding(box: Box, level: Level) -> float:
     if not level.way_bytes:
         return 1.0
     runs = runs_of(box)
-    if runs.count <= 1:
-        return 1.0
-    step = math.gcd(round(runs.apart), level.way_bytes)
+    step = math.gcd(round(runs.apart), level.way_bytes) if runs.count > 1 else level.way_bytes
     starts = min(runs.count, level.way_bytes / step)
-    sets = min(starts * max(runs.bytes, level.line_bytes) / level.way_bytes, 1.0)
-    share = min(runs.count * max(runs.bytes, level.line_bytes) / level.way_bytes, 1.0)
-    return max(share / sets, 1.0)
+    sets = starts * max(runs.bytes, level.line_bytes) / level.way_bytes
+    return 1 / min(sets, 1.0)
 
 
 def _bytes(boxes: Boxes, level: Level) -> float:
