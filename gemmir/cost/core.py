@@ -69,7 +69,7 @@ ZEN: Final = Core(
     l2_line_cycles=2.0,
     l3_line_cycles=3.0,
     dram_line_cycles=9.0,
-    l2_start_cycles=0.5,
+    l2_start_cycles=3.5,
     l3_start_cycles=8,
     dram_start_cycles=14,
 )
@@ -78,7 +78,7 @@ ZEN5: Final = Core(
     l2_line_cycles=1.5,
     l3_line_cycles=2.4,
     dram_line_cycles=5.0,
-    l2_start_cycles=0.5,
+    l2_start_cycles=3.5,
     l3_start_cycles=8,
     dram_start_cycles=14,
 )

@@ -96,11 +96,14 @@ class Indices:
         """The variable of a loop from `lb` to `ub` by `step`, whose argument is `value`."""
         by = max(self.mean(step), 1.0)
         first, trips = self.mean(lb), self._mean_of((lb, ub, step), _trips)
-        found = LoopVariable(
-            first=first, step=by, trips=trips, samples=_samples(first, by, trips)
-        )
+        found = LoopVariable(first=first, step=by, trips=trips, samples=_samples(first, by, trips))
         self.variables[value] = found
         return found
+
+    def spread(self, value: SSAValue, count: float) -> None:
+        """Let a value be 0 to `count` - 1, as the number of a unit is."""
+        samples = _samples(0.0, 1.0, count)
+        self.variables[value] = LoopVariable(first=0.0, step=1.0, trips=count, samples=samples)
 
     def mean(self, value: SSAValue | int) -> float:
         """The mean of an index over all iterations of the loops around it."""

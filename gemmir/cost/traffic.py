@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gemmir.cost.core import Level
-from gemmir.schedule.cpu_model import CACHE_LINE_BYTES
 from gemmir.cost.footprint import (
     Box,
     Boxes,
@@ -26,6 +25,7 @@ from gemmir.cost.footprint import (
     runs_of,
 )
 from gemmir.cost.nest import Access, Memory, Nest
+from gemmir.schedule.cpu_model import CACHE_LINE_BYTES
 
 SHARPNESS: Final = 8
 """How sharply what is kept falls around the size of a cache."""
