@@ -172,9 +172,15 @@ def _failed(drawing: Drawing, axes: Any, study: Study, foot: float) -> None:
         )
 
 
-def point_text(point: Mapping[str, int | float | str]) -> str:
-    """The values of the holes in a line."""
-    return " ".join(f"{name}={value}" for name, value in point.items())
+def point_text(point: Mapping[str, int | float | str], most: int | None = None) -> str:
+    """The values of the holes in a line, each in at most so many characters."""
+    return " ".join(f"{name}={shortened(value, most)}" for name, value in point.items())
+
+
+def shortened(value: float | str, most: int | None) -> str:
+    """A value of a hole in at most so many characters; quotes stand for an empty one."""
+    text = str(value) or "''"
+    return text if most is None or len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _table(study: Study) -> Table:

@@ -10,6 +10,7 @@ from gemmir.search.reports.measured import Finalist, Study
 from gemmir.search.reports.tables import Column, Table, Value, columns
 
 ROW_INCHES: Final = 0.36
+VALUE: Final = 14
 LONGEST: Final = 46
 """Characters of a schedule that stand beside its mark; all of it is in the table."""
 
@@ -83,7 +84,7 @@ def _ordered(study: Study) -> list[Finalist]:
 
 def _label(study: Study, found: Finalist) -> str:
     """The values of the holes, or the schedule of one that was no trial."""
-    tried = (point_text(t.point) for t in study.trials if t.schedule == found.schedule)
+    tried = (point_text(t.point, VALUE) for t in study.trials if t.schedule == found.schedule)
     text = next(tried, "") or found.schedule
     text = text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
     return f"default: {text}" if found.is_default else text

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Final
 
-from gemmir.search.reports.convergence import scale_of
+from gemmir.search.reports.convergence import scale_of, shortened
 from gemmir.search.reports.drawing import MUTED, Drawing, Figure, short
 from gemmir.search.reports.libraries import matplotlib
 from gemmir.search.reports.measured import Study, Trial
@@ -16,7 +17,13 @@ from gemmir.search.reports.tables import Table, Value, columns
 MOST_MAPS: Final = 6
 """Pairs of holes that are drawn: those in which the best times of the cells differ most."""
 
-MOST_CELLS_WITH_NUMBERS: Final = 120
+MOST_COLUMNS_WITH_NUMBERS: Final = 14
+MOST_CELLS_WITH_NUMBERS: Final = 160
+
+MOST_TICKS: Final = 20
+
+FAR: Final = 2.0
+"""The scale ends at so many times the best: what is slower has the colour of its end."""
 LEAST_VALUES: Final = 2
 
 COLOURS: Final = 40
@@ -40,17 +47,27 @@ class Map:
     bad: Mapping[Place, int]
 
     @property
-    def spread(self) -> float:
-        """The slowest cell over the fastest: how much the two holes decide."""
-        times = [trial.value or 0.0 for trial in self.best.values()]
-        return max(times) / min(times) if times and min(times) > 0 else 0.0
+    def values(self) -> list[float]:
+        """Those of all cells that have one, the best first."""
+        return sorted(trial.value or 0.0 for trial in self.best.values())
+
+    @property
+    def weight(self) -> float:
+        """How much the two holes decide, in how much of the map that is known.
+
+        A slow cell here and there says little: it is the ninth of ten that counts.
+        """
+        values = self.values
+        known = len(values) / (len(self.columns) * len(self.rows))
+        ninth = values[int(0.9 * (len(values) - 1))]
+        return known * math.log(ninth / values[0]) if values[0] > 0 else 0.0
 
 
 def heat_maps(study: Study) -> list[Figure]:
     """The plots of the pairs of holes that decide most."""
     found = [_map(study, *pair) for pair in combinations(_holes(study), 2)]
     found = [m for m in found if len(m.best) > 2]
-    chosen = sorted(found, key=lambda m: -m.spread)[:MOST_MAPS]
+    chosen = sorted(found, key=lambda m: -m.weight)[:MOST_MAPS]
     return [_figure(study, m, number) for number, m in enumerate(chosen)]
 
 
@@ -105,13 +122,14 @@ def _figure(study: Study, found: Map, number: int) -> Figure:
         caption=(
             "Each cell has the best time of the trials with these two values, whatever the others "
             "are; darker is faster. Crosses are values of which no trial has a time, and empty "
-            "cells were not tried. The frame is the fastest."
+            f"cells were not tried. Colours end at {FAR:g} times the best. The frame "
+            "is the fastest."
         ),
         alt=(
             f"{len(found.best)} cells with a time, {len(found.bad)} without. The fastest is "
             f"{found.across}={column}, {found.up}={row} with "
             f"{short((trial.value or 0) * factor)} {unit}; the slowest cell takes "
-            f"{found.spread:.2f} times as long."
+            f"{found.values[-1] / (trial.value or 1.0):.2f} times as long."
         ),
         table=_table(found, factor, unit),
         size=(max(width, 5.0), min(1.6 + 0.34 * len(found.rows), 9.0)),
@@ -123,23 +141,22 @@ def _draw(drawing: Drawing, found: Map, factor: float, unit: str) -> None:
     axes = drawing.figure.add_subplot()
     axes.grid(visible=False)
     times = {place: (trial.value or 0.0) * factor for place, trial in found.best.items()}
-    low, high = min(times.values()), max(times.values())
+    low, high = _scale(times)
     grid = [
         [times.get((column, row), float("nan")) for column in found.columns] for row in found.rows
     ]
     colours = matplotlib().colormaps["viridis"].resampled(COLOURS)
-    mesh = axes.pcolormesh(
-        grid, cmap=colours, vmin=low, vmax=max(high, low * 1.01), edgecolors="none"
-    )
-    bar = drawing.figure.colorbar(mesh, ax=axes, pad=0.02)
+    mesh = axes.pcolormesh(grid, cmap=colours, vmin=low, vmax=high, edgecolors="none")
+    beyond = "max" if max(times.values()) > high else "neither"
+    bar = drawing.figure.colorbar(mesh, ax=axes, pad=0.02, extend=beyond)
     bar.set_label(f"best time, {unit}")
     bar.outline.set_visible(False)
     _numbers(drawing, axes, found, times)
     fastest = min(times, key=lambda place: times[place])
     x, y = found.columns.index(fastest[0]), found.rows.index(fastest[1])
     axes.plot([x, x + 1, x + 1, x, x], [y, y, y + 1, y + 1, y], color="#d55e01", linewidth=2.2)
-    axes.set_xticks([x + 0.5 for x in range(len(found.columns))], _words(found.columns))
-    axes.set_yticks([y + 0.5 for y in range(len(found.rows))], _words(found.rows))
+    axes.set_xticks(*_ticks(found.columns))
+    axes.set_yticks(*_ticks(found.rows))
     if max(map(len, _words(found.columns))) > 4 or len(found.columns) > 12:
         axes.tick_params(axis="x", labelrotation=35)
         for label in axes.get_xticklabels():
@@ -148,24 +165,42 @@ def _draw(drawing: Drawing, found: Map, factor: float, unit: str) -> None:
     axes.set_ylabel(found.up)
 
 
+def _scale(times: Mapping[Place, float]) -> tuple[float, float]:
+    """The values at the ends of the colours."""
+    low, high = min(times.values()), max(times.values())
+    return low, max(min(high, FAR * low), 1.01 * low)
+
+
 def _numbers(drawing: Drawing, axes: Any, found: Map, times: Mapping[Place, float]) -> None:
     """The times in their cells where there is room, and crosses where there is none to show."""
-    low, high = min(times.values()), max(times.values())
-    has_room = len(found.columns) * len(found.rows) <= MOST_CELLS_WITH_NUMBERS
+    low, high = _scale(times)
+    has_room = (
+        len(found.columns) <= MOST_COLUMNS_WITH_NUMBERS
+        and len(found.columns) * len(found.rows) <= MOST_CELLS_WITH_NUMBERS
+    )
+    digits = max(0, 3 - math.floor(math.log10(low))) if low > 0 else 3
     for (column, row), value in times.items():
         x, y = found.columns.index(column) + 0.5, found.rows.index(row) + 0.5
         part = (value - low) / max(high - low, 1e-30)
         if has_room:
             colour = "#000000" if part > 0.55 else "#ffffff"
-            axes.text(x, y, f"{value:.4g}", ha="center", va="center", fontsize=7.5, color=colour)
+            axes.text(
+                x, y, f"{value:.{digits}f}", ha="center", va="center", fontsize=7.5, color=colour
+            )
     for column, row in found.bad:
         x, y = found.columns.index(column) + 0.5, found.rows.index(row) + 0.5
         (mark,) = axes.plot([x], [y], marker="x", color=MUTED.light, linestyle="none", markersize=6)
         drawing.tip(mark, f"{found.across}={column} {found.up}={row}: no trial has a time")
 
 
+def _ticks(values: Sequence[int | float | str]) -> tuple[list[float], list[str]]:
+    """Where values stand along an axis, and in words: all, or of many every other one."""
+    step = -(-len(values) // MOST_TICKS)
+    return [place + 0.5 for place in range(0, len(values), step)], _words(values[::step])
+
+
 def _words(values: Sequence[int | float | str]) -> list[str]:
-    return [str(value) if len(str(value)) <= 24 else f"{str(value)[:23]}…" for value in values]
+    return [shortened(value, 24) for value in values]
 
 
 def _table(found: Map, factor: float, unit: str) -> Table:

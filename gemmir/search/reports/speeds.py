@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -21,6 +22,13 @@ ABOVE: Final = 1.03
 """The axis goes up to so much of the limit, so that marks at the limit are seen whole."""
 
 ROW_INCHES: Final = 0.34
+LINE_INCHES: Final = 0.15
+
+LABEL_CHARACTERS: Final = 34
+"""Of a line of a label; longer ones have several."""
+
+MOST_UPRIGHT: Final = 13
+"""Sizes that have room beside each other."""
 
 
 def speeds(run: Run, name: str, number: int) -> Figure:
@@ -41,10 +49,11 @@ def speeds(run: Run, name: str, number: int) -> Figure:
         slug=f"{run.name}-speed-{number}",
         title=f"{name}: GFLOP/s {'against size' if are_cubes else 'by problem'}",
         caption="Medians, with lines from quartile to quartile; more is better."
-        + (f" The limit is the {limit}." if limit else ""),
+        + (f" The limit is the {limit}." if limit else "")
+        + _common_words(cases),
         alt=alt,
         table=speeds_table(name, cases),
-        size=(8.6, 4.2) if are_cubes else (8.6, 1.3 + ROW_INCHES * max(len(cases), 3)),
+        size=(8.6, 4.2) if are_cubes else (8.6, _height(cases)),
         draw=(lambda d: _by_size(d, cases)) if are_cubes else (lambda d: _by_problem(d, cases)),
     )
 
@@ -115,6 +124,8 @@ def _by_size(drawing: Drawing, cases: Sequence[Case]) -> None:
     axes.set_ylim(0, top * ABOVE)
     axes.set_xlim(-0.4, len(cases) - 0.6)
     axes.set_xticks(places, [f"{_side(case)}" for case in cases])
+    if len(cases) > MOST_UPRIGHT:
+        axes.tick_params(axis="x", labelrotation=45)
     axes.set_xlabel("m = n = k")
     axes.set_ylabel("GFLOP/s")
     _legend(drawing, axes, names, others)
@@ -133,10 +144,36 @@ def _by_problem(drawing: Drawing, cases: Sequence[Case]) -> None:
     top = _limits(axes, cases, vertical=False)
     axes.set_xlim(0, top * ABOVE)
     axes.set_ylim(len(cases) - 0.5, -0.5)
-    axes.set_yticks(range(len(cases)), [case.label for case in cases])
+    axes.set_yticks(range(len(cases)), _labels(cases))
     axes.set_xlabel("GFLOP/s")
     axes.grid(axis="y", linewidth=0.7)
     _legend(drawing, axes, names, others)
+
+
+def _common(cases: Sequence[Case]) -> set[str]:
+    """Words that all labels have, which tell no problem from another."""
+    if len(cases) < 2:
+        return set()
+    first, *others = (case.label.split() for case in cases)
+    return {w for w in first if w not in ("x", "*", "->") and all(w in other for other in others)}
+
+
+def _common_words(cases: Sequence[Case]) -> str:
+    common = _common(cases)
+    words = [word for word in cases[0].label.split() if word in common and not word.isdigit()]
+    return f" All problems are {' '.join(words)}." if words else ""
+
+
+def _labels(cases: Sequence[Case]) -> list[str]:
+    """The labels without what all have in common, in lines."""
+    common = {word for word in _common(cases) if not word.isdigit()}
+    shorter = [" ".join(w for w in case.label.split() if w not in common) for case in cases]
+    return [textwrap.fill(label.rstrip(" x*->"), LABEL_CHARACTERS) for label in shorter]
+
+
+def _height(cases: Sequence[Case]) -> float:
+    lines = max(label.count("\n") for label in _labels(cases))
+    return 1.3 + (ROW_INCHES + LINE_INCHES * lines) * max(len(cases), 3)
 
 
 def _mark(
