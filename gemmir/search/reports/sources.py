@@ -11,7 +11,7 @@ from gemmir.errors import ParseError
 from gemmir.search.reports.bench_file import run_of
 from gemmir.search.reports.experiment_file import read_experiment
 from gemmir.search.reports.measured import Run, Study
-from gemmir.search.reports.study_file import study_of
+from gemmir.search.reports.study_file import holds_study, read_study, study_of
 
 SQLITE: Final = b"SQLite format 3\0"
 
@@ -45,12 +45,14 @@ def holds_runs(path: Path) -> bool:
     """Whether a file is a database that may hold runs of experiments."""
     try:
         with path.open("rb") as file:
-            return file.read(len(SQLITE)) == SQLITE
+            return file.read(len(SQLITE)) == SQLITE and not holds_study(path)
     except OSError:
         return False
 
 
 def _database(path: Path, run: str | None) -> list[Source]:
+    if holds_study(path):
+        return [_whole(path, lambda: read_study(path))]
     return list(read_experiment(path, run))
 
 

@@ -1,8 +1,10 @@
-"""Read what `gemmir tune --json` has written."""
+"""Read what `gemmir tune` has written: the JSON of `--json`, or the file of its study."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -26,12 +28,43 @@ FACTS: Final = (
 )
 
 
+def holds_study(path: Path) -> bool:
+    """Whether the SQLite file at `path` is a study of Optuna."""
+    try:
+        with closing(sqlite3.connect(f"file:{path.absolute()}?mode=ro", uri=True)) as connection:
+            tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            return {"studies", "trials"} <= {name for (name,) in tables}
+    except sqlite3.Error:
+        return False
+
+
+def read_study(path: Path) -> Study:
+    """The study in the file at `path`, also of one that has not come to its end."""
+    from gemmir.search.tuning.study import read_study as read_kept
+
+    kept = read_kept(path)
+    rows = [row for row in kept.rows if row.outcome is not None]
+    trials = [
+        {
+            "number": row.number,
+            "value": row.value,
+            "status": row.outcome.status if row.outcome is not None else "",
+            "detail": row.outcome.detail if row.outcome is not None else "",
+            "source": row.source,
+            "point": row.point,
+            "schedule": row.schedule,
+        }
+        for row in rows
+    ]
+    found: dict[str, Any] = {**kept.plan, **(kept.result or {}), "convergence": trials}
+    return study_of(found, path)
+
+
 def study_of(found: Mapping[str, Any], path: Path) -> Study:
     """The study in the JSON `found`; KeyError, TypeError or ValueError where it is none."""
     trials = tuple(_trial(entry) for entry in found["convergence"])
     if not trials:
         raise ValueError("it has no trials")
-    objective: Mapping[str, Any] = found.get("objective") or {"unit": "s"}
     default = found.get("default")
     problem = str(found.get("problem", "")).removeprefix("Gemm(").removesuffix(")")
     return Study(
@@ -40,7 +73,7 @@ def study_of(found: Mapping[str, Any], path: Path) -> Study:
         target=str(found.get("target", "")),
         command=str(found.get("command", "")),
         facts=tuple(_facts(found)),
-        unit=str(objective["unit"]),
+        unit=_unit(found.get("objective")),
         trials=trials,
         winner=_winner(found, trials),
         outcome=tuple(_outcome(found)),
@@ -50,6 +83,14 @@ def study_of(found: Mapping[str, Any], path: Path) -> Study:
         ),
         finalists=tuple(_finalists(found)),
     )
+
+
+def _unit(objective: Any) -> str:
+    """The unit of what is searched for; of an unfinished study only its name is known."""
+    if isinstance(objective, dict):
+        return str(cast("Mapping[str, Any]", objective)["unit"])
+    name = str(objective or "time")
+    return "s" if "time" in name else name
 
 
 def _trial(entry: Mapping[str, Any]) -> Trial:

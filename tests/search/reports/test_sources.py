@@ -18,9 +18,13 @@ from gemmir.search.reports.build import page_of
 from gemmir.search.reports.measured import Run, Study
 from gemmir.search.reports.page import html_of
 from gemmir.search.reports.sources import read
+from gemmir.search.trials.outcome import bad
+from gemmir.search.tuning.study import Row
+from gemmir.search.tuning.study import Study as KeptStudy
 from tests.cli.conftest import Cli, cli
 from tests.search.experiments.examples import SETTINGS, STATE, WORKER, outcome, small_plan
 from tests.search.reports.conftest import HOSTILE
+from tests.search.tuning.fakes import outcome as outcome_of
 
 __all__ = ["cli"]
 
@@ -208,3 +212,35 @@ def test_an_unfinished_tune_has_the_best_so_far(tmp_path: Path) -> None:
     assert isinstance(study, Study) and study.winner is not None
     assert study.winner.number == 4 and not study.outcome and not study.finalists
     assert "The race of the best" not in contents(path)
+
+
+@pytest.mark.parametrize("is_declared", [False, True])
+def test_a_tune_is_read_from_its_study(cli: Cli, tmp_path: Path, is_declared: bool) -> None:
+    pytest.importorskip("optuna")
+    found = tuned()
+    path = tmp_path / "t.db"
+    plan = {"problem": "Gemm(m=8, n=8, k=8)", "target": "cpu", "objective": "CPU time", "seed": 9}
+    with KeptStudy(path, plan, resume=False) as kept:
+        for entry in found["convergence"]:
+            row = Row(
+                number=entry["number"],
+                point=entry["point"],
+                schedule=entry["schedule"],
+                source=entry["source"],
+                asked=1,
+            )
+            kept.begin(row, {"mr": tuple(range(5)), "way": (HOSTILE,)})
+            if entry["number"] != 1:
+                value = entry["value"]
+                kept.finish(row, outcome_of(value) if value else bad("wrong", HOSTILE))
+        if is_declared:
+            kept.declare(found)
+    (study,) = read(path)
+    assert isinstance(study, Study) and study.target == "cpu"
+    assert [trial.number for trial in study.trials] == [0, 2, 3, 4], "one has not ended"
+    assert study.trials[1].detail == HOSTILE and study.trials[1].value is None
+    assert study.winner is not None and study.winner.point == {"mr": 4, "way": HOSTILE}
+    assert bool(study.finalists) == bool(study.outcome) == is_declared
+    assert cli("report", str(path), "-o", "t.html").status == 0
+    unused = cli("report", str(path), "--run", "a")
+    assert unused.status == 2 and "no file of gemmir experiment" in " ".join(unused.err.split())
