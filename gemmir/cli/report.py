@@ -84,6 +84,7 @@ def report(
     _check_options(results, texts, problem, format, plots)
     if not (texts or problem.given):
         _refuse_of_problem({"--no-check": not check, "--check-flops": check_flops, "--seed": seed})
+    _refuse_to_overwrite(output, results, texts)
     sources = _sources(results, run)
     given = [dataclasses.replace(problem, file=path) for path in texts]
     given += [problem] if problem.given else []
@@ -132,6 +133,13 @@ def _check_options(
             raise typer.BadParameter(f"--{said[0]} is of a problem; give --m --n --k as well")
         if not results:
             raise typer.BadParameter("there is nothing to report; give a FILE, or --m --n --k")
+
+
+def _refuse_to_overwrite(output: Path, results: list[Path], texts: list[Path]) -> None:
+    """A usage error where the page would take the place of what it is made of."""
+    for path in (*results, *texts):
+        if output.exists() and path.exists() and output.samefile(path):
+            raise typer.BadParameter(f"--output {output} is read for the page; name another file")
 
 
 def _refuse_of_problem(said: Mapping[str, object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,7 +51,7 @@ def run_of(found: Mapping[str, Any], path: Path) -> Run:
 
 
 def _facts(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    facts = [(key.replace("_", " "), _spelled(found[key])) for key in FACTS if key in found]
+    facts = [(key.replace("_", " "), spelled_value(found[key])) for key in FACTS if key in found]
     facts += [(f"version of {name}", str(v)) for name, v in found.get("versions", {}).items()]
     for name, about in found.get("contestants", {}).items():
         told = ", ".join(str(about[key]) for key in ("version", "code_path") if about.get(key))
@@ -58,9 +59,13 @@ def _facts(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     return facts + [(name, f"missing: {why}") for name, why in found.get("missing", {}).items()]
 
 
-def _spelled(value: Any) -> str:
+def spelled_value(value: Any) -> str:
+    """A value of JSON in words, for a list of facts."""
+    if isinstance(value, dict):
+        pairs = cast("Mapping[str, Any]", value).items()
+        return ", ".join(f"{name} {spelled_value(one)}" for name, one in pairs)
     if isinstance(value, list):
-        return ", ".join(_spelled(one) for one in cast("list[Any]", value))
+        return ", ".join(spelled_value(one) for one in cast("list[Any]", value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -93,6 +98,8 @@ def _speed(name: str, found: Mapping[str, Any], threads: int) -> Speed:
     seconds = found["cpu_seconds" if threads == 1 else "wall_seconds"]
     middle, lower, upper = (float(s) for s in seconds)
     gflops = float(found["gflops"])
+    if not 0 < lower <= middle <= upper < math.inf or not 0 < gflops < math.inf:
+        raise ValueError(f"{name} takes {middle:g} s, from {lower:g} to {upper:g}")
     return Speed(
         name=name,
         gflops=gflops,
@@ -123,7 +130,7 @@ def products_at_once(schedule: str) -> int:
 def _bar(entry: Mapping[str, Any]) -> Bar:
     return Bar(
         what=str(entry["what"]),
-        value=float(entry["value"]),
+        value=math.nan if entry["value"] is None else float(entry["value"]),
         bar=float(entry["bar"]),
         most=bool(entry.get("most", False)),
         is_met=bool(entry["is_met"]),

@@ -47,6 +47,8 @@ SKY: Final = Colour(name="sky", light="#3597cf", dark="#9ad6f7")
 COLOURS: Final = (INK, MUTED, GRID, PAPER, BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 SERIES: Final = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 MARKERS: Final = "os^DvPX<>*hp"
+LARGE: Final = 10_000
+
 DASHES: Final = ("-", "--", ":", "-.")
 
 STYLE: Final[dict[str, Any]] = {
@@ -141,8 +143,14 @@ def plain_ticks(axis: Any) -> None:
     """Numbers such as 0.5, 2 and 1,000 on a logarithmic axis in place of powers."""
     ticker = matplotlib("ticker")
     axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0), numticks=24))
-    axis.set_major_formatter(ticker.StrMethodFormatter("{x:,.6g}"))
+    axis.set_major_formatter(ticker.StrMethodFormatter("{x:,.12g}"))
     axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def thousands(axis: Any, most: float) -> None:
+    """Numbers such as 250,000 on a linear axis that goes up to `most`, in place of 0.25 of 1e6."""
+    if most >= LARGE:
+        axis.set_major_formatter(matplotlib("ticker").StrMethodFormatter("{x:,.0f}"))
 
 
 def colour_variables() -> str:

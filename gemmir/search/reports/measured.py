@@ -80,13 +80,17 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Static:
-    """A number about compiled code that is no time: of a contestant on a problem, in `unit`."""
+    """A number of a contestant on a problem that is no speed, in `unit`.
+
+    Most are of compiled code, of its profile or of a model, and so not measured.
+    """
 
     label: str
     contestant: str
     name: str
     value: float
     unit: str
+    is_measured: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

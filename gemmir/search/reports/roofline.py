@@ -26,6 +26,7 @@ from gemmir.search.reports.drawing import (
     short,
     style_of,
 )
+from gemmir.search.reports.limits import recorded_gflops
 from gemmir.search.reports.measured import Case, Run
 from gemmir.search.reports.tables import Table, Value, columns
 
@@ -150,23 +151,11 @@ def _roofs(run: Run, machine: Machine | None, points: Sequence[Point]) -> list[R
 
 def _recorded_roof(machine: Machine, dtype: str) -> list[Roof]:
     """What the record of a GPU or a TPU says."""
-    if isinstance(machine, TpuMachine):
-        gflops = machine.mxu_flops_per_second(dtype) / 1e9
-    elif isinstance(machine, GpuMachine):
-        gflops = _gpu_flops_per_cycle(machine, dtype) * machine.sms * machine.clock_hz / 1e9
-    else:
+    if isinstance(machine, CpuMachine):
         return []
+    gflops = recorded_gflops(machine, dtype)
     origin = f"the record of {machine.product}"
-    return [Roof(name=dtype, gflops=gflops, origin=origin)] if gflops else []
-
-
-def _gpu_flops_per_cycle(machine: GpuMachine, dtype: str) -> float:
-    """Of one multiprocessor: of its warpgroups' products where there are such, otherwise of FMA."""
-    bits = {"bf16": 16, "f16": 16, "tf32": 32, "e4m3": 8, "e5m2": 8, "i8": 8, "u8": 8}
-    if dtype in machine.wgmma_dtypes and machine.wgmma_flops_per_cycle_per_sm:
-        return machine.wgmma_flops_per_cycle_per_sm * 16 / bits[dtype]
-    fma = {"f32": machine.fma_f32_per_cycle_per_sm, "f64": machine.fma_f64_per_cycle_per_sm}
-    return 2.0 * fma.get(dtype, 0)
+    return [] if gflops is None else [Roof(name=dtype, gflops=gflops, origin=origin)]
 
 
 def _slopes(run: Run, machine: Machine | None, *, measure: bool) -> list[Slope]:

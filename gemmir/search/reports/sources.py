@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
-from gemmir.errors import ParseError
+from gemmir.errors import ParseError, ProblemError
 from gemmir.search.reports.bench_file import run_of
 from gemmir.search.reports.experiment_file import read_experiment
+from gemmir.search.reports.gpu_file import run_of_gpu
 from gemmir.search.reports.measured import Run, Study
 from gemmir.search.reports.study_file import holds_study, read_study, study_of
+from gemmir.search.reports.tpu_file import run_of_tpu
 
 SQLITE: Final = b"SQLite format 3\0"
 
 KNOWN: Final = "give what gemmir bench -o, gemmir experiment run or gemmir tune has written"
 
 Source = Run | Study
+
+T = TypeVar("T")
+
+BROKEN: Final = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What it comes to where a value is none that a file of this kind has."""
 
 
 def read(path: Path, run: str | None = None) -> list[Source]:
@@ -53,7 +60,7 @@ def holds_runs(path: Path) -> bool:
 def _database(path: Path, run: str | None) -> list[Source]:
     if holds_study(path):
         return [_whole(path, lambda: read_study(path))]
-    return list(read_experiment(path, run))
+    return list(_whole(path, lambda: read_experiment(path, run)))
 
 
 def _document(path: Path, found: Any) -> Source:
@@ -62,16 +69,20 @@ def _document(path: Path, found: Any) -> Source:
     known = cast("Mapping[str, Any]", found)
     if "classes" in known:
         return _whole(path, lambda: run_of(known, path))
+    if "rows" in known and "gpu" in known:
+        return _whole(path, lambda: run_of_gpu(known, path))
+    if "rows" in known and "label" in known:
+        return _whole(path, lambda: run_of_tpu(known, path))
     if "convergence" in known:
         return _whole(path, lambda: study_of(known, path))
     keys = ", ".join(list(known)[:6]) or "nothing"
     raise ParseError("GEM1431", f"{path} is JSON of another kind: it has {keys}", KNOWN)
 
 
-def _whole(path: Path, reading: Any) -> Source:
+def _whole(path: Path, reading: Callable[[], T]) -> T:
     try:
         return reading()
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+    except (*BROKEN, ProblemError) as error:
         word = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise ParseError("GEM1432", f"{path} is broken: {word}", "write it again") from error
 

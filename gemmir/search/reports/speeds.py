@@ -14,6 +14,7 @@ from gemmir.search.reports.drawing import (
     Figure,
     short,
     style_of,
+    thousands,
 )
 from gemmir.search.reports.measured import Case, Run
 from gemmir.search.reports.tables import Table, Value, columns
@@ -34,7 +35,8 @@ MOST_UPRIGHT: Final = 13
 def speeds(run: Run, name: str, number: int) -> Figure:
     """The plot of class `name` of `run`: against size where all are cubes, otherwise by problem."""
     cases = list(run.classes[name])
-    are_cubes = len(cases) > 2 and all(_side(case) is not None for case in cases)
+    sides = {_side(case) for case in cases}
+    are_cubes = len(cases) > 2 and None not in sides and len(sides) == len(cases)
     names = everybody(cases)
     best = max((case for case in cases if case.ratio is not None), key=_ratio, default=None)
     worst = min((case for case in cases if case.ratio is not None), key=_ratio, default=None)
@@ -122,6 +124,7 @@ def _by_size(drawing: Drawing, cases: Sequence[Case]) -> None:
             _mark(drawing, axes, name, cases[p], (p, None), (colour, marker, is_own))
     top = _limits(axes, cases, vertical=True)
     axes.set_ylim(0, top * ABOVE)
+    thousands(axes.yaxis, top)
     axes.set_xlim(-0.4, len(cases) - 0.6)
     axes.set_xticks(places, [f"{_side(case)}" for case in cases])
     if len(cases) > MOST_UPRIGHT:
@@ -143,6 +146,7 @@ def _by_problem(drawing: Drawing, cases: Sequence[Case]) -> None:
             _mark(drawing, axes, name, case, (None, place), (colour, marker, name in own))
     top = _limits(axes, cases, vertical=False)
     axes.set_xlim(0, top * ABOVE)
+    thousands(axes.xaxis, top)
     axes.set_ylim(len(cases) - 0.5, -0.5)
     axes.set_yticks(range(len(cases)), _labels(cases))
     axes.set_xlabel("GFLOP/s")

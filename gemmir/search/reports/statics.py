@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from gemmir.search.reports.drawing import Drawing, Figure, short, style_of
+from gemmir.search.reports.drawing import LARGE, Drawing, Figure, short, style_of
 from gemmir.search.reports.libraries import matplotlib
 from gemmir.search.reports.measured import Run, Static
 from gemmir.search.reports.tables import Column, Table, Value, columns
@@ -34,7 +34,9 @@ def _figure(run: Run, some: Sequence[Static], number: int) -> Figure:
     return Figure(
         slug=f"{run.name}-static-{number}",
         title=f"{name[:1].upper()}{name[1:]}",
-        caption="Not measured: read from the compiled code, its profile or a model.",
+        caption="Medians of what was measured."
+        if some[0].is_measured
+        else "Not measured: read from the compiled code, its profile or a model.",
         alt=(
             f"{name} of {len({one.contestant for one in some})} contestants on {len(labels)} "
             f"problems, from {short(low.value)} ({low.contestant}) to {short(high.value)} "
@@ -68,10 +70,12 @@ def _draw(drawing: Drawing, some: Sequence[Static], labels: Sequence[str]) -> No
             clip_on=False,
         )
         drawing.tip(mark, f"{one.contestant}: {short(one.value)} {one.unit}\n{one.label}")
-    axes.set_xlim(0, max(one.value for one in some) * 1.05)
+    low, high = (pick(one.value for one in some) for pick in (min, max))
+    axes.set_xlim(low - 0.15 * (high - low) if low > high / 2 else min(low, 0), high * 1.02)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.set_yticks(range(len(labels)), labels)
-    axes.xaxis.set_major_formatter(matplotlib("ticker").EngFormatter(sep=""))
+    if high >= LARGE:
+        axes.xaxis.set_major_formatter(matplotlib("ticker").EngFormatter(sep=""))
     axes.set_xlabel(_named(some[0].name, some[0].unit))
     for place, name in enumerate(names):
         colour, marker, _ = style_of(place)
@@ -97,7 +101,7 @@ def statics_table(run: Run) -> list[Table]:
     heads = [Column(name=_named(name, unit), form=",.6g") for name, unit in names.items()]
     return [
         Table(
-            caption="Numbers of the compiled code",
+            caption="Numbers that are no speeds",
             columns=(*columns("problem", "contestant"), *heads),
             rows=tuple(rows),
         )

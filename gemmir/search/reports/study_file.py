@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, cast
 
+from gemmir.search.reports.bench_file import spelled_value
 from gemmir.search.reports.measured import Finalist, Study, Trial
 
 FACTS: Final = (
@@ -95,6 +97,8 @@ def _unit(objective: Any) -> str:
 
 def _trial(entry: Mapping[str, Any]) -> Trial:
     value = entry["value"]
+    if value is not None and not 0 < float(value) < math.inf:
+        raise ValueError(f"trial {entry['number']} has the value {value}")
     return Trial(
         number=int(entry["number"]),
         point=cast("dict[str, int | str]", dict(entry["point"])),
@@ -116,7 +120,7 @@ def _winner(found: Mapping[str, Any], trials: Sequence[Trial]) -> Trial | None:
 def _facts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in FACTS:
         if name in found:
-            yield name.replace("_", " "), _spelled(found[name])
+            yield name.replace("_", " "), spelled_value(found[name])
     space = found.get("space")
     if isinstance(space, dict):
         known = cast("Mapping[str, Any]", space)
@@ -124,15 +128,6 @@ def _facts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "space", str(known.get("text", ""))
     elif space is not None:
         yield "space", str(space)
-
-
-def _spelled(value: Any) -> str:
-    if isinstance(value, dict):
-        pairs = cast("Mapping[str, Any]", value).items()
-        return ", ".join(f"{name} {_spelled(one)}" for name, one in pairs)
-    if isinstance(value, list):
-        return ", ".join(_spelled(one) for one in cast("list[Any]", value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _outcome(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

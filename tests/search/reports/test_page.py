@@ -137,9 +137,21 @@ def test_a_file_that_is_none_is_refused(
 
 def test_impossible_numbers_are_refused(cli: Cli, results: Path) -> None:
     found = json.loads(results.read_text())
-    found["classes"]["rows"][0]["results"]["gemmir"]["cpu_seconds"] = [1.0, 0.0, 1.0]
+    for times in ([1.0, 0.0, 1.0], [float("nan")] * 3, [2.0, 3.0, 4.0]):
+        found["classes"]["rows"][0]["results"]["gemmir"]["cpu_seconds"] = times
+        results.write_text(json.dumps(found))
+        assert "GEM1432" in cli("report", str(results)).err
+    found["classes"]["rows"][0]["results"]["gemmir"]["cpu_seconds"] = [1.0, 1.0, 1.0]
+    found["classes"]["rows"][0]["problem"]["m"] = -5
     results.write_text(json.dumps(found))
-    assert "GEM1432" in cli("report", str(results)).err
+    assert "is broken: GEM0102: m=-5 is negative" in cli("report", str(results)).err
+
+
+def test_results_are_not_overwritten(cli: Cli, results: Path) -> None:
+    before = results.read_bytes()
+    found = cli("report", str(results), "-o", str(results))
+    assert found.status == 2 and "is read for the page" in " ".join(found.err.split())
+    assert results.read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ from tests.search.tuning.fakes import outcome as outcome_of
 
 __all__ = ["cli"]
 
+RESULTS = Path(__file__).parents[3] / "bench" / "results"
+
 
 def contents(path: Path) -> str:
     sources = [(str(path), source) for source in read(path)]
@@ -119,7 +121,7 @@ def test_numbers_without_times_are_a_table_and_plots(tmp_path: Path) -> None:
     (run,) = [source for source in read(path) if isinstance(source, Run)]
     assert {(s.name, s.value, s.unit) for s in run.statics} == {("registers", 40.0, "registers")}
     assert len(run.statics) == 6
-    assert "Numbers of the compiled code" in contents(path)
+    assert "Numbers that are no speeds" in contents(path)
 
 
 def test_a_run_is_chosen(cli: Cli, tmp_path: Path) -> None:
@@ -244,3 +246,36 @@ def test_a_tune_is_read_from_its_study(cli: Cli, tmp_path: Path, is_declared: bo
     assert cli("report", str(path), "-o", "t.html").status == 0
     unused = cli("report", str(path), "--run", "a")
     assert unused.status == 2 and "no file of gemmir experiment" in " ".join(unused.err.split())
+
+
+def test_speeds_on_a_gpu_are_read() -> None:
+    path = RESULTS / "gpu-h200.json"
+    (run,) = read(path)
+    assert isinstance(run, Run)
+    row = next(r for r in json.loads(path.read_text())["rows"] if r["suite"] == "square")
+    (case,) = [
+        case
+        for case in run.classes["square"]
+        if case.gemm == Gemm(m=8192, n=8192, k=8192, dtype="bf16", trans_b=True, out="bf16")
+    ]
+    assert row["case"] == "bf16:8192x8192x8192:nt:bf16"
+    assert case.speeds["default"].gflops == 1e3 * row["tflops"]
+    assert case.ratio == pytest.approx(row["ratio"]) and case.best_peer == "torch"
+    assert case.limit is not None and case.limit > 900e3 and "H200" in case.limit_is
+    assert "0 wrong" in dict(run.facts)["checked"]
+    assert {s.unit for s in run.statics if s.is_measured} == {"µs"}
+    parsed = [case.gemm for cases in run.classes.values() for case in cases]
+    assert None not in parsed and any(g and g.epilogue == "bias+gelu" for g in parsed)
+    assert any(g and g.scale_block == 128 for g in parsed)
+
+
+def test_static_profiles_of_tpus_are_read() -> None:
+    (run,) = read(RESULTS / "tpu-static.json")
+    assert isinstance(run, Run) and not run.classes
+    rows = json.loads((RESULTS / "tpu-static.json").read_text())["rows"]
+    found = {(s.label, s.contestant, s.name): s.value for s in run.statics}
+    for row in rows:
+        assert found[row["case"], "gemmir", "speed over that of XLA"] == row["ratio"]
+        assert found[row["case"], "XLA", "MXU utilisation"] == row["xla_mxu_utilisation"]
+        assert found[row["case"], "XLA", "cycles"] == row["xla"]["cycles"][row["method"]]
+    assert "not measured" in dict(run.facts)["label"]
