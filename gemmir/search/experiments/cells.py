@@ -22,7 +22,7 @@ from gemmir.search.experiments.store import now
 from gemmir.search.trials import Limits, Trials
 from gemmir.search.trials import Outcome as Tried
 from gemmir.search.trials import Sample as TriedSample
-from gemmir.search.trials.trials import KilledError
+from gemmir.search.trials.trials import KilledError, Templates, end_templates
 
 FIGURES: Final = "gemmir.search.experiments.static_figures"
 
@@ -57,6 +57,7 @@ class Bench:
         self.cpus = tuple(cpus)
         self._gemm: Gemm | None = None
         self._trials: dict[str, Trials] = {}
+        self._templates: Templates = {}
 
     def __enter__(self) -> Bench:
         return self
@@ -71,10 +72,8 @@ class Bench:
 
     def close(self) -> None:
         """End all processes."""
-        for trials in self._trials.values():
-            trials.close()
-        self._trials.clear()
-        self._gemm = None
+        self._leave()
+        end_templates(self._templates)
 
     def measure(self, point: Point) -> Outcome:
         """One repetition of a point."""
@@ -131,7 +130,7 @@ class Bench:
 
     def _trials_of(self, point: Point) -> Trials:
         if point.problem != self._gemm:
-            self.close()
+            self._leave()
             self._gemm = point.problem
         if point.target not in self._trials:
             settings = self.settings
@@ -141,6 +140,7 @@ class Bench:
                 threads=settings.threads,
                 cpus=self.cpus,
                 seed=settings.seed,
+                templates=self._templates,
                 limits=Limits(
                     seconds=settings.limit_seconds,
                     rounds=settings.rounds,
@@ -149,6 +149,13 @@ class Bench:
                 ),
             )
         return self._trials[point.target]
+
+    def _leave(self) -> None:
+        """Give back what belongs to a problem."""
+        for trials in self._trials.values():
+            trials.close()
+        self._trials.clear()
+        self._gemm = None
 
     def _static(self, point: Point) -> _Found:
         is_cpu = isinstance(machine_for(point.target), CpuMachine)

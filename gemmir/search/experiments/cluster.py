@@ -35,7 +35,7 @@ WORKER_SECONDS: Final = 60.0
 LOOK_SECONDS: Final = 0.25
 """So often it is looked who is there."""
 
-MOST_LOSSES: Final = 3
+MOST_LOSSES: Final = 5
 """A cell with which so many workers were lost has crashed."""
 
 KEPT: Final = "gemmir_bench"
@@ -95,7 +95,7 @@ class Cluster:
                         sent[future] = _Sent(cell=cell, place=place, at=now())
                 for future in self._come_back(sent):
                     of = sent.pop(future)
-                    outcome = _outcome(future)
+                    outcome = self.outcome(future, of.place)
                     if outcome is None:
                         losses[of.cell.row] = losses.get(of.cell.row, 0) + 1
                         if losses[of.cell.row] < MOST_LOSSES:
@@ -136,6 +136,22 @@ class Cluster:
         for future in gone:
             future.cancel()
         return done + gone
+
+    def outcome(self, future: Any, place: Place) -> Outcome | None:
+        """What a worker has found; None where it was lost. A fault of gemmir is raised.
+
+        A cell may be done and its worker lost before the outcome is fetched: Dask would compute it
+        again on that very worker, and wait for it for ever.
+        """
+        if future.status not in ("finished", "error"):
+            return None
+        while True:
+            try:
+                return future.result(timeout=LOOK_SECONDS)
+            except (TimeoutError, OSError, distributed().scheduler.KilledWorker):
+                if future.status == "error" or place.address not in self._addresses():
+                    future.cancel()
+                    return None
 
     def free(self, settings: Settings, sent: dict[Any, _Sent]) -> Iterator[Place]:
         """The workers that have nothing to do; waits for one where there is none at all."""
@@ -280,17 +296,6 @@ UNKNOWN: Final = State(
     load_average=None, mhz=None, celsius=None, governor=None, affinity=(), steal_seconds=None
 )
 """The state of a machine that was lost."""
-
-
-def _outcome(future: Any) -> Outcome | None:
-    """What a worker has found; None where it was lost. A fault of gemmir is raised."""
-    if future.status == "finished":
-        return future.result()
-    if future.status == "error":
-        error = future.exception()
-        if not isinstance(error, (distributed().scheduler.KilledWorker, OSError)):
-            raise error
-    return None
 
 
 def _lost(of: _Sent) -> Outcome:

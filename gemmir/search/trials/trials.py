@@ -54,8 +54,16 @@ class Limits:
     warm_up_seconds: float = WARM_SECONDS
 
 
+Templates = dict[frozenset[tuple[str, str]], Template]
+"""The processes that trials are forks of, by their environments."""
+
+
 class Trials:
-    """Trials of one problem, each in a process of its own; `close` ends all of them."""
+    """Trials of one problem, each in a process of its own; `close` ends all of them.
+
+    With `templates` of somebody else, who ends them, several problems share what takes long to
+    start.
+    """
 
     def __init__(
         self,
@@ -67,6 +75,7 @@ class Trials:
         seed: int = 0,
         limits: Limits | None = None,
         roofline: Roofline | None = None,
+        templates: Templates | None = None,
     ) -> None:
         _require_known(gemm)
         machine = machine_for(target)
@@ -77,7 +86,8 @@ class Trials:
         self.machine = machine
         self._environment = {**thread_variables(threads), **NO_CACHE}
         self._cpus = list(cpus)
-        self._templates: dict[frozenset[tuple[str, str]], Template] = {}
+        self._has_templates = templates is None
+        self._templates: Templates = {} if templates is None else templates
         self._roofline = roofline
         self._template(self._environment)
         self._memory = Memory(gemm, seed)
@@ -94,10 +104,9 @@ class Trials:
         self.close()
 
     def close(self) -> None:
-        """End all processes."""
-        for template in self._templates.values():
-            template.close()
-        self._templates.clear()
+        """End all processes, but for those of somebody else."""
+        if self._has_templates:
+            end_templates(self._templates)
         self._memory.close()
 
     def run(self, who: str | Contestant, *, enough: float | None = None) -> Outcome:
@@ -208,6 +217,13 @@ class Trials:
         seconds = [s.cpu for s in found if isinstance(s, Sample)]
         assert seconds, found
         return Roofline.of(self.machine, self.gemm, prepared.flops / min(seconds), self.threads)
+
+
+def end_templates(templates: Templates) -> None:
+    """End processes that trials are forks of, and with them all that are left."""
+    for template in templates.values():
+        template.close()
+    templates.clear()
 
 
 class KilledError(Exception):

@@ -15,12 +15,12 @@ import pytest
 
 from gemmir.errors import MissingError
 from gemmir.search.experiments import cluster as clusters
-from gemmir.search.experiments.cluster import Cluster, cluster
+from gemmir.search.experiments.cluster import Cluster, Place, cluster
 from gemmir.search.experiments.modules import distributed
 from gemmir.search.experiments.running import Measured, run_experiment
 from gemmir.search.experiments.spec import parse_spec
 from gemmir.search.experiments.store import Store
-from tests.search.experiments.examples import SETTINGS, FakeBench
+from tests.search.experiments.examples import SETTINGS, WORKER, FakeBench
 
 TEXT = """
 repetitions = 4
@@ -109,3 +109,34 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         cluster("dask://127.0.0.1:9"),
     ):
         pass
+
+
+class Forgetful:
+    """A client whose only worker is gone, and a future of it that says it has finished."""
+
+    status = "finished"
+    cancelled = False
+
+    def nthreads(self) -> dict[str, int]:
+        return {} if self.cancelled or self.asked else {"tcp://gone": 1}
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def run(self, function: Any, workers: list[str], on_error: str) -> dict[str, Any]:
+        return {worker: function() for worker in workers}
+
+    def result(self, timeout: float) -> None:
+        self.asked += 1
+        raise TimeoutError
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+def test_a_worker_is_lost_between_its_cell_and_the_answer() -> None:
+    client = Forgetful()
+    crew = Cluster(client, FakeBench)
+    place = Place(address="tcp://gone", worker=WORKER, host="h", cpus=(0,))
+    assert crew.outcome(client, place) is None
+    assert client.cancelled
