@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from gemmir.errors import GemmirError, MissingError, ProfileError
@@ -31,7 +31,7 @@ def main() -> None:
     job = json.load(sys.stdin)
     try:
         lowered = lower(Gemm(**job["gemm"]), job["target"], job["schedule"], job["threads"])
-        found, missing = figures(lowered)
+        found, missing = figures(lowered, job["threads"] or 1)
     except GemmirError as error:
         answer: dict[str, Any] = {"illegal": str(error)}
     else:
@@ -39,22 +39,32 @@ def main() -> None:
     json.dump(answer, sys.stdout)
 
 
-def figures(lowered: Lowered) -> tuple[dict[str, tuple[float, str]], list[str]]:
+def figures(lowered: Lowered, threads: int = 1) -> tuple[dict[str, tuple[float, str]], list[str]]:
     """Each figure with its unit, and what is not known because a tool is missing."""
     from gemmir.explain import facts
     from gemmir.machine import CpuMachine, TpuMachine
 
-    if isinstance(lowered.machine, CpuMachine):
-        return _named(_of_cpu(facts(lowered))), []
-    if isinstance(lowered.machine, TpuMachine):
-        profile, missing = _profiled(lowered)
-        return _named([*_of_tpu(facts(lowered)), *_of_profile(profile)]), missing
     found = facts(lowered)
-    return _named(_of_gpu(found)), list(found["code"]["missing"])
+    missing: list[str] = []
+    if isinstance(lowered.machine, CpuMachine):
+        own = list(_of_cpu(found))
+    elif isinstance(lowered.machine, TpuMachine):
+        profile, missing = _profiled(lowered)
+        own = [*_of_tpu(found), *_of_profile(profile)]
+    else:
+        own, missing = list(_of_gpu(found)), list(found["code"]["missing"])
+    every = (*_predicted(lowered, threads), *own)
+    return {name: (float(value), unit) for name, value, unit in every}, missing
 
 
-def _named(found: Iterator[tuple[str, float, str]] | Sequence[tuple[str, float, str]]) -> Any:
-    return {name: (float(value), unit) for name, value, unit in found}
+def _predicted(lowered: Lowered, threads: int) -> Named:
+    """What the cost model says of the last stage."""
+    from gemmir.cost import predict
+    from gemmir.ir.context import parse_module
+
+    module = parse_module([*lowered.stages.values()][-1].text)
+    found = predict(module, lowered.machine, threads=threads, problem=lowered.problem)
+    yield "predicted time", 1e6 * found.seconds, "us"
 
 
 def _of_cpu(found: Mapping[str, Any]) -> Named:

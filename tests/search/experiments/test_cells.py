@@ -98,7 +98,7 @@ def test_the_state_of_the_machine_is_kept(timed: dict[str, Outcome]) -> None:
 )
 def test_static_figures(target: str, dtype: str, wanted: set[str]) -> None:
     found, _ = figures(lower(Gemm(m=128, n=128, k=512, dtype=dtype), target))
-    assert wanted <= set(found)
+    assert wanted | {"predicted time"} <= set(found)
     assert all(value >= 0 for value, _ in found.values())
 
 
