@@ -131,7 +131,9 @@ def test_two_runs_are_compared(cli: Cli, spec: Path, fake: Any) -> None:
 
 
 def test_contestants_are_compared(cli: Cli, spec: Path, fake: Any) -> None:
-    spec.write_text(SPEC + "[[schedule]]\n[[schedule]]\nname = 'b'\ntext = 'unroll{loop=k factor=2}'\n")
+    spec.write_text(
+        SPEC + "[[schedule]]\n[[schedule]]\nname = 'b'\ntext = 'unroll{loop=k factor=2}'\n"
+    )
     assert cli("experiment", "run", "mine.toml").status == 0
     found = cli("experiment", "compare", "mine.db", "--json").json
     assert {d["verdict"] for d in found["differences"]} == {"faster"}, "names make times"

@@ -151,7 +151,11 @@ class Store:
         }
 
     def cells(self, run: int) -> list[Cell]:
-        """Every cell that is done, in the order of measuring."""
+        """Every cell that is done, in the order of measuring, as of one moment."""
+        with self._moment():
+            return self._cells(run)
+
+    def _cells(self, run: int) -> list[Cell]:
         points, threads = self.points(run), self.run(run).threads
         samples: dict[int, list[Sample]] = {}
         for cell, wall, cpu, calls in self._rows(_of_cells("samples", SAMPLES, "round"), run):
@@ -361,6 +365,15 @@ class Store:
         yield from self._connection.execute(query, values).fetchall()
 
     @contextmanager
+    def _moment(self) -> Generator[None]:
+        """What is read inside is of one moment, whatever another process writes meanwhile."""
+        self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._connection.execute("COMMIT")
+
+    @contextmanager
     def _whole(self) -> Generator[None]:
         """All or nothing of what is written inside."""
         self._connection.execute("BEGIN IMMEDIATE")
@@ -473,7 +486,8 @@ def _take(lock: int, path: Path) -> None:
 
 
 def _connected(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    mode = "ro" if read_only else "rw"
+    """A connection; even one that only reads may have to undo what a killed writer has left."""
+    mode = "ro" if read_only and not os.access(path, os.W_OK) else "rw"
     try:
         connection = sqlite3.connect(
             f"{path.resolve().as_uri()}?mode={mode}",
@@ -482,6 +496,8 @@ def _connected(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             isolation_level=None,
         )
         connection.execute("PRAGMA foreign_keys = ON")
+        if read_only:
+            connection.execute("PRAGMA query_only = ON")
     except sqlite3.Error as error:
         raise _not_one(path, f"cannot be opened: {error}") from error
     return connection

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -87,17 +88,21 @@ with Store.writer(Path(sys.argv[1])) as store:
     session = store.begin(1, WORKER.environment)
     first, second, *_ = store.pending(1)
     store.finish(first.row, session, WORKER, outcome("ok", 1.0))
+    store._connection.execute("PRAGMA cache_size = 1")
     store._connection.set_trace_callback(
         lambda text: os.kill(os.getpid(), signal.SIGKILL) if "INTO states" in text else None
     )
-    store.finish(second.row, session, WORKER, outcome("ok", 2.0))
+    store.finish(second.row, session, WORKER, outcome("ok", *[2.0] * 5000))
 """
+"""So many samples that a part of them is in the file before it is killed."""
 
 
-def test_killed_inside_of_a_cell(tmp_path: Path) -> None:
+@pytest.mark.parametrize("opened", ["to be read", "to be written"])
+def test_killed_inside_of_a_cell(opened: str, tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     with Store.writer(path, create=True) as store:
         store.add_run(planned())
+    before = path.stat().st_size
     root = Path(__file__).parents[3]
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(path)],
@@ -105,10 +110,49 @@ def test_killed_inside_of_a_cell(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == -signal.SIGKILL
-    with Store.writer(path) as store:
+    assert path.stat().st_size > before and Path(f"{path}-journal").exists(), "half a cell"
+    with (Store.reader if opened == "to be read" else Store.writer)(path) as store:
         assert [cell.seconds for cell in store.cells(1)] == [(0.5,)]
         assert len(store.pending(1)) == 17
         assert store.sessions(1)[0].ended is None
+        assert store.run(1).done == 1
+
+
+def test_a_reader_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with Store.writer(path, create=True) as store:
+        run = store.add_run(planned())
+    with Store.reader(path) as store, pytest.raises(sqlite3.OperationalError, match="readonly"):
+        store.begin(run, WORKER.environment)
+    path.chmod(0o444)
+    with Store.reader(path) as store:
+        assert store.run().number == run
+
+
+def test_cells_are_read_as_of_one_moment(tmp_path: Path) -> None:
+    """A cell that is completed while another process reads is there as a whole, or not at all."""
+    path = tmp_path / "x.db"
+    with Store.writer(path, create=True) as writer:
+        run = writer.add_run(planned())
+        session = writer.begin(run, WORKER.environment)
+        rows = [pending.row for pending in writer.pending(run)]
+        end = threading.Event()
+        seen: list[int] = []
+
+        def read() -> None:
+            while not end.is_set():
+                with Store.reader(path) as store:
+                    cells = store.cells(run)
+                assert all(len(cell.seconds) == 2 for cell in cells)
+                seen.append(len(cells))
+
+        thread = threading.Thread(target=read)
+        thread.start()
+        for row in rows:
+            writer.finish(row, session, WORKER, outcome("ok", 1.0, 2.0))
+        end.set()
+        thread.join()
+    assert seen == sorted(seen)
 
 
 def test_one_process_writes_and_others_read(tmp_path: Path) -> None:
