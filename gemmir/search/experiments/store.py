@@ -54,7 +54,7 @@ class Store:
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
-        self._connection = connection
+        self.connection = connection
 
     @classmethod
     @contextmanager
@@ -266,7 +266,7 @@ class Store:
                         schedule=point.schedule,
                     )
                 )
-            self._connection.executemany(
+            self.connection.executemany(
                 "INSERT INTO cells (run, point, repetition, position) VALUES (?, ?, ?, ?)",
                 [(run, points[c.point], c.repetition, at) for at, c in enumerate(plan.cells)],
             )
@@ -287,12 +287,12 @@ class Store:
     def end(self, session: int) -> None:
         """Write that it does no more."""
         with self._whole():
-            self._connection.execute("UPDATE sessions SET ended = ? WHERE id = ?", (now(), session))
+            self.connection.execute("UPDATE sessions SET ended = ? WHERE id = ?", (now(), session))
 
     def finish(self, row: int, session: int, worker: Worker, outcome: Outcome) -> bool:
         """Complete a cell in one transaction; False, and nothing, where it is complete already."""
         with self._whole():
-            changed = self._connection.execute(
+            changed = self.connection.execute(
                 f"UPDATE cells SET worker = ?, {', '.join(f'{c} = ?' for c in COLUMNS)} "
                 "WHERE id = ? AND status IS NULL",
                 (self._worker(session, worker), *_columns(outcome), row),
@@ -300,12 +300,12 @@ class Store:
             if not changed:
                 return False
             for number, s in enumerate(outcome.samples):
-                self._connection.execute(
+                self.connection.execute(
                     "INSERT INTO samples VALUES (?, ?, ?, ?, ?)",
                     (row, number, s.wall, s.cpu, s.calls),
                 )
             for name, figure in (outcome.figures or {}).items():
-                self._connection.execute(
+                self.connection.execute(
                     "INSERT INTO figures VALUES (?, ?, ?, ?)",
                     (row, name, figure.value, figure.unit),
                 )
@@ -355,34 +355,34 @@ class Store:
 
     def _insert(self, table: str, **values: Any) -> int:
         marks = ", ".join("?" * len(values))
-        done = self._connection.execute(
+        done = self.connection.execute(
             f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})", tuple(values.values())
         )
         assert done.lastrowid is not None
         return done.lastrowid
 
     def _rows(self, query: str, *values: Any) -> Iterator[Any]:
-        yield from self._connection.execute(query, values).fetchall()
+        yield from self.connection.execute(query, values).fetchall()
 
     @contextmanager
     def _moment(self) -> Generator[None]:
         """What is read inside is of one moment, whatever another process writes meanwhile."""
-        self._connection.execute("BEGIN")
+        self.connection.execute("BEGIN")
         try:
             yield
         finally:
-            self._connection.execute("COMMIT")
+            self.connection.execute("COMMIT")
 
     @contextmanager
     def _whole(self) -> Generator[None]:
         """All or nothing of what is written inside."""
-        self._connection.execute("BEGIN IMMEDIATE")
+        self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            self.connection.execute("ROLLBACK")
             raise
-        self._connection.execute("COMMIT")
+        self.connection.execute("COMMIT")
 
 
 COLUMNS: Final = (
