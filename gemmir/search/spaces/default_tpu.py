@@ -16,7 +16,7 @@ from gemmir.machine import TpuMachine
 from gemmir.passes.pipeline import Pipeline
 from gemmir.passes.tile import Tile
 from gemmir.schedule import pass_text
-from gemmir.search.spaces.draft import Draft, near
+from gemmir.search.spaces.draft import Draft, near, powers
 
 PARTS: Final = {"m": (64, 128, 256), "n": (128, 256, 512)}
 """Rows and columns of the part of a block that is multiplied at a time."""
@@ -85,17 +85,13 @@ class _Opening:
     def _block(self, d: str, size: int, extent: int) -> str:
         """A block: as many whole registers as divide the dimension about evenly, or all of it."""
         step = self._step(d)
-        values = [v for v in near(size, step, extent - 1) if v % step == 0]
-        values += [v for v in near(size * MOST_TIMES // 4, step, extent - 1) if v % step == 0]
-        values += [
-            v for v in near(max(size * 4 // MOST_TIMES, 1), step, extent - 1) if v % step == 0
-        ]
+        least, most = size // MOST_TIMES, min(size * MOST_TIMES, extent - 1)
+        values = [v for v in powers(max(least, step), most) if v % step == 0 and v != size]
         if not values:
             return str(size)
-        whole = [str(v) for v in dict.fromkeys(values)] + [d]
-        name = self.draft.hole(
-            f"block_{d}", d if size == extent else size, " | ".join(whole), f"{d} of a block"
-        )
+        first = d if size == extent else size
+        others = [*values, *([d] if size < extent else [])]
+        name = self.draft.hole(f"block_{d}", first, others, f"{d} of a block")
         self.opened[d] = name[1:]
         return name
 

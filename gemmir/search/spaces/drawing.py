@@ -161,16 +161,18 @@ def _rest(search: _Search, chance: random.Random) -> Iterator[Point]:
 
 
 def strategy(space: BoundSpace, *, lower: bool) -> SearchStrategy[Point]:
-    """See `BoundSpace.strategy`. A value that is drawn is one with which some point holds the
-    rules."""
+    """See `BoundSpace.strategy`. In place of a value with which no point holds the rules the next
+    one is taken with which some point does."""
     import hypothesis.strategies as st
 
     @st.composite
     def points(draw: DrawFn) -> Point:
         chosen: Point = {}
         for name, values in space.holes.items():
-            possible = [v for v in values if space.tree.may_go_on({**chosen, name: v})]
-            chosen[name] = draw(st.sampled_from(possible or values))
+            place = values.index(draw(st.sampled_from(values)))
+            turned = (*values[place:], *values[:place])
+            possible = (v for v in turned if space.tree.may_go_on({**chosen, name: v}))
+            chosen[name] = next(possible, values[0])
         return chosen
 
     def is_legal(point: Mapping[str, int | str]) -> bool:
