@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any, Final
 
 from xdsl.passes import ModulePass
 
+from gemmir.explain_cost import cost_facts, cost_lines
 from gemmir.explain_gpu import gpu_explanation, gpu_lines
 from gemmir.explain_tpu import tpu_explanation, tpu_lines
 from gemmir.gemm import Gemm
@@ -177,34 +178,50 @@ def explanation(lowered: Lowered) -> Explanation:
     )
 
 
-def explain(lowered: Lowered, profile: Comparison | None = None) -> str:
-    """What was decided, as text; of a TPU with its `profile`, where one was made."""
-    if isinstance(lowered.machine, TpuMachine):
-        problem = "not known" if lowered.problem is None else described(lowered.problem)
-        lines = tpu_lines(tpu_explanation(lowered, profile), lowered.machine, problem)
-        return "\n".join(lines) + "\n"
-    if isinstance(lowered.machine, GpuMachine):
-        problem = "not known" if lowered.problem is None else described(lowered.problem)
-        lines = gpu_lines(gpu_explanation(lowered), lowered.machine, problem)
-        return "\n".join(lines) + "\n"
-    found = explanation(lowered)
-    sections = (
-        _problem_lines(found, _cpu_of(lowered)),
-        _schedule_lines(found),
-        _tile_lines(found),
-        _loop_lines(found),
-    )
-    texts = ["\n".join(lines) for lines in sections]
+def explain(
+    lowered: Lowered,
+    profile: Comparison | None = None,
+    edits: int = 0,
+    say: Callable[[str], None] = lambda _: None,
+) -> str:
+    """What was decided and what it is predicted to take, as text.
+
+    Of a TPU with its `profile`, where one was made. `edits` is how many changes of the schedule are
+    shown that the cost model likes best; `say` is told where that takes a while.
+    """
+    machine = lowered.machine
+    problem = "not known" if lowered.problem is None else described(lowered.problem)
+    if isinstance(machine, TpuMachine):
+        texts = ["\n".join(tpu_lines(tpu_explanation(lowered, profile), machine, problem))]
+    elif isinstance(machine, GpuMachine):
+        texts = ["\n".join(gpu_lines(gpu_explanation(lowered), machine, problem))]
+    else:
+        found = explanation(lowered)
+        sections = (
+            _problem_lines(found, machine),
+            _schedule_lines(found),
+            _tile_lines(found),
+            _loop_lines(found),
+        )
+        texts = ["\n".join(lines) for lines in sections]
+    texts.append("\n".join(cost_lines(cost_facts(lowered, edits, say), machine)))
     return "\n\n".join(text for text in texts if text) + "\n"
 
 
-def facts(lowered: Lowered, profile: Comparison | None = None) -> dict[str, Any]:
-    """What was decided, as plain values for JSON; of a TPU with its `profile`, if there is one."""
+def facts(
+    lowered: Lowered,
+    profile: Comparison | None = None,
+    edits: int = 0,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """What `explain` says, as plain values for JSON."""
     if isinstance(lowered.machine, TpuMachine):
-        return tpu_explanation(lowered, profile).to_dict()
-    if isinstance(lowered.machine, GpuMachine):
-        return gpu_explanation(lowered).to_dict()
-    return explanation(lowered).to_dict()
+        found = tpu_explanation(lowered, profile).to_dict()
+    elif isinstance(lowered.machine, GpuMachine):
+        found = gpu_explanation(lowered).to_dict()
+    else:
+        found = explanation(lowered).to_dict()
+    return {**found, "cost": cost_facts(lowered, edits, say).to_dict()}
 
 
 def example_of(gemm: Gemm) -> Gemm:

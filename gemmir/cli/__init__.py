@@ -15,7 +15,7 @@ from typing import Annotated, Final
 
 import typer
 
-from gemmir.cli import experiment, space
+from gemmir.cli import cost, experiment, space
 from gemmir.cli.bench import bench
 from gemmir.cli.blas import blas
 from gemmir.cli.check import check
@@ -129,6 +129,20 @@ GROUPS: Final[Mapping[str, Group]] = {
             space.sample: (
                 "gemmir space sample --m 512 --n 512 --k 512 -n 20 --seed 1",
                 "gemmir space sample --m 4096 --n 4096 --k 4096 --dtype bf16 --target cuda:sm_90a",
+            ),
+        },
+    ),
+    "cost": Group(
+        help="The cost model against measured schedules: measuring them, and how well it ranks.",
+        examples={
+            cost.measure: (
+                "gemmir cost measure --suite bench/cpu_suite.toml -o cost-mine.json",
+                "gemmir cost measure --suite bench/cpu_suite.toml --class squares -o mine.json",
+            ),
+            cost.quality: (
+                "gemmir cost quality",
+                "gemmir cost quality bench/results/cost-cpu-znver5.json --problems",
+                "gemmir cost quality cost-mine.json --json",
             ),
         },
     ),

@@ -24,11 +24,17 @@ def explain(
             "--profile", help="Of a TPU: libtpu's static profile, beside that of XLA's own product."
         ),
     ] = False,
+    edits: Annotated[
+        int,
+        typer.Option(min=0, help="Changes of the schedule to show that the cost model likes best."),
+    ] = 3,
     json: Json = False,
 ) -> None:
-    """Say what the schedule does: tiles and caches, registers, order of sums, and limits.
+    """Say what the schedule does: tiles and caches, registers, order of sums, limits, what it is
+    predicted to take, and which small changes of it are predicted to gain most.
 
-    Nothing is run: instructions are counted in the assembly. Of a GPU: its launch, and, where
+    Nothing is run: instructions are counted in the assembly, and the cost model reckons with the
+    loops of the last stage. Of a GPU: its launch, and, where
     ptxas and nvdisasm are found, registers, spills, occupancy and the main loop in machine code. Of
     a TPU: grid, blocks, VMEM and traffic, and, where libtpu is installed, its static profile, which
     is not measured.
@@ -43,9 +49,9 @@ def explain(
         lowered = job.lower()
         found = _profile(lowered) if profile else None
         if json:
-            put_json(facts(lowered, found))
+            put_json(facts(lowered, found, edits, note))
         else:
-            put(explain_text(lowered, found))
+            put(explain_text(lowered, found, edits, note))
 
 
 def _require_tpu(job: Job) -> None:

@@ -16,6 +16,17 @@ PAGE_BYTES: Final = 4096
 MASKED_STORE_CYCLES: Final = 8
 """A store of part of a vector without mask registers: uops.info, VMASKMOVPS of Zen 3 and Zen 5."""
 
+MASKED_ELEMENT_INSTRUCTIONS: Final = 3
+"""Instructions beside the load of an element that may not be there. On Zen 5 rows that are clipped
+take 1 to 2.6 cycles for each element of A, in tiles of 9 to 13 rows."""
+
+FORESEEN_TRIPS: Final = 32
+"""A loop of so few iterations ends where the CPU foresees it."""
+
+WINDOW: Final = 448
+"""Instructions that are under way at once, so that sums of several tiles go on together: Software
+Optimization Guide for the AMD Zen5 Microarchitecture, section 2.1; 512 on Golden Cove."""
+
 ISSUED_PER_CYCLE: Final = 8
 """Instructions a cycle: Software Optimization Guide for the AMD Zen5 Microarchitecture, section
 2.1, and six or more on the others."""
@@ -23,11 +34,11 @@ ISSUED_PER_CYCLE: Final = 8
 LOOP_CYCLES: Final = 16
 """What it takes to enter a loop that sums and to leave it, where its end is not foreseen."""
 
-OUTER_LOOP_CYCLES: Final = 4
+OUTER_LOOP_CYCLES: Final = 2
 """The same of a loop whose end is foreseen."""
 
-CALL_CYCLES: Final = 40
-"""A call of a kernel from a loop of machine code."""
+CALL_CYCLES: Final = 8
+"""A call of a kernel from a loop of machine code, which begins before the one before has ended."""
 
 ALLOCATION_CYCLES: Final = 150
 """A buffer of the C library, and its end."""
@@ -75,7 +86,7 @@ ZEN: Final = Core(
 )
 ZEN5: Final = Core(
     clock_hz=4.1e9,
-    l2_line_cycles=1.5,
+    l2_line_cycles=1.1,
     l3_line_cycles=2.4,
     dram_line_cycles=5.0,
     l2_start_cycles=3.5,
@@ -122,17 +133,23 @@ def levels(machine: CpuMachine) -> tuple[Level, ...]:
 def core_cycles(work: Work, machine: CpuMachine) -> dict[str, float]:
     """Cycles of one iteration, by what they are spent on; all go on at the same time."""
     masked = 0 if has_masks(machine) else MASKED_STORE_CYCLES
-    issued = (
-        work.products + work.loads + work.stores + work.arithmetic + work.shuffles + work.prefetches
-    )
     return {
         "products": work.products / machine.fma_per_cycle,
         "loads": (work.loads + work.split_loads) / LOADS_PER_CYCLE,
         "stores": work.stores + work.split_stores + work.masked_stores * masked,
         "latency": work.chain * FMA_LATENCY_CYCLES,
-        "other instructions": (work.arithmetic + work.shuffles) / 2,
-        "issue": issued / ISSUED_PER_CYCLE,
+        "other instructions": (
+            work.arithmetic + work.shuffles + work.masked_elements * MASKED_ELEMENT_INSTRUCTIONS
+        )
+        / 2,
+        "issue": instructions(work) / ISSUED_PER_CYCLE,
     }
+
+
+def instructions(work: Work) -> float:
+    """Instructions of one iteration."""
+    memory = work.loads + work.stores + work.prefetches
+    return work.products + memory + work.arithmetic + work.shuffles
 
 
 def together(parts: Iterable[float]) -> float:

@@ -9,11 +9,14 @@ from xdsl.dialects.builtin import ModuleOp
 
 from gemmir.cost.core import (
     CALL_CYCLES,
+    FORESEEN_TRIPS,
     LOOP_CYCLES,
     OUTER_LOOP_CYCLES,
+    WINDOW,
     Level,
     core_cycles,
     core_of,
+    instructions,
     levels,
     together,
 )
@@ -61,10 +64,11 @@ def cost_of(nest: Nest, machine: CpuMachine, *, threads: int, warm: bool) -> Pre
     merged = _units(nest)
     for number, (n, times, shared) in enumerate(_runs(nest, threads)):
         parts = {name: c * shared for name, c in core_cycles(n.work, machine).items()}
+        parts["latency"] /= max(WINDOW / max(instructions(n.work) * n.trips, 1), 1)
         for m in moved:
             parts[m.level.name] = m.cycles.get(number, 0.0) * shared / times
         entries = shared / n.trips if n.variable and n.trips > 1 else 0.0
-        around = entries * (LOOP_CYCLES if n.work.sums else OUTER_LOOP_CYCLES)
+        around = entries * (LOOP_CYCLES if n.trips > FORESEEN_TRIPS else OUTER_LOOP_CYCLES)
         flops += n.work.flops * times
         cycles += around
         unit = units.setdefault(merged[id(n)], {})

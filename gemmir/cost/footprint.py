@@ -67,7 +67,7 @@ class Box:
         return Box(
             array=self.array,
             spans=tuple(spans),
-            share=max(self.share, other.share),
+            share=min(self.share + other.share, 1.0),
             writes=self.writes or other.writes,
         )
 

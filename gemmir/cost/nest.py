@@ -86,8 +86,9 @@ class Work:
     """Instructions on vectors as long as a register, by what carries them out.
 
     `products` are multiply-adds; `split_loads` and `split_stores` are those that touch a second
-    cache line, `masked_stores` those of part of a vector. `chain` is how many multiply-adds of an
-    iteration wait for one another; `sums` and `rows` are the registers of accumulators and factors.
+    cache line, `masked_stores` those of part of a vector, `masked_elements` loads of an element
+    that may not be there. `chain` is how many multiply-adds of an iteration wait for one another;
+    `sums` and `rows` are the registers of accumulators and factors.
     """
 
     products: float = 0.0
@@ -96,6 +97,7 @@ class Work:
     split_loads: float = 0.0
     split_stores: float = 0.0
     masked_stores: float = 0.0
+    masked_elements: float = 0.0
     arithmetic: float = 0.0
     shuffles: float = 0.0
     prefetches: float = 0.0
@@ -117,6 +119,7 @@ COUNTED: Final = (
     "split_loads",
     "split_stores",
     "masked_stores",
+    "masked_elements",
     "arithmetic",
     "shuffles",
     "prefetches",
@@ -378,6 +381,7 @@ class Reader:
         if is_read:
             work.loads += count * share
             work.split_loads += crossing * count * share
+            work.masked_elements += (rows * share) if masked and lanes == 1 else 0.0
         else:
             work.split_stores += crossing * count * share
             work.stores += count * share

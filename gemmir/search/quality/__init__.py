@@ -1,0 +1,1 @@
+"""How good the cost model is: measured schedules, and how the model ranks them."""
