@@ -16,8 +16,6 @@ from gemmir.search.quality.ranking import correlations, quality, ranking, regret
 BLOCKS = (
     "tile{{loops=m,n sizes={},{}}},promote{{operand=c to=registers}},vectorize{{with=fma width=8}}"
 )
-    "tile{{loops=m,n sizes={},{}}},promote{{operand=c to=registers}},vectorize{{with=fma width=8}}"
-)
 
 
 def test_a_known_order() -> None:
