@@ -46,6 +46,8 @@ from xdsl.dialects.builtin import (
     IntegerType,
     StringAttr,
     VectorType,
+    bf16,
+    f16,
     f64,
 )
 from xdsl.ir import Block, Operation, Region, SSAValue
@@ -285,14 +287,20 @@ def _dot_depth(gemm: GemmOp) -> int:
 
 
 def _can_widen(gemm: GemmOp) -> bool:
-    """Whether elements can be widened to the type of the sum where they are read: on a CPU."""
+    """Whether elements can be widened to the type of the sum where they are read.
+
+    A core widens all of them, and a thread of a GPU those of 16 bits.
+    """
     if gemm.precision is not None:
         return False
     factors = [memref_type(v).element_type for v in (gemm.a, gemm.b)]
     units = [o.over.data for o in enclosing_ops(gemm) if isinstance(o, ForallOp)]
     is_plain = all(factor == gemm.summed for factor in factors)
     is_wider = all(is_widening(factor, gemm.summed) for factor in factors)
-    return is_plain or (is_wider and set(units) <= {CORES})
+    if is_plain:
+        return True
+    on_thread = THREADS in units and all(f in (bf16, f16) for f in factors)
+    return is_wider and (set(units) <= {CORES} or on_thread)
 
 
 def _listed(shape: Sequence[int]) -> str:

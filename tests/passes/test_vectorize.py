@@ -177,6 +177,20 @@ def test_a_warp_multiplies_its_tile_as_a_whole(after: After, dtype: str) -> None
     assert fragments == ["a", "b"]
 
 
+THREAD = "tile{loops=m,n sizes=16,16 over=blocks},tile{loops=m,n sizes=4,4 over=threads}"
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_a_thread_widens_elements_of_16_bits(after: After, dtype: str) -> None:
+    module = after(Gemm(m=17, n=15, k=5, dtype=dtype), f"{THREAD},{C},{V}")
+    products = [op for op in module.walk() if isinstance(op, OuterProductOp)]
+    assert products
+    assert {str(v.type) for op in products for v in (op.lhs, op.rhs)} == {
+        "vector<4x1xf32>",
+        "vector<1x4xf32>",
+    }
+
+
 @pytest.mark.parametrize(("m", "n", "k"), [(1, 1, 1), (17, 9, 15), (31, 15, 33), (48, 40, 16)])
 def test_tiles_of_tensor_cores_are_rounded_up_and_clipped(
     after: After, m: int, n: int, k: int

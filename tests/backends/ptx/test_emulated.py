@@ -91,3 +91,17 @@ def test_edges(gemm: Gemm, dtype: str) -> None:
 def test_transposes(dtype: str, trans: str) -> None:
     gemm = Gemm(m=72, n=40, k=56, dtype=dtype, trans_a=trans[0] == "t", trans_b=trans[1] == "t")
     run(gemm, SM_80.target)
+
+
+@pytest.mark.parametrize("target", ["cuda:sm_80", "cuda:sm_90a"])
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_threads_multiply_what_they_widen(dtype: str, target: str) -> None:
+    schedule = Schedule.parse(
+        "tile{loops=m,n sizes=16,16 over=blocks},tile{loops=m,n sizes=4,4 over=threads},"
+        "promote{operand=c to=registers},tile{loops=k sizes=8},"
+        "promote{operand=a to=shared layout=panel:16},promote{operand=b to=shared layout=panel:16},"
+        "vectorize{with=fma width=4}"
+    )
+    report = run(Gemm(m=19, n=21, k=13, dtype=dtype), target, schedule)
+    assert report is not None
+    assert report.instructions["fma"] > 0
