@@ -18,6 +18,7 @@ import json
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
@@ -38,6 +39,7 @@ from gemmir.machine.cpu import SHIPPED
 from gemmir.machine.gpu import SHIPPED_GPUS
 from gemmir.machine.tpu import SHIPPED_TPUS
 from gemmir.schedule.default import default_text
+from gemmir.search.ladders import climb
 from gemmir.search.spaces import default_space
 from gemmir.search.spaces.names import PROBLEM
 
@@ -46,6 +48,22 @@ TARGET: Final = "cpu:x86-64-v3"
 GPU_TARGET: Final = "cuda:sm_80"
 HOPPER_TARGET: Final = "cuda:sm_90a"
 TPU_TARGET: Final = "tpu:v5e"
+
+RESULTS: Final = DOCS.parent / "bench" / "results"
+
+FACTS: Final[Mapping[str, str]] = {
+    "scalar multiply-adds": "{:.0f} scalar",
+    "vector multiply-adds": "{:.0f} vector FMAs",
+    "bytes into L1": "{:.3g} bytes into L1",
+    "instructions of threads for each multiply-add": "{:.3g} instructions a multiply-add",
+    "worst sectors touched over needed": "sectors x{:.3g}",
+    "worst turns of the banks": "banks x{:.3g}",
+    "registers of a thread": "{:.0f} registers",
+    "steps": "{:,.0f} steps",
+    "bytes of HBM": "{:.3g} bytes of HBM",
+    "spills and fills in the main loop": "{} spills and fills",
+}
+"""What of the facts of a rung stands in tables, and how."""
 
 WORDS: Final = ("dtype", "out", "epilogue", "dtype_b")
 """Fields of a problem that are no numbers."""
@@ -488,9 +506,47 @@ def _machines(page: Page, argument: str) -> str:
     )
 
 
+def _rungs(page: Page, argument: str) -> str:
+    """Every rung of a ladder: what it changes in the schedule, and why."""
+    fields = _options(argument)[1]
+    target = fields.pop("target")
+    made = climb(_gemm(fields), target, threads=2 if target.startswith("cpu") else 1)
+    texts: list[str] = []
+    for number, rung in enumerate(made.rungs):
+        edits = "\n".join(str(edit) for edit in rung.edits)
+        why = textwrap.fill(rung.why, 100, break_long_words=False)
+        texts += [f"### {number}: {rung.name}, {rung.title}", fenced("diff", edits), why]
+    texts += [f"No rung `{name}`: {reason}." for name, reason in made.left_out.items()]
+    return "\n\n".join(texts)
+
+
+def _climbed(page: Page, argument: str) -> str:
+    """The figures that `gemmir ladder --json` wrote into a file of bench/results."""
+    found: dict[str, Any] = json.loads((RESULTS / argument).read_text())
+    columns = ["rung", "GFLOP/s", "of peak", "x before", "how", "why"]
+    rows = [
+        [
+            f"`{rung['name']}`",
+            f"{rung['gflops']:,.4g}" if rung["gflops"] < 1e4 else f"{rung['gflops']:,.0f}",
+            f"{rung['of_peak']:.2%}",
+            "" if rung["ratio_to_before"] is None else f"{rung['ratio_to_before']:.2f}",
+            rung["how"],
+            ", ".join(_fact(name, value) for name, value in rung["facts"].items() if name in FACTS),
+        ]
+        for rung in found["rungs"]
+    ]
+    return f"{found['machine']}:\n\n{table(columns, rows)}"
+
+
+def _fact(name: str, value: float | str) -> str:
+    """A count of a rung in a few words."""
+    return FACTS[name].format(value)
+
+
 KINDS: Final[Mapping[str, Callable[[Page, str], str]]] = {
     "asm": _asm,
     "cli": _cli,
+    "climbed": _climbed,
     "default": _default,
     "explain": _explain,
     "file": _file,
@@ -502,6 +558,7 @@ KINDS: Final[Mapping[str, Callable[[Page, str], str]]] = {
     "output": _output,
     "pallas": _pallas,
     "profiles": _profiles,
+    "rungs": _rungs,
     "times": _times,
     "schedule": _schedule,
     "space": _space,

@@ -174,9 +174,9 @@ def check(
     `gemmir.lower` does.
     """
     job = prepare(subject, target, schedule, threads) if isinstance(subject, Gemm) else subject
-    texts = _by_stage(job.schedule, replace or {})
-    samples = tuple(_samples(job, gemm, seed))
-    run = _Run(
+    texts = replacements(job.schedule, replace or {})
+    samples = tuple(samples_of(job, gemm, seed))
+    run = Run(
         job=job,
         samples=samples,
         texts=texts,
@@ -215,12 +215,12 @@ def find_stage(schedule: Schedule, wanted: str) -> str:
     )
 
 
-def _by_stage(schedule: Schedule, replace: Mapping[str, str]) -> dict[str, str]:
+def replacements(schedule: Schedule, replace: Mapping[str, str]) -> dict[str, str]:
     return {find_stage(schedule, wanted): text for wanted, text in replace.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Sample:
+class Sample:
     """Arrays to run a job on and what must come out; `sizes` says in words what was unknown.
 
     `reference` is asked whether no GPU computes it.
@@ -235,7 +235,7 @@ class _Sample:
         return f"{self.sizes}: {message}" if self.sizes else message
 
 
-def _samples(job: Job, gemm: Gemm | None, seed: int) -> Iterator[_Sample]:
+def samples_of(job: Job, gemm: Gemm | None, seed: int) -> Iterator[Sample]:
     """Random arrays; where sizes are known in a call only, of several sizes."""
     signature = signature_of(parse_module(job.source))
     for number, sizes in enumerate(_sample_sizes(signature, job.schedule)):
@@ -247,13 +247,13 @@ def _samples(job: Job, gemm: Gemm | None, seed: int) -> Iterator[_Sample]:
         yield _sample(job, gemm, operands, ", ".join(f"{n}={s}" for n, s in sizes.items()))
 
 
-def _sample(job: Job, gemm: Gemm | None, operands: Operands, sizes: str) -> _Sample:
+def _sample(job: Job, gemm: Gemm | None, operands: Operands, sizes: str) -> Sample:
     def reference(emulated: bool) -> Reference:
         if gemm is None:
             return reference_of(job.source, job.problem, operands, emulated=emulated)
         return reference_of_gemm(gemm, operands, emulated=emulated)
 
-    return _Sample(sizes=sizes, operands=operands, reference=cache(reference))
+    return Sample(sizes=sizes, operands=operands, reference=cache(reference))
 
 
 def _sample_sizes(signature: Signature, schedule: Schedule) -> Iterator[dict[str, int]]:
@@ -285,11 +285,11 @@ def _sample_sizes(signature: Signature, schedule: Schedule) -> Iterator[dict[str
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Run:
+class Run:
     """A job with the arrays to run it on and what must come out."""
 
     job: Job
-    samples: tuple[_Sample, ...]
+    samples: tuple[Sample, ...]
     texts: Mapping[str, str]
     emitted: str = ""
 
@@ -311,11 +311,11 @@ class _Run:
                 yield Row(name=name, step=step, status="wrong", seconds=0.0, message=str(error))
                 return
             if only in (None, name):
-                row = self._row(name, step, lambda arrays, m=module: evaluate(m, arrays.arrays))
+                row = self.row(name, step, lambda arrays, m=module: evaluate(m, arrays.arrays))
                 is_wrong |= only is None and not row.ok
                 yield row
         if only in (None, MACHINE_CODE, EMULATED, INTERPRETED, ON_GPU):
-            yield from self._last(module, only)
+            yield from self.last(module, only)
 
     def _stage(self, name: str, number: int, module: ModuleOp) -> ModuleOp:
         """The IR of a stage, made from that of the stage before, or replaced."""
@@ -325,7 +325,7 @@ class _Run:
             run_pass(self.job.schedule.passes[number - 1], module, verify=True)
         return module
 
-    def _last(self, module: ModuleOp, only: str | None) -> Iterator[Row]:
+    def last(self, module: ModuleOp, only: str | None) -> Iterator[Row]:
         """What the backend makes; on a GPU only what the emulator has found nothing wrong with."""
         machine = self.job.machine
         if isinstance(machine, CpuMachine):
@@ -361,7 +361,7 @@ class _Run:
             *inputs, output = operands.arrays
             kernel()(*inputs, out=output)
 
-        return self._row(MACHINE_CODE, step, call)
+        return self.row(MACHINE_CODE, step, call)
 
     def _interpreted(self, module: ModuleOp, machine: TpuMachine) -> Row:
         """The Pallas kernel, lowered for a TPU and then run by Pallas's interpreter."""
@@ -378,7 +378,7 @@ class _Run:
             artifact = backend_for(machine.backend).emit(module, machine)
             run_pallas(artifact, self.emitted or artifact.text, operands.arrays)
 
-        return self._row(INTERPRETED, step, call)
+        return self.row(INTERPRETED, step, call)
 
     def _emulated(self, module: ModuleOp, machine: GpuMachine) -> Row:
         """The PTX, run by the emulator: it needs no GPU."""
@@ -389,7 +389,7 @@ class _Run:
             artifact = backend_for(machine.backend).emit(module, machine)
             run_ptx(artifact, self.emitted or artifact.text, operands.arrays)
 
-        return self._row(EMULATED, f"PTX for {machine.name}, in the emulator", call)
+        return self.row(EMULATED, f"PTX for {machine.name}, in the emulator", call)
 
     def _on_gpu(self, module: ModuleOp, machine: GpuMachine) -> Row:
         """The same PTX on the GPU that is here."""
@@ -404,9 +404,9 @@ class _Run:
             GpuKernel(loaded, artifact.signature)(*inputs, out=output)
 
         step = f"PTX for {machine.name}, on the GPU"
-        return self._row(ON_GPU, step, call, emulated=False)
+        return self.row(ON_GPU, step, call, emulated=False)
 
-    def _row(
+    def row(
         self,
         name: str,
         step: str,
@@ -426,7 +426,7 @@ class _Run:
 
     def _sampled(
         self,
-        sample: _Sample,
+        sample: Sample,
         name: str,
         step: str,
         run: Callable[[Operands], None],
@@ -473,13 +473,13 @@ def _smallest_line(job: Job, wrong: Row, seed: int) -> str:
     known_whole = not any(isinstance(o, EpilogueOp) for o in parse_module(job.source).walk())
     if problem is None or not (known_whole or says_all(problem, job.source)):
         return ""
-    smallest = _smallest(job, problem, wrong.name, seed)
+    smallest = smallest_of(job, problem, wrong.name, seed)
     if smallest is None:
         return command_line(problem, job, seed) if says_all(problem, job.source) else ""
     return command_line(smallest, job, seed)
 
 
-def _smallest(job: Job, problem: Gemm, stage: str, seed: int) -> Gemm | None:
+def smallest_of(job: Job, problem: Gemm, stage: str, seed: int) -> Gemm | None:
     """The smallest problem found, or None where `problem` itself is right in `stage`."""
     from hypothesis import HealthCheck, Phase, find, settings
     from hypothesis import strategies as st
@@ -527,7 +527,7 @@ def _is_wrong(job: Job, problem: Gemm, stage: str, seed: int) -> bool:
         smaller = prepare(problem, job.target, job.schedule)
         operands = make_operands(signature_of(parse_module(smaller.source)), seed)
         sample = _sample(smaller, problem, operands, "")
-        run = _Run(job=smaller, samples=(sample,), texts={})
+        run = Run(job=smaller, samples=(sample,), texts={})
         found = list(run.rows(only=stage))
         return any(row.name == stage and not row.ok for row in found)
     except (ScheduleError, ProblemError):

@@ -17,12 +17,14 @@ import typer
 
 from gemmir.cli import cost, experiment, space
 from gemmir.cli.bench import bench
+from gemmir.cli.bisect import bisect
 from gemmir.cli.blas import blas
 from gemmir.cli.check import check
 from gemmir.cli.compile import compile
 from gemmir.cli.demo import demo
 from gemmir.cli.doctor import doctor
 from gemmir.cli.explain import explain
+from gemmir.cli.ladder import ladder
 from gemmir.cli.opt import opt
 from gemmir.cli.options import with_problem
 from gemmir.cli.passes import passes
@@ -66,6 +68,11 @@ EXAMPLES: Final = {
         "gemmir check --m 48 --n 40 --k 56 --replace vectorize=mine.mlir",
         "gemmir check --m 72 --n 200 --k 96 --dtype bf16 --target tpu:v5e",
     ),
+    bisect: (
+        "gemmir bisect --m 48 --n 40 --k 56 --schedule my.schedule",
+        "gemmir bisect --m 1024 --n 1024 --k 1024 -o wrong.py",
+        "gemmir bisect --m 48 --n 40 --k 56 --replace vectorize=mine.mlir --json",
+    ),
     run: (
         "gemmir run --m 1024 --n 1024 --k 1024 --threads 2",
         "gemmir run --m 2 --n 3 --k 4 --array a=a.npy --array b=b.npy -o c.npy",
@@ -88,6 +95,13 @@ EXAMPLES: Final = {
         "gemmir tune --m 512 --n 512 --k 512 --trials 200 --study my.study --resume",
         "gemmir tune --m 512 --n 512 --k 512 --study my.study --space my.space --pin gemmir.lock",
         "gemmir compile --m 512 --n 512 --k 512 --lock gemmir.lock",
+    ),
+    ladder: (
+        "gemmir ladder",
+        "gemmir ladder --m 512 --n 512 --k 512 --target cpu:znver3 --why",
+        "gemmir ladder --target cuda:sm_90a --rung tensor-cores",
+        "gemmir ladder --target cuda:sm_90a --rung coalesced --emit ptx",
+        "gemmir ladder --target tpu:v5e --no-measure -o rungs",
     ),
     blas: (
         "gemmir blas -o libgemmirblas.so",

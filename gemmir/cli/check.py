@@ -63,7 +63,7 @@ def check(
     if pallas is not None and not problem.target.startswith("tpu:"):
         raise typer.BadParameter(f"--pallas with --target {problem.target}: name a tpu target")
     stay_on_cpu()
-    texts = dict(_replacement(pair) for pair in replace or [])
+    texts = dict(replacement(pair) for pair in replace or [])
     is_stage = problem.file is not None and bool(problem.given)
     gemm = problem.gemm() if is_stage else None
     job = problem.job(both=True)
@@ -97,7 +97,8 @@ def check(
     report.require_ok()
 
 
-def _replacement(pair: str) -> tuple[str, str]:
+def replacement(pair: str) -> tuple[str, str]:
+    """A stage and the text that takes its place; a usage error where there is no `=`."""
     stage, equals, file = pair.partition("=")
     if not equals:
         raise typer.BadParameter(f"--replace {pair}: write STAGE=FILE.mlir")
