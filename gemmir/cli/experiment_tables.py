@@ -131,6 +131,8 @@ def put_comparison(title: str, found: Comparison, confidence: float) -> None:
     mean = f"; geometric mean of new/old {found.mean_ratio:.4f}" if found.mean_ratio else ""
     methods = ", ".join(sorted({d.method for d in found.differences})) or "nothing timed"
     put(f"  {said}{mean}; by {methods}\n")
+    if found.control is not None:
+        put(f"  libraries and the FMA peak: {found.control:.4f}; so much does the machine differ\n")
     for name, only in (("old", found.only_old), ("new", found.only_new)):
         if only:
             put(f"  only in the {name} one: {', '.join(sorted(only))}\n")

@@ -100,24 +100,27 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Every pair that is on both sides, and what is on one side only."""
+    """Every pair that is on both sides, and what is on one side only.
+
+    `control` is the geometric mean of the ratios of libraries and of the FMA peak, which gemmir
+    does not change: how much slower the machine was. None where there are none, or in one run.
+    """
 
     differences: tuple[Difference, ...]
     changes: tuple[Change, ...]
     only_old: tuple[str, ...]
     only_new: tuple[str, ...]
+    control: float | None = None
 
     @property
     def mean_ratio(self) -> float | None:
         """The geometric mean of the ratios, None of nothing."""
-        if not self.differences:
-            return None
-        logs = [math.log(difference.ratio) for difference in self.differences]
-        return math.exp(sum(logs) / len(logs))
+        return _mean([difference.ratio for difference in self.differences])
 
     def to_dict(self) -> dict[str, Any]:
         """This as plain values, for JSON."""
         return {
+            "control": self.control,
             "differences": [difference.to_dict() for difference in self.differences],
             "changes": [asdict(change) for change in self.changes],
             "only_old": list(self.only_old),
@@ -136,7 +139,8 @@ def compare_runs(
     """Each contestant of a problem on a target with itself in another run."""
     before, after = _by_key(old), _by_key(new)
     both = [(key, key) for key in before if key in after]
-    return _compared(before, after, both, confidence, in_blocks=False)
+    found = _compared(before, after, both, confidence, in_blocks=False)
+    return replace(found, control=_control(_by_key(old, peaks=True), _by_key(new, peaks=True)))
 
 
 def compare_contestants(
@@ -160,11 +164,27 @@ def compare_contestants(
     return replace(found, changes=(), only_old=(), only_new=())
 
 
-def _by_key(cells: Sequence[Cell]) -> dict[Key, list[Cell]]:
+def _control(old: Mapping[Key, Sequence[Cell]], new: Mapping[Key, Sequence[Cell]]) -> float | None:
+    """The mean ratio of what gemmir does not change."""
+    ratios: list[float] = []
+    for key in old.keys() & new.keys():
+        if old[key][0].point.candidate.kind != "schedule":
+            sides = [_side(key, cells[key]) for cells in (old, new)]
+            ratios += [b.seconds / a.seconds for a, b in [sides] if a and b]
+    return _mean(ratios)
+
+
+def _mean(ratios: Sequence[float]) -> float | None:
+    """The geometric mean, None of nothing."""
+    return math.exp(statistics.fmean(map(math.log, ratios))) if ratios else None
+
+
+def _by_key(cells: Sequence[Cell], *, peaks: bool = False) -> dict[Key, list[Cell]]:
+    """Small problems first; without the peak, which is no contestant, unless `peaks`."""
     found: dict[Key, list[Cell]] = {}
-    for cell in cells:
+    for cell in sorted(cells, key=lambda c: (c.point.problem.flops, name_of(c.point.problem))):
         point = cell.point
-        if point.candidate.kind != "peak":
+        if peaks or point.candidate.kind != "peak":
             key = (name_of(point.problem), point.target, point.candidate.name)
             found.setdefault(key, []).append(cell)
     return found

@@ -20,7 +20,7 @@ from gemmir.search.experiments.compare import (
     holm,
 )
 from gemmir.search.experiments.modules import scipy_stats
-from gemmir.search.experiments.plan import Candidate, Point
+from gemmir.search.experiments.plan import Candidate, Kind, Point
 from gemmir.search.experiments.records import Cell, Status
 from tests.search.experiments.examples import outcome
 
@@ -28,11 +28,11 @@ SIZES = range(8, 8 + 20)
 
 
 def cell(size: int, who: str, repetition: int, *seconds: float, status: Status = "ok") -> Cell:
-    kind = "peak" if who == "fma peak" else "schedule"
+    kinds: dict[str, Kind] = {"fma peak": "peak", "numpy": "peer"}
     point = Point(
         problem=Gemm(m=size, n=size, k=size),
         target="cpu",
-        candidate=Candidate(name=who, kind=kind),
+        candidate=Candidate(name=who, kind=kinds.get(who, "schedule")),
         objective="time",
     )
     return Cell(
@@ -117,6 +117,22 @@ def test_contestants_are_compared_in_pairs_of_a_block() -> None:
     (other,) = compare_contestants(cells, "b").differences
     assert other.verdict == "faster" and other.ratio == pytest.approx(1 / found.ratio)
     assert other.interval == pytest.approx((1 / found.interval[1], 1 / found.interval[0]))
+
+
+def test_a_slower_machine_is_told_by_what_gemmir_does_not_change() -> None:
+    generator = random.Random(5)
+    old, new = (
+        [c for who in ("a", "numpy", "fma peak") for c in noisy(generator, who, factor)]
+        for factor in (1.0, 1.03)
+    )
+    found = compare_runs(old, new)
+    assert found.control == pytest.approx(1.03, rel=0.005)
+    assert {d.new.contestant for d in found.differences} == {"a", "numpy"}
+    assert compare_contestants(old, "a").control is None
+    assert compare_runs(*[[c for c in cells if c.point.candidate.name == "a"]
+                          for cells in (old, new)]).control is None  # fmt: skip
+    sizes = [d.problem for d in found.differences]
+    assert sizes == sorted(sizes, key=lambda name: int(name.split()[0])), "small ones first"
 
 
 def test_one_repetition_has_only_its_samples() -> None:
