@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 import sys
 from collections.abc import Mapping
@@ -86,7 +85,11 @@ def report(
         _refuse_of_problem({"--no-check": not check, "--check-flops": check_flops, "--seed": seed})
     _refuse_to_overwrite(output, results, texts)
     sources = _sources(results, run)
-    given = [dataclasses.replace(problem, file=path) for path in texts]
+    target, schedule, threads = problem.target, problem.schedule, problem.threads
+    given = [
+        ProblemOptions(file=path, target=target, schedule=schedule, threads=threads)
+        for path in texts
+    ]
     given += [problem] if problem.given else []
     viewers = [
         _viewer(one, number, is_checked=check, most=check_flops, seed=seed)
@@ -175,6 +178,7 @@ def _plots(page: Page, folder: Path, form: str) -> list[Path]:
     from gemmir.search.reports.drawing import image
 
     figures = [figure for section in page.sections for figure in section.figures]
+    figures += [viewer.prediction for viewer in page.viewers]
     written: list[Path] = []
     _make(folder)
     for number, figure in enumerate(figures, 1):

@@ -17,7 +17,9 @@ from gemmir.machine import CpuMachine
 from gemmir.passes import pass_class
 from gemmir.search.reports.checked import Checked, checked
 from gemmir.search.reports.difference import Kind, Line, difference
+from gemmir.search.reports.drawing import Figure
 from gemmir.search.reports.highlight import lines_of
+from gemmir.search.reports.predicted import prediction_of, time_of_resources
 from gemmir.search.reports.tables import Column, Table, Value, columns
 
 AROUND: Final = 3
@@ -89,6 +91,7 @@ class Viewer:
     stages: tuple[StageView, ...]
     codes: tuple[Code, ...]
     explained: str
+    prediction: Figure
     checked: Checked
     table: Table
 
@@ -121,6 +124,7 @@ def viewer(
         stages=stages,
         codes=tuple(_codes(lowered, found.rows)),
         explained=lowered.explain(),
+        prediction=time_of_resources(prediction_of(lowered), slug),
         checked=found,
         table=_table(stages, found.rows),
     )

@@ -104,6 +104,13 @@ def test_a_command_shows_the_stages_of_a_problem(cli: Cli) -> None:
     assert problem["stages"][0]["name"] == "00-gemm"
     assert all(stage["check"] == "ok" for stage in problem["stages"])
     assert "LLVM IR" in Path("report.html").read_text()
+    stage = cli("compile", "--m", "8", "--n", "8", "--k", "8", "--print-ir-after", "tile")
+    Path("stage.mlir").write_text(stage.out)
+    both = cli("report", "stage.mlir", "--m", "4", "--n", "4", "--k", "4", "--no-check", "--json")
+    assert both.status == 0, both.err
+    texts, sizes = both.json["problems"]
+    assert texts["stages"][0]["name"] == sizes["stages"][0]["name"] == "00-gemm"
+    assert (texts["checked"], sizes["title"][:9]) == (sizes["checked"], "4 x 4 x 4")
     unchecked = cli("report", "--m", "8", "--n", "8", "--k", "8", "--no-check", "-o", "n.html")
     assert unchecked.status == 0 and unchecked.out == "n.html\n"
     assert "--no-check was given" in Path("n.html").read_text()
@@ -245,3 +252,27 @@ def _hidden(page: browser.Browser) -> None:
     before = page.evaluate(paper)
     page.evaluate("document.getElementById('theme').click()")
     assert page.evaluate(paper) != before
+
+
+TEXTS = ("ink", "muted", "link", "good", "bad", "violet")
+GROUNDS = ("paper", "raised", "add", "remove")
+LEAST_CONTRAST = 4.5
+"""WCAG 2.2, success criterion 1.4.3, for text of this size."""
+
+
+def luminance(colour: str) -> float:
+    """WCAG 2.2, relative luminance."""
+    parts = (int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_has_contrast(results: Path, theme: str) -> None:
+    root = r":root {" if theme == "light" else r":root\[data-theme=dark\] {"
+    blocks = re.findall(root + r"([^}]*)}", page(results))
+    colours = dict(re.findall(r"--(\w+): (#\w{6})", " ".join(blocks)))
+    for text in TEXTS:
+        for ground in GROUNDS:
+            low, high = sorted((luminance(colours[text]), luminance(colours[ground])))
+            assert (high + 0.05) / (low + 0.05) >= LEAST_CONTRAST, (text, ground)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import html
 import re
+import warnings
 
 import pytest
 
 import gemmir
 from gemmir.check import Report, Row
 from gemmir.compiler import Job, prepare
+from gemmir.cost import predict
+from gemmir.ir.context import parse_module
 from gemmir.search.reports import checked as checks
+from gemmir.search.reports.drawing import svg
 from gemmir.search.reports.highlight import lines_of
+from gemmir.search.reports.samples import unit_of
 from gemmir.search.reports.stages import Viewer, viewer
 
 TARGETS = {"cpu:x86-64-v3": "LLVM IR", "cuda:sm_90a": "PTX", "tpu:v6e": "Pallas kernel"}
@@ -91,6 +96,30 @@ def test_blocks_that_persist_are_fewer_in_a_smaller_problem() -> None:
     chosen = checks.smaller(job, job.problem, checks.FLOPS_OF_BLOCKS)
     assert chosen is not None and "3 blocks in place of more" in chosen[1]
     assert str(chosen[0].schedule) == str(job.schedule).replace("blocks=132", "blocks=3")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_prediction_is_that_of_the_model(target: str) -> None:
+    found, job = shown(target)
+    module = parse_module([*job.stages.values()][-1].text)
+    model = predict(module, job.machine, problem=job.problem)
+    rows = {row[0]: row for row in found.prediction.table.rows}
+    factor = unit_of(model.seconds)[0]
+    assert rows["predicted time"][2] == pytest.approx(model.seconds * factor)
+    assert {*model.seconds_by} < {*rows}
+    for level, size in model.bytes_by_level.items():
+        assert rows[f"bytes of {level}"][4] == size
+    assert f"bound by {model.bound_by}" in found.prediction.alt
+
+
+@pytest.mark.parametrize("sizes", [(0, 4, 4), (4, 4, 0), (3, 5, 7)])
+def test_problems_without_work_have_a_page_too(sizes: tuple[int, int, int]) -> None:
+    m, n, k = sizes
+    found = viewer(prepare(gemmir.Gemm(m=m, n=n, k=k), "cpu:x86-64-v3"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert svg(found.prediction)
+    assert not found.checked.wrong and all(stage.check for stage in found.stages)
 
 
 def test_a_wrong_stage_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
