@@ -147,3 +147,20 @@ def test_a_last_tile_that_overlaps_costs_as_much_as_a_whole_one() -> None:
     """Of 32 columns in f64 on AVX2 4 x 12 would compute 36, and 6 x 8 just those."""
     steps = default_schedule(Gemm(m=32, n=32, k=32, dtype="f64"), machine_for("cpu:znver3")).steps
     assert steps[0] == "tile{loops=m,n sizes=6,8 edges=peel}"
+
+
+@pytest.mark.parametrize(
+    ("m", "ldb", "slices", "copies"),
+    [(4096, None, 32, False), (4096, 80, 32, True), (1024, None, 1, True)],
+)
+def test_few_columns_keep_slices_of_b_in_l1_where_a_comes_from_memory(
+    m: int, ldb: int | None, slices: int, copies: bool
+) -> None:
+    machine = machine_for("cpu:znver5")
+    assert isinstance(machine, CpuMachine)
+    k = 4096 if m == 4096 else 1024
+    schedule = str(default_schedule(Gemm(m=m, n=64, k=k, ldb=ldb), machine, 1))
+    cut = f"tile{{loops=k sizes={k // slices}}}"
+    assert cut in schedule if slices > 1 else "loops=k sizes" not in schedule
+    assert ("operand=b" in schedule) == copies
+    assert ("prefetch{operand=a" in schedule) == (slices > 1)
