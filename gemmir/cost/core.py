@@ -57,6 +57,7 @@ class Level:
     way_bytes: int = 0
     line_cycles: float
     start_cycles: float
+    latency_cycles: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,9 @@ class Core:
     l2_start_cycles: float
     l3_start_cycles: float
     dram_start_cycles: float
+    l2_latency_cycles: float
+    l3_latency_cycles: float
+    dram_latency_cycles: float
 
 
 ZEN: Final = Core(
@@ -82,7 +86,10 @@ ZEN: Final = Core(
     dram_line_cycles=9.0,
     l2_start_cycles=3.5,
     l3_start_cycles=8,
-    dram_start_cycles=14,
+    dram_start_cycles=8,
+    l2_latency_cycles=14,
+    l3_latency_cycles=50,
+    dram_latency_cycles=400,
 )
 ZEN5: Final = Core(
     clock_hz=4.1e9,
@@ -91,7 +98,10 @@ ZEN5: Final = Core(
     dram_line_cycles=5.0,
     l2_start_cycles=3.5,
     l3_start_cycles=8,
-    dram_start_cycles=14,
+    dram_start_cycles=8,
+    l2_latency_cycles=14,
+    l3_latency_cycles=50,
+    dram_latency_cycles=400,
 )
 
 CORES: Final = {"znver5": ZEN5}
@@ -113,6 +123,7 @@ def levels(machine: CpuMachine) -> tuple[Level, ...]:
             way_bytes=L1_WAY_BYTES,
             line_cycles=core.l2_line_cycles,
             start_cycles=core.l2_start_cycles,
+            latency_cycles=core.l2_latency_cycles,
         ),
         Level(
             name="l2",
@@ -120,12 +131,14 @@ def levels(machine: CpuMachine) -> tuple[Level, ...]:
             way_bytes=L2_WAY_BYTES,
             line_cycles=core.l3_line_cycles,
             start_cycles=core.l3_start_cycles,
+            latency_cycles=core.l3_latency_cycles,
         ),
         Level(
             name="l3",
             bytes=machine.l3_bytes,
             line_cycles=core.dram_line_cycles,
             start_cycles=core.dram_start_cycles,
+            latency_cycles=core.dram_latency_cycles,
         ),
     )
 

@@ -23,7 +23,7 @@ from gemmir.cost.core import (
 from gemmir.cost.indices import Indices
 from gemmir.cost.nest import Nest, Reader, entry_of
 from gemmir.cost.prediction import Prediction
-from gemmir.cost.traffic import Region, fetched, kept_between_calls, regions, run_lines
+from gemmir.cost.traffic import Region, fetched, kept_between_calls, regions, streams_of
 from gemmir.machine import CpuMachine
 
 
@@ -34,6 +34,7 @@ class _Moved:
     level: Level
     lines: Mapping[int, float]
     cycles: Mapping[int, float]
+    awaited: Mapping[int, float]
 
     @property
     def bytes(self) -> float:
@@ -65,8 +66,12 @@ def cost_of(nest: Nest, machine: CpuMachine, *, threads: int, warm: bool) -> Pre
     for number, (n, times, shared) in enumerate(_runs(nest, threads)):
         parts = {name: c * shared for name, c in core_cycles(n.work, machine).items()}
         parts["latency"] /= max(WINDOW / max(instructions(n.work) * n.trips, 1), 1)
+        windows = instructions(n.work) * shared / WINDOW
         for m in moved:
-            parts[m.level.name] = m.cycles.get(number, 0.0) * shared / times
+            part = shared / times
+            parts[m.level.name] = m.cycles.get(number, 0.0) * part
+            waits = min(m.awaited.get(number, 0.0) * part, windows)
+            parts[f"wait for {m.level.name}"] = waits * m.level.latency_cycles
         entries = shared / n.trips if n.variable and n.trips > 1 else 0.0
         around = entries * (LOOP_CYCLES if n.trips > FORESEEN_TRIPS else OUTER_LOOP_CYCLES)
         flops += n.work.flops * times
@@ -116,11 +121,14 @@ def _moved(nest: Nest, region: Region, level: Level, *, warm: bool) -> _Moved:
     written = {a.array.memory for n in nest.walk() for a in n.accesses if a.kind == "write"}
     lines: dict[int, float] = {}
     cycles: dict[int, float] = {}
-    runs = run_lines(region)
+    awaited: dict[int, float] = {}
+    streams = streams_of(region)
     for (memory, number), count in fetched(region, level).items():
         gone = 1 - kept_between_calls(region, memory, level) if warm else 1.0
         ways = 2 if memory in written else 1
         lines[number] = lines.get(number, 0.0) + count * gone * ways
-        each = level.line_cycles * ways + level.start_cycles / runs[memory, number]
+        stream = streams[memory, number]
+        each = level.line_cycles * ways + level.start_cycles * stream.starts
         cycles[number] = cycles.get(number, 0.0) + count * gone * each
-    return _Moved(level=level, lines=lines, cycles=cycles)
+        awaited[number] = awaited.get(number, 0.0) + count * gone * stream.unforeseen
+    return _Moved(level=level, lines=lines, cycles=cycles, awaited=awaited)
