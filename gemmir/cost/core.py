@@ -1,4 +1,4 @@
-"""What a core takes for the instructions of a loop, and what one is: figures of each CPU."""
+"""What a core takes for the instructions of a loop, and the figures of each CPU."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from gemmir.cost.nest import Work
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu_model import CACHE_LINE_BYTES, L1_WAY_BYTES, L2_WAY_BYTES, has_masks
 from gemmir.schedule.cpu_tiles import FMA_LATENCY_CYCLES, LOADS_PER_CYCLE, OVERLAP
-
-PAGE_BYTES: Final = 4096
 
 MASKED_STORE_CYCLES: Final = 8
 """A store of part of a vector without mask registers: uops.info, VMASKMOVPS of Zen 3 and Zen 5."""
@@ -40,15 +38,13 @@ OUTER_LOOP_CYCLES: Final = 2
 CALL_CYCLES: Final = 8
 """A call of a kernel from a loop of machine code, which begins before the one before has ended."""
 
-ALLOCATION_CYCLES: Final = 150
-"""A buffer of the C library, and its end."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
     """A level of memory that keeps `bytes` in lines, and what a line costs that is not in it.
 
-    `way_bytes` is how far apart addresses share a set, 0 where they are hashed.
+    `way_bytes` is how far apart addresses share a set, 0 where they are hashed. `start_cycles` are
+    added for each run of lines that nobody foresees, and `latency_cycles` waited for.
     """
 
     name: str
@@ -64,7 +60,7 @@ class Level:
 class Core:
     """One core: its clock, and what lines cost that come from L2, from L3 and from memory.
 
-    The lines are read one after the other, as the prefetchers of a CPU foresee it.
+    docs/cost-model.md has the measurement that each is from.
     """
 
     clock_hz: float
@@ -91,6 +87,9 @@ ZEN: Final = Core(
     l3_latency_cycles=50,
     dram_latency_cycles=400,
 )
+"""Cores that were not measured: the clock of an EPYC of Zen 3, and twice the cycles for lines
+of L2 or of memory, since L2 sends 32 bytes a cycle on Zen 3."""
+
 ZEN5: Final = Core(
     clock_hz=4.1e9,
     l2_line_cycles=1.1,
@@ -103,6 +102,7 @@ ZEN5: Final = Core(
     l3_latency_cycles=50,
     dram_latency_cycles=400,
 )
+"""An EPYC of Zen 5, measured."""
 
 CORES: Final = {"znver5": ZEN5}
 """Cores by LLVM's name of the CPU."""

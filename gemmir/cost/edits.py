@@ -19,7 +19,7 @@ from gemmir.passes.promote import CACHES, Promote
 from gemmir.passes.tile import Tile
 from gemmir.passes.unroll import Unroll
 from gemmir.passes.vectorize import Vectorize
-from gemmir.schedule import Schedule, pass_text
+from gemmir.schedule import Schedule
 
 Passes = tuple[ModulePass, ...]
 
@@ -27,6 +27,7 @@ UNROLLS: Final = (1, 2, 4, 8)
 ROW_STEPS: Final = (-4, -2, -1, 1, 2, 4)
 """Rows of a register tile that are tried beside its own, on a CPU."""
 
+EDGES: Final = ("clip", "peel", "overlap")
 MOST_STAGES: Final = 6
 SIDES: Final = {"m": "a", "n": "b"}
 """The operand whose panels are cut along a dimension of C."""
@@ -110,7 +111,7 @@ def _tiles(passes: Passes, place: int, p: Tile, machine: Machine) -> Iterator[Pa
     if isinstance(after, Tile) and not set(after.loops) & set(p.loops) and p.over is after.over:
         yield (*passes[:place], after, p, *passes[place + 2 :])
     if isinstance(machine, CpuMachine):
-        for edges in {"clip", "peel", "overlap"} - {p.edges}:
+        for edges in EDGES:
             yield _with(passes, place, replace(p, edges=edges))
         yield from _packed(passes, place, p)
 
@@ -169,8 +170,3 @@ def _packed(passes: Passes, place: int, p: Tile) -> Iterator[Passes]:
         to = "l2" if operand == "b" else "l3"
         pack = Promote(operand=operand, to=to, layout=f"panel:{size}")
         yield (*passes[:place], pack, *passes[place:])
-
-
-def texts(passes: Passes) -> tuple[str, ...]:
-    """The text of each pass."""
-    return tuple(pass_text(p) for p in passes)

@@ -36,17 +36,16 @@ class Span:
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """A box of an array that is touched a `share` of the times, and whether it is changed."""
+    """A box of an array that is touched a `share` of the times."""
 
     array: Array
     spans: tuple[Span, ...]
     share: float
-    writes: bool
 
     def over(self, variable: LoopVariable) -> Box:
         """What is touched in all iterations of a loop."""
         spans = tuple(s.over(variable) for s in self.spans)
-        return Box(array=self.array, spans=spans, share=self.share, writes=self.writes)
+        return Box(array=self.array, spans=spans, share=self.share)
 
     def union(self, other: Box) -> Box | None:
         """The box around both, None where they are apart or move in other ways."""
@@ -68,7 +67,6 @@ class Box:
             array=self.array,
             spans=tuple(spans),
             share=min(self.share + other.share, 1.0),
-            writes=self.writes or other.writes,
         )
 
 
@@ -77,7 +75,7 @@ def box_of(access: Access) -> Box:
     spans = tuple(
         Span(begin=b, size=s, count=s) for b, s in zip(access.begin, access.size, strict=True)
     )
-    return Box(array=access.array, spans=spans, share=access.share, writes=access.kind == "write")
+    return Box(array=access.array, spans=spans, share=access.share)
 
 
 Boxes = dict[Memory, list[Box]]

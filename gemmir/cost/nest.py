@@ -42,11 +42,18 @@ from gemmir.ir.views import cast_strides, offsets_of, sizes_of
 Kind = Literal["read", "write", "prefetch"]
 
 
+DIVIDE_INSTRUCTIONS: Final = 8
+"""A division takes the place of so many: uops.info, VDIVPS of Zen 5 and Golden Cove."""
+
+CONVERT_INSTRUCTIONS: Final = 2
+COLUMN_INSTRUCTIONS: Final = 4
+"""Elements that are made wider: a vector is taken apart and converted; of a column of A each
+element is loaded, converted and spread, which takes 2 cycles of f16 on Zen 5."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Memory:
-    """What an argument or a buffer is, however it is looked at."""
-
-    name: str
+    """An argument or a buffer, however it is looked at."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -87,8 +94,7 @@ class Work:
 
     `products` are multiply-adds; `split_loads` and `split_stores` are those that touch a second
     cache line, `masked_stores` those of part of a vector, `masked_elements` loads of an element
-    that may not be there. `chain` is how many multiply-adds of an iteration wait for one another;
-    `sums` and `rows` are the registers of accumulators and factors.
+    that may not be there. `chain` is how many multiply-adds of an iteration wait for one another.
     """
 
     products: float = 0.0
@@ -103,8 +109,6 @@ class Work:
     prefetches: float = 0.0
     flops: float = 0.0
     chain: float = 0.0
-    sums: float = 0.0
-    rows: float = 0.0
 
     def add(self, other: Work, times: float) -> None:
         """Add what is done so many times."""
@@ -204,7 +208,7 @@ class Reader:
         panel = found.layout if isinstance(found.layout, PanelAttr) else None
         strides = (item,) * len(shape) if panel else self._strides(value, shape, item)
         array = Array(
-            memory=Memory(name=value.name_hint or "array"),
+            memory=Memory(),
             shape=shape,
             strides=strides,
             item_bytes=item,
@@ -270,21 +274,7 @@ class Reader:
         self._block(op.body.block, inside, 1.0)
         if isinstance(op, scf.ForOp):
             carried = [v for v in op.body.block.args[1:] if isinstance(v.type, VectorType)]
-            inside.work.sums = sum(self._registers(v.type) for v in carried)
             inside.work.chain = max((_chain(v) for v in carried), default=0)
-            inside.work.rows = self._factors(op)
-
-    def _factors(self, op: scf.ForOp) -> float:
-        """Registers that one step of k has for rows of B, beside one for an element of A."""
-        products = [o for o in op.body.block.ops if isinstance(o, OuterProductOp | PairProductOp)]
-        columns = {o.lhs for o in products}
-        if not products:
-            return 0.0
-        of_first = [o for o in products if o.lhs is products[0].lhs]
-        rows = sum(self._registers(o.rhs.type) for o in of_first) / max(len(of_first), 1)
-        pairs = isinstance(products[0], PairProductOp)
-        taken = self._registers(products[0].lhs.type) if pairs else 1.0
-        return rows * len(of_first) + taken if columns else 0.0
 
     def _registers(self, found: Attribute) -> float:
         rows, lanes, item = _vector(found)
@@ -432,12 +422,19 @@ class Reader:
             work.shuffles += rows * math.log2(max(lanes, 2)) * share
             work.arithmetic += rows * math.log2(max(lanes, 2)) * share
         elif isinstance(made, VectorType):
-            weight = 2.0 if isinstance(op, ExtendOp) else 1.0
-            if isinstance(op, arith.DivfOp):
-                weight = 8.0
-            work.arithmetic += self._registers(op.results[0].type) * weight * share
+            work.arithmetic += self._registers(op.results[0].type) * _weight(op) * share
         elif isinstance(made, IndexType):
             work.arithmetic += 0.5 * share
+
+
+def _weight(op: Operation) -> float:
+    """Instructions that an op takes for each register of its result."""
+    if isinstance(op, arith.DivfOp):
+        return DIVIDE_INSTRUCTIONS
+    if not isinstance(op, ExtendOp | arith.ExtFOp):
+        return 1.0
+    is_column = _vector(op.results[0].type)[1] == 1
+    return COLUMN_INSTRUCTIONS if is_column else CONVERT_INSTRUCTIONS
 
 
 def _inside(begin: Sequence[Linear], size: Sequence[float], array: Array) -> tuple[float, ...]:
