@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from gemmir.cli.output import put, put_table
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from gemmir.search.experiments.compare import Comparison, Difference
     from gemmir.search.experiments.records import Run, Session
     from gemmir.search.experiments.summary import Summary
+
+
+MEANS: Final = 12
+"""So many contestants have their mean in a line; `--json` has all."""
 
 
 def run_dict(run: Run) -> dict[str, Any]:
@@ -56,7 +60,7 @@ def put_points(rows: Sequence[Summary]) -> None:
     timed = [row for row in rows if row.point.objective == "time"]
     if timed:
         columns = ["problem", "target", "contestant", " us", " quartiles", " GFLOP/s", " % of peak"]
-        put_table(
+        _put_targets(
             "",
             [*columns, ""],
             [
@@ -71,7 +75,7 @@ def put_points(rows: Sequence[Summary]) -> None:
         )
     static = [row for row in rows if row.point.objective == "static"]
     if static:
-        put_table(
+        _put_targets(
             "",
             ["problem", "target", "contestant", "figure", " value", "unit"],
             [
@@ -82,6 +86,15 @@ def put_points(rows: Sequence[Summary]) -> None:
         )
     for reason, who in _reasons(rows).items():
         put(f"  {', '.join(who)}: {reason}\n")
+
+
+def _put_targets(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A table whose second column is the target, which stands above it where there is only one."""
+    targets = {row[1] for row in rows}
+    if len(targets) == 1:
+        title = ", ".join(part for part in (title, f"on {targets.pop()}") if part)
+        columns, *rows = [[*row[:1], *row[2:]] for row in (columns, *rows)]
+    put_table(title, columns, rows)
 
 
 def _cells(row: Summary) -> list[str]:
@@ -97,7 +110,7 @@ def _cells(row: Summary) -> list[str]:
 def _figures(row: Summary) -> list[list[str]]:
     if not row.figures:
         return [[row.status, "-", ""]]
-    return [[name, f"{f.value:.6g}", f.unit] for name, f in row.figures.items()]
+    return [[name, _shown(f.value), f.unit] for name, f in row.figures.items()]
 
 
 def _reasons(rows: Sequence[Summary]) -> dict[str, list[str]]:
@@ -105,7 +118,8 @@ def _reasons(rows: Sequence[Summary]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for row in rows:
         if row.detail:
-            who = found.setdefault(f"{row.status}, {row.detail.splitlines()[0]}", [])
+            status = "not known" if row.status == "ok" else row.status
+            who = found.setdefault(f"{status}, {row.detail.splitlines()[0]}", [])
             if row.point.candidate.name not in who:
                 who.append(row.point.candidate.name)
     return found
@@ -116,21 +130,23 @@ def put_comparison(title: str, found: Comparison, confidence: float) -> None:
     columns = ["problem", "target", "contestant", " old us", " new us", " new/old"]
     interval = f" {100 * confidence:g} % interval"
     columns += [interval, " Cliff's delta", " chance", "verdict"]
-    put_table(title, columns, [_difference_cells(d) for d in found.differences])
+    _put_targets(title, columns, [_difference_cells(d) for d in found.differences])
     if found.changes:
         rows = [
             [c.problem, c.target, c.contestant, c.what, _shown(c.old), _shown(c.new), c.unit]
             for c in found.changes
         ]
-        put_table("", ["problem", "target", "contestant", "what", " old", " new", ""], rows)
+        _put_targets("", ["problem", "target", "contestant", "what", " old", " new", ""], rows)
     counts = {
         verdict: sum(d.verdict == verdict for d in found.differences)
         for verdict in ("faster", "slower", "no difference seen")
     }
     said = ", ".join(f"{verdict}: {count}" for verdict, count in counts.items())
-    mean = f"; geometric mean of new/old {found.mean_ratio:.4f}" if found.mean_ratio else ""
     methods = ", ".join(sorted({d.method for d in found.differences})) or "nothing timed"
-    put(f"  {said}{mean}; by {methods}\n")
+    put(f"  {said}; by {methods}\n")
+    means = [f"{name} {ratio:.4f}" for name, ratio in found.mean_ratios.items()]
+    if means:
+        put(f"  geometric means of new/old: {', '.join(means[:MEANS])}\n")
     if found.control is not None:
         put(f"  libraries and the FMA peak: {found.control:.4f}; so much does the machine differ\n")
     for name, only in (("old", found.only_old), ("new", found.only_new)):
@@ -157,4 +173,6 @@ def _difference_cells(d: Difference) -> list[str]:
 
 
 def _shown(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:.6g}"
+    if isinstance(value, str):
+        return value
+    return f"{value:.0f}" if float(value).is_integer() else f"{value:.6g}"

@@ -113,9 +113,13 @@ class Comparison:
     control: float | None = None
 
     @property
-    def mean_ratio(self) -> float | None:
-        """The geometric mean of the ratios, None of nothing."""
-        return _mean([difference.ratio for difference in self.differences])
+    def mean_ratios(self) -> dict[str, float]:
+        """The geometric mean of the ratios of each contestant, the least first."""
+        ratios: dict[str, list[float]] = {}
+        for difference in self.differences:
+            ratios.setdefault(difference.new.contestant, []).append(difference.ratio)
+        means = {name: statistics.geometric_mean(some) for name, some in ratios.items()}
+        return dict(sorted(means.items(), key=lambda item: item[1]))
 
     def to_dict(self) -> dict[str, Any]:
         """This as plain values, for JSON."""
@@ -125,7 +129,7 @@ class Comparison:
             "changes": [asdict(change) for change in self.changes],
             "only_old": list(self.only_old),
             "only_new": list(self.only_new),
-            "mean_ratio": self.mean_ratio,
+            "mean_ratios": self.mean_ratios,
         }
 
 
@@ -176,7 +180,7 @@ def _control(old: Mapping[Key, Sequence[Cell]], new: Mapping[Key, Sequence[Cell]
 
 def _mean(ratios: Sequence[float]) -> float | None:
     """The geometric mean, None of nothing."""
-    return math.exp(statistics.fmean(map(math.log, ratios))) if ratios else None
+    return statistics.geometric_mean(ratios) if ratios else None
 
 
 def _by_key(cells: Sequence[Cell], *, peaks: bool = False) -> dict[Key, list[Cell]]:

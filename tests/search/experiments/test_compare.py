@@ -78,7 +78,7 @@ def test_a_planted_difference_is_found() -> None:
     for factor, verdict in ((1.2, "slower"), (0.8, "faster")):
         found = compare_runs(old, noisy(generator, "a", factor))
         assert verdicts(found) == {verdict: len(SIZES)}
-        assert found.mean_ratio == pytest.approx(factor, rel=0.01)
+        assert found.mean_ratios == {"a": pytest.approx(factor, rel=0.01)}
         inside = [d.interval[0] < factor < d.interval[1] for d in found.differences]
         assert sum(inside) >= 17, "intervals of 95 % have the true ratio in 19 of 20"
         for difference in found.differences:
