@@ -107,6 +107,11 @@ def test_holes_stand_in_values_in_lists_and_for_passes() -> None:
     ]
 
 
+def test_a_letter_may_follow_a_hole() -> None:
+    space = bound("?x = 8 | 4\npromote{operand=a to=l2 layout=panel:?{x}x2}")
+    assert space.text({"x": 4}) == "promote{operand=a to=l2 layout=panel:4x2}"
+
+
 def test_lines_go_on() -> None:
     space = bound(f"?x = 1 |\n  2 |  # two\n  3\nwhere (x < 3\n  or x > 9) and\n  x > 1\n{STEM}")
     assert [point["x"] for point in space.points()] == [2]
@@ -186,6 +191,9 @@ def test_nothing_else_can_be_said(text: str) -> None:
         ("?x = 3\nwhere x < kk\n" + STEM, "GEM1401: line 2: 'x < kk' uses kk"),
         ("?x = 3\nwhere x < kk\n" + STEM, "use k"),
         ("?x = 3\nwhere y\nlet y = 2\n" + STEM, "GEM1401: line 2: 'y' uses y"),
+        ("?x = none | m\nwhere x != 'none'\n?x", "GEM1400: line 1: among the words of ?x m is a"),
+        ("?x = m | n\ntile{loops=?x sizes=4}", "write 'm' for the word"),
+        ("?x = 1 | 2\ntile{loops=m sizes=?{y}}", "GEM1401: line 2: nothing says what stands in ?y"),
         ("?x = 3 || 4\n" + STEM, "GEM1403: line 1: an alternative of '3 || 4' is empty"),
         (
             "?x = 9..k/9\n" + STEM,
