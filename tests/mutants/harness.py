@@ -163,6 +163,12 @@ def warm_up() -> None:
     runpy.run_path(str(BATTERY))
 
 
+def replace_source(mutant: Mutant, source: str) -> None:
+    """Let the module of `mutant`, once it is imported, have another source than its file."""
+    loader = _Replaced(mutant.module, str(ROOT / mutant.file), source)
+    sys.meta_path.insert(0, _Finder(mutant.module, loader))
+
+
 def run_child(mutant: Mutant, source: str | None, report: int) -> NoReturn:
     """In the child: run the battery on the mutated tree and exit; the first error to `report`."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -174,8 +180,7 @@ def run_child(mutant: Mutant, source: str | None, report: int) -> NoReturn:
     for name in [n for n in sys.modules if n.split(".")[0] == "gemmir"]:
         del sys.modules[name]
     if source is not None:
-        loader = _Replaced(mutant.module, str(ROOT / mutant.file), source)
-        sys.meta_path.insert(0, _Finder(mutant.module, loader))
+        replace_source(mutant, source)
     try:
         runpy.run_path(str(BATTERY))["run"](**mutant.reach)
     except BaseException as error:

@@ -16,7 +16,7 @@ from gemmir.gemm import Gemm
 from gemmir.ir.context import parse_module
 from gemmir.ir.dialect import OuterProductOp
 from gemmir.lowering import run_passes
-from gemmir.machine import machine_for
+from gemmir.machine import CpuMachine, GpuMachine, TpuMachine, machine_for
 from gemmir.passes.unroll import Unroll
 from gemmir.schedule import Schedule, default_schedule
 from gemmir.search.ladders import Climb, Edit, climb, ladder, problem_for
@@ -106,7 +106,9 @@ def test_code_of_a_cpu_is_what_is_said(target: str) -> None:
         assert (counts["scalar multiply-adds"] == 0) == vectors, rung.name
         assert ("prefetch" in text) == ("prefetch" in str(rung.schedule)), rung.name
         if rung.name == "vectorized":
-            tile = machine_for(target).vector_bytes // 4
+            machine = machine_for(target)
+            assert isinstance(machine, CpuMachine)
+            tile = machine.lanes(4)
             assert f"width={tile}" in str(rung.schedule)
 
 
@@ -137,6 +139,7 @@ def test_a_wrong_rung_is_said_to_be_wrong(monkeypatch: pytest.MonkeyPatch) -> No
 def test_rungs_of_a_gpu_are_emulated(name: str) -> None:
     gemm, machine = problem_for(HOPPER, {}), machine_for(HOPPER)
     rung = climb(gemm, HOPPER).rung_called(name)
+    assert isinstance(machine, GpuMachine)
     assert check_schedule(gemm, rung.schedule, machine).ok
     figure = emulated(gemm, rung.schedule, machine)
     assert figure.how == ("static" if name == "wgmma" else "emulated")
@@ -157,6 +160,7 @@ def test_warpgroups_are_reckoned_from_their_schedule() -> None:
 
 def test_rungs_of_a_tpu_are_reckoned() -> None:
     gemm, machine = problem_for(TPU, {}), machine_for(TPU)
+    assert isinstance(machine, TpuMachine)
     figures = [
         profiled(gemm, rung.schedule, machine, say=lambda words: None, by_libtpu=False)
         for rung in climb(gemm, TPU).rungs
