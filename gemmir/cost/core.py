@@ -41,13 +41,14 @@ CALL_CYCLES: Final = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """A level of memory that keeps `bytes` in lines, and what a line costs that is not in it.
+    """A level of memory that keeps `bytes` in lines, and what a line costs from its `source`.
 
     `way_bytes` is how far apart addresses share a set, 0 where they are hashed. `start_cycles` are
     added for each run of lines that nobody foresees, and `latency_cycles` waited for.
     """
 
     name: str
+    source: str
     bytes: int
     line_bytes: int = CACHE_LINE_BYTES
     way_bytes: int = 0
@@ -119,6 +120,7 @@ def levels(machine: CpuMachine) -> tuple[Level, ...]:
     return (
         Level(
             name="l1",
+            source="L2",
             bytes=machine.l1_bytes,
             way_bytes=L1_WAY_BYTES,
             line_cycles=core.l2_line_cycles,
@@ -127,6 +129,7 @@ def levels(machine: CpuMachine) -> tuple[Level, ...]:
         ),
         Level(
             name="l2",
+            source="L3",
             bytes=machine.l2_bytes,
             way_bytes=L2_WAY_BYTES,
             line_cycles=core.l3_line_cycles,
@@ -135,6 +138,7 @@ def levels(machine: CpuMachine) -> tuple[Level, ...]:
         ),
         Level(
             name="l3",
+            source="memory",
             bytes=machine.l3_bytes,
             line_cycles=core.dram_line_cycles,
             start_cycles=core.dram_start_cycles,

@@ -69,9 +69,9 @@ def cost_of(nest: Nest, machine: CpuMachine, *, threads: int, warm: bool) -> Pre
         windows = instructions(n.work) * shared / WINDOW
         for m in moved:
             part = shared / times
-            parts[m.level.name] = m.cycles.get(number, 0.0) * part
+            parts[f"lines of {m.level.source}"] = m.cycles.get(number, 0.0) * part
             waits = min(m.awaited.get(number, 0.0) * part, windows)
-            parts[f"wait for {m.level.name}"] = waits * m.level.latency_cycles
+            parts[f"waits for {m.level.source}"] = waits * m.level.latency_cycles
         entries = shared / n.trips if n.variable and n.trips > 1 else 0.0
         around = entries * (LOOP_CYCLES if n.trips > FORESEEN_TRIPS else OUTER_LOOP_CYCLES)
         flops += n.work.flops * times

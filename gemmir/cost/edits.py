@@ -62,11 +62,9 @@ def edits(schedule: Schedule, machine: Machine) -> Iterator[Edit]:
         before, after = list(schedule.steps), list(made.steps)
         removed = [s for s in before if s not in after]
         added = [s for s in after if s not in before]
-        yield Edit(
-            removed=tuple(removed or before),
-            added=tuple(added if removed or added else after),
-            schedule=made,
-        )
+        if not removed and not added:
+            removed, added = before, after
+        yield Edit(removed=tuple(removed), added=tuple(added), schedule=made)
 
 
 def _changed(passes: Passes, machine: Machine) -> Iterator[Passes]:

@@ -49,6 +49,7 @@ def test_changes_that_are_shown_lower_and_are_faster_by_the_model(
     assert found.tried > found.illegal >= 0
     for gain in found.gains:
         assert 0 < gain.gain < 1
+        assert (gain.real is None) != target.startswith("cpu")
         assert gain.seconds < found.prediction.seconds
         lower(gemm, target=target, schedule=gain.schedule)
 
@@ -57,7 +58,7 @@ def test_rows_that_leave_a_poor_tile_are_found() -> None:
     poor = BLOCKED.replace("sizes=8}", "sizes=1}")
     lowered = lower(Gemm(m=128, n=128, k=256), target="cpu:znver5", schedule=poor)
     found = cost_facts(lowered, 3)
-    assert found.gains[0].gain > 0.2 and found.gains[0].is_certain
+    assert found.gains[0].gain > 0.2 and (found.gains[0].real or 0) >= 0.88
     assert "tile{loops=m sizes=1}" in found.gains[0].change
     lines = "\n".join(cost_lines(found, lowered.machine))
     assert "of the arithmetic peak" in lines and "less time" in lines
