@@ -1,4 +1,4 @@
-"""The stored measurements of the repository: problems of them, ranked again by the model as it is."""
+"""Stored measurements of the repository: a problem of them, ranked again by the model as it is."""
 
 from __future__ import annotations
 
