@@ -223,10 +223,10 @@ def _worked(before: Mapping[int, float]) -> list[int]:
     return sorted(busy, key=lambda thread: -worked[thread])
 
 
-def end_with_parent() -> None:
+def end_with_parent(by: signal.Signals = signal.SIGKILL) -> None:
     """Have Linux end this process, even a stopped one, with that which asks it."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, by)
 
 
 def main(arguments: Sequence[str]) -> None:

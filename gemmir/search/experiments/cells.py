@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 from typing import Any, Final, Protocol
@@ -164,31 +166,47 @@ class Bench:
             "target": point.target,
             "schedule": point.schedule,
             "threads": self.settings.threads if is_cpu else None,
+            "parent": os.getpid(),
         }
         limit = self.settings.limit_seconds
         try:
-            done = subprocess.run(
-                [sys.executable, "-P", "-m", FIGURES],
-                input=json.dumps(job),
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=limit,
-                env={**os.environ, "JAX_PLATFORMS": "cpu"},
-            )
+            status, out, errors = run([sys.executable, "-P", "-m", FIGURES], job, limit)
         except subprocess.TimeoutExpired:
             return _Found(status="timeout", detail=f"it has not ended within {limit:g} s")
-        if done.returncode != 0:
-            words = done.stderr.strip().splitlines() or ["it said nothing"]
-            ended = f"its process ended with status {done.returncode}: {words[-1]}"
+        if status != 0:
+            words = errors.strip().splitlines() or ["it said nothing"]
+            ended = f"its process ended with status {status}: {words[-1]}"
             return _Found(status="crashed", detail=ended)
-        answer = json.loads(done.stdout)
+        answer = json.loads(out)
         if "illegal" in answer:
             return _Found(status="illegal", detail=answer["illegal"])
         figures = {n: Figure(value=v, unit=unit) for n, (v, unit) in answer["figures"].items()}
         missing = "; ".join(answer["missing"])
         steps = tuple(answer["steps"])
         return _Found(status="ok", detail=missing or None, figures=figures, steps=steps)
+
+
+def run(command: Sequence[str], job: Mapping[str, Any], limit: float) -> tuple[int, str, str]:
+    """The status and what was said of a command that is given JSON.
+
+    Whatever ends it, also processes that it has started are ended. Raises
+    `subprocess.TimeoutExpired`.
+    """
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+        start_new_session=True,
+    ) as process:
+        try:
+            out, errors = process.communicate(json.dumps(job), timeout=limit)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        return process.returncode, out, errors
 
 
 def library(point: Point, threads: int) -> Contestant:

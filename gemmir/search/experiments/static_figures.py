@@ -2,19 +2,24 @@
 
     python -P -m gemmir.search.experiments.static_figures < JOB.json
 
-JOB has a problem, a target and a schedule, or null for the default one. Of a CPU, registers and
-the instructions of the inner loop; of a GPU, the launch, the loop of its PTX and what ptxas makes
-of it where it is found; of a TPU, traffic and cycles by gemmir's model, and libtpu's static profile
-where libtpu is installed. Nothing is measured and no result is compared.
+JOB has a problem, a target, a schedule, or null for the default one, threads, and the process that
+asks, with which this one ends. Of a CPU, registers and the instructions of the inner loop; of a GPU,
+the launch, the loop of its PTX and what ptxas makes of it where it is found; of a TPU, traffic and
+cycles by gemmir's model, and libtpu's static profile where libtpu is installed. Nothing is measured
+and no result is compared.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from gemmir.bench.worker import end_with_parent
 from gemmir.errors import GemmirError, MissingError, ProfileError
 
 if TYPE_CHECKING:
@@ -25,10 +30,14 @@ Named = Iterator[tuple[str, float, str]]
 
 def main() -> None:
     """Answer one job in JSON: figures and steps, or why the schedule is illegal."""
+    end_with_parent(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, _end_all)
     from gemmir.compiler import lower
     from gemmir.gemm import Gemm
 
     job = json.load(sys.stdin)
+    if os.getppid() != job["parent"]:
+        return  # who asked has ended while this was starting
     try:
         lowered = lower(Gemm(**job["gemm"]), job["target"], job["schedule"], job["threads"])
         found, missing = figures(lowered, job["threads"] or 1)
@@ -37,6 +46,11 @@ def main() -> None:
     else:
         answer = {"figures": found, "missing": missing, "steps": list(lowered.schedule.steps)}
     json.dump(answer, sys.stdout)
+
+
+def _end_all(number: int, frame: FrameType | None) -> None:
+    """End this process, the first of its group, and libtpu's, which it may have started."""
+    os.killpg(0, signal.SIGKILL)
 
 
 def figures(lowered: Lowered, threads: int = 1) -> tuple[dict[str, tuple[float, str]], list[str]]:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import statistics
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from gemmir.compiler import lower
 from gemmir.gemm import Gemm
+from gemmir.search.experiments import cells
 from gemmir.search.experiments.cells import Bench
 from gemmir.search.experiments.plan import Candidate, Kind, Objective, Point
 from gemmir.search.experiments.records import Outcome
@@ -117,3 +123,32 @@ def test_static_figures_of_what_does_not_fit_and_of_what_takes_too_long() -> Non
         assert bench.measure(illegal).status == "illegal"
     with Bench(replace(QUICK, limit_seconds=0.01), []) as bench:
         assert bench.measure(illegal).status == "timeout"
+
+
+SLOW = """
+import subprocess, sys, time
+quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+inner = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], **quiet)
+open(sys.argv[1], "w").write(str(inner.pid))
+time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("seconds", [0, 60])
+def test_what_a_process_has_started_is_ended(seconds: int, tmp_path: Path) -> None:
+    log = tmp_path / "pid"
+    command = [sys.executable, "-c", SLOW, str(log), str(seconds)]
+    with pytest.raises(subprocess.TimeoutExpired) if seconds else nullcontext():
+        cells.run(command, {}, 2.0 if seconds else 30.0)
+    end = time.monotonic() + 5
+    while is_running(int(log.read_text())) and time.monotonic() < end:
+        time.sleep(0.01)
+    assert not is_running(int(log.read_text()))
+
+
+def is_running(pid: int) -> bool:
+    """Whether there is such a process that has not ended."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
