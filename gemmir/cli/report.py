@@ -30,7 +30,7 @@ def report(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            help="Results of gemmir bench -o, gemmir experiment run and gemmir tune, or MLIR.",
+            help="Results of gemmir bench -o, experiment run, tune and ladder --json, or MLIR.",
             metavar="FILE",
             show_default=False,
         ),
@@ -64,10 +64,10 @@ def report(
 ) -> None:
     """Write one HTML page of results: plots, their numbers, and the IR after every pass.
 
-    A FILE is read by what it is: speeds of gemmir bench or gemmir experiment, or the trials of
-    gemmir tune. With --m --n --k, or of a FILE.mlir, the page has the way of that problem through
-    the passes: the IR after each, what it changed, how long it took, its check against float64, and
-    the code at the end. All may be given together.
+    A FILE is read by what it is: speeds of gemmir bench or gemmir experiment, the trials of gemmir
+    tune, or the rungs of gemmir ladder. With --m --n --k, or of a FILE.mlir, the page has the way
+    of that problem through the passes: the IR after each, what it changed, how long it took, its
+    check against float64, and the code at the end. All may be given together.
 
     The page needs no other file and asks no host for anything. The exit status is 3 where the check
     of a stage fails; the page says which.

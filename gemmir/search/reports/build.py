@@ -15,7 +15,8 @@ from gemmir.search.reports.convergence import convergence, point_text, spelled
 from gemmir.search.reports.drawing import Figure
 from gemmir.search.reports.finalists import finalists
 from gemmir.search.reports.heatmap import heat_maps
-from gemmir.search.reports.measured import Run, Study
+from gemmir.search.reports.ladders import rungs
+from gemmir.search.reports.measured import Ladder, Run, Study
 from gemmir.search.reports.page import Page, Section, slug_of
 from gemmir.search.reports.ratios import ratios
 from gemmir.search.reports.roofline import roofline
@@ -30,7 +31,7 @@ MOST_SAMPLE_PLOTS: Final = 24
 
 
 def page_of(
-    sources: Sequence[tuple[str, Run | Study]],
+    sources: Sequence[tuple[str, Run | Study | Ladder]],
     viewers: Sequence[Viewer],
     *,
     title: str,
@@ -45,7 +46,7 @@ def page_of(
     return Page(title=title, about=tuple(_about(command)), sections=sections, viewers=viewers)
 
 
-def title_of(sources: Sequence[tuple[str, Run | Study]], viewers: Sequence[Viewer]) -> str:
+def title_of(sources: Sequence[tuple[str, Run | Study | Ladder]], viewers: Sequence[Viewer]) -> str:
     """What a report of these is called."""
     names = [source.title for _, source in sources] + [viewer.title for viewer in viewers]
     return names[0] if len(names) == 1 else f"{names[0]}, and {len(names) - 1} more"
@@ -56,15 +57,17 @@ def _about(command: str) -> Iterator[tuple[str, str]]:
     yield "made", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     yield "on", f"{cpu_model()}, {platform.platform()}"
     revision = commit()
-    yield "gemmir", version("gemmir") + (f", git {revision}" if revision else "")
-    for name in ("matplotlib", "xdsl", "numpy"):
-        yield name, version(name)
+    others = (f"{name} {version(name)}" for name in ("xdsl", "numpy", "matplotlib"))
+    own = f"gemmir {version('gemmir')}{f' (git {revision})' if revision else ''}"
+    yield "versions", ", ".join((own, *others))
 
 
-def _section(source: Run | Study, file: str, number: int, *, measure: bool) -> Section:
+def _section(source: Run | Study | Ladder, file: str, number: int, *, measure: bool) -> Section:
     named = replace(source, name=f"s{number}-{slug_of(source.name)}")
     if isinstance(named, Run):
         return _of_run(named, file, measure=measure)
+    if isinstance(named, Ladder):
+        return _of_ladder(named, file)
     return _of_study(named, file)
 
 
@@ -116,7 +119,7 @@ def _bars(run: Run) -> Iterator[Table]:
         missed = sum(not bar.is_met for bar in run.bars)
         yield Table(
             caption=f"Bars: {len(rows) - missed} of {len(rows)} met",
-            columns=columns("", "figure", ("value", ".3f"), "bar"),
+            columns=columns("verdict", "figure", ("value", ".3f"), "bar"),
             rows=tuple(rows),
         )
 
@@ -149,6 +152,18 @@ def _of_study(study: Study, file: str) -> Section:
         facts=study.facts,
         figures=tuple(figure for figure in figures if figure is not None),
         tables=(_outcome(study),),
+    )
+
+
+def _of_ladder(ladder: Ladder, file: str) -> Section:
+    return Section(
+        slug=ladder.name,
+        title=ladder.title,
+        kind="A ladder",
+        source=file,
+        command=ladder.command,
+        facts=ladder.facts,
+        figures=(rungs(ladder),),
     )
 
 

@@ -75,7 +75,8 @@ def spelled(study: Study, value: float) -> str:
 
 def axis_label(study: Study, unit: str) -> str:
     """What is searched for, for an axis."""
-    return f"time of a call, {unit}" if study.unit == "s" else unit
+    what = f"time of a call, {unit}" if study.unit == "s" else unit
+    return what if study.is_measured else f"{what} (not measured)"
 
 
 def scale_of(study: Study, value: float) -> tuple[float, str]:

@@ -163,3 +163,37 @@ class Study:
     baseline: float | None = None
     finalists: tuple[Finalist, ...] = ()
     is_search: bool = True
+    is_measured: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """One step of a ladder: a schedule that changes one thing in the one before, and what for.
+
+    `how` says how `gflops` was found: timed, profiled or reckoned; None where it was not.
+    """
+
+    name: str
+    title: str
+    why: str
+    edits: tuple[str, ...]
+    schedule: str
+    is_right: bool
+    checked: str
+    how: str
+    gflops: float | None
+    of_peak: float | None
+    ratio: float | None
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ladder:
+    """The way from the naive loop to the shipped schedule."""
+
+    name: str
+    title: str
+    target: str
+    command: str
+    facts: tuple[tuple[str, str], ...]
+    rungs: tuple[Rung, ...]

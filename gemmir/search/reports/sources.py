@@ -11,15 +11,16 @@ from gemmir.errors import ParseError, ProblemError
 from gemmir.search.reports.bench_file import run_of
 from gemmir.search.reports.experiment_file import read_experiment
 from gemmir.search.reports.gpu_file import run_of_gpu
-from gemmir.search.reports.measured import Run, Study
+from gemmir.search.reports.ladders import ladder_of
+from gemmir.search.reports.measured import Ladder, Run, Study
 from gemmir.search.reports.study_file import holds_study, read_study, study_of
 from gemmir.search.reports.tpu_file import run_of_tpu
 
 SQLITE: Final = b"SQLite format 3\0"
 
-KNOWN: Final = "give what gemmir bench -o, gemmir experiment run or gemmir tune has written"
+KNOWN: Final = "give what gemmir bench -o, experiment run, tune or ladder --json has written"
 
-Source = Run | Study
+Source = Run | Study | Ladder
 
 T = TypeVar("T")
 
@@ -73,6 +74,8 @@ def _document(path: Path, found: Any) -> Source:
         return _whole(path, lambda: run_of_gpu(known, path))
     if "rows" in known and "label" in known:
         return _whole(path, lambda: run_of_tpu(known, path))
+    if "rungs" in known:
+        return _whole(path, lambda: ladder_of(known, path))
     if "convergence" in known:
         return _whole(path, lambda: study_of(known, path))
     keys = ", ".join(list(known)[:6]) or "nothing"

@@ -76,6 +76,7 @@ def study_of(found: Mapping[str, Any], path: Path) -> Study:
         command=str(found.get("command", "")),
         facts=tuple(_facts(found)),
         unit=_unit(found.get("objective")),
+        is_measured=_is_measured(found.get("objective")),
         trials=trials,
         winner=_winner(found, trials),
         outcome=tuple(_outcome(found)),
@@ -93,6 +94,13 @@ def _unit(objective: Any) -> str:
         return str(cast("Mapping[str, Any]", objective)["unit"])
     name = str(objective or "time")
     return "s" if "time" in name else name
+
+
+def _is_measured(objective: Any) -> bool:
+    """Whether a clock told the values; of an unfinished study that is not known."""
+    if not isinstance(objective, dict):
+        return True
+    return bool(cast("Mapping[str, Any]", objective).get("is_measured", True))
 
 
 def _trial(entry: Mapping[str, Any]) -> Trial:

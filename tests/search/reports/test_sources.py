@@ -15,7 +15,8 @@ from gemmir.search.experiments.plan import Candidate, Point, plan
 from gemmir.search.experiments.records import Outcome
 from gemmir.search.experiments.store import Store
 from gemmir.search.reports.build import page_of
-from gemmir.search.reports.measured import Run, Study
+from gemmir.search.reports.ladders import rungs
+from gemmir.search.reports.measured import Ladder, Run, Study
 from gemmir.search.reports.page import html_of
 from gemmir.search.reports.sources import read
 from gemmir.search.trials.outcome import bad
@@ -194,6 +195,11 @@ def test_a_tune_is_read_from_its_json(tmp_path: Path) -> None:
     assert outcome["over the default schedule"] == "5.0000 (4.9000 to 5.1000)"
     text = contents(path)
     assert HOSTILE not in text and "The race of the best" in text
+    assert "(not measured)" not in text
+    found = tuned()
+    found["objective"]["is_measured"] = False
+    path.write_text(json.dumps(found))
+    assert "time of a call, µs (not measured)" in contents(path)
 
 
 @pytest.mark.parametrize("key", ["value", "point", "number", "schedule"])
@@ -279,3 +285,58 @@ def test_static_profiles_of_tpus_are_read() -> None:
         assert found[row["case"], "XLA", "MXU utilisation"] == row["xla_mxu_utilisation"]
         assert found[row["case"], "XLA", "cycles"] == row["xla"]["cycles"][row["method"]]
     assert "not measured" in dict(run.facts)["label"]
+
+
+def climbed() -> dict[str, Any]:
+    """What a ladder prints as JSON."""
+    common: dict[str, Any] = {
+        "ok": True,
+        "checked": "right",
+        "how": "timed",
+        "note": "",
+        "facts": {},
+    }
+    first: dict[str, Any] = {
+        "name": "naive",
+        "title": HOSTILE,
+        "why": HOSTILE,
+        "schedule": [],
+        "edits": [],
+        "gflops": 0.5,
+        "of_peak": 0.002,
+        "ratio_to_before": None,
+    }
+    second: dict[str, Any] = {
+        **first,
+        "name": "tiled",
+        "title": "Tiled",
+        "schedule": ["tile{loops=m sizes=4}"],
+        "edits": ["+ tile{loops=m sizes=4}"],
+        "gflops": 5.0,
+        "ratio_to_before": 10.0,
+    }
+    third = {**second, "title": "Not timed", "gflops": None, "of_peak": None, "note": "no GPU"}
+    return {
+        "ok": True,
+        "problem": {"m": 64, "n": 64, "k": 64, "dtype": "f32"},
+        "target": "cpu",
+        "machine": "a CPU",
+        "left_out": {"cores": "one core"},
+        "rungs": [{**common, **rung} for rung in (first, second, third)],
+    }
+
+
+def test_a_ladder_is_read(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "l.json"
+    path.write_text(json.dumps(climbed()))
+    (ladder,) = read(path)
+    assert isinstance(ladder, Ladder)
+    assert [rung.gflops for rung in ladder.rungs] == [0.5, 5.0, None]
+    figure = rungs(ladder)
+    assert "10 times as fast" in figure.alt
+    assert [row[3] for row in figure.table.rows] == [None, 10.0, 10.0]
+    assert HOSTILE not in contents(path)
+    found = climbed()
+    found["rungs"][1]["gflops"] = -1
+    path.write_text(json.dumps(found))
+    assert "GEM1432: l.json is broken: gflops of rung tiled is -1" in cli("report", "l.json").err
