@@ -330,8 +330,8 @@ def _accumulators(walk: _Walk) -> str:
     walk.blocking = replace(walk.blocking, mr=rows, nr=columns, kc=walk.tile["k"])
     walk.registers = Registers(
         accumulators=rows * vectors,
-        row=vectors,
-        broadcast=1,
+        row=1 if 1 < rows < vectors else vectors,
+        broadcast=rows if 1 < rows < vectors else 1,
         available=walk.machine.vector_registers,
     )
     return (
@@ -373,9 +373,10 @@ def _(p: Vectorize, walk: _Walk) -> str:
             f"{found.row} = {found.used} of {found.available} registers (sums, rows of a, "
             "columns of b)"
         )
+    what = "row of b, element of a" if found.broadcast == 1 else "vector of b, elements of a"
     return (
         f"vectors of {p.width}; {found.accumulators} + {found.row} + {found.broadcast} = "
-        f"{found.used} of {found.available} registers (sums, row of b, element of a)"
+        f"{found.used} of {found.available} registers (sums, {what})"
     )
 
 

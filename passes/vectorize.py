@@ -425,6 +425,12 @@ def _begin_from(start: EpilogueOp, plan: GemmPlan) -> list[SSAValue]:
 
 
 def _sum_over_k(gemm: GemmOp, plan: GemmPlan, begin: list[SSAValue]) -> list[SSAValue]:
+    """A loop over k: a column of A, and rows of B.
+
+    Where a tile has fewer rows than vectors across, each row of B is read right before its product,
+    and the elements of A stay; otherwise all rows of B do, and an element of A is dead after its
+    products.
+    """
     builder = before(gemm)
     a, rows_in_bounds = _operand(builder, gemm.a, 0, plan.rows)
     b, columns_in_bounds = _operand(builder, gemm.b, 1, plan.columns)
@@ -435,17 +441,18 @@ def _sum_over_k(gemm: GemmOp, plan: GemmPlan, begin: list[SSAValue]) -> list[SSA
     whole = _panel_of(gemm.a, 0) is not None or (isinstance(plan.k, int) and plan.k % depth == 0)
     column = read(inner, gemm, a, (0, k), (plan.rows, depth), (rows_in_bounds, depth == 1 or whole))
     column = converted(inner, column, summed) if depth == 1 else column
-    rows: list[SSAValue] = []
-    for start in plan.starts:
+
+    def row_at(start: int) -> SSAValue:
         full = columns_in_bounds and start + plan.width <= plan.columns
         row = read(inner, gemm, b, (k, start), (depth, plan.width), (True, full))
-        if depth == 1:
-            row = converted(inner, row, summed, exponent=_exponent(gemm))
-        rows.append(row)
-    updated = [
-        inner.insert(OuterProductOp(column, row, total)).result
-        for row, total in zip(rows, sums, strict=True)
-    ]
+        return converted(inner, row, summed, exponent=_exponent(gemm)) if depth == 1 else row
+
+    by_columns = 1 < plan.rows < len(plan.starts)
+    rows = [] if by_columns else [row_at(start) for start in plan.starts]
+    updated: list[SSAValue] = []
+    for number, (start, total) in enumerate(zip(plan.starts, sums, strict=True)):
+        row = row_at(start) if by_columns else rows[number]
+        updated.append(inner.insert(OuterProductOp(column, row, total)).result)
     inner.insert(scf.YieldOp(*updated))
     bounds = [as_index(gemm, e) for e in (0, plan.k, depth)]
     loop = scf.ForOp(*bounds, begin, Region(body))

@@ -379,11 +379,14 @@ def _check_vectors(walk: _Walk, p: Vectorize) -> None:
         _check_lanes(walk, walk.machine, rows, columns)
         return
     vectors = max(-(-columns // p.width), 1)
-    held = vectors if rows > 1 else 1  # a single row takes each vector of B once, where it is read
+    held = min(vectors, rows)  # vectors of B, or elements of A where there are fewer
     needed = walk.sums * rows * vectors + held + 1
     registers = walk.machine.vector_registers
     if needed > registers:
-        fitting = (registers - 1 - vectors) // (walk.sums * vectors)
+        fitting = max(
+            (registers - 1 - vectors) // (walk.sums * vectors),
+            min((registers - 1) // (walk.sums * vectors + 1), vectors),
+        )
         raise ScheduleError(
             "GEM0312",
             f"vectorize: a {rows} x {columns} tile needs "

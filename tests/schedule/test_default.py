@@ -144,9 +144,9 @@ def test_a_row_shorter_than_a_vector_is_masked_where_masks_are_fast() -> None:
 
 
 def test_a_last_tile_that_overlaps_costs_as_much_as_a_whole_one() -> None:
-    """Of 32 columns in f64 on AVX2 4 x 12 would compute 36, and 6 x 8 just those."""
+    """Of 32 columns in f64 on AVX2 4 x 12 would compute 36, and 3 x 16 just those."""
     steps = default_schedule(Gemm(m=32, n=32, k=32, dtype="f64"), machine_for("cpu:znver3")).steps
-    assert steps[0] == "tile{loops=m,n sizes=6,8 edges=peel}"
+    assert steps[0] == "tile{loops=m,n sizes=3,16 edges=peel}"
 
 
 @pytest.mark.parametrize(

@@ -330,7 +330,7 @@ class _Opening:
         return max((int(text.partition("x")[2] or 1) for text in layouts), default=1)
 
     def _registers(self, p: Vectorize) -> None:
-        """The register tile fits: its sums, a row of B and an element of A."""
+        """The register tile fits: its sums, and a row of B and an element of A or the reverse."""
         if set(self.opened) < {"m", "n"}:
             return
         mr, nr = self.opened["m"], self.opened["n"]
@@ -341,7 +341,8 @@ class _Opening:
             self.draft.where(f"{times}{mr} * {nr} + {mr} + {nr} <= vector_registers")
             return
         vectors = f"ceil({nr} / {p.width})"
-        self.draft.where(f"{times}{mr} * {vectors} + {vectors} + 1 <= vector_registers")
+        held = f"min({mr}, {vectors})"
+        self.draft.where(f"{times}{mr} * {vectors} + {held} + 1 <= vector_registers")
 
     @property
     def _sums(self) -> int:
