@@ -102,6 +102,15 @@ def test_without_lowering_no_legal_point_is_refused(rough: BoundSpace) -> None:
         assert quick is None or quick == rough.refusal(point)
 
 
+def test_sizes_are_asked_before_anything_is_lowered(rough: BoundSpace) -> None:
+    found = {
+        refusal.code
+        for i in range(0, rough.size, 97)
+        if (refusal := rough.refusal(rough.at(i), lower=False))
+    }
+    assert {"GEM0311", "GEM0312"} <= found
+
+
 # Counting -----------------------------------------------------------------------------------------
 
 
@@ -129,6 +138,18 @@ def test_legal_points_spell_different_schedules(neat: BoundSpace) -> None:
     refused = [p for i in range(neat.size) if (p := neat.at(i))["nv"] == 1 and p["space"] == "l2"]
     assert refused
     assert all(str(neat.schedule({**p, "space": "l1"})) == str(neat.schedule(p)) for p in refused)
+
+
+def test_a_hole_in_a_branch_that_is_not_taken_is_not_used() -> None:
+    space = Space.parse(
+        "?x = 5 | 7\n?edges = peel | overlap\nlet last = edges if m % x else 'clip'\n"
+        "tile{loops=m sizes=?x edges=?last}"
+    ).bind(SMALL, TARGET)
+    assert [*space.points()] == [
+        {"x": 5, "edges": "peel"},
+        {"x": 7, "edges": "peel"},
+        {"x": 7, "edges": "overlap"},
+    ]
 
 
 def test_progress_comes_to_the_size(neat: BoundSpace) -> None:
@@ -193,6 +214,15 @@ def test_few_legal_points_of_many_are_found(monkeypatch: pytest.MonkeyPatch, cou
     legal = [(x, y) for x in range(2001, 6001) if x % 791 == 5 for y in (1, 9)]
     assert len(drawn) == min(count, len(legal)) == len({(p["x"], p["y"]) for p in drawn})
     assert {(p["x"], p["y"]) for p in drawn} <= {*legal}
+
+
+def test_what_chance_has_found_is_not_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "PATIENCE", 20)
+    space = Space.parse("?x = 1..200\nwhere x % 10 == 0\ntile{loops=m sizes=?x}").bind(
+        Gemm(m=210, n=8, k=8), TARGET
+    )
+    drawn = [int(point["x"]) for point in space.sample(50, seed=1, lower=False)]
+    assert sorted(drawn) == [*range(10, 201, 10)]
 
 
 def test_where_nothing_is_legal_it_says_why() -> None:
