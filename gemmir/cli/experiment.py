@@ -103,7 +103,8 @@ def run(
     if plan:
         _put_plan(chosen, json)
         return
-    again = f"gemmir experiment run {spec} -o {path} --resume"
+    spread = "" if workers is None else f" --workers {workers}"
+    again = f"gemmir experiment run {spec} -o {path} --resume{spread}"
     with _crew(workers) as crew, _progress() as progress, _interruptible(path, again):
         found = run_experiment(
             chosen,

@@ -7,6 +7,7 @@ takes what comes back, and writes it; a worker that was thought to be lost is no
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -234,6 +235,7 @@ def cluster(workers: str) -> Generator[Cluster]:
             processes=True,
             dashboard_address=None,
             memory_limit=None,
+            silence_logs=logging.ERROR,
         )
         with local, dask.Client(local) as client:
             yield Cluster(client)

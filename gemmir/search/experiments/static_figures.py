@@ -3,10 +3,10 @@
     python -P -m gemmir.search.experiments.static_figures < JOB.json
 
 JOB has a problem, a target, a schedule, or null for the default one, threads, and the process that
-asks, with which this one ends. Of a CPU, registers and the instructions of the inner loop; of a GPU,
-the launch, the loop of its PTX and what ptxas makes of it where it is found; of a TPU, traffic and
-cycles by gemmir's model, and libtpu's static profile where libtpu is installed. Nothing is measured
-and no result is compared.
+asks, with which this one ends. Of a CPU, registers and the instructions of the inner loop; of a
+GPU, the launch, the loop of its PTX and what ptxas makes of it where it is found; of a TPU, traffic
+and cycles by gemmir's model, and libtpu's static profile where libtpu is installed. Nothing is
+measured and no result is compared.
 """
 
 from __future__ import annotations
