@@ -25,6 +25,9 @@ STAYING: Final = re.compile(r"persist\{blocks=\d+\}")
 GRID: Final = (136, 264, 200)
 """Sizes for a TPU: a few blocks of one matrix unit, and what is left of one."""
 
+WHOLE_PARTS: Final = (256, 512, 136)
+"""Others, for blocks of whole parts."""
+
 SMALL_BLOCK: Final = 64
 """Blocks of a GPU of fewer rows than this are checked at the edges of several of them. Of larger
 ones whose threads each run a loop, which the evaluator takes minutes for, a part of one is; the
@@ -111,7 +114,8 @@ def small_sizes(gemm: Gemm, schedule: Schedule, machine: Machine) -> Iterator[tu
         yield 2 * rows, 2 * columns, 256
     else:
         yield GRID
-        yield 2 * GRID[0], 2 * GRID[1], 512
+        yield WHOLE_PARTS
+        yield 2 * WHOLE_PARTS[0], 2 * WHOLE_PARTS[1], 512
 
 
 def block_of(schedule: Schedule) -> tuple[int, int]:

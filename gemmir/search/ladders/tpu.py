@@ -188,7 +188,7 @@ def _parts(climb: Climb, gemm: Gemm, machine: TpuMachine, at: tuple[int, int], s
     cut = f"tile{{loops={','.join(cuts)} sizes={','.join(map(str, cuts.values()))}}}"
     moved = [Edit(old=SUM), Edit(new=cut, before=END), Edit(new=SUM, before=END)]
     if gemm.steps:
-        moved = [Edit(old="fuse-epilogue"), *moved, Edit(new="fuse-epilogue", before=END)]
+        moved.append(Edit(new="fuse-epilogue", before=END))
     rows, columns = cuts.get("m", at[0]), cuts.get("n", at[1])
     climb.rung("parts", f"{rows} x {columns} at a time", say.parts(at, (rows, columns)), *moved)
 

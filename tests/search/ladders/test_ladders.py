@@ -47,6 +47,7 @@ LADDERS = [
     *((f"tpu:{name}", Gemm(m=4096, n=4096, k=4096, dtype="bf16")) for name in ("v4", "v5e", "v6e")),
     (TPU, Gemm(m=300, n=200, k=1000, dtype="f32", epilogue="bias+relu")),
     (TPU, Gemm(m=100, n=100, k=100, dtype="bf16", batch=2)),
+    ("tpu:tpu7x", Gemm(m=4096, n=4096, k=4096, dtype="bf16", epilogue="bias+gelu")),
 ]
 
 
@@ -171,6 +172,13 @@ def test_rungs_of_a_tpu_are_reckoned() -> None:
     assert shares == sorted(shares)
     hbm = [figure.facts["bytes of HBM"] for figure in figures]
     assert hbm[0] == max(hbm)
+
+
+def test_parts_of_blocks_are_checked() -> None:
+    gemm = problem_for(TPU, {})
+    checked = check_schedule(gemm, climb(gemm, TPU).rung_called("parts").schedule, machine_for(TPU))
+    assert checked.report is not None
+    assert checked.ok, checked.text
 
 
 def test_changes_are_those_of_the_ir() -> None:
