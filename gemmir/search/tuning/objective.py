@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from types import TracebackType
 from typing import Protocol
 
 import numpy as np
 
 from gemmir.search.trials import Outcome, Sample, Trials
-from gemmir.search.trials.trials import Entry, KilledError
+from gemmir.search.trials.trials import AGAIN, Entry, KilledError
 
 Rounds = Mapping[str, Sequence[float]]
 """The seconds of each schedule in common rounds, by its text."""
@@ -79,8 +78,20 @@ class CpuSeconds:
     ) -> tuple[Rounds, Mapping[str, Outcome]]:
         """All at once, each in a process of its own; they take turns in an order that is drawn.
 
-        Processes are new in every race, since where their memory lies is luck.
+        Processes are new in every race, since where their memory lies is luck. If somebody else
+        kills one of them all race again.
         """
+        for _ in range(AGAIN):
+            try:
+                return self._race(schedules, rounds, order)
+            except KilledError:
+                continue
+        killed = Outcome(status="crashed", detail=f"killed by others in {AGAIN} races")
+        return {}, dict.fromkeys(schedules, killed)
+
+    def _race(
+        self, schedules: Sequence[str], rounds: int, order: np.random.Generator
+    ) -> tuple[Rounds, Mapping[str, Outcome]]:
         times: dict[str, list[float]] = {text: [] for text in schedules}
         failed: dict[str, Outcome] = {}
         with ExitStack() as stack:
@@ -103,12 +114,8 @@ class CpuSeconds:
 
     def _entered(self, text: str, stack: ExitStack, failed: dict[str, Outcome]) -> Entry | None:
         """A process that has been checked, or what came of it."""
-        try:
-            entry = stack.enter_context(self._trials.entry(self._trials.contestant(text)))
-            found = entry.check()
-        except KilledError as error:
-            failed[text] = Outcome(status="crashed", detail=str(error))
-            return None
+        entry = stack.enter_context(self._trials.entry(self._trials.contestant(text)))
+        found = entry.check()
         if found.ok:
             return entry
         failed[text] = found
@@ -116,10 +123,7 @@ class CpuSeconds:
 
     def _sampled(self, entry: Entry) -> float | Outcome:
         entry.extend(self._trials.limits.seconds)
-        try:
-            found = entry.sample()
-        except KilledError as error:
-            return Outcome(status="crashed", detail=str(error))
+        found = entry.sample()
         if isinstance(found, Sample):
             return found.cpu if self._trials.threads == 1 else found.wall
-        return replace(found)
+        return found
