@@ -66,7 +66,7 @@ def tuned(*arguments: str, planted: bool = False) -> dict[str, Any]:
     """What a tune prints."""
     environment = dict(os.environ)
     if planted:
-        environment["PYTHONPATH"] = str(PLANTED)
+        environment["PYTHONPATH"] = os.pathsep.join((str(PLANTED), str(ROOT)))
     done = subprocess.run(
         command(*arguments), capture_output=True, text=True, check=False, env=environment
     )
