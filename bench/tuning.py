@@ -125,7 +125,7 @@ def fresh(runs: int) -> None:
     """Tune 128 cubed from nothing, with the same seed."""
     for _ in range(runs):
         with tempfile.TemporaryDirectory() as folder:
-            found = tuned(*SMALL, "--study", f"{folder}/s", "--trials", "24")
+            found = tuned(*SMALL, "--study", f"{folder}/s", "--trials", "16", "--race", "24")
         add("fresh", _figures(found))
 
 

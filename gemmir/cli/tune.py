@@ -26,6 +26,12 @@ INTERRUPTED: Final = 130
 
 MIB: Final = 1 << 20
 
+SHORT_UNITS: Final = {3: "ms", 6: "us", 9: "ns"}
+"""Of seconds, by the power of ten that is in them."""
+
+SHOWN: Final = 72
+"""Letters of a point in a table; the schedule of the winner is whole below it."""
+
 SAMPLERS: Final = ("tpe", "random", "cmaes", "grid")
 
 
@@ -131,8 +137,6 @@ def tune(
 def _check_options(problem: ProblemOptions) -> None:
     """A usage error for what a tune would not heed."""
     problem.check_threads()
-    if problem.target.split(":")[0] != "cpu":
-        raise typer.BadParameter(f"--target {problem.target}: a tune measures on this CPU")
     for name in ("schedule", "lock", "file"):
         if getattr(problem, name) is not None:
             word = "FILE.mlir" if name == "file" else f"--{name}"
@@ -174,7 +178,10 @@ def _objective(
     from gemmir.search.tuning.objectives import objective_for
 
     threads = problem.threads or 1
-    cpus = cpus_for(threads, cpu)
+    is_measured = problem.target.split(":")[0] == "cpu"
+    if cpu is not None and not is_measured:
+        raise typer.BadParameter(f"--cpu {cpu}: nothing is measured for {problem.target}")
+    cpus = cpus_for(threads, cpu) if is_measured else []
     about = environment(
         target=problem.target, threads=threads, cpus=cpus, rounds=limits.rounds, seed=seed
     )
@@ -237,7 +244,15 @@ class _Lines:
 
 
 def _best(value: float | None) -> str:
-    return "" if value is None else f"best so far {value:.4g}"
+    return "" if value is None else f"best so far {_spelled(value)}"
+
+
+def _spelled(value: float, unit: str = "s") -> str:
+    """A figure for people: times in the unit in which they are between 1 and 1000."""
+    if unit == "s" and 0 < value < 1:
+        power = next((p for p in (3, 6, 9) if value * 10**p >= 1), 9)
+        return f"{value * 10**power:.4g} {SHORT_UNITS[power]}"
+    return f"{value:.4g} {unit}"
 
 
 # What was found ----------------------------------------------------------------------------------
@@ -251,24 +266,34 @@ def _put(whole: Mapping[str, Any]) -> None:
     if whole["winner"] is None:
         put(f"best so far {_figure(whole)}\n{whole['best_so_far'] or 'nothing'}\n")
         return
-    rows = [_cells(row, whole) for row in whole["race"]]
-    put_table("", [" " + whole["objective"]["name"], " over the best", "", "schedule"], rows)
+    numbers = {trial["schedule"]: trial["number"] for trial in whole["convergence"]}
+    rows = [_cells(row, whole, numbers.get(row["schedule"])) for row in whole["race"]]
+    put_table("", [" " + whole["objective"]["name"], " over the best", "", "trial"], rows)
     put(f"winner     {_figure(whole)}{_against(whole)}\n")
     if whole["tie"]:
         put(f"tie        {len(whole['tied'])} are equals; the rule chose among them\n")
     put("".join(f"{step}\n" for step in _steps(whole["winner"])))
 
 
-def _cells(row: Mapping[str, Any], whole: Mapping[str, Any]) -> list[str]:
+def _cells(row: Mapping[str, Any], whole: Mapping[str, Any], trial: int | None) -> list[str]:
     low, high = row["ratio_interval"]
     marks = ["winner"] if row["schedule"] == whole["winner"] else []
     marks += ["default"] if row["schedule"] == whole["default"] else []
     return [
-        f"{row['value']:.4g} {whole['objective']['unit']}",
+        _spelled(row["value"], whole["objective"]["unit"]),
         f"{row['ratio_to_best']:.4f} ({low:.4f} to {high:.4f})",
         ", ".join(marks),
-        row["schedule"],
+        _place(whole, trial),
     ]
+
+
+def _place(whole: Mapping[str, Any], trial: int | None) -> str:
+    """Which trial it was, with its point; the default schedule may be none of them."""
+    if trial is None:
+        return "not in the space"
+    point: Mapping[str, Any] = whole["convergence"][trial]["point"]
+    text = " ".join(f"{name}={value}" for name, value in point.items())
+    return f"{trial}: {text if len(text) <= SHOWN else text[: SHOWN - 1] + '…'}"
 
 
 def _figure(whole: Mapping[str, Any]) -> str:
@@ -277,7 +302,7 @@ def _figure(whole: Mapping[str, Any]) -> str:
         return "none"
     how = "measured" if objective["is_measured"] else "static, not measured"
     speed = "" if whole["gflops"] is None else f", {whole['gflops']:.1f} GFLOP/s"
-    return f"{value:.4g} {objective['unit']}{speed} ({objective['name']}, {how})"
+    return f"{_spelled(value, objective['unit'])}{speed} ({objective['name']}, {how})"
 
 
 def _against(whole: Mapping[str, Any]) -> str:

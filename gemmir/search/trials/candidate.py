@@ -15,7 +15,7 @@ import mmap
 import socket
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol
 
 from gemmir.arrays import Operands
 from gemmir.bench.entrant import Settings, UnableError
@@ -23,6 +23,32 @@ from gemmir.bench.worker import Worker
 from gemmir.errors import BackendError, ProblemError, ScheduleError
 from gemmir.gemm import Gemm
 from gemmir.search.trials.memory import Layout
+
+
+class Answers(Protocol):
+    """Who answers questions."""
+
+    def answer(self, asked: Mapping[str, Any]) -> dict[str, Any]: ...
+
+
+def talk(who: Answers, other: socket.socket) -> None:
+    """Let `who` answer until there are no more questions."""
+    with other.makefile("rw", buffering=1) as file:
+        for line in file:
+            file.write(json.dumps(who.answer(json.loads(line))) + "\n")
+
+
+def answered(who: Answers, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Let `who` do one thing; `illegal` or `crashed` says why it cannot be done."""
+    try:
+        return getattr(who, asked["do"])(**asked.get("with", {}))
+    except (UnableError, ScheduleError, ProblemError, BackendError) as error:
+        return {"illegal": str(error)}
+    except MemoryError as error:
+        return {"crashed": f"it has no memory left: {error}".rstrip(": ")}
+    except Exception as error:
+        words = str(error).splitlines() or [""]
+        return {"crashed": f"{type(error).__name__}: {words[0]}"}
 
 
 class Candidate(Worker):
@@ -34,23 +60,9 @@ class Candidate(Worker):
         self.layout: Layout | None = None
         self.operands: Operands | None = None
 
-    def talk(self, other: socket.socket) -> None:
-        """Answer until there are no more questions."""
-        with other.makefile("rw", buffering=1) as file:
-            for line in file:
-                file.write(json.dumps(self.answer(json.loads(line))) + "\n")
-
     def answer(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Do one thing; `illegal` or `crashed` says why it cannot be done."""
-        try:
-            return getattr(self, asked["do"])(**asked.get("with", {}))
-        except (UnableError, ScheduleError, ProblemError, BackendError) as error:
-            return {"illegal": str(error)}
-        except MemoryError as error:
-            return {"crashed": f"it has no memory left: {error}".rstrip(": ")}
-        except Exception as error:
-            words = str(error).splitlines() or [""]
-            return {"crashed": f"{type(error).__name__}: {words[0]}"}
+        """Do one thing, and say if it cannot be done."""
+        return answered(self, asked)
 
     def prepare(self, gemm: Mapping[str, Any]) -> dict[str, Any]:
         """Compile for arrays of this process."""

@@ -29,6 +29,9 @@ from gemmir.bench.worker import end_with_parent
 CONTROL: Final = 0
 """The file descriptor of the control socket."""
 
+STATIC: Final = "static"
+"""In place of the module of a contestant: nothing of it is timed."""
+
 LINE_BYTES: Final = 1 << 20
 FILES: Final = 3
 """What comes with a fork: the socket, the memory of the arrays, and where errors are written."""
@@ -39,6 +42,7 @@ PRELOADED: Final = (
     "gemmir.backends.cpu.load",
     "gemmir.backends.cpu.assemble",
     "gemmir.search.trials.candidate",
+    "gemmir.search.trials.static_candidate",
 )
 
 
@@ -77,18 +81,21 @@ def ended(pid: int) -> int:
 
 def be_candidate(files: Sequence[int], spec: Mapping[str, Any]) -> None:
     """Answer as a candidate, and never return."""
-    from gemmir.search.trials.candidate import Candidate
+    from gemmir.search.trials.candidate import Candidate, talk
+    from gemmir.search.trials.static_candidate import StaticCandidate
 
     status = 1
     try:
         end_with_parent()
-        talk, memory, errors = files
+        other, memory, errors = files
         os.dup2(errors, 1)
         os.dup2(errors, 2)
         limit(spec["memory_bytes"])
         if spec["cpus"] and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, spec["cpus"])
-        Candidate(spec, memory).talk(socket.socket(fileno=talk))
+        is_static = spec["peer"] == STATIC
+        candidate = StaticCandidate(spec) if is_static else Candidate(spec, memory)
+        talk(candidate, socket.socket(fileno=other))
         status = 0
     finally:
         os._exit(status)

@@ -77,7 +77,7 @@ class Trials:
         roofline: Roofline | None = None,
         templates: Templates | None = None,
     ) -> None:
-        _require_known(gemm)
+        require_known(gemm)
         machine = machine_for(target)
         assert isinstance(machine, CpuMachine)
         require_runnable(machine)
@@ -349,7 +349,7 @@ class Entry:
         return answer
 
 
-def _require_known(gemm: Gemm) -> None:
+def require_known(gemm: Gemm) -> None:
     """`ParseError` GEM1410 where a trial would not know what to compute."""
     unknown = (*gemm.unknown, *gemm.unknown_factors)
     if unknown:

@@ -1,13 +1,59 @@
-"""Which objective a target has."""
+"""Which objective a target has: times where they can be measured, otherwise what models say."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Final
+
+import numpy as np
 
 from gemmir.gemm import Gemm
-from gemmir.machine import CpuMachine, machine_for
-from gemmir.search.trials import Limits, Trials
-from gemmir.search.tuning.objective import CpuSeconds, Objective
+from gemmir.machine import CpuMachine, TpuMachine, machine_for
+from gemmir.search.trials import Limits, Outcome, Trials
+from gemmir.search.trials.static_trials import StaticTrials, libtpu_is_here
+from gemmir.search.tuning.objective import CpuSeconds, Objective, Rounds
+
+BY_MODEL: Final = "predicted time, by the static cost model"
+BY_LIBTPU: Final = "time by libtpu's static profile"
+
+
+class StaticSeconds:
+    """Seconds of a call that nobody has measured: the same each time that they are asked for."""
+
+    unit = "s"
+    is_measured = False
+
+    def __init__(self, trials: StaticTrials) -> None:
+        self._trials = trials
+        self._known: dict[str, Outcome] = {}
+        self.name = BY_LIBTPU if trials.profile else BY_MODEL
+
+    def __enter__(self) -> StaticSeconds:
+        self._trials.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._trials.__exit__(kind, error, traceback)
+
+    def trial(self, schedule: str, enough: float | None) -> Outcome:
+        """In a process of its own, once."""
+        if schedule not in self._known:
+            self._known[schedule] = self._trials.run(schedule)
+        return self._known[schedule]
+
+    def race(
+        self, schedules: Sequence[str], rounds: int, order: np.random.Generator
+    ) -> tuple[Rounds, Mapping[str, Outcome]]:
+        """What is known, once: more rounds would say the same."""
+        found = {text: self.trial(text, None) for text in schedules}
+        right = {text: outcome.seconds for text, outcome in found.items() if outcome.ok}
+        return right, {text: outcome for text, outcome in found.items() if not outcome.ok}
 
 
 def objective_for(
@@ -19,8 +65,17 @@ def objective_for(
     seed: int,
     limits: Limits,
 ) -> Objective:
-    """Seconds on a CPU."""
-    assert isinstance(machine_for(target), CpuMachine)
-    return CpuSeconds(
-        Trials(gemm, target=target, threads=threads, cpus=cpus, seed=seed, limits=limits)
+    """Seconds of a call: measured on a CPU; on a GPU by the cost model; on a TPU by libtpu, or by
+    the cost model where libtpu is not installed.
+
+    Raises as `Trials` does.
+    """
+    machine = machine_for(target)
+    if isinstance(machine, CpuMachine):
+        return CpuSeconds(
+            Trials(gemm, target=target, threads=threads, cpus=cpus, seed=seed, limits=limits)
+        )
+    profile = isinstance(machine, TpuMachine) and libtpu_is_here()
+    return StaticSeconds(
+        StaticTrials(gemm, target=target, seed=seed, limits=limits, profile=profile)
     )

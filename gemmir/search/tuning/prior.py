@@ -9,12 +9,16 @@ from gemmir.compiler import prepare
 from gemmir.cost import predict_schedule
 from gemmir.errors import GemmirError, ScheduleError
 from gemmir.gemm import Gemm
+from gemmir.machine import CpuMachine
 from gemmir.schedule import default_schedule
 from gemmir.search.spaces import BoundSpace
 from gemmir.search.tuning.proposer import Known
 
 DRAWN: Final = 128
-"""Points that the model is asked about: a fraction of a second a dozen."""
+"""Points of a CPU that the model is asked about: a fraction of a second a dozen."""
+
+DRAWN_OF_OTHERS: Final = 24
+"""Those of a GPU or TPU, whose kernels have more IR."""
 
 SHARE: Final = 4
 """One trial in so many is the model's."""
@@ -25,7 +29,8 @@ def guesses(
 ) -> list[Known]:
     """Points of `space` that are legal, the fastest first, as far as the model knows."""
     try:
-        drawn = space.sample(DRAWN, seed, lower=False)
+        count = DRAWN if isinstance(space.machine, CpuMachine) else DRAWN_OF_OTHERS
+        drawn = space.sample(count, seed, lower=False)
     except ScheduleError:
         return []
     found: list[Known] = []
@@ -41,7 +46,10 @@ def predicted(gemm: Gemm, target: str, schedule: str, threads: int) -> float | N
     """Seconds of a call by the cost model; None where the schedule is illegal."""
     try:
         job = prepare(gemm, target, schedule)
-        return predict_schedule(job.source, job.schedule, job.machine, threads=threads).seconds
+        found = predict_schedule(
+            job.source, job.schedule, job.machine, threads=threads, problem=gemm
+        )
+        return found.seconds
     except GemmirError:
         return None
 
