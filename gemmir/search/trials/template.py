@@ -73,9 +73,10 @@ def serve(control: socket.socket) -> None:
 
 
 def ended(pid: int) -> int:
-    """Kill a process that has not ended yet; the status with which it did."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+    """Kill a process that has not ended yet, and what it started; the status with which it did."""
+    for kill in (os.killpg, os.kill):
+        with suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
@@ -87,6 +88,7 @@ def be_candidate(files: Sequence[int], spec: Mapping[str, Any]) -> None:
     status = 1
     try:
         end_with_parent()
+        os.setpgid(0, 0)
         other, memory, errors = files
         os.dup2(errors, 1)
         os.dup2(errors, 2)

@@ -187,6 +187,7 @@ def read_study(path: Path) -> Kept:
         study = library.load_study(study_name=NAME, storage=storage)
         attrs = study.user_attrs
         rows = tuple(_row(trial) for trial in study.trials)
+        storage.engine.dispose()
     except Exception as error:
         words = str(error).splitlines() or [type(error).__name__]
         raise _no_study(path, words[0]) from error
