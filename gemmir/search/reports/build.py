@@ -81,7 +81,7 @@ def _of_run(run: Run, file: str, *, measure: bool) -> Section:
     figures += statics(run)
     cases = [(name, case) for name, some in run.classes.items() for case in some]
     with_samples = [pair for pair in cases if any(s.samples for s in pair[1].speeds.values())]
-    notes: list[str] = []
+    notes = [run.note] if run.note else []
     if len(with_samples) > MOST_SAMPLE_PLOTS:
         notes.append(
             f"Samples of {len(with_samples)} problems were kept; those of the first "

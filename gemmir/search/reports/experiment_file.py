@@ -35,6 +35,8 @@ def read_experiment(path: Path, wanted: str | None) -> list[Run | Study]:
         run = store.run(wanted)
         cells = [cell for cell in store.cells(run.number)]
         sessions = store.sessions(run.number)
+        others = [f"{one.name} ({one.number})" for one in store.runs() if one.number != run.number]
+    note = f"The file has other runs, which --run shows: {', '.join(others)}." if others else ""
     found: list[Run | Study] = []
     for target in dict.fromkeys(cell.point.target for cell in cells):
         those = [cell for cell in cells if cell.point.target == target]
@@ -49,6 +51,7 @@ def read_experiment(path: Path, wanted: str | None) -> list[Run | Study]:
                 facts=facts,
                 classes={run.name: _cases(those)},
                 statics=tuple(_statics(those)),
+                note=note,
             )
         )
         found += _studies(run, path, target, those, facts, command)

@@ -98,6 +98,7 @@ class Run:
     """Speeds that were measured together, in classes of problems.
 
     `facts` are what they depend on: machine, versions, seeds, revision. `command` makes them again.
+    `note` says what else the file has.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Run:
     classes: Mapping[str, Sequence[Case]]
     bars: tuple[Bar, ...] = ()
     statics: tuple[Static, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,9 @@ Value = str | float | int | bool | None
 
 LONG: Final = 40
 
+LARGE: Final = 1e4
 LARGEST: Final = 1e15
+"""Between these all digits before the point are written, and none behind it."""
 
 ABSENT: Final = "·"
 
@@ -93,8 +95,10 @@ def cell(value: Value, column: Column) -> Cell:
 
 def _written(value: float, form: str) -> str:
     """A number; whole ones have all of their digits where any number of them may be written."""
-    is_whole = form.endswith("g") and abs(value) < LARGEST and float(value).is_integer()
-    return f"{int(value):,}" if is_whole else format(value, form)
+    if not form.endswith("g") or abs(value) >= LARGEST:
+        return format(value, form)
+    is_whole = float(value).is_integer() or abs(value) >= LARGE
+    return f"{round(value):,}" if is_whole else format(value, form)
 
 
 def columns(*names: str | tuple[str, str]) -> tuple[Column, ...]:

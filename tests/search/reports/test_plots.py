@@ -249,3 +249,6 @@ def test_cells() -> None:
     number = cell(1234.567, Column(name="x", form=",.1f"))
     assert (number.text, number.key, number.is_number) == ("1,234.6", "1234.567", True)
     assert json.loads(number.key) == 1234.567
+    form = Column(name="x", form=",.4g")
+    texts = [cell(value, form).text for value in (16_670.4, 2.0, 0.0123456, 2e15)]
+    assert texts == ["16,670", "2", "0.01235", "2e+15"]

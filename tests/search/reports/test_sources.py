@@ -23,7 +23,7 @@ from gemmir.search.trials.outcome import bad
 from gemmir.search.tuning.study import Row
 from gemmir.search.tuning.study import Study as KeptStudy
 from tests.cli.conftest import Cli, cli
-from tests.search.experiments.examples import SETTINGS, STATE, WORKER, outcome, small_plan
+from tests.search.experiments.examples import SETTINGS, STATE, WORKER, outcome, points, small_plan
 from tests.search.reports.conftest import HOSTILE
 from tests.search.tuning.fakes import outcome as outcome_of
 
@@ -128,6 +128,12 @@ def test_numbers_without_times_are_a_table_and_plots(tmp_path: Path) -> None:
 def test_a_run_is_chosen(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "e.db"
     stored(path, {})
+    assert "has other runs" not in contents(path)
+    with Store.writer(path) as store:
+        store.add_run(plan("second", "", SETTINGS, points(8)))
+    (run,) = read(path, "a")
+    assert isinstance(run, Run)
+    assert run.note == "The file has other runs, which --run shows: second (2)."
     assert cli("report", str(path), "--run", "a", "--no-bandwidth").status == 0
     assert "GEM1428" in cli("report", str(path), "--run", "b").err
     (tmp_path / "r.json").write_text("{}")
