@@ -71,6 +71,14 @@ def test_a_copy_into_panels_is_written_and_read() -> None:
     assert packed.seconds > plain.seconds
 
 
+def test_panels_are_there_when_they_are_read() -> None:
+    """A buffer of 128 KiB stays in L2 from slice to slice: it comes once, and goes back once."""
+    gemm = Gemm(m=8, n=512, k=256)
+    plain, packed = (_predicted(gemm, s, warm=False) for s in (DIRECT, PACKED))
+    more = packed.bytes_by_level["l2"] - plain.bytes_by_level["l2"]
+    assert more == pytest.approx(2 * 64 * 512 * 4, rel=0.2)
+
+
 def test_sums_that_wait_for_each_other_take_longer() -> None:
     """A tile of one vector adds to the same sum every 4 cycles, one of 24 is always busy."""
     gemm = Gemm(m=48, n=48, k=4096)
