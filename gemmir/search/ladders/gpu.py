@@ -349,7 +349,9 @@ class _Why:
             f"so that each element is fetched by the block once rather than {SIDE} times: "
             f"{self._read(SIDE, SIDE)} in all instead of {self._read(1, 1)} of loads. The inner "
             "loop still has two loads a multiply-add, but of memory that answers in some 30 "
-            "cycles."
+            "cycles. Where the first cache "
+            "served the block as well, this gains nothing yet: it is what tiles in registers will "
+            "read from."
         )
 
     def registers(self) -> str:

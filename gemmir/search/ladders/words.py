@@ -7,7 +7,7 @@ from gemmir.machine import CpuMachine
 
 def bytes_text(count: int) -> str:
     """A number of bytes with its unit: 512 bytes, 48 KiB, 4 MiB."""
-    for unit, size in (("MiB", 1 << 20), ("KiB", 1 << 10)):
+    for unit, size in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
         if count >= size:
             return f"{count / size:.4g} {unit}"
     return f"{count} bytes"
