@@ -261,7 +261,8 @@ def _spelled(value: float, unit: str = "s") -> str:
 def _put(whole: Mapping[str, Any]) -> None:
     counted = ", ".join(f"{count} {status}" for status, count in whole["outcomes"].items())
     refused = sum(whole["refused"].values())
-    put(f"{whole['problem']} on {whole['target']} ({whole['machine']['cpu']})\n")
+    where = f" ({whole['machine']['cpu']})" if whole["objective"]["is_measured"] else ""
+    put(f"{whole['problem']} on {whole['target']}{where}\n")
     put(f"trials     {whole['trials_done']} ({counted}), {refused} points refused before\n")
     if whole["winner"] is None:
         put(f"best so far {_figure(whole)}\n{whole['best_so_far'] or 'nothing'}\n")
@@ -270,6 +271,8 @@ def _put(whole: Mapping[str, Any]) -> None:
     rows = [_cells(row, whole, numbers.get(row["schedule"])) for row in whole["race"]]
     put_table("", [" " + whole["objective"]["name"], " over the best", "", "trial"], rows)
     put(f"winner     {_figure(whole)}{_against(whole)}\n")
+    if _is_behind(whole):
+        put("default    is faster, and was not a trial: try more, or keep it\n")
     if whole["tie"]:
         put(f"tie        {len(whole['tied'])} are equals; the rule chose among them\n")
     put("".join(f"{step}\n" for step in _steps(whole["winner"])))
@@ -288,9 +291,9 @@ def _cells(row: Mapping[str, Any], whole: Mapping[str, Any], trial: int | None) 
 
 
 def _place(whole: Mapping[str, Any], trial: int | None) -> str:
-    """Which trial it was, with its point; the default schedule may be none of them."""
+    """Which trial it was, with its point; the default schedule need not have been one."""
     if trial is None:
-        return "not in the space"
+        return "not a trial"
     point: Mapping[str, Any] = whole["convergence"][trial]["point"]
     text = " ".join(f"{name}={value}" for name, value in point.items())
     return f"{trial}: {text if len(text) <= SHOWN else text[: SHOWN - 1] + '…'}"
@@ -314,6 +317,12 @@ def _against(whole: Mapping[str, Any]) -> str:
     return (
         f", {whole['ratio_to_default']:.3f} times as fast as the default ({low:.3f} to {high:.3f})"
     )
+
+
+def _is_behind(whole: Mapping[str, Any]) -> bool:
+    """Whether the default schedule is faster than all that was tried."""
+    interval = whole["ratio_to_default_interval"]
+    return interval is not None and interval[1] < 1
 
 
 def _steps(schedule: str) -> tuple[str, ...]:
