@@ -144,13 +144,12 @@ def _figures(found: dict[str, Any]) -> dict[str, Any]:
         "outcomes",
         "winner",
         "tie",
-        "tied",
         "gflops",
         "is_default",
         "ratio_to_default",
         "ratio_to_default_interval",
     )
-    return {key: found[key] for key in keys}
+    return {**{key: found[key] for key in keys}, "tied": len(found["tied"])}
 
 
 def killed(count: int) -> None:
