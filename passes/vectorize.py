@@ -454,8 +454,8 @@ def _sum_over_k(gemm: GemmOp, plan: GemmPlan, begin: list[SSAValue]) -> list[SSA
         row = row_at(start) if by_columns else rows[number]
         updated.append(inner.insert(OuterProductOp(column, row, total)).result)
     inner.insert(scf.YieldOp(*updated))
-    bounds = [as_index(gemm, e) for e in (0, plan.k, depth)]
-    loop = scf.ForOp(*bounds, begin, Region(body))
+    lower, upper, by = (as_index(gemm, e) for e in (0, plan.k, depth))
+    loop = scf.ForOp(lower, upper, by, begin, Region(body))
     loop.attributes[DIMENSION] = StringAttr("k")
     builder.insert(loop)
     return list(loop.results)
@@ -507,8 +507,8 @@ def _multiply(
     is_tf32 = plan.precision == PrecisionAttr(Precision.TF32)
     updated = inner.insert(MmaSyncOp(lhs.result, rhs.result, total, mma, tf32=is_tf32))
     inner.insert(scf.YieldOp(updated.result))
-    bounds = [as_index(gemm, e) for e in (0, depth, step)]
-    loop = scf.ForOp(*bounds, begin, Region(body))
+    lower, upper, by = (as_index(gemm, e) for e in (0, depth, step))
+    loop = scf.ForOp(lower, upper, by, begin, Region(body))
     loop.attributes[DIMENSION] = StringAttr("k")
     builder.insert(loop)
     return list(loop.results)
@@ -537,7 +537,7 @@ def vectorize_write_back(epilogue: EpilogueOp, plan: GemmPlan, sums: Sequence[SS
         for start, total in zip(starts, parts, strict=True):
             in_bounds = (full, full and start + width <= piece.shape[1])
             tile = Tile((0, start), (piece.shape[0], width), in_bounds)
-            known = {
+            known: dict[SSAValue, SSAValue] = {
                 argument: total
                 for argument, value in zip(epilogue.body.block.args, epilogue.inputs, strict=False)
                 if chain(value)[0] is plan.accumulator

@@ -131,8 +131,9 @@ def _copy_block(builder: Builder, pack: PackOp, plan: PackPlan, panel: Strip, bl
     corner: tuple[Extent, Extent] = (column, 0)
     sizes: tuple[Extent, Extent] = (plan.width, extents(buffer)[1 - plan.dim])
     if plan.dim == 1:
-        at, place, shape, full = at[::-1], place[::-1], shape[::-1], full[::-1]
-        corner, sizes = corner[::-1], sizes[::-1]
+        at, place = (at[1], at[0]), (place[1], place[0])
+        shape, full = (shape[1], shape[0]), (full[1], full[0])
+        corner, sizes = (corner[1], corner[0]), (sizes[1], sizes[0])
     value = read(builder, pack, pack.source, at, shape, full)
     value = converted(builder, value, memref_type(buffer).element_type)
     if pack.scales is not None:
