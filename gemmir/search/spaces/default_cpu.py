@@ -313,12 +313,12 @@ class _Opening:
         unroll = next((q for q in self.passes if isinstance(q, Unroll)), None)
         first = 1 if unroll is None else unroll.factor
         depth = self._products
-        if self.gemm.k < 2 * depth:
+        if self.gemm.k <= depth:
             return
         steps = self.draft.hole("k_steps", first, STEPS, "steps of k in an iteration")[1:]
         self.draft.add(f"unroll{{loop=k factor=?{steps}}}", f"{steps} > 1")
         self.draft.where(
-            f"{steps} * {depth} <= {self.bound['k']}"
+            f"{steps} <= ceil({self.bound['k']} / {depth})"
             if depth > 1
             else f"{steps} <= {self.bound['k']}"
         )

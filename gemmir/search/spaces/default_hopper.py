@@ -71,6 +71,8 @@ class _Opening:
         )
         self.is_plain = gemm.batch is None and gemm.groups is None
         self.whole_k = "k"
+        self.slices = next((p.factor for p in passes if isinstance(p, SplitK)), 1)
+        self.stages = next((p.stages for p in passes if isinstance(p, Pipeline)), 2)
 
     @property
     def tile(self) -> dict[str, int]:
@@ -187,7 +189,9 @@ class _Opening:
     def limits(self) -> None:
         """What a block may have of the machine."""
         depth = f"{SLICE_BYTES} // item_bytes"
-        self.draft.where(f"stages <= max(ceil({self.whole_k} / ({depth})), 2)")
+        steps = -(-self.gemm.k // self.slices) * self.gemm.element.item_bytes / SLICE_BYTES
+        least = 2 if self.stages <= steps else max(self.stages, 2)  # the default's are allowed
+        self.draft.where(f"stages <= max(ceil({self.whole_k} / ({depth})), {least})")
         pieces = " + tile_m * tile_n * out_bytes" if self.has_pieces else ""
         held = f"stages * (tile_m + tile_n) * {SLICE_BYTES}{pieces}"
         self.draft.where(f"{held} <= smem_bytes_per_block")

@@ -229,7 +229,9 @@ def _parts(of: int, by: int, low: int, high: int) -> Sequence[int]:
 
     From n to n / d parts there are about 2 sqrt(n) sizes: those of the smaller half are counted up.
     """
-    root = math.isqrt(max(of, 0)) + 1
+    if of < 1:
+        return ()
+    root = math.isqrt(of) + 1
     sizes = {-(-of // count) for count in range(1, root + 1)} | set(range(1, root + 1))
     equal = {size for size in sizes if size and -(-of // -(-of // size)) == size}
     rounded = {min(-(-size // by) * by, of) for size in equal}

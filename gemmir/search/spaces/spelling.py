@@ -93,7 +93,7 @@ class Spelling:
             return _shown(name, value_of(name))
 
         text = line.text
-        while "?" in text:
+        while HOLE.search(text):
             text = HOLE.sub(fill, text)
         return text
 

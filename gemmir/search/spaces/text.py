@@ -238,6 +238,12 @@ def _check_names(parsed: SpaceText, numbers: frozenset[str]) -> None:
         if line.condition is not None:
             require(line.condition.names, line.line, str(line.condition), everything)
     for number, text in _texts(parsed):
+        if "?" in HOLE.sub("", text):
+            raise ScheduleError(
+                "GEM1400",
+                f"line {number}: in {text!r} a ? stands before no name",
+                "write ?name, or ?{name} where a letter follows",
+            )
         for name in holes_in(text):
             used.add(name)
             if name not in everything:

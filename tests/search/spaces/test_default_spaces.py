@@ -62,6 +62,16 @@ CASES: Final[dict[str, tuple[str, dict[str, Any], int]]] = {
         {"m": 4096, "n": 2048, "k": 2048, "groups": 8, "dtype": "bf16"},
         1,
     ),
+    "warpgroups, short sums": (
+        H200,
+        {"m": 4096, "n": 100, "k": 512, "dtype": "bf16", "trans_b": True},
+        1,
+    ),
+    "i16, short sums": (
+        "cpu:znver5",
+        {"m": 17, "n": 129, "k": 3, "dtype": "u8", "trans_a": True},
+        1,
+    ),
     "grid": (V5E, {"m": 4096, "n": 4096, "k": 4096, "dtype": "bf16", "out": "bf16"}, 1),
     "grid over k": (V5E, {"m": 2048, "n": 4096, "k": 131072, "dtype": "bf16", "out": "bf16"}, 1),
     "grid of a batch": (V5E, {"m": 512, "n": 512, "k": 512, "dtype": "bf16", "batch": 8}, 1),

@@ -186,6 +186,13 @@ def test_nothing_else_can_be_said(text: str) -> None:
         ("?x = 3\n?y = x..9\n" + STEM, "GEM1400: line 2: the values of ?y depend on ?x"),
         ("?mr = 3\ntile{loops=m sizes=?ms}", "GEM1401: line 2: nothing says what stands in ?ms"),
         ("?mr = 3\ntile{loops=m sizes=?ms}", "or use ?mr"),
+        ("?", "GEM1400: line 1: in '?' a ? stands before no name"),
+        (
+            "?x = 1 | 2\ntile{loops=m,n sizes=?{x,16}",
+            "GEM1400: line 2: in 'tile{loops=m,n sizes=?{x,16}' a ?",
+        ),
+        ("?x = 'tile{loops=m sizes=?}'\n?x", "GEM1400: line 1: in 'tile{loops=m sizes=?}' a ?"),
+        ("?x = parts of 0\n" + STEM, "GEM1403: line 1: ?x has no values here: parts of 0"),
         ("?x = 3", "GEM1401: line 1: ?x stands nowhere"),
         ("?x = '?y'\n?y = '?x'\n?x", "GEM1401: line 1: ?x stands in itself"),
         ("?x = 3\nwhere x < kk\n" + STEM, "GEM1401: line 2: 'x < kk' uses kk"),
