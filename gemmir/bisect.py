@@ -445,7 +445,7 @@ def script_of(
     said = " ".join(title.split()).replace("\\", "/").replace('"', "'")
     return SCRIPT.format(
         title=said,
-        name=f"{stage}.py",
+        name=f"bisect-{stage}.py",
         source=source.strip() + "\n",
         before=before.strip() + "\n",
         step=step,

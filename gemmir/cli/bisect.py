@@ -24,7 +24,7 @@ def bisect(
         list[str] | None,
         typer.Option(help="Take the IR of a stage from a file.", metavar="STAGE=FILE.mlir"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random arrays.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random arrays.")] = 0,
     shrink: Annotated[
         bool, typer.Option(help="Look for the smallest problem that is wrong, for 3 s.")
     ] = True,

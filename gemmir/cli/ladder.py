@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+import shlex
+import sys
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -42,7 +44,7 @@ def ladder(
         bool, typer.Option("--why", help="Every rung in full: edits, IR, counts, and why.")
     ] = False,
     cpu: Annotated[int | None, typer.Option(help="The CPU to be timed on.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random arrays.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random arrays.")] = 0,
     output: Annotated[
         Path | None,
         typer.Option("-o", help="Write each rung's passes to a file there.", metavar="DIR"),
@@ -70,7 +72,17 @@ def ladder(
     if emit is not None and rung is None:
         raise typer.BadParameter("--emit needs --rung, which says of what")
     problem.check_threads()
+    if emit is not None:
+        _refuse_beside_emit(
+            {"--no-measure": not measure, "--why": why, "--json": json, "-o": output is not None}
+            | {"--cpu": cpu is not None}
+        )
+    if not measure and cpu is not None:
+        raise typer.BadParameter("--cpu is of timings, and --no-measure asks for none")
     stay_on_cpu()
+    _refuse_of_cpus(problem, cpu)
+    if output is not None:
+        _make(output)
     gemm = problem_for(problem.target, problem.given)
     threads = threads_for(problem.target, problem.threads)
     if emit is not None and rung is not None:
@@ -91,11 +103,41 @@ def ladder(
     if output is not None:
         _write(found, output)
     if json:
-        put_json(found.to_dict())
+        put_json({"command": shlex.join(["gemmir", *sys.argv[1:]]), **found.to_dict()})
     else:
         _print(found, in_full=why or rung is not None)
     if not found.ok:
         raise typer.Exit(WRONG)
+
+
+def _refuse_beside_emit(said: Mapping[str, bool]) -> None:
+    """A usage error for an option that would change nothing of one text."""
+    for name, is_said in said.items():
+        if is_said:
+            raise typer.BadParameter(f"--emit prints one text alone; leave {name} out")
+
+
+def _refuse_of_cpus(problem: ProblemOptions, cpu: int | None) -> None:
+    """A usage error for what is of a CPU, where the ladder is of another machine."""
+    from gemmir.machine import CpuMachine, machine_for
+
+    if isinstance(machine_for(problem.target), CpuMachine):
+        return
+    for name, value in {"--threads": problem.threads, "--cpu": cpu}.items():
+        if value is not None:
+            raise typer.BadParameter(f"{name} is of a CPU, and --target is {problem.target}")
+
+
+def _make(folder: Path) -> None:
+    """The folder, before anything is timed; `OutputError` GEM1445 where there can be none."""
+    from gemmir.errors import OutputError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            "GEM1445", f"the folder {folder} cannot be made: {error.strerror}", "name another one"
+        ) from error
 
 
 def _emitted(gemm: Gemm, target: str, rung: Rung, kind: str) -> str:
@@ -124,7 +166,6 @@ def _progress() -> Generator[Callable[[str], None]]:
 
 
 def _write(found: Ladder, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     for number, step in enumerate(found.steps, 1):
         write_file(folder / f"{number:02}-{step.rung.name}.schedule", step.rung.text.encode())
     note(f"wrote {len(found.steps)} schedules to {folder}")

@@ -29,6 +29,7 @@ def test_one_rung_and_its_code(cli: Cli) -> None:
     found = cli("ladder", *SMALL, "--rung", "vectorized", "--no-measure", "--json")
     assert [rung["name"] for rung in found.json["rungs"]] == ["packed", "vectorized"]
     assert found.json["ok"]
+    assert found.json["command"].startswith("gemmir ")
     text = cli("ladder", *SMALL, "--rung", "packed", "--emit", "schedule").out
     assert text.startswith("# packed: the block of B in panels\n")
     assert "vfmadd" in cli("ladder", *SMALL, "--rung", "packed", "--emit", "asm").out
@@ -54,6 +55,12 @@ def test_times_are_of_right_results(cli: Cli) -> None:
         (("--rung", "naive", "--emit", "obj"), 2, "the kinds are schedule, mlir, llvm, asm"),
         (("--schedule", "unroll{loop=k factor=2}"), 2, "a ladder has schedules of its own"),
         (("--groups", "2"), 1, "a ladder has no rungs for groups"),
+        (("--rung", "naive", "--emit", "asm", "--json"), 2, "leave --json out"),
+        (("--rung", "naive", "--emit", "asm", "-o", "there"), 2, "leave -o out"),
+        (("--no-measure", "--cpu", "0"), 2, "--no-measure asks for none"),
+        (("--target", "cuda:sm_80"), 2, "--threads is of a CPU"),
+        (("--seed", "-1"), 2, "greater than or equal to 0"),
+        (("-o", "/dev/null"), 1, "GEM1445: the folder /dev/null cannot be made"),
     ],
 )
 def test_what_is_refused(cli: Cli, arguments: tuple[str, ...], status: int, words: str) -> None:

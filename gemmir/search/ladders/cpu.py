@@ -199,6 +199,11 @@ class _Why:
         )
         if gemm.trans_b:
             return f"{text} B is stored n x k, so that its columns are read along rows already."
+        if apart < LINE_BYTES:
+            return (
+                f"{text} Down a column of B the elements are {bytes_text(apart)} apart, so that a "
+                f"line has {LINE_BYTES // apart} of them."
+            )
         return (
             f"{text} Down a column of B the elements are {bytes_text(apart)} apart, each in a line "
             f"of its own: the {gemm.k} lines of a column are {bytes_text(column)}, "
@@ -208,6 +213,15 @@ class _Why:
     def order(self) -> str:
         along = LINE_BYTES // self._item
         row = self.gemm.n * self.gemm.result.item_bytes
+        apart = self.gemm.leading("b") * self._item
+        if self.gemm.trans_b:
+            return (
+                "The same loads and stores in another order: neighbours in a row of C are "
+                "different sums, so no multiply-add waits for the one before, and C is walked "
+                "along its rows. But B is stored n x k, so that with n innermost its elements are "
+                f"{bytes_text(apart)} apart: what the order gains for C it loses for B, until B is "
+                "packed."
+            )
         return (
             "The same loads and stores in another order: with n innermost B and C are walked "
             f"along their rows, so that all {along} elements of a line are used before the next "
@@ -244,6 +258,16 @@ class _Why:
         apart = gemm.leading("b") * item
         used = -(-gemm.m // blocks.mr)
         where = "in another page each" if apart >= PAGE_BYTES else "in other lines"
+        if self.gemm.trans_b:
+            return (
+                f"B is stored n x k: the {blocks.vectors} elements that the tile reads at each "
+                f"step of k are {bytes_text(apart)} apart. Copied into panels {blocks.vectors} "
+                "columns wide they lie in the order in which they are read, one line after "
+                "another. The "
+                f"copy is one load and store an element, and each is then used by {used} tiles."
+            )
+        if apart < LINE_BYTES:
+            where = f"{LINE_BYTES // apart} of them in a line"
         return (
             f"The tile reads {blocks.vectors} elements of a row of B at each step of k, and these "
             f"rows are {bytes_text(apart)} apart, {where}. Copied into panels {blocks.vectors} "
@@ -254,13 +278,15 @@ class _Why:
     def vectorized(self) -> str:
         blocks, machine = self.blocks, self.machine
         peak = machine.flops_per_cycle(self.gemm.accumulator.item_bytes)
+        columns = min(blocks.nr, self.gemm.n)
+        unused = f" ({blocks.nr - columns} columns unused)" if columns < blocks.nr else ""
         return (
             f"Every register of the tile now holds {blocks.lanes} sums instead of one, {blocks.mr} "
-            f"x {blocks.nr} in the same {blocks.mr * blocks.vectors} registers: the same number of "
-            f"instructions does {blocks.lanes} times the work. A row of the panel, "
-            f"{bytes_text(blocks.nr * self._item)}, is {blocks.vectors} loads, an element of A is "
-            f"broadcast by the instruction that uses it; {machine.fma_per_cycle} FMA a cycle of "
-            f"{blocks.lanes} lanes are {peak} flops a cycle."
+            f"x {blocks.nr} in the same {blocks.mr * blocks.vectors} registers{unused}: the "
+            f"same number of instructions does {blocks.lanes} times the work. A row of the panel, "
+            f"{bytes_text(columns * self._item)}, is {blocks.vectors} loads, and an element of A "
+            f"is broadcast to all lanes for the {blocks.vectors} multiply-adds of its row; "
+            f"{machine.fma_per_cycle} FMA a cycle of {blocks.lanes} lanes are {peak} flops a cycle."
         )
 
     def fused(self) -> str:
@@ -271,10 +297,10 @@ class _Why:
         )
 
     def unrolled(self) -> str:
-        products = self.blocks.mr * self.blocks.vectors
+        products, steps = self.blocks.mr * self.blocks.vectors, min(K_STEPS, self.blocks.kc)
         return (
-            f"Counting and branching are paid once for {K_STEPS} steps of k, beside "
-            f"{K_STEPS * products} multiply-adds rather than {products}. A wide core has issue "
+            f"Counting and branching are paid once for {steps} steps of k, beside "
+            f"{steps * products} multiply-adds rather than {products}. A wide core has issue "
             "slots to spare, so the gain is small or none; every sum keeps its order."
         )
 

@@ -297,18 +297,19 @@ def _warpgroups(climb: Climb, gemm: Gemm, machine: GpuMachine, tiles: Tiles, say
             ),
         )
     stay = machine.sms // 2
-    if (gemm.batch or 1) * down * across > stay:
+    count = (gemm.batch or 1) * down * across
+    if count > stay:
         climb.rung(
             "persistent",
             "as many blocks as fit",
-            say.persistent(down * across, stay),
+            say.persistent(count, stay),
             Edit(
                 new=f"persist{{blocks={stay}}}",
                 before="tile{loops=m sizes=64 over=warpgroups}",
             ),
         )
     else:
-        climb.leave_out("persistent", f"{down * across} tiles are no more than {stay} clusters")
+        climb.leave_out("persistent", f"{count} tiles are no more than {stay} clusters")
 
 
 @dataclass(frozen=True)
@@ -327,15 +328,30 @@ class _Why:
 
     def naive(self) -> str:
         gemm, item = self.gemm, self.tiles.item
-        return (
+        text = (
             f"Every thread sums one element of C: two loads of {item} bytes for each multiply-add, "
             f"{per(2, 2 * item)} flops a byte. Threads of a warp are numbered down a column of C, "
-            f"so that they read elements of A that are {bytes_text(gemm.leading('a') * item)} "
-            f"apart, each from a sector of {SECTOR_BYTES} bytes of its own, of which {item} are "
-            "used."
+        )
+        if gemm.trans_a:
+            return (
+                f"{text}and A is stored k x m, so that what they read of A adjoins; what they "
+                "write of C does not."
+            )
+        return (
+            f"{text}so that they read elements of A that are "
+            f"{bytes_text(gemm.leading('a') * item)} apart, each from a sector of {SECTOR_BYTES} "
+            f"bytes of its own, of which {item} are used."
         )
 
     def coalesced(self) -> str:
+        if self.gemm.trans_b:
+            apart = bytes_text(self.gemm.leading("b") * self.tiles.item)
+            return (
+                "The same loads by other threads: neighbours in a warp have neighbouring columns, "
+                "so what they write of C adjoins, and of A all in a row read the same element. But "
+                f"B is stored n x k, and its columns are {apart} apart: for B this order is the "
+                "wrong one, until slices of it are copied along k."
+            )
         return (
             "The same loads by other threads: neighbours in a warp have neighbouring columns, so "
             "what they read of B adjoins and is fetched in whole sectors, and of A all in a row "
@@ -367,8 +383,8 @@ class _Why:
     def wide(self) -> str:
         return (
             f"Copies move {LOAD_BYTES} bytes a load, {self.tiles.width} elements, so that filling "
-            f"a slice takes a {self.tiles.width}th of the load instructions, and each warp asks "
-            "for whole lines at once."
+            f"a slice takes one load instruction where there were {self.tiles.width}, and each "
+            "warp asks for whole lines at once."
         )
 
     def warps(self) -> str:
@@ -378,15 +394,17 @@ class _Why:
             f"threads read {rows + columns} elements for a step of k, where a strip of two rows of "
             f"threads read {2 * self.tiles.thread + self.tiles.block}. Columns of A begin "
             f"{LOAD_BYTES} bytes later each, and rows of B are cut into panels of {BANKS_BYTES} "
-            "bytes, so that threads that load together meet different banks."
+            "bytes: threads that load together and met one bank meet different ones. Where none "
+            "did, the banks are as busy as before."
         )
 
     def tensor_cores(self) -> str:
+        depth = self.machine.mma_k_bytes // self.tiles.item
         return (
-            "One instruction of a warp, mma.sync of 16 x 8 x 16, is 2048 multiply-adds, 64 a "
-            "lane, where a thread had one: what limits the kernel is now to feed it. ldmatrix "
-            "brings four 8 x 8 pieces in one instruction, and the swizzle lets its eight rows lie "
-            "in different banks without any padding."
+            f"One instruction of a warp, mma.sync of 16 x 8 x {depth}, is {128 * depth} "
+            f"multiply-adds, {4 * depth} a lane, where a thread had one: what limits the kernel is "
+            "now to feed it. ldmatrix brings four 8 x 8 pieces in one instruction, and the swizzle "
+            "lets its eight rows lie in different banks without any padding."
         )
 
     def square(self) -> str:

@@ -74,8 +74,11 @@ class Climb:
         return self.rungs[-1].steps if self.rungs else ()
 
     def rung(self, name: str, title: str, why: str, *edits: Edit) -> None:
-        """Add a rung, made from the one before by `edits`, one after another."""
-        steps = self.steps
+        """Add a rung, made from the one before by `edits`, one after another.
+
+        Those that put a pass in its own place are left out.
+        """
+        steps, edits = self.steps, tuple(edit for edit in edits if edit.old != edit.new)
         for edit in edits:
             steps = edited(steps, edit)
         self.rungs.append(Rung(name=name, title=title, why=why, edits=edits, steps=steps))

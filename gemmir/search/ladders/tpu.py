@@ -106,7 +106,7 @@ def _along_k(
     climb: Climb, gemm: Gemm, machine: TpuMachine, at: tuple[int, int], depth: int, say: _Why
 ) -> tuple[int, int]:
     """Longer slices of k, then all of it, then blocks as large as VMEM allows; the last block."""
-    deep = min(SQUARE, gemm.k)
+    deep, slice_ = min(SQUARE, gemm.k), depth
     cut = f"tile{{loops=k sizes={depth}}}"
     if deep < gemm.k:
         longer = f"tile{{loops=k sizes={deep}}}"
@@ -116,7 +116,7 @@ def _along_k(
             say.deep(at, depth, deep),
             Edit(old=cut, new=longer),
         )
-        cut = longer
+        cut, slice_ = longer, deep
     blocks = [_clipped(gemm, block) for block in (*WIDE, (UNIT, UNIT))]
     fitting = [block for block in blocks if _fits(gemm, machine, block)]
     if not fitting:
@@ -127,18 +127,18 @@ def _along_k(
     climb.rung(
         "full-k",
         "all of k in one step",
-        say.full(whole, deep),
+        say.full(at, whole, slice_),
         *([] if whole == at else [Edit(old=_grid(gemm, "nm", at), new=_grid(gemm, "nm", whole))]),
         Edit(old=cut),
         Edit(old="pipeline{loop=k stages=2 with=dma}", new="pipeline{loop=m stages=2 with=dma}"),
     )
     widest = fitting[0]
     if widest[0] * widest[1] <= whole[0] * whole[1]:
-        climb.leave_out("vmem-blocks", f"blocks of {whole[0]} x {whole[1]} are as large as fit")
+        climb.leave_out("vmem-blocks", f"no larger blocks than {whole[0]} x {whole[1]} fit")
         return whole
     climb.rung(
         "vmem-blocks",
-        f"{widest[0]} x {widest[1]}, as VMEM allows",
+        f"{widest[0]} x {widest[1]} x {gemm.k} a step",
         say.wide(whole, widest),
         Edit(old=_grid(gemm, "nm", whole), new=_grid(gemm, "nm", widest)),
     )
@@ -234,20 +234,32 @@ class _Why:
             "accumulator in VMEM is read and written a quarter as often."
         )
 
-    def full(self, block: tuple[int, int], before: int) -> str:
-        turns = -(-self.gemm.k // before)
+    def full(self, before: tuple[int, int], block: tuple[int, int], depth: int) -> str:
+        turns = -(-self.gemm.k // depth)
+        smaller = (
+            ""
+            if block == before
+            else f" Blocks are {block[0]} x {block[1]}, for which two buffers of each have room in "
+            f"VMEM ({bytes_text(self.machine.vmem_bytes_per_core)}): {self._intensity(block)} "
+            f"flops a byte where there were {self._intensity(before)}."
+        )
         return (
             f"With all of k={self.gemm.k} in one step C is never read back: its sum went through "
             f"VMEM {turns} times. And a block of one operand stays while the grid walks along the "
-            "other, for it does not change with k any more."
+            f"other, for it does not change with k any more.{smaller}"
         )
 
     def wide(self, before: tuple[int, int], after: tuple[int, int]) -> str:
         room = bytes_text(self.machine.vmem_bytes_per_core)
+        blocks = TpuBlocks(order="mn", m=after[0], n=after[1], k=self.gemm.k)
+        taken = bytes_text(vmem_bytes(self.gemm, blocks))
         return (
-            f"{after[0]} x {after[1]} is as much as two buffers of each block leave of {room} of "
-            f"VMEM: {self._intensity(after)} flops a byte rather than {self._intensity(before)}. "
-            "Where the matrix units are the limit already, that gains little but room."
+            f"Two buffers of each block of {after[0]} x {after[1]} take {taken} of {room} of VMEM, "
+            f"and give {self._intensity(after)} flops a byte rather than "
+            f"{self._intensity(before)}. A step of it is {self._cycles(after, self.gemm.k):,.0f} "
+            "cycles of products; larger ones are not tried, for libtpu takes a minute to compile "
+            f"one of {4 * MOST_STEP_CYCLES:,}. Where the matrix units are the limit already, that "
+            "gains little but room."
         )
 
     def order(self, before: int, after: int) -> str:

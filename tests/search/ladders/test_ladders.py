@@ -64,6 +64,7 @@ def test_rungs_differ_by_their_edits_and_lower(target: str, gemm: Gemm) -> None:
     for rung in made.rungs:
         assert rung.edits, rung.name
         for edit in rung.edits:
+            assert edit.old != edit.new
             steps = edited(steps, edit)
         assert steps == rung.steps == rung.schedule.steps
         assert len(rung.why) > 100
@@ -241,12 +242,43 @@ def test_bars_are_logarithmic() -> None:
     assert len(bar(0.0316)) == BAR // 2
 
 
-def test_the_shipped_results_are_those_of_the_ladders() -> None:
+@pytest.mark.parametrize("target", ["cuda:sm_90a", "tpu:v5e", "cpu:znver5"])
+def test_the_shipped_results_are_those_of_the_ladders(target: str) -> None:
     folder = Path(__file__).parents[3] / "bench" / "results"
-    for path in folder.glob("ladder-*.json"):
-        found = json.loads(path.read_text())
-        assert found["ok"]
-        assert all(re.fullmatch("measured|emulated|static", r["how"]) for r in found["rungs"])
+    found = json.loads((folder / f"ladder-{target.split(':')[1]}.json").read_text())
+    assert found["ok"]
+    assert found["command"].startswith("gemmir ladder ")
+    made = climb(Gemm(**found["problem"]), target)
+    for rung, kept in zip(made.rungs, found["rungs"], strict=True):
+        assert list(rung.steps) == kept["schedule"], rung.name
+        assert (rung.name, rung.title, rung.why) == (kept["name"], kept["title"], kept["why"])
+        assert re.fullmatch("measured|emulated|static", kept["how"])
+        assert "right" in kept["checked"]
+
+
+WHYS: list[tuple[str, dict[str, object], str, str, str]] = [
+    (CPU, {"n": 7}, "naive", "28 bytes apart, so that a line has 2 of them", "a line of its own"),
+    (CPU, {"n": 7}, "vectorized", "(1 columns unused)", "a row of the panel, 32 bytes"),
+    (CPU, {"k": 3}, "unrolled", "once for 3 steps of k", "4 steps"),
+    (CPU, {"trans_b": True}, "loop-order", "loses for B", "walked along their rows"),
+    (CPU, {"trans_b": True}, "packed", "B is stored n x k", "a row of B"),
+    (HOPPER, {"trans_a": True}, "naive", "A is stored k x m", "a sector of 32"),
+    (HOPPER, {"trans_b": True}, "coalesced", "B is stored n x k", "of B adjoins"),
+    ("cuda:sm_75", {"dtype": "f16"}, "tensor-cores", "16 x 8 x 8, is 1024", "2048"),
+    (HOPPER, {"dtype": "f64"}, "wide-loads", "where there were 2", "2th"),
+    (TPU, {"k": 256}, "full-k", "through VMEM 2 times", "1 times"),
+    (TPU, {"dtype": "f32", "k": 16384}, "full-k", "Blocks are 128 x 128, for", "512 x"),
+    (TPU, {}, "vmem-blocks", "take 30 MiB of 128 MiB", "as much as"),
+]
+
+
+@pytest.mark.parametrize(("target", "given", "name", "said", "unsaid"), WHYS)
+def test_reasons_are_those_of_the_problem(
+    target: str, given: dict[str, object], name: str, said: str, unsaid: str
+) -> None:
+    why = climb(problem_for(target, given), target).rung_called(name).why
+    assert said in why
+    assert unsaid not in why
 
 
 def test_a_ladder_without_figures_says_so() -> None:
