@@ -27,6 +27,13 @@ from gemmir.threads import planned
 
 FORMAT: Final = 1
 
+KINDS: Final[Mapping[str, type]] = {
+    **dict.fromkeys(("problem", "target", "cpu"), str),
+    "threads": int,
+    "schedule": list,
+}
+"""What stands behind the keys that every pin has."""
+
 HEAD: Final = (
     "# Schedules that gemmir tune --pin has found; --lock of gemmir compile and others reads them."
 )
@@ -97,8 +104,7 @@ class Lock:
         `threads` are as for `gemmir.lower`. Raises `ScheduleError` GEM1419 where the one that is
         pinned can no longer be lowered.
         """
-        machine = machine_for(target)
-        wanted = (spelled(gemm), target, cpu_of(machine), _threads(target, threads))
+        wanted = (spelled(gemm), target, cpu_of(machine_for(target)), threads_of(target, threads))
         pin = next((pin for pin in self.pins if pin.key == wanted), None)
         if pin is None:
             return None
@@ -162,19 +168,26 @@ def cpu_of(machine: Machine) -> str:
     return machine.name if isinstance(machine, TpuMachine) else machine.llvm_cpu
 
 
-def _threads(target: str, threads: int | None) -> int:
+def threads_of(target: str, threads: int | None) -> int:
     """For how many threads a schedule is: the environment speaks of this computer."""
     return planned(threads) if target == HOST else threads or 1
 
 
 def _pins(path: str | Path, found: Mapping[str, Any]) -> Iterator[Pin]:
     seen: set[tuple[str, str, str, int]] = set()
-    for number, entry in enumerate(cast("list[dict[str, Any]]", found.get("pin", [])), start=1):
+    entries: object = found.get("pin", [])
+    if not isinstance(entries, list):
+        raise _unreadable(path, "pin is no list: each begins with [[pin]]")
+    for number, entry in enumerate(cast("list[dict[str, Any]]", entries), start=1):
         try:
             whole: dict[str, Any] = {**entry, "schedule": tuple(entry["schedule"])}
             pin = Pin(**whole)
         except (TypeError, KeyError) as error:
             raise _unreadable(path, f"pin {number}: {error}") from error
+        wrong = [name for name, kinds in KINDS.items() if not isinstance(entry.get(name), kinds)]
+        if wrong or not all(isinstance(step, str) for step in entry["schedule"]):
+            name = wrong[0] if wrong else "schedule"
+            raise _unreadable(path, f"pin {number}: {name} = {entry[name]!r}")
         if pin.key in seen:
             raise _unreadable(path, f"pin {number} is there twice: {pin.problem} {pin.target}")
         seen.add(pin.key)

@@ -18,6 +18,11 @@ OWN = gemmir.Schedule.parse(
 )
 
 
+PIN = (
+    "version = 1\n[[pin]]\nproblem = 'p'\ntarget = 'cpu'\ncpu = 'x'\nthreads = {}\nschedule = {}\n"
+)
+
+
 def pinned(gemm: gemmir.Gemm = GEMM, target: str = TARGET, threads: int = 1) -> Lock:
     return Lock().with_pin(pin_of(gemm, target, threads, OWN, objective="time", value=1.5e-6))
 
@@ -80,6 +85,11 @@ def test_what_no_longer_fits_is_an_error(steps: tuple[str, ...], reason: str) ->
         ("version = 2", "its version is 2, not 1"),
         ("version = 1\n[[pin]]\nproblem = ''", "pin 1: 'schedule'"),
         ("version = 1\n[[pin]]\nschedule = []\nspeed = 3", "pin 1: .*'speed'"),
+        ("version = 1\npin = 3", "pin is no list"),
+        ("version = 1\n[pin]\nproblem = ''", "pin is no list"),
+        (PIN.format(1, "['a', 1]"), r"pin 1: schedule = \['a', 1\]"),
+        (PIN.format(1, "'unroll'"), "pin 1: schedule = 'unroll'"),
+        (PIN.format("'1'", "[]"), "pin 1: threads = '1'"),
     ],
 )
 def test_what_is_no_lock_file_is_refused(text: str, reason: str, tmp_path: Path) -> None:

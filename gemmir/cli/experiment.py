@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -98,13 +99,18 @@ def run(
 
     if resume and append:
         raise typer.BadParameter("--resume goes on with the last run, --append begins another one")
+    given = {"--resume": resume, "--append": append, "--output": output, "--workers": workers}
+    said = [name for name, value in given.items() if value]
+    if plan and said:
+        raise typer.BadParameter(f"--plan measures nothing, so {', '.join(said)} says nothing")
     chosen = read_spec(spec)
     path = Path(f"{spec.stem}.db") if output is None else output
     if plan:
         _put_plan(chosen, json)
         return
-    spread = "" if workers is None else f" --workers {workers}"
-    again = f"gemmir experiment run {spec} -o {path} --resume{spread}"
+    spread = [] if workers is None else ["--workers", workers]
+    words = ["gemmir", "experiment", "run", str(spec), "-o", str(path), "--resume", *spread]
+    again = shlex.join(words)
     with _crew(workers) as crew, _progress() as progress, _interruptible(path, again):
         found = run_experiment(
             chosen,
@@ -158,17 +164,18 @@ def compare(
     comparisons by Holm's method, and a verdict. In a file of one run, and with --baseline, the
     contestants are compared with one of them.
     """
-    from gemmir.search.experiments.compare import compare_contestants, compare_runs
+    from gemmir.search.experiments.compare import compare_contestants, compare_runs, unlike
     from gemmir.search.experiments.store import Store
 
+    differs: list[str] = []
     with Store.reader(file) as store:
         if baseline is None and (old is not None or len(store.runs()) > 1):
             before, after, where = _two_runs(store, old, new)
             with where() as other:
                 title = f"{_titled(store, before)}, and then {_titled(other, after)}"
-                found = compare_runs(
-                    store.cells(before.number), other.cells(after.number), confidence=confidence
-                )
+                sides = store.cells(before.number), other.cells(after.number)
+                found = compare_runs(*sides, confidence=confidence)
+                differs = unlike(before, sides[0], after, sides[1])
         else:
             if new is not None:
                 raise typer.BadParameter("--baseline is of one run")
@@ -178,9 +185,12 @@ def compare(
             title = f"{_titled(store, only)}, beside {name}"
             found = compare_contestants(cells, name, confidence=confidence)
     if json:
-        put_json({"compared": title, "confidence": confidence, **found.to_dict()})
+        whole = {"compared": title, "confidence": confidence, "differs": differs}
+        put_json({**whole, **found.to_dict()})
     else:
         put_comparison(title, found, confidence)
+        if differs:
+            put(f"  not of the schedules alone: {'; '.join(differs)}\n")
 
 
 def export(
@@ -425,8 +435,13 @@ def _two_runs(store: Store, old: str | None, new: str | None) -> tuple[Run, Run,
         with Store.reader(Path(new)) as other:
             return store.run(old), other.run(), lambda: Store.reader(Path(new))
     runs = store.runs()
-    before = store.run(old) if old is not None else runs[-2]
-    return before, store.run(new), lambda: nullcontext(store)
+    before, after = store.run(old) if old is not None else runs[-2], store.run(new)
+    if before.number == after.number:
+        raise typer.BadParameter(
+            f"run {before.number} of {store.path} would be compared with itself: name two runs, "
+            "or --baseline, which compares its contestants"
+        )
+    return before, after, lambda: nullcontext(store)
 
 
 def _titled(store: Store, run: Run) -> str:

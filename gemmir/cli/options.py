@@ -177,13 +177,15 @@ class ProblemOptions:
             return schedule_of(self.schedule)
         if self.schedule is not None:
             raise typer.BadParameter("--schedule says what --lock would say; leave one of them out")
-        from gemmir.lockfile import Lock, spelled
+        from gemmir.lockfile import Lock, spelled, threads_of
 
         lock = Lock.read(self.lock)
         found = None if gemm is None else lock.schedule(gemm, self.target, self.threads)
         if found is None:
             what = "a later stage" if gemm is None else spelled(gemm)
-            note(f"{self.lock} has no schedule for {what} on {self.target}: taking the default one")
+            threads = threads_of(self.target, self.threads)
+            where = self.target + (f" with {threads} threads" if threads > 1 else "")
+            note(f"{self.lock} has no schedule for {what} on {where}: taking the default one")
         return found
 
     def job(self, *, both: bool = False) -> Job:

@@ -103,6 +103,8 @@ def tune(
     from gemmir.search.tuning.tuner import tune as run
 
     _check_options(problem)
+    if pin is not None:
+        _pins(pin)
     gemm = problem.gemm()
     limits = _limits(time_limit, memory_limit, rounds)
     request = Request(
@@ -123,12 +125,12 @@ def tune(
     with _progress() as watch:
         found = run(request, study, objective, resume=resume, about=about, watch=watch)
     whole = result.document(found, objective, about)
-    if pin is not None and found.verdict is not None:
-        _pin(pin, result.pin_for(found, objective))
     if json:
         put_json(whole)
     else:
         _put(whole)
+    if pin is not None and found.verdict is not None:
+        _pin(pin, result.pin_for(found, objective))
     if found.ended == "interrupt":
         _say_how_to_go_on(found)
         raise typer.Exit(INTERRUPTED)
@@ -331,11 +333,16 @@ def _steps(schedule: str) -> tuple[str, ...]:
     return Schedule.parse(schedule).steps
 
 
-def _pin(path: Path, entry: Any) -> None:
+def _pins(path: Path) -> Any:
+    """What a lock file has, which need not be there yet."""
     from gemmir.lockfile import Lock
 
-    lock = Lock.read(path) if path.exists() else Lock()
-    write_file(path, str(lock.with_pin(entry)).encode())
+    path = path.expanduser()
+    return Lock.read(path) if path.exists() else Lock()
+
+
+def _pin(path: Path, entry: Any) -> None:
+    write_file(path, str(_pins(path).with_pin(entry)).encode())
     note(f"pinned in {path}")
 
 

@@ -115,6 +115,9 @@ def test_the_plan_alone(cli: Cli, spec: Path, tmp_path: Path) -> None:
     shown = cli("experiment", "run", "mine.toml", "--plan")
     assert "8 cells" in shown.out and found["plan"][:12] in shown.out
     assert not (tmp_path / "mine.db").exists()
+    for more in (("--resume",), ("--append",), ("-o", "x.db"), ("--workers", "2")):
+        refused = cli("experiment", "run", "mine.toml", "--plan", *more)
+        assert refused.status == 2 and "--plan measures nothing" in refused.err
 
 
 def test_two_runs_are_compared(cli: Cli, spec: Path, fake: Any) -> None:
@@ -128,6 +131,18 @@ def test_two_runs_are_compared(cli: Cli, spec: Path, fake: Any) -> None:
     assert "faster: 0, slower: 0, no difference seen: 2" in shown.out
     assert cli("experiment", "compare", "mine.db", "1", "mine.db").status == 0
     assert cli("experiment", "compare", "mine.db", "7").status == 1
+    alone = cli("experiment", "compare", "mine.db", "2")
+    assert alone.status == 2 and "compared with itself" in " ".join(alone.err.split())
+
+
+def test_another_way_to_measure_is_told(cli: Cli, spec: Path, fake: Any) -> None:
+    assert cli("experiment", "run", "mine.toml").status == 0
+    spec.write_text(SPEC.replace("rounds = 2", "rounds = 3"))
+    assert cli("experiment", "run", "mine.toml", "--append").status == 0
+    found = cli("experiment", "compare", "mine.db", "--json").json
+    assert found["differs"] == ["rounds was 2 and is 3"]
+    shown = cli("experiment", "compare", "mine.db")
+    assert "not of the schedules alone: rounds was 2 and is 3" in shown.out
 
 
 def test_contestants_are_compared(cli: Cli, spec: Path, fake: Any) -> None:
@@ -158,6 +173,8 @@ def test_ctrl_c_says_how_to_go_on(cli: Cli, spec: Path, fake: Any) -> None:
     found = cli("experiment", "run", "mine.toml", "-o", "x.db")
     assert found.status == 130
     assert found.err.endswith("\n  gemmir experiment run mine.toml -o x.db --resume\n")
+    again = cli("experiment", "run", "mine.toml", "-o", "my results.db")
+    assert again.err.endswith(" -o 'my results.db' --resume\n")
     fake(FakeBench)
     assert cli("experiment", "run", "mine.toml", "-o", "x.db", "--resume").status == 0
     with Store.reader(Path("x.db")) as store:

@@ -72,6 +72,8 @@ def test_a_lock_that_lacks_the_problem_leaves_the_default(cli: Cli) -> None:
     assert result.err == (
         "my.lock has no schedule for m=12 n=32 k=16 dtype=f32 on cpu: taking the default one\n"
     )
+    two = cli("compile", *SMALL, "--lock", "my.lock", "--threads", "2")
+    assert "on cpu with 2 threads: taking the default one" in two.err
     default = cli("compile", *SMALL, "--json")
     assert json.loads(result.out)["schedule"] == json.loads(default.out)["schedule"]
 
@@ -102,6 +104,12 @@ def test_what_would_change_nothing_is_a_usage_error(
 ) -> None:
     result = cli(*arguments)
     assert result.status == 2 and words in " ".join(result.err.split())
+
+
+def test_a_lock_that_cannot_be_pinned_into_is_told_first(cli: Cli) -> None:
+    Path("my.lock").write_text("a poem")
+    result = cli(*TUNE, "--pin", "my.lock")
+    assert result.status == 1 and "GEM1418" in result.err and not Path("s").exists()
 
 
 def test_an_interrupt_says_how_to_go_on(cli: Cli, tmp_path: Path) -> None:

@@ -156,6 +156,11 @@ def test_whole_numbers_are_exact_where_no_sum_is_rounded(gemm: Gemm, exact: bool
     memory.close()
 
 
+def test_the_limit_of_a_trial_is_not_that_of_the_roofline() -> None:
+    with Trials(GEMM, limits=Limits(seconds=1e-6, rounds=1)) as trials:
+        assert trials.roofline.flops_per_second > 0
+
+
 def test_the_roofline_counts_products_and_bytes() -> None:
     machine = machine_for("cpu:znver3")
     assert isinstance(machine, CpuMachine)
@@ -165,5 +170,7 @@ def test_the_roofline_counts_products_and_bytes() -> None:
     assert found.l1_bytes_per_second == 64e9, "a cycle is 1 ns"
     thin = Gemm(m=1, n=64, k=64)
     assert found.seconds(thin) == pytest.approx(4 * (64 + 64 * 64 + 64) / 64e9)
+    for nothing in (Gemm(m=0, n=64, k=64), Gemm(m=64, n=64, k=64, alpha=0.0)):
+        assert found.seconds(nothing) == 0.0, "nobody has to read A or B"
     eight = Gemm(m=64, n=64, k=64, dtype="i8")
     assert found.seconds(eight) == pytest.approx(gemm.flops / 32e9 / 4)

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from gemmir.errors import CallError
 from gemmir.search.experiments.modules import scipy_stats
 from gemmir.search.experiments.plan import name_of
-from gemmir.search.experiments.records import Cell, status_of
+from gemmir.search.experiments.records import Cell, Run, status_of
 
 Verdict = Literal["faster", "slower", "no difference seen"]
 Method = Literal["paired t", "Welch's t", "Mann-Whitney"]
@@ -145,6 +145,19 @@ def compare_runs(
     both = [(key, key) for key in before if key in after]
     found = _compared(before, after, both, confidence, in_blocks=False)
     return replace(found, control=_control(_by_key(old, peaks=True), _by_key(new, peaks=True)))
+
+
+MATTERS: Final = ("threads", "rounds", "warm_up_seconds", "sample_seconds")
+"""Settings by which times of the same code differ."""
+
+
+def unlike(old: Run, before: Sequence[Cell], new: Run, after: Sequence[Cell]) -> list[str]:
+    """What of two runs makes their times those of other machines, or of another way to measure."""
+    pairs = [(name, old.settings.get(name), new.settings.get(name)) for name in MATTERS]
+    was, now = (", ".join(sorted({cell.cpu for cell in cells})) for cells in (before, after))
+    if was and now:
+        pairs.append(("cpu", was, now))
+    return [f"{what} was {a} and is {b}" for what, a, b in pairs if a != b]
 
 
 def compare_contestants(

@@ -100,7 +100,8 @@ def parquet(run: Run, cells: Sequence[Cell]) -> bytes:
         table.write_text(csv_text(run, cells), encoding="utf-8")
         with database.connect() as connection:
             connection.execute(
-                f"COPY (SELECT * FROM read_csv('{table}', header = true, columns = {{{types}}})) "
+                f"COPY (SELECT * FROM read_csv('{table}', header = true, delim = ',', "
+                f"quote = '\"', escape = '\"', columns = {{{types}}})) "
                 f"TO '{made}' (FORMAT parquet)"
             )
         return made.read_bytes()

@@ -21,7 +21,8 @@ MOST_POINTS: Final = 4096
 
 
 def plan_of(spec: Spec, cpus: Sequence[int] | None = None) -> Plan:
-    """Every cell of an experiment; `cpus` are used where it does not say them.
+    """Every cell of an experiment; `cpus` are used where it does not say them;
+    none at all are those of a cluster, whose workers choose theirs.
 
     Raises `ParseError` GEM1429 where there is nothing to measure by it, `MissingError` for targets
     that there are not or that cannot be timed here, and `ScheduleError` for texts that are no
@@ -97,6 +98,12 @@ def _objective(spec: Spec, machine: Machine) -> Objective:
 
 
 def _settings(spec: Spec, cpus: Sequence[int] | None, timed: bool) -> Settings:
+    if spec.cpus is not None and cpus == ():
+        raise ParseError(
+            "GEM1429",
+            f"cpus = {list(spec.cpus)} are of this computer, and --workers choose theirs",
+            "leave one of the two out",
+        )
     chosen = spec.cpus if spec.cpus is not None else cpus
     if chosen is None:
         chosen = cpus_for(spec.threads, None) if timed else ()

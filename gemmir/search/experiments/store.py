@@ -72,7 +72,7 @@ class Store:
             raise _not_one(path, f"cannot be opened: {error.strerror}") from error
         try:
             _take(lock, path)
-            with closing(_connected(path)) as connection:
+            with _readable(path), closing(_connected(path)) as connection:
                 _prepare(path, connection)
                 yield cls(path, connection)
         finally:
@@ -85,7 +85,7 @@ class Store:
         path = path.expanduser()
         if not path.is_file():
             raise _not_one(path, "is no file")
-        with closing(_connected(path, read_only=True)) as connection:
+        with _readable(path), closing(_connected(path, read_only=True)) as connection:
             _check(path, connection)
             yield cls(path, connection)
 
@@ -528,6 +528,17 @@ def _check(path: Path, connection: sqlite3.Connection) -> None:
         raise _not_one(path, "is a database of something else")
     if version != VERSION:
         raise _not_one(path, f"has version {version} of the tables, and this gemmir {VERSION}")
+
+
+@contextmanager
+def _readable(path: Path) -> Generator[None]:
+    """A file of which a part is lost or overwritten is told where that part is read."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if type(error) is not sqlite3.DatabaseError:
+            raise
+        raise _not_one(path, f"is damaged: {error}") from error
 
 
 def _not_one(path: Path, why: str) -> ParseError:

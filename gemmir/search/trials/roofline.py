@@ -53,9 +53,10 @@ class Roofline:
     def seconds(self, gemm: Gemm) -> float:
         """The least seconds of a call.
 
-        Of several products whose rows are said by an operand it is that of none.
+        Of several products whose rows are said by an operand it is that of none, and so it is where
+        nobody has to read A or B: C has no elements, or alpha is 0.
         """
-        if gemm.groups is not None:
+        if gemm.groups is not None or 0 in (gemm.m, gemm.n, gemm.alpha):
             return 0.0
         at_once = max(self.element_bytes // gemm.element.numpy.itemsize, 1)
         products = gemm.flops / (self.flops_per_second * at_once)

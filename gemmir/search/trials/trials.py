@@ -35,6 +35,9 @@ MIB: Final = 1 << 20
 AGAIN: Final = 3
 """So often is a trial begun whose process somebody else has killed."""
 
+PEAK_SECONDS: Final = 60.0
+"""So long may it take to measure what the core can do, whatever the limit of a trial is."""
+
 NO_CACHE: Final = {"GEMMIR_CACHE": "off"}
 """Kernels that are tried once are not kept for later, where they would take the place of others."""
 
@@ -211,6 +214,7 @@ class Trials:
     def _measured_roofline(self) -> Roofline:
         """The multiply-adds of one thread, by the fastest of some timings."""
         with self.entry(peak_of_one_thread()) as entry:
+            entry.extend(PEAK_SECONDS)
             prepared = entry.prepare()
             assert prepared.ok, prepared.detail
             found = [entry.sample() for _ in range(self.limits.rounds)]
@@ -297,7 +301,10 @@ class Entry:
         """`timed`, unless no core is so fast, or the calls that were timed were wrong."""
         value = timed.value
         assert value is not None
-        forbidden = self._trials.roofline.forbids(self._trials.gemm, value)
+        started = time.monotonic()
+        roofline = self._trials.roofline
+        self._until += time.monotonic() - started  # the first trial waits while it is measured
+        forbidden = roofline.forbids(self._trials.gemm, value)
         if forbidden:
             return replace(timed, status="impossible", detail=forbidden)
         if self._trials.memory.shown.by_name["c"].argument.access != "write":

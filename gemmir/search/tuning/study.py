@@ -12,8 +12,9 @@ lies a lock while a process has it open.
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,9 @@ from gemmir.search.tuning.libraries import optuna, sqlalchemy_event
 NAME: Final = "gemmir tune"
 
 FORMAT: Final = 1
+
+OPTUNA_TABLES: Final = frozenset({"studies", "version_info", "alembic_version"})
+"""Those that Optuna makes first: a file that has others, and none of these, is not a study."""
 
 Point = dict[str, int | str]
 
@@ -77,6 +81,7 @@ class Study:
                 "add --resume to go on with it, or name another file",
             )
         library = optuna()
+        _require_own(self.path)
         try:
             self._storage = library.storages.RDBStorage(f"sqlite:///{self.path.absolute()}")
             sqlalchemy_event().listen(self._storage.engine, "connect", _without_waiting)
@@ -194,6 +199,20 @@ def read_study(path: Path) -> Kept:
     return Kept(plan=attrs.get("plan", {}), rows=rows, result=attrs.get("result"))
 
 
+def _require_own(path: Path) -> None:
+    """Refuse a database of something else, into which Optuna would put its tables."""
+    if not path.is_file():
+        return
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as found:
+            rows = found.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    except sqlite3.Error as error:
+        raise _no_study(path, str(error)) from error
+    tables = {name for (name,) in rows}
+    if tables and not tables & OPTUNA_TABLES:
+        raise _no_study(path, f"it has the tables {', '.join(sorted(tables))}")
+
+
 def _no_study(path: Path, reason: str) -> ParseError:
     return ParseError("GEM1413", f"{path} is no study: {reason}", "name another file")
 
@@ -261,7 +280,8 @@ class _Lock:
             os.close(file)
 
     def release(self) -> None:
-        """Let others have it."""
+        """Let others have it. A file that is not empty is somebody else's, and stays."""
         with suppress(OSError):
-            self._path.unlink()
+            if os.fstat(self._file).st_size == 0:
+                self._path.unlink()
         os.close(self._file)

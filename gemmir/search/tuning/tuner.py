@@ -78,7 +78,7 @@ class _Tune:
         verdict: Verdict | None = None
         try:
             ended = self._trials()
-            verdict = self._race()
+            verdict = self._race(ended)
         except KeyboardInterrupt:
             ended = "interrupt"
         return Found(
@@ -172,10 +172,10 @@ class _Tune:
                 found[row.schedule] = value
         return found
 
-    def _race(self) -> Verdict:
+    def _race(self, ended: Ended) -> Verdict:
         values = self._values()
         if not values:
-            raise ScheduleError("GEM1417", *self._none_right())
+            raise ScheduleError("GEM1417", *self._none_right(ended))
 
         def told(block: int, blocks: int, left: int) -> None:
             doing = f"race of the best, {left} left"
@@ -191,12 +191,17 @@ class _Tune:
             watch=told,
         )
 
-    def _none_right(self) -> tuple[str, str]:
+    def _none_right(self, ended: Ended) -> tuple[str, str]:
         """Why there is no winner, in numbers."""
         found: Counter[str] = Counter()
         for row in self.study.rows:
             if row.outcome is not None:
                 found[f"{row.outcome.status}: {row.outcome.detail}"] += 1
+        if not found and ended == "budget":
+            return (
+                f"the budget of {self.request.budget:g} s was over before the first trial",
+                "give more seconds, or --no-prior, which does not ask the cost model first",
+            )
         if not found:
             return "the space has no legal point", "gemmir space count says why"
         words, count = found.most_common(1)[0]

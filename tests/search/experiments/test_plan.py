@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import replace
 from itertools import groupby
@@ -9,18 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from gemmir.errors import GemmirError, MissingError
+from gemmir.errors import GemmirError, MissingError, ParseError
 from gemmir.gemm import Gemm
 from gemmir.search.experiments.plan import Plan, name_of, plan
 from gemmir.search.experiments.planning import plan_of
 from gemmir.search.experiments.spec import parse_spec
 from tests.search.experiments.examples import SETTINGS, points
 
-TINY = "cpus = [0]\n[[problem]]\nshapes = ['2x3x4', '5x6x7']\n"
+CPU = min(os.sched_getaffinity(0))
+HERE = f"cpus = [{CPU}]\n"
+TINY = HERE + "[[problem]]\nshapes = ['2x3x4', '5x6x7']\n"
 
 
 def made(text: str, folder: Path = Path()) -> Plan:
-    return plan_of(parse_spec(text, "mine.toml", folder), cpus=())
+    spec = parse_spec(text, "mine.toml", folder)
+    return plan_of(spec, cpus=() if spec.cpus is None else None)
 
 
 def test_every_repetition_of_every_point_is_there_once() -> None:
@@ -120,13 +124,21 @@ def test_points_of_a_space_are_contestants(tmp_path: Path) -> None:
 )
 def test_what_no_plan_can_be_made_of(text: str, code: str, part: str) -> None:
     with pytest.raises(GemmirError) as raised:
-        made(text + TINY.removeprefix("cpus = [0]\n"))
+        made(text + TINY.removeprefix(HERE))
     assert raised.value.code == code and part in str(raised.value)
 
 
 def test_a_cpu_that_cannot_run_it_has_static_figures() -> None:
-    found = made('targets = ["cpu:neoverse-n1"]\n' + TINY.removeprefix("cpus = [0]\n"))
+    found = made('targets = ["cpu:neoverse-n1"]\n' + TINY.removeprefix(HERE))
     assert {p.objective for p in found.points} == {"static"}
+
+
+def test_workers_choose_their_cpus() -> None:
+    spec = parse_spec(TINY, "tiny.toml", Path())
+    assert spec.cpus == (CPU,)
+    with pytest.raises(ParseError, match=rf"GEM1429: cpus = \[{CPU}\] are of this computer"):
+        plan_of(spec, ())
+    assert plan_of(replace(spec, cpus=None), ()).settings.cpus == ()
 
 
 def test_two_contestants_of_one_name(tmp_path: Path) -> None:

@@ -198,6 +198,22 @@ def test_other_files_are_refused(tmp_path: Path, what: str) -> None:
         pass
 
 
+def test_a_damaged_file_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with Store.writer(path, create=True) as store:
+        run = store.add_run(planned())
+    whole = bytearray(path.read_bytes())
+    with sqlite3.connect(path) as other:
+        (page,) = other.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'points'"
+        ).fetchone()
+        (size,) = other.execute("PRAGMA page_size").fetchone()
+    whole[(page - 1) * size : page * size] = b"\xff" * size
+    path.write_bytes(whole)
+    with pytest.raises(ParseError, match=r"GEM1421: .* is damaged"), Store.reader(path) as store:
+        store.points(run)
+
+
 def test_candidates_of_a_plan_are_kept(tmp_path: Path) -> None:
     with Store.writer(tmp_path / "x.db", create=True) as store:
         run = store.add_run(planned())

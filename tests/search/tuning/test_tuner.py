@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -144,7 +145,7 @@ def test_a_budget_ends_the_trials(tmp_path: Path) -> None:
     asked = Request(
         gemm=GEMM, space=SPACE, target="cpu:x86-64-v3", prior=False, budget=0.0, trials=5
     )
-    with pytest.raises(ScheduleError, match="no legal point"):
+    with pytest.raises(ScheduleError, match="budget of 0 s was over before the first trial"):
         tune(asked, tmp_path / "s", FakeObjective(by_hash))
 
 
@@ -289,6 +290,28 @@ def test_what_is_no_study_is_left_alone(tmp_path: Path) -> None:
     assert path.read_text() == "a poem"
     with pytest.raises(OutputError, match="GEM1415"):
         Study(tmp_path / "no" / "s", {}, resume=False)
+
+
+def test_a_database_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE runs (x)")
+    before = path.read_bytes()
+    with pytest.raises(ParseError, match=r"GEM1413: .* it has the tables runs"):
+        Study(path, {}, resume=True)
+    assert path.read_bytes() == before
+
+
+def test_a_file_with_the_name_of_the_lock_is_not_removed(tmp_path: Path) -> None:
+    pins = tmp_path / "gemmir.lock"
+    pins.write_text("version = 1\n")
+    with Study(tmp_path / "gemmir", {}, resume=False):
+        pass
+    assert pins.read_text() == "version = 1\n"
+    pins.unlink()
+    with Study(tmp_path / "gemmir", {}, resume=True):
+        assert pins.exists()
+    assert not pins.exists()
 
 
 def test_two_processes_do_not_share_a_study(tmp_path: Path) -> None:
