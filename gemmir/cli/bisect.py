@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,13 +58,13 @@ def bisect(
     path = None
     if outcome.found is not None:
         path = output or Path(f"bisect-{outcome.found.stage}.py")
-        write_file(path, outcome.found.script.encode())
     if json:
         put_json(_plain(outcome, path))
     else:
         put(_text(outcome))
-    if path is not None:
-        note(f"wrote {path}: python {path} shows it again")
+    if outcome.found is not None and path is not None:
+        write_file(path, outcome.found.script.encode())
+        note(f"wrote {path}: {shlex.join(['python', str(path)])} shows it again")
     outcome.require_ok()
 
 

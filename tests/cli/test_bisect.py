@@ -32,3 +32,7 @@ def test_command(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert "at fault      fuse-epilogue\nstill right   02-promote\n" in done.out
     assert "error GEM1443: fuse-epilogue is at fault" in done.err
     assert (tmp_path / "mine.py").is_file()
+    done = cli("bisect", *sizes, "--schedule", DIRECT, "-o", "no/such.py", "--no-shrink")
+    assert done.status == 1
+    assert "at fault      fuse-epilogue\n" in done.out
+    assert "error GEM0701: no/such.py cannot be written" in done.err
