@@ -139,10 +139,13 @@ def short(value: float) -> str:
     return f"{value:,.{digits}f}"
 
 
-def plain_ticks(axis: Any) -> None:
-    """Numbers such as 0.5, 2 and 1,000 on a logarithmic axis in place of powers."""
+def plain_ticks(axis: Any, parts: Sequence[float] = (1.0, 2.0, 5.0)) -> None:
+    """Numbers such as 0.5, 2 and 1,000 on a logarithmic axis in place of powers.
+
+    `parts` are those of each power of ten that are numbered.
+    """
     ticker = matplotlib("ticker")
-    axis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0), numticks=24))
+    axis.set_major_locator(ticker.LogLocator(subs=parts, numticks=24))
     axis.set_major_formatter(ticker.StrMethodFormatter("{x:,.12g}"))
     axis.set_minor_formatter(ticker.NullFormatter())
 

@@ -21,6 +21,9 @@ from gemmir.search.reports.tables import Column, Table, columns
 
 ROW_INCHES: Final = 0.32
 
+MANY: Final = 300.0
+"""An axis whose ends are so many times apart has room for the numbers of powers of ten alone."""
+
 
 def ladder_of(found: Mapping[str, Any], path: Path) -> Ladder:
     """The ladder in the JSON `found`; KeyError, TypeError or ValueError where it is none."""
@@ -69,6 +72,7 @@ def rungs(found: Ladder) -> Figure:
     """The plot of a ladder."""
     timed = [rung for rung in found.rungs if rung.gflops is not None]
     ways = ", ".join(dict.fromkeys(rung.how for rung in timed)) or "not timed"
+    words = "" if not timed or "measured" in ways else "; nothing was measured"
     whole = ""
     if len(timed) > 1 and timed[0].gflops and timed[-1].gflops:
         whole = (
@@ -77,7 +81,9 @@ def rungs(found: Ladder) -> Figure:
     return Figure(
         slug=f"{found.name}-rungs",
         title="Every rung changes one thing in the one before",
-        caption=f"Speeds, {ways}; the numbers say how many times as fast as the rung before.",
+        caption=(
+            f"Speeds, {ways}{words}; the numbers say how many times as fast as the rung before."
+        ),
         alt=f"{len(found.rungs)} rungs, of which {len(timed)} have a speed.{whole}",
         table=_table(found),
         size=(8.6, 1.1 + ROW_INCHES * len(found.rungs)),
@@ -88,8 +94,9 @@ def rungs(found: Ladder) -> Figure:
 def _draw(drawing: Drawing, those: tuple[Rung, ...]) -> None:
     axes = drawing.figure.add_subplot()
     speeds = [rung.gflops for rung in those if rung.gflops is not None] or [1.0]
-    low, high = min(speeds) / 2, max(speeds) * 3
+    low, high = min(speeds) / 2, max(speeds) * 5
     axes.set_xscale("log")
+    are_mixed = len({rung.how for rung in those if rung.gflops is not None}) > 1
     for place, rung in enumerate(those):
         if rung.gflops is None:
             axes.text(low * 1.05, place, rung.note or "not timed", va="center", fontsize=8)
@@ -100,6 +107,7 @@ def _draw(drawing: Drawing, those: tuple[Rung, ...]) -> None:
         )
         drawing.tip(bar, f"{rung.title}: {short(rung.gflops)} GFLOP/s\n{rung.why}")
         ratio = "" if rung.ratio is None else f", x {rung.ratio:.2f}"
+        ratio += f", {rung.how}" if are_mixed else ""
         axes.annotate(
             f"{short(rung.gflops)}{ratio}{'' if rung.is_right else ', wrong'}",
             (rung.gflops, place),
@@ -108,7 +116,7 @@ def _draw(drawing: Drawing, those: tuple[Rung, ...]) -> None:
             va="center",
             fontsize=8,
         )
-    plain_ticks(axes.xaxis)
+    plain_ticks(axes.xaxis, (1.0,) if high / low > MANY else (1.0, 2.0, 5.0))
     axes.set_xlim(low, high)
     axes.set_ylim(len(those) - 0.5, -0.5)
     axes.set_yticks(range(len(those)), [rung.title for rung in those])
@@ -132,7 +140,7 @@ def _table(found: Ladder) -> Table:
         columns=(*heads, Column(name="schedule", is_code=True)),
         rows=tuple(
             (
-                rung.title,
+                f"{rung.name}: {rung.title}",
                 rung.gflops,
                 None if rung.of_peak is None else 100 * rung.of_peak,
                 rung.ratio,

@@ -15,6 +15,7 @@ from gemmir.search.experiments.plan import Candidate, Point, plan
 from gemmir.search.experiments.records import Outcome
 from gemmir.search.experiments.store import Store
 from gemmir.search.reports.build import page_of
+from gemmir.search.reports.drawing import svg
 from gemmir.search.reports.ladders import rungs
 from gemmir.search.reports.measured import Ladder, Run, Study
 from gemmir.search.reports.page import html_of
@@ -298,7 +299,7 @@ def climbed() -> dict[str, Any]:
     common: dict[str, Any] = {
         "ok": True,
         "checked": "right",
-        "how": "timed",
+        "how": "measured",
         "note": "",
         "facts": {},
     }
@@ -341,7 +342,20 @@ def test_a_ladder_is_read(cli: Cli, tmp_path: Path) -> None:
     figure = rungs(ladder)
     assert "10 times as fast" in figure.alt
     assert [row[3] for row in figure.table.rows] == [None, 10.0, 10.0]
+    assert figure.caption.startswith("Speeds, measured; the numbers")
     assert HOSTILE not in contents(path)
+    found = climbed()
+    found["command"] = "gemmir ladder --json"
+    found["rungs"][0] |= {"how": "emulated", "gflops": 0.001}
+    found["rungs"][1]["how"] = "static"
+    path.write_text(json.dumps(found))
+    (mixed,) = read(path)
+    assert isinstance(mixed, Ladder)
+    assert mixed.command == "gemmir ladder --json"
+    figure = rungs(mixed)
+    assert "emulated, static; nothing was measured" in figure.caption
+    assert [row[0] for row in figure.table.rows][1:] == ["tiled: Tiled", "tiled: Not timed"]
+    assert ", x 10.00, static" in svg(figure)
     found = climbed()
     found["rungs"][1]["gflops"] = -1
     path.write_text(json.dumps(found))
