@@ -43,6 +43,9 @@ from gemmir.ir.index import before
 from gemmir.ir.loops import require_gemms
 from gemmir.ir.views import chain, extents, subview, total_offsets
 
+BYTES_ADDED = 4
+"""How deep panels are: of so many bytes x86 adds the products at once."""
+
 LINE_BYTES = 64
 """Sums begin on a cache line, as vectors of them do."""
 
@@ -113,6 +116,13 @@ def _buffer(gemm: GemmOp, name: str, value: SSAValue) -> memref.AllocOp:
     root = chain(value)[0]
     layout = memref_type(root).layout
     depth = layout.depth.data if isinstance(layout, PanelAttr) else 1
+    if depth not in (1, BYTES_ADDED):
+        raise ScheduleError(
+            "GEM1383",
+            f"unsign: {name} lies in panels {depth} deep, and {BYTES_ADDED} products of bytes are "
+            "added at once",
+            f"promote {name} with layout=panel:16x{BYTES_ADDED}",
+        )
     if not isinstance(root.owner, memref.AllocOp) or depth == 1:
         lies = "where the caller has it" if depth == 1 else "as it was packed before the call"
         raise ScheduleError(

@@ -135,6 +135,18 @@ def test_copies_have_no_sign_and_are_summed(after: After) -> None:
             f"{B},prepack{{operand=b}},{A},{TILES},{C}",
             "leave unsign out",
         ),
+        (
+            "GEM1383",
+            Gemm(m=6, n=16, k=8, dtype="i8"),
+            f"{A},{B.replace('x4', 'x2')},{TILES},{C}",
+            "layout=panel:16x4",
+        ),
+        (
+            "GEM1383",
+            Gemm(m=6, n=16, k=8, dtype="i8"),
+            f"{A.replace('x4', 'x2')},{B},{TILES},{C}",
+            "promote a with",
+        ),
     ],
 )
 def test_what_is_refused(code: str, gemm: Gemm, schedule: str, advice: str) -> None:
