@@ -83,7 +83,6 @@ def cost_facts(
         lowered.schedule,
         lowered.machine,
         threads=lowered.threads or 1,
-        problem=lowered.problem,
     )
     moved = prediction.bytes_by_level
     intensity = {name: prediction.flops / n if n >= 1 else None for name, n in moved.items()}
@@ -128,7 +127,6 @@ def _prediction(lowered: Lowered, edit: Edit) -> Prediction | None:
             edit.schedule,
             lowered.machine,
             threads=lowered.threads or 1,
-            problem=lowered.problem,
         )
     except GemmirError:
         return None

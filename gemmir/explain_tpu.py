@@ -20,7 +20,7 @@ from gemmir.backends.pallas.types import item_bytes
 from gemmir.dtypes import BY_MLIR
 from gemmir.gemm import Gemm
 from gemmir.ir.context import parse_module
-from gemmir.ir.dialect import memref_type
+from gemmir.ir.dialect import memref_type, product_name
 from gemmir.ir.pallas import ARBITRARY, CallOp, DotOp
 from gemmir.machine import TpuMachine
 from gemmir.schedule import pass_text
@@ -124,12 +124,12 @@ def tpu_explanation(lowered: Lowered, profile: Comparison | None = None) -> TpuE
         problem=problem,
         flops_per_byte=problem and problem.flops / max(problem.bytes_moved, 1),
         steps=tuple(pass_text(p) for p in lowered.schedule.passes),
-        kernels=tuple(call_facts(call, machine, problem) for call in calls),
+        kernels=tuple(call_facts(call, machine) for call in calls),
         profile=profile,
     )
 
 
-def call_facts(call: CallOp, machine: TpuMachine, problem: Gemm | None) -> CallFacts:
+def call_facts(call: CallOp, machine: TpuMachine) -> CallFacts:
     """What one kernel has in VMEM at each step, what it moves and what it computes."""
     operands = _operands(call)
     blocks = tuple(_block_facts(call, operands, number, machine) for number in range(len(operands)))
@@ -154,7 +154,7 @@ def call_facts(call: CallOp, machine: TpuMachine, problem: Gemm | None) -> CallF
             for dim, (steps, word) in enumerate(zip(call.extents, call.semantics, strict=True))
             if word.data == ARBITRARY and dim != visiting(call)
         ),
-        prediction=_prediction(call, blocks, flops, _dtype(call, problem), machine),
+        prediction=_prediction(call, blocks, flops, _dtype(call), machine),
     )
 
 
@@ -202,12 +202,12 @@ def _chunk(call: CallOp) -> int:
     return max(lengths, default=0)
 
 
-def _dtype(call: CallOp, problem: Gemm | None) -> str:
-    """How elements are multiplied, by its name: of a text that is no problem, by their type."""
-    if problem is not None:
-        return problem.dtype
-    kinds = [cast("VectorType[Attribute]", dot.lhs.type).element_type for dot in _dots(call)]
-    return BY_MLIR[str(kinds[0])].name if kinds else "bf16"
+def _dtype(call: CallOp) -> str:
+    """How elements are multiplied, by its name."""
+    for dot in _dots(call):
+        factor = cast("VectorType[Attribute]", dot.lhs.type).element_type
+        return product_name(factor, dot.precision)
+    return "bf16"
 
 
 def _prediction(

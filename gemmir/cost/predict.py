@@ -10,7 +10,6 @@ from gemmir.cost.cpu import predict_cpu
 from gemmir.cost.gpu import predict_gpu
 from gemmir.cost.prediction import Prediction
 from gemmir.cost.tpu import predict_tpu
-from gemmir.gemm import Gemm
 from gemmir.ir.context import parse_module
 from gemmir.lowering import run_passes
 from gemmir.machine import CpuMachine, GpuMachine, Machine
@@ -27,19 +26,17 @@ def predict(
     threads: int = 1,
     warm: bool = True,
     unknown: float = EXAMPLE_SIZE,
-    problem: Gemm | None = None,
 ) -> Prediction:
     """What the kernel in `module`, of the last stage, takes on `machine`.
 
     With `warm` calls before have left in the caches of a CPU what fits there; `unknown` stands for
-    extents that are known in a call only. A TPU multiplies as the dtype of the `problem` says, or
-    else as the types of the IR say.
+    extents that are known in a call only.
     """
     if isinstance(machine, CpuMachine):
         return predict_cpu(module, machine, threads=threads, warm=warm, unknown=unknown)
     if isinstance(machine, GpuMachine):
         return predict_gpu(module, machine, unknown=unknown)
-    return predict_tpu(module, machine, problem)
+    return predict_tpu(module, machine)
 
 
 def predict_schedule(
@@ -49,7 +46,6 @@ def predict_schedule(
     *,
     threads: int = 1,
     warm: bool = True,
-    problem: Gemm | None = None,
 ) -> Prediction:
     """What `schedule` makes of the module in `source`; as `predict`, without emitting anything.
 
@@ -57,4 +53,4 @@ def predict_schedule(
     """
     module = parse_module(source)
     run_passes(module, schedule)
-    return predict(module, machine, threads=threads, warm=warm, problem=problem)
+    return predict(module, machine, threads=threads, warm=warm)

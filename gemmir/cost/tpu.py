@@ -8,15 +8,14 @@ from xdsl.dialects.builtin import ModuleOp
 
 from gemmir.cost.prediction import Prediction
 from gemmir.explain_tpu import HBM, CallFacts, call_facts
-from gemmir.gemm import Gemm
 from gemmir.ir.pallas import CallOp
 from gemmir.machine import TpuMachine
 
 
-def predict_tpu(module: ModuleOp, machine: TpuMachine, problem: Gemm | None) -> Prediction:
+def predict_tpu(module: ModuleOp, machine: TpuMachine) -> Prediction:
     """What the kernels of a module take, one after the other; see `predict`."""
     calls = [op for op in module.walk() if isinstance(op, CallOp)]
-    found = [call_facts(call, machine, problem) for call in calls]
+    found = [call_facts(call, machine) for call in calls]
     cycles_by: dict[str, float] = {"MXU": 0.0, "steps": 0.0, HBM: 0.0, "latency of copies": 0.0}
     for facts in found:
         steps, guess = _steps(facts, machine), facts.prediction

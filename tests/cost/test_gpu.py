@@ -11,7 +11,7 @@ from gemmir.gemm import Gemm
 
 def _predicted(gemm: Gemm, target: str) -> Prediction:
     job = prepare(gemm, target, None)
-    return predict_schedule(job.source, job.schedule, job.machine, problem=gemm)
+    return predict_schedule(job.source, job.schedule, job.machine)
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,12 @@ def test_twice_the_work_takes_longer() -> None:
         _predicted(Gemm(m=4096, n=4096, k=k, dtype="bf16"), "cuda:sm_90a") for k in (2048, 4096)
     )
     assert large.seconds > 1.5 * small.seconds
+
+
+def test_how_a_tpu_multiplies_is_read_from_the_ir() -> None:
+    """bf16x3 is a third of the products of bf16; the elements are f32 of both."""
+    one, three = (
+        _predicted(Gemm(m=2048, n=2048, k=2048, dtype=dtype), "tpu:v5e").roof_seconds
+        for dtype in ("bf16x1", "bf16x3")
+    )
+    assert three == pytest.approx(3 * one)

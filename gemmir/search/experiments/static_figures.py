@@ -77,7 +77,7 @@ def _predicted(lowered: Lowered, threads: int) -> Named:
     from gemmir.ir.context import parse_module
 
     module = parse_module([*lowered.stages.values()][-1].text)
-    found = predict(module, lowered.machine, threads=threads, problem=lowered.problem)
+    found = predict(module, lowered.machine, threads=threads)
     yield "predicted time", 1e6 * found.seconds, "us"
 
 

@@ -164,7 +164,7 @@ def _stats() -> _Stats:
 
 def _predicted(gemm: Gemm, schedule: str, target: str) -> float:
     job = prepare(gemm, target, schedule)
-    made = predict_schedule(job.source, job.schedule, job.machine, problem=gemm)
+    made = predict_schedule(job.source, job.schedule, job.machine)
     return made.seconds
 
 

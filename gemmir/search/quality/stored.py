@@ -98,6 +98,6 @@ def _gpu_problem(case: str) -> Gemm | None:
 
 def _predicted(gemm: Gemm, target: str, schedule: list[str]) -> tuple[Prediction, float]:
     job = prepare(gemm, target, ",".join(schedule))
-    made = predict_schedule(job.source, job.schedule, job.machine, problem=gemm)
+    made = predict_schedule(job.source, job.schedule, job.machine)
     clock = job.machine.clock_hz if isinstance(job.machine, TpuMachine) else 1.0
     return made, float(clock)

@@ -27,7 +27,7 @@ CAPTION: Final = (
 def prediction_of(lowered: Lowered) -> Prediction:
     """The prediction from the last stage of `lowered`."""
     module = parse_module([*lowered.stages.values()][-1].text)
-    return predict(module, lowered.machine, threads=lowered.threads or 1, problem=lowered.problem)
+    return predict(module, lowered.machine, threads=lowered.threads or 1)
 
 
 def time_of_resources(found: Prediction, slug: str) -> Figure:

@@ -95,9 +95,7 @@ class StaticCandidate:
         assert lowered is not None and lowered.problem is not None
         if self.settings["profile"]:
             return _profiled(lowered, limit_seconds)
-        found = predict_schedule(
-            lowered.source, lowered.schedule, lowered.machine, problem=lowered.problem
-        )
+        found = predict_schedule(lowered.source, lowered.schedule, lowered.machine)
         about = {"bound_by": found.bound_by, "seconds_by": dict(found.seconds_by)}
         return {"value": found.seconds, "about": about}
 

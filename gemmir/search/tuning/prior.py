@@ -46,9 +46,7 @@ def predicted(gemm: Gemm, target: str, schedule: str, threads: int) -> float | N
     """Seconds of a call by the cost model; None where the schedule is illegal."""
     try:
         job = prepare(gemm, target, schedule)
-        found = predict_schedule(
-            job.source, job.schedule, job.machine, threads=threads, problem=gemm
-        )
+        found = predict_schedule(job.source, job.schedule, job.machine, threads=threads)
         return found.seconds
     except GemmirError:
         return None

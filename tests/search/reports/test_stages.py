@@ -102,7 +102,7 @@ def test_blocks_that_persist_are_fewer_in_a_smaller_problem() -> None:
 def test_the_prediction_is_that_of_the_model(target: str) -> None:
     found, job = shown(target)
     module = parse_module([*job.stages.values()][-1].text)
-    model = predict(module, job.machine, problem=job.problem)
+    model = predict(module, job.machine)
     rows = {row[0]: row for row in found.prediction.table.rows}
     factor = unit_of(model.seconds)[0]
     assert rows["predicted time"][2] == pytest.approx(model.seconds * factor)
