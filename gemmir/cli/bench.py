@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from gemmir.cli.options import Json, ProblemOptions, read_text, schedule_of
-from gemmir.cli.output import note, put, put_json, put_table, write_file
+from gemmir.cli.output import check_writable, note, put, put_json, put_table, write_file
 
 if TYPE_CHECKING:
     from gemmir.bench.contestants import Contestant
@@ -87,6 +87,9 @@ def bench(
     old = _old(compare)
     if plot is not None:
         plots.check_plot(plot)
+    for path in (output, plot):
+        if path is not None:
+            check_writable(path)
     those = _contestants(problem, against, also or [], chosen)
     threads = 1 if problem.threads is None else problem.threads
     cpus = race.cpus_for(threads, cpu)

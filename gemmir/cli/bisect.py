@@ -31,7 +31,9 @@ def bisect(
     ] = True,
     output: Annotated[
         Path | None,
-        typer.Option("-o", help="The reproducer: bisect-STAGE.py if not said.", metavar="FILE.py"),
+        typer.Option(
+            "--output", "-o", help="The reproducer: bisect-STAGE.py if not said.", metavar="FILE.py"
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

@@ -39,7 +39,7 @@ def check(
         Path | None,
         typer.Option(help="Run this Python file in place of what is emitted.", metavar="FILE.py"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random arrays.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random arrays.")] = 0,
     shrink: Annotated[
         bool, typer.Option(help="Look for the smallest problem that is wrong, for 3 s.")
     ] = True,

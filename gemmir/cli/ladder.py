@@ -47,7 +47,9 @@ def ladder(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random arrays.")] = 0,
     output: Annotated[
         Path | None,
-        typer.Option("-o", help="Write each rung's passes to a file there.", metavar="DIR"),
+        typer.Option(
+            "--output", "-o", help="Write each rung's passes to a file there.", metavar="DIR"
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

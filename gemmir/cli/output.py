@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
@@ -84,6 +85,21 @@ def write_file(path: Path, data: bytes) -> None:
             _replace(path.resolve(), data)
     except OSError as error:
         raise _refused(str(path), error) from error
+
+
+def check_writable(path: Path) -> None:
+    """Refuse, before long work, a file that `write_file` could not write; changes nothing."""
+    path = path.expanduser()
+    is_special = path.exists() and not path.is_file()
+    reason = None
+    if path.is_dir():
+        reason = errno.EISDIR
+    elif not path.resolve().parent.is_dir():
+        reason = errno.ENOENT
+    elif not os.access(path if is_special else path.resolve().parent, os.W_OK):
+        reason = errno.EACCES
+    if reason is not None:
+        raise _refused(str(path), OSError(reason, os.strerror(reason)))
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -28,7 +28,7 @@ def run(
         list[str] | None,
         typer.Option(help="Take an operand from a file; others are random.", metavar="NAME=X.npy"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the random arrays.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random arrays.")] = 0,
     seconds: Annotated[float, typer.Option(help="How long to measure.")] = 1.0,
     interpret: Annotated[
         bool, typer.Option("--interpret", help="Run a kernel for a TPU in Pallas's interpreter.")

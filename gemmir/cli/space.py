@@ -59,7 +59,10 @@ def show(
     """
     bound, said = _bound(problem, space)
     if text:
-        put(said)
+        if json:
+            put_json({"space": said})
+        else:
+            put(said)
         return
     with _progress(bound.size, "points") as progress:
         census = bound.count(lower=lower, most=most, seed=seed, progress=progress)
@@ -115,6 +118,8 @@ def _bound(problem: ProblemOptions, space: str | None) -> tuple[BoundSpace, str]
     from gemmir.search.spaces import Space, default_space
 
     problem.check_threads()
+    if problem.lock is not None:
+        raise typer.BadParameter("--lock would change nothing: the space says the passes")
     gemm = _gemm(problem)
     if space is None:
         chosen = default_space(gemm, problem.target, problem.threads or 1)

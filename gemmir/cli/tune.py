@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from gemmir.cli.options import Json, ProblemOptions
-from gemmir.cli.output import note, put, put_json, put_table, write_file
+from gemmir.cli.output import check_writable, note, put, put_json, put_table, write_file
 
 if TYPE_CHECKING:
     from gemmir.gemm import Gemm
@@ -105,6 +105,7 @@ def tune(
     _check_options(problem)
     if pin is not None:
         _pins(pin)
+        check_writable(pin)
     gemm = problem.gemm()
     limits = _limits(time_limit, memory_limit, rounds)
     request = Request(

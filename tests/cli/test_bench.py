@@ -111,3 +111,10 @@ def test_what_makes_no_sense_is_refused(
     Path(tmp_path, "empty.json").write_text('{"classes": {}}')
     found = cli("bench", *arguments)
     assert (found.status, part in found.err) == (status, True), found.err
+
+
+@pytest.mark.parametrize("option", ["-o", "--plot"])
+def test_a_file_that_cannot_be_written_is_refused_before_the_race(cli: Cli, option: str) -> None:
+    found = cli(*TINY, option, "no/x.png")
+    assert found.status == 1 and "GEM0701: no/x.png cannot be written" in found.err
+    assert found.out == ""

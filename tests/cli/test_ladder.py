@@ -15,6 +15,7 @@ def test_table_and_files(cli: Cli, tmp_path: Path) -> None:
     done = cli("ladder", *SMALL, "--no-measure", "-o", "rungs")
     assert done.status == 0, done.err
     assert "m=40 n=64 k=16 f32" in done.out
+    assert "unknown" not in done.out
     assert "naive" in done.out
     assert "no rung cache-tiled: all of B, 16 x 64, is one block" in done.out
     files = sorted(path.name for path in (tmp_path / "rungs").iterdir())

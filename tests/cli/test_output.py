@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gemmir.cli.output import put_json, write_file
+from gemmir.cli.output import check_writable, put_json, write_file
 from gemmir.errors import OutputError
 from tests.cli.conftest import Cli
 
@@ -80,3 +80,14 @@ def test_a_reader_that_leaves_is_no_error(shell: Cli) -> None:
 def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
     put_json({"a": [float("nan"), (float("inf"), 1.5)], "b": Path("x")})
     assert json.loads(capsys.readouterr().out) == {"a": [None, [None, 1.5]], "b": "x"}
+
+
+def test_a_file_that_could_not_be_written_is_refused_before(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new")
+    check_writable(Path(os.devnull))
+    (tmp_path / "old").touch()
+    check_writable(tmp_path / "old")
+    for path in (tmp_path, tmp_path / "no" / "x", tmp_path / "old" / "x"):
+        with pytest.raises(OutputError, match="cannot be written"):
+            check_writable(path)
+    assert os.listdir(tmp_path) == ["old"]

@@ -64,6 +64,7 @@ def test_the_text_of_the_default_space_is_a_space(cli: Cli, tmp_path: Path) -> N
     text = cli("space", "show", *CUBE, "--text").out
     file = tmp_path / "default.space"
     file.write_text(text)
+    assert cli("space", "show", *CUBE, "--text", "--json").json == {"space": text}
     shown = cli("space", "list", *CUBE, "--space", str(file), "--limit", "1").out
     assert shown == cli("space", "list", *CUBE, "--limit", "1").out
     point, _, schedule = shown.strip().partition("\t")
@@ -86,9 +87,14 @@ def test_list_and_sample(cli: Cli, path: Path) -> None:
     [
         (("show", "--m", "4"), 2, "the problem lacks --n, --k"),
         (("list", *CUBE, "--schedule", "unroll{loop=k factor=2}"), 2, "--schedule would change"),
+        (("show", *CUBE, "--lock", "my.lock"), 2, "--lock would change nothing"),
         (("sample", *CUBE, "--space", "?x = 2", "--threads", "2"), 2, "--threads would change"),
         (("show", "a.space", *CUBE[-2:]), 2, "a.space is a space; write --space a.space"),
-        (("show", *CUBE, "--space", "b.space"), 5, "error GEM1406: the space b.space cannot be"),
+        (
+            ("show", *CUBE, "--space", "b.space"),
+            5,
+            "the space b.space cannot be read: No such file",
+        ),
         (("show", *CUBE, "--space", "?x = 2"), 5, "error GEM1401: line 1: ?x stands nowhere"),
         (
             ("sample", *CUBE, "--space", "?x = 2\nwhere x > 2\ntile{loops=m sizes=?x}"),

@@ -78,6 +78,13 @@ def test_a_lock_that_lacks_the_problem_leaves_the_default(cli: Cli) -> None:
     assert json.loads(result.out)["schedule"] == json.loads(default.out)["schedule"]
 
 
+def test_a_lock_in_a_folder_that_is_not_there_is_told_first(cli: Cli) -> None:
+    result = cli(*TUNE, "--pin", "no/my.lock")
+    assert result.status == 1
+    assert result.err.startswith("error GEM0701: no/my.lock cannot be written: No such file")
+    assert not Path("s").exists()
+
+
 def test_a_text_has_a_problem_too(cli: Cli) -> None:
     Path("x.mlir").write_text(
         "func.func @f(%a: memref<12x16xf32>, %b: memref<16x32xf32>, %c: memref<12x32xf32>) {\n"

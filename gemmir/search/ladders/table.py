@@ -65,7 +65,7 @@ def head(found: Ladder) -> str:
 def foot(found: Ladder) -> Iterator[str]:
     """What the words in the table mean, and which rungs are not there."""
     used = {step.figure.how for step in found.steps}
-    yield from (f"{how}: {meaning}" for how, meaning in HOWS.items() if how in used)
+    yield from (f"{how}: {meaning}" for how, meaning in HOWS.items() if how in used - {"unknown"})
     for name, reason in found.left_out.items():
         yield f"no rung {name}: {reason}"
 

@@ -106,7 +106,8 @@ def read(path: Path) -> Measurements:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ParseError("GEM1451", f"{path} cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ParseError("GEM1451", f"{path} cannot be read: {reason}") from error
     return Measurements.parse(text, str(path))
 
 

@@ -46,7 +46,8 @@ class Space:
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ScheduleError("GEM1406", f"the space {path} cannot be read: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise ScheduleError("GEM1406", f"the space {path} cannot be read: {reason}") from error
         return Space(text)
 
     def bind(self, gemm: Gemm, target: str = HOST) -> BoundSpace:
