@@ -87,7 +87,9 @@ def report(
     sources = _sources(results, run)
     target, schedule, threads = problem.target, problem.schedule, problem.threads
     given = [
-        ProblemOptions(file=path, target=target, schedule=schedule, threads=threads)
+        ProblemOptions(
+            file=path, target=target, schedule=schedule, lock=problem.lock, threads=threads
+        )
         for path in texts
     ]
     given += [problem] if problem.given else []
@@ -130,7 +132,8 @@ def _check_options(
     if form != FORMATS[0] and plots is None:
         raise typer.BadParameter(f"--format {form} is for --plots DIR, which is not there")
     if not problem.given and not texts:
-        said = [name for name in ("schedule", "threads") if getattr(problem, name) is not None]
+        names = ("schedule", "lock", "threads")
+        said = [name for name in names if getattr(problem, name) is not None]
         said += ["target"] if problem.target != "cpu" else []
         if said:
             raise typer.BadParameter(f"--{said[0]} is of a problem; give --m --n --k as well")

@@ -36,6 +36,10 @@ BANKS_BYTES: Final = 128
 SECTOR_BYTES: Final = 32
 """What global memory moves at least."""
 
+COPY_BYTES: Final = 4
+"""The shortest asynchronous copy, which begins at a multiple of itself."""
+
+LEAST_STEPS: Final = 2
 MMA_K_BYTES: Final = 32
 SWIZZLES: Final = (128, 64, 32)
 WARPGROUP_K_BYTES: Final = 128
@@ -94,7 +98,7 @@ def gpu_climb(gemm: Gemm, machine: GpuMachine) -> Climb:
     else:
         climb.leave_out("tensor-cores", f"this ladder has none for {gemm.dtype}")
     if machine.has_async_copies:
-        _pipeline(climb, tiles, say)
+        _pipeline(climb, gemm, tiles, say)
     else:
         climb.leave_out("async-copies", f"{machine.name} has none")
     if takes_mma and gemm.dtype in machine.wgmma_dtypes and _suits_tma(gemm):
@@ -219,7 +223,11 @@ def _swizzle(tiles: Tiles, *, along_k: bool) -> int:
     return next(size for size in SWIZZLES if size <= row)
 
 
-def _pipeline(climb: Climb, tiles: Tiles, say: _Why) -> None:
+def _pipeline(climb: Climb, gemm: Gemm, tiles: Tiles, say: _Why) -> None:
+    rows = {name: gemm.leading(name) * tiles.item for name in "ab"}
+    if odd := [name for name, row in rows.items() if row % COPY_BYTES]:
+        climb.leave_out("async-copies", f"rows of {odd[0]} are {rows[odd[0]]} bytes apart")
+        return
     ends = next(s for s in climb.steps if s.startswith(("fuse-epilogue", "vectorize")))
     stages = STAGES if tiles.item == PAIR_BYTES else 2
     climb.rung(
@@ -228,9 +236,12 @@ def _pipeline(climb: Climb, tiles: Tiles, say: _Why) -> None:
         say.copies(stages),
         Edit(new=f"pipeline{{loop=k stages={stages} with=cp.async}}", before=ends),
     )
-    step = tiles.depth
+    step = min(tiles.depth, gemm.k)
     if any("with=mma" in s for s in climb.steps):
-        step = tiles.depth * tiles.item // MMA_K_BYTES
+        step = -(-step * tiles.item // MMA_K_BYTES)
+    if step < LEAST_STEPS:
+        climb.leave_out("unrolled", f"all of k={gemm.k} is one step")
+        return
     last = Edit(new=f"unroll{{loop=k factor={step}}}")
     if climb.steps[-1] == "expand-math":
         last = Edit(new=last.new, before="expand-math")
@@ -263,7 +274,7 @@ def _warpgroups(climb: Climb, gemm: Gemm, machine: GpuMachine, tiles: Tiles, say
             new=f"pipeline{{loop=k stages={STAGES} with=tma specialize=true}}",
         ),
         Edit(old=_step(steps, "vectorize"), new="vectorize{with=wgmma}"),
-        Edit(old=_step(steps, "unroll")),
+        *(Edit(old=step) for step in steps if step.startswith("unroll")),
     )
     wide = _over(gemm, *WIDE_TILE, "blocks")
     climb.rung(

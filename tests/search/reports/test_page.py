@@ -166,6 +166,7 @@ def test_results_are_not_overwritten(cli: Cli, results: Path) -> None:
     [
         ((), 2, "nothing to report"),
         (("--schedule", "tile{loops=m sizes=4}"), 2, "--schedule is of a problem"),
+        (("--lock", "l.lock"), 2, "--lock is of a problem"),
         (("no.json",), 1, "GEM1431: no.json cannot be read: No such file"),
         (("--m", "4"), 2, "lacks --n, --k"),
         (("--m", "4", "--n", "4", "--k", "4", "--format", "gif"), 2, "plots are png or svg"),
