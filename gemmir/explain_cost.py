@@ -58,9 +58,14 @@ class Gain:
 
 @dataclass(frozen=True, kw_only=True)
 class CostFacts:
-    """The prediction, operations a byte at each level of memory, and the best changes."""
+    """The prediction, operations a byte at each level of memory, and the best changes.
+
+    `problem_flops` are the operations of the problem: those of the prediction, without the lanes
+    that fill up vectors and tiles.
+    """
 
     prediction: Prediction
+    problem_flops: float
     intensity: Mapping[str, float | None]
     tried: int
     illegal: int
@@ -91,11 +96,23 @@ def cost_facts(
     better = sorted((g for g in gains if g.gain >= LEAST_GAIN), key=lambda g: (-g.gain, g.schedule))
     return CostFacts(
         prediction=prediction,
+        problem_flops=_problem_flops(lowered, prediction),
         intensity=intensity,
         tried=tried,
         illegal=tried - len(found),
         gains=tuple(better[:count]),
     )
+
+
+def _problem_flops(lowered: Lowered, prediction: Prediction) -> float:
+    """The operations of the problem, or all that are predicted where sizes are not known.
+
+    None more are counted than are predicted, as of groups whose rows a call says.
+    """
+    problem = lowered.problem
+    if problem is None or problem.unknown:
+        return prediction.flops
+    return min(float(problem.flops), prediction.flops)
 
 
 def _tried(
@@ -154,11 +171,15 @@ def _real(gain: float) -> float:
 def cost_lines(found: CostFacts, machine: Machine) -> Iterator[str]:
     """`found` as lines of text."""
     p = found.prediction
-    speed = f", {p.flops / p.seconds / 1e9:,.4g} GFLOP/s" if p.flops else ""
+    useful = found.problem_flops
+    speed = f", {_speed(useful / p.seconds / 1e9)} GFLOP/s" if useful else ""
     yield (
         f"predicted  {_time(p.seconds)}{speed}, {p.of_roof:.0%} of the arithmetic peak; bound by "
         f"{p.bound_by}"
     )
+    if useful < 0.99 * p.flops:
+        filling = 1 - useful / p.flops
+        yield f"           of the operations {filling:.0%} only fill up vectors and tiles"
     spent = sorted(p.seconds_by.items(), key=lambda item: -item[1])
     shares = ", ".join(f"{name} {s / p.seconds:.0%}" for name, s in spent if s >= p.seconds / 100)
     yield f"           busy: {shares}"
@@ -193,6 +214,10 @@ def _time(seconds: float) -> str:
         if seconds >= scale:
             return f"{seconds / scale:.3g} {unit}"
     return f"{seconds * 1e9:.3g} ns"
+
+
+def _speed(gflops: float) -> str:
+    return f"{gflops:,.0f}" if gflops >= 1000 else f"{gflops:.4g}"
 
 
 def _size(count: float) -> str:

@@ -67,3 +67,14 @@ def test_rows_that_leave_a_poor_tile_are_found() -> None:
 def test_nothing_is_tried_where_no_change_is_asked_for() -> None:
     lowered = lower(Gemm(m=16, n=16, k=16), target="cpu:znver5")
     assert cost_facts(lowered, 0).tried == 0
+
+
+def test_the_speed_is_that_of_the_problem_where_tiles_are_filled_up() -> None:
+    """17 columns take two vectors of 16: 15 of 32 products are of nothing."""
+    gemm = Gemm(m=64, n=17, k=64)
+    lowered = lower(gemm, target="cpu:znver5")
+    found = cost_facts(lowered, 0)
+    assert found.problem_flops == gemm.flops < found.prediction.flops
+    lines = "\n".join(cost_lines(found, lowered.machine))
+    assert f" {gemm.flops / found.prediction.seconds / 1e9:.4g} GFLOP/s" in lines
+    assert "of the operations 47% only fill up" in lines
