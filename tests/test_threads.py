@@ -148,6 +148,7 @@ def test_there_is_at_least_one_thread_and_a_whole_number_of_them(count: Any):
 
 
 def test_threads_beside_a_schedule_are_those_of_the_kernel(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     gemm, schedule = Gemm(m=20, n=20, k=4), SCHEDULES["rows"]
     assert number_of(gemmir.compile(gemm, schedule=schedule)) == 0
     assert number_of(gemmir.compile(gemm, schedule=schedule, threads=3)) == 3

@@ -109,7 +109,13 @@ def test_a_whole_experiment(cli: Cli, spec: Path, tmp_path: Path) -> None:
     assert cli("experiment", "export", "mine.db", "--to", "csv", "--json").status == 2
 
 
-def test_the_plan_alone(cli: Cli, spec: Path, tmp_path: Path) -> None:
+def test_the_plan_alone(
+    cli: Cli, spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def first(threads: int, cpu: int | None) -> list[int]:
+        return [0]
+
+    monkeypatch.setattr("gemmir.search.experiments.planning.cpus_for", first)
     found = cli("experiment", "run", "mine.toml", "--plan", "--json").json
     assert [cell["position"] for cell in found["cells"]] == list(range(8))
     shown = cli("experiment", "run", "mine.toml", "--plan")
