@@ -2,7 +2,8 @@
 
 A loop is seen at three of its iterations, the first, the second and the last, which stand for all:
 what is smaller in the last one, and what is done in the first one only, is counted as often as it
-happens. Extents that are known in a call only have the values that the caller of the model gives.
+happens. Extents that are known in a call only have the values that the caller of the model gives,
+and groups, whose rows are loaded, have equal shares of them.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from xdsl.dialects import arith
+from xdsl.dialects import arith, memref
 from xdsl.dialects.builtin import DYNAMIC_INDEX, IntegerAttr, MemRefType
 from xdsl.ir import BlockArgument, Operation, SSAValue
+
+from gemmir.ir.dialect import memref_type
 
 Sample = tuple[float, float]
 """A value of a loop variable and the share of the iterations that it stands for."""
@@ -80,6 +83,10 @@ ARITHMETIC: Final[Mapping[type[Operation], Callable[[float, float], float]]] = {
 }
 
 
+MOVING: Final = (arith.CmpiOp, arith.SelectOp, arith.IndexCastOp, memref.LoadOp)
+"""What else has a result that moves with its operands."""
+
+
 @dataclass
 class Indices:
     """What is known of the indices of a function; `unknown` stands for an extent of a call."""
@@ -134,7 +141,7 @@ class Indices:
         if value not in self._depends:
             owner = value.owner
             assert isinstance(owner, Operation)
-            moves = type(owner) in ARITHMETIC or isinstance(owner, arith.CmpiOp | arith.SelectOp)
+            moves = type(owner) in ARITHMETIC or isinstance(owner, MOVING)
             operands = list(owner.operands) if moves else []
             self._depends[value] = frozenset[LoopVariable]().union(
                 *(self._variables(v) for v in operands)
@@ -156,6 +163,11 @@ class Indices:
         if isinstance(owner, arith.SelectOp):
             condition, then, otherwise = owner.operands
             return self._at(then if self._at(condition, at) else otherwise, at)
+        if isinstance(owner, arith.IndexCastOp):
+            return self._at(owner.input, at)
+        if isinstance(owner, memref.LoadOp):
+            constant, each = _shares(owner)
+            return constant + each * self._at(owner.indices[0], at)
         if isinstance(owner, Operation) and type(owner) in ARITHMETIC:
             a, b = (self._at(v, at) for v in owner.operands)
             return ARITHMETIC[type(owner)](a, b)
@@ -180,6 +192,11 @@ class Indices:
             return Linear(constant=self.mean(value))
         owner = value.owner
         assert isinstance(owner, Operation)
+        if isinstance(owner, arith.IndexCastOp):
+            return self.linear(owner.input)
+        if isinstance(owner, memref.LoadOp):
+            constant, each = _shares(owner)
+            return Linear(constant=constant).plus(self.linear(owner.indices[0]), each)
         first, second = owner.operands[0], owner.operands[-1]
         if isinstance(owner, arith.AddiOp):
             return self.linear(first).plus(self.linear(second))
@@ -194,6 +211,19 @@ class Indices:
         if isinstance(owner, arith.MinSIOp | arith.MaxSIOp):
             return self.linear(first if self._variables(first) else second)
         return Linear(constant=self.mean(value))
+
+
+def _shares(load: memref.LoadOp) -> tuple[float, float]:
+    """What is loaded of the rows of groups, as a constant and so much of its place.
+
+    Where each group has room of its own, all of it is used; otherwise group g begins behind g equal
+    shares of the rows of the first argument.
+    """
+    array = load.memref
+    assert isinstance(array, BlockArgument)
+    *room, rows, _ = memref_type(array.block.args[0]).get_shape()
+    (count,) = memref_type(array).get_shape()
+    return (float(rows), 0.0) if room else (0.0, rows / (count - 1))
 
 
 def _trips(lb: float, ub: float, step: float) -> float:

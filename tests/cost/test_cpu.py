@@ -99,6 +99,16 @@ def test_rows_a_power_of_two_apart_share_sets() -> None:
     assert aligned.bytes_by_level["l1"] > 2 * apart.bytes_by_level["l1"]
 
 
+@pytest.mark.parametrize(
+    "groups", [Gemm(m=300, n=64, k=64, groups=3), Gemm(m=100, n=64, k=64, groups=3, masked=True)]
+)
+def test_groups_have_equal_shares_of_the_rows(groups: Gemm) -> None:
+    found = _predicted(groups)
+    assert found.flops >= 2 * 300 * 64 * 64
+    batch = _predicted(Gemm(m=100, n=64, k=64, batch=3))
+    assert found.seconds == pytest.approx(batch.seconds, rel=0.5)
+
+
 def test_threads_share_the_work() -> None:
     job = prepare(Gemm(m=1024, n=1024, k=512), TARGET, None, 2)
     one, two = (predict_schedule(job.source, job.schedule, job.machine, threads=n) for n in (1, 2))
