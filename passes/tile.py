@@ -10,7 +10,9 @@ the last tile: `clip` makes it smaller within the loop, so that all tiles have a
 run time; `peel` gives it a loop of its own with its static size; `overlap` moves it back inside, so
 that every tile is full and some elements are computed twice; `halve` cuts what remains by the
 next smaller power of two, what then remains by half of that, and so on down to `least`; what then
-still remains is one tile that is clipped. Moves no data, changes no layout.
+still remains is one tile that is clipped; `even` makes as many tiles as there would be, all of one
+size or of two that differ by one element, the larger ones first: 7 by 3 are 3 + 2 + 2. Moves no
+data, changes no layout.
 
 An extent may be known at run time only. What `peel` leaves is then one tile that is clipped;
 `overlap` needs an extent that is at least one tile (`version`); a loop over k runs once where k is
@@ -95,7 +97,7 @@ COUNTED = (*OUTERMOST, *INSIDE_BLOCK)
 """Units of which there are as many as the largest extent needs."""
 
 
-EDGES = ("clip", "overlap", "peel", "halve")
+EDGES = ("clip", "overlap", "peel", "halve", "even")
 VARIABLES = {"batch": "s", "m": "i", "n": "j", "k": "p"}
 """What the induction variables are called in the text."""
 
@@ -146,7 +148,8 @@ def plan(
 ) -> TilePlan:
     """Check `loops` and `sizes` against `gemm`.
 
-    Raises `ScheduleError` (GEM0320 to GEM0329) naming the numbers and the nearest legal choice.
+    Raises `ScheduleError` (GEM0320 to GEM0329, GEM1384) naming the numbers and the nearest legal
+    choice.
     """
     if memref_type(gemm.c).memory_space == SpaceAttr(Space.REGISTERS) and tuple(loops) != ("k",):
         raise ScheduleError(
@@ -322,6 +325,9 @@ def _check_loop(gemm: GemmOp, loop: LoopPlan, made: Sequence[LoopPlan], over: st
         _check_bytes(gemm, loop)
     if loop.edges == "clip" or loop.divides:
         return
+    if loop.edges == "even":
+        _check_even(gemm, loop, over)
+        return
     if name == "k" or (over is not None and not isinstance(loop.extent, int)):
         reason = "carries the sum" if name == "k" else "has no fixed size here"
         raise ScheduleError(
@@ -341,6 +347,26 @@ def _check_loop(gemm: GemmOp, loop: LoopPlan, made: Sequence[LoopPlan], over: st
         )
     if loop.edges == "overlap":
         _check_overlap(gemm, loop, made, over)
+
+
+def _check_even(gemm: GemmOp, loop: LoopPlan, over: str | None) -> None:
+    """Tiles of two sizes begin anywhere, and there are two loops of them."""
+    name, is_byte = loop.dimension, memref_type(gemm.b).element_type != IntegerType(4)
+    reasons = {
+        "k carries the sum": name == "k",
+        "its extent is known at run time only": not isinstance(loop.extent, int),
+        f"over={over} there would be one set of tiles after another": over is not None,
+        "tiles would begin inside packed panels": _panel_width(gemm, name) is not None,
+        "tiles would cut blocks that have one scale": block_sizes(gemm).get(name, 1) > 1,
+        "tiles would cut bytes of B, which have two elements": name == "n" and not is_byte,
+    }
+    reason = next((text for text, is_so in reasons.items() if is_so), None)
+    if reason is not None:
+        raise ScheduleError(
+            "GEM1384",
+            f"tile: {loop.shown} by {loop.size} cannot be even: {reason}",
+            "use edges=clip" if name == "k" or over is not None else "use edges=clip or peel",
+        )
 
 
 def _check_overlap(
@@ -382,6 +408,8 @@ class Segment:
 def _segments(builder: Builder, anchor: GemmOp, loop: LoopPlan) -> tuple[Segment, ...]:
     """The loops to open for one loop of the plan: several where the last tile is peeled off."""
     extent, step = loop.extent, loop.size
+    if loop.edges == "even" and isinstance(extent, int) and not loop.divides:
+        return _even_segments(extent, step)
     if loop.edges not in ("halve", "peel") or loop.divides:
         size = step if loop.divides else None
         return (Segment(begin=0, end=_at_least_once(builder, anchor, loop), step=step, size=size),)
@@ -402,6 +430,17 @@ def _segments(builder: Builder, anchor: GemmOp, loop: LoopPlan) -> tuple[Segment
         rest = extent - begin if isinstance(extent, int) and isinstance(begin, int) else None
         found.append(Segment(begin=begin, end=extent, step=step, size=rest))
     return tuple(found)
+
+
+def _even_segments(extent: int, most: int) -> tuple[Segment, ...]:
+    """As few tiles as possible of `most` elements or fewer; the first have one more than others."""
+    least, larger = divmod(extent, -(-extent // most))
+    end = larger * (least + 1)
+    segments = (
+        Segment(begin=0, end=end, step=least + 1, size=least + 1),
+        Segment(begin=end, end=extent, step=least, size=least),
+    )
+    return segments if larger else segments[1:]
 
 
 def _at_least_once(builder: Builder, anchor: GemmOp, loop: LoopPlan) -> Extent:

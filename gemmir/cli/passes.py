@@ -42,6 +42,7 @@ EXAMPLES: Final = {
     "tile": (
         "tile{loops=m,n sizes=64,64}",
         "tile{loops=n sizes=48 edges=halve least=16}",
+        "tile{loops=m sizes=6 edges=even}",
         "tile{loops=m,n sizes=128,128 over=blocks}",
         "tile{loops=m,n sizes=512,512 over=grid}",
     ),

@@ -27,7 +27,7 @@ UNROLLS: Final = (1, 2, 4, 8)
 ROW_STEPS: Final = (-4, -2, -1, 1, 2, 4)
 """Rows of a register tile that are tried beside its own, on a CPU."""
 
-EDGES: Final = ("clip", "peel", "overlap")
+EDGES: Final = ("clip", "peel", "overlap", "even")
 MOST_STAGES: Final = 6
 SIDES: Final = {"m": "a", "n": "b"}
 """The operand whose panels are cut along a dimension of C."""

@@ -1,4 +1,4 @@
-"""tile: loops around smaller problems, clipped or overlapping at the edge."""
+"""tile: loops around smaller problems, clipped, overlapping or even at the edge."""
 
 from collections.abc import Callable
 
@@ -97,6 +97,47 @@ def test_a_peeled_tile_has_a_loop_and_a_static_size_of_its_own(after: After) -> 
     assert nest(module) == [("m", 6, 3), *columns, ("m", 7, 3), *columns]
 
 
+@pytest.mark.parametrize("gemm", PROBLEMS, ids=str)
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "tile{loops=m,n sizes=3,4 edges=even}",
+        "tile{loops=k sizes=2},tile{loops=n,m sizes=4,5 edges=even}",
+        "tile{loops=m,n sizes=100,1 edges=even}",
+        "tile{loops=m sizes=6 edges=even},tile{loops=m sizes=2 edges=even}",
+    ],
+)
+def test_even_tiles_keep_the_meaning(after: After, gemm: Gemm, schedule: str) -> None:
+    after(gemm, schedule)
+
+
+@pytest.mark.parametrize(
+    ("m", "size", "sizes"),
+    [
+        (7, 3, [3, 2, 2]),
+        (16, 6, [6, 5, 5]),
+        (17, 8, [6, 6, 5]),
+        (9, 6, [5, 4]),
+        (10, 6, [5, 5]),
+        (12, 6, [6, 6]),
+        (5, 6, [5]),
+    ],
+)
+def test_even_tiles_differ_by_one_at_most(
+    after: After, m: int, size: int, sizes: list[int]
+) -> None:
+    module = after(Gemm(m=m, n=4, k=2), f"tile{{loops=m sizes={size} edges=even}}")
+    found: list[int] = []
+    for loop, gemm in zip(
+        (op for op in module.walk() if isinstance(op, scf.ForOp)), gemms(module), strict=True
+    ):
+        begin, end, step = (constant_of(v) for v in (loop.lb, loop.ub, loop.step))
+        assert begin is not None and end is not None and step is not None
+        assert begin == sum(found)
+        found += [shapes(gemm)[2][0]] * len(range(begin, end, step))
+    assert found == sizes
+
+
 def test_loops_stand_in_the_order_given(after: After) -> None:
     module = after(Gemm(m=8, n=6, k=4), "tile{loops=n,k,m sizes=3,2,4}")
     assert nest(module) == [("n", 6, 3), ("k", 4, 2), ("m", 8, 4)]
@@ -143,6 +184,7 @@ def test_over_cores_opens_a_forall(after: After) -> None:
         ("loops=m sizes=3", "loops=m sizes=4"),
         ("loops=m sizes=3", "loops=m sizes=3 edges=overlap"),
         ("loops=m sizes=3", "loops=m sizes=3 edges=peel"),
+        ("loops=m sizes=3 edges=peel", "loops=m sizes=3 edges=even"),
         ("loops=m sizes=3", "loops=m sizes=3 over=cores"),
     ],
 )
@@ -210,6 +252,31 @@ PACKED_A = "tile{loops=k sizes=5},promote{operand=a to=l2 layout=panel:2},"
             "no loop over k outside",
         ),
         (SMALL, "tile{loops=k,m sizes=2,4 edges=overlap}", "GEM0327", "k carries the sum"),
+        (SMALL, "tile{loops=k sizes=2 edges=even}", "GEM1384", "k=5 by 2 cannot be even: k "),
+        (
+            SMALL,
+            "tile{loops=m sizes=4},tile{loops=m sizes=3 edges=even}",
+            "GEM1384",
+            "known at run time only; use edges=clip or peel",
+        ),
+        (
+            SMALL,
+            "tile{loops=m sizes=4 over=cores edges=even}",
+            "GEM1384",
+            "one set of tiles after another; use edges=clip",
+        ),
+        (
+            SMALL,
+            f"{PACKED_A}tile{{loops=m sizes=2 edges=even}}",
+            "GEM1384",
+            "m=7 by 2 cannot be even: tiles would begin inside packed panels",
+        ),
+        (
+            Gemm(m=4, n=6, k=6, weight_group=2, dtype_b="i4"),
+            "tile{loops=n sizes=4 edges=even}",
+            "GEM1384",
+            "cut bytes of B",
+        ),
         (
             SMALL,
             "tile{loops=m sizes=4 over=cores edges=overlap}",

@@ -248,7 +248,8 @@ class _Opening:
     def _last(self, p: Tile, names: dict[str, str]) -> str:
         """Smaller last tiles where there are any, or what the default has in their place.
 
-        In a direct schedule they may also begin earlier and compute some elements again.
+        In a direct schedule they may also begin earlier and compute some elements again, or all may
+        be of even sizes.
         """
         even = all(self.extent[d] % s == 0 for d, s in zip(p.loops, p.sizes, strict=True))
         if p.edges == "clip" and not even:
@@ -257,8 +258,9 @@ class _Opening:
         edges = "peel" if p.edges == "clip" else p.edges
         chosen = f"'{edges}'"
         if self._is_direct and self.gemm.beta == 0:
-            others = ("peel", "overlap")
-            chosen = self.draft.hole("edges", edges, others, "last tiles: smaller, or earlier")[1:]
+            others = ("peel", "overlap", "even")
+            about = "last tiles: smaller, earlier or even"
+            chosen = self.draft.hole("edges", edges, others, about)[1:]
             if self.slice:
                 self.draft.where(f"{chosen} != 'overlap' or {self.slice} == {self.bound['k']}")
         if self.copies and "n" in p.loops:

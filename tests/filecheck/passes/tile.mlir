@@ -1,6 +1,7 @@
 // RUN: xdsl-opt %s -p 'gemmir-tile{loops=m,n sizes=3,8}' | filecheck %s
 // RUN: xdsl-opt %s -p 'gemmir-tile{loops=m sizes=3 edges=overlap}' | filecheck %s --check-prefix OVERLAP
 // RUN: xdsl-opt %s -p 'gemmir-tile{loops=m sizes=3 edges=peel}' | filecheck %s --check-prefix PEEL
+// RUN: xdsl-opt %s -p 'gemmir-tile{loops=m sizes=3 edges=even}' | filecheck %s --check-prefix EVEN
 
 func.func @gemm(%a: memref<7x5xf32>, %b: memref<5x16xf32>, %c: memref<7x16xf32>) {
   gemmir.gemm %a, %b, %c alpha 1.0 : f64 beta 0.0 : f64
@@ -40,3 +41,13 @@ func.func @gemm(%a: memref<7x5xf32>, %b: memref<5x16xf32>, %c: memref<7x16xf32>)
 // PEEL:      } {gemmir.dim = "m"}
 // PEEL-NEXT: scf.for %i_1 =
 // PEEL-NEXT:   memref.subview %a[%i_1, 0] [1, 5] [1, 1]
+
+// Three tiles again, of 3, 2 and 2 rows: two loops, the second of tiles with one row less.
+
+// EVEN-DAG:  [[TWO:%\w+]] = arith.constant 2 : index
+// EVEN-DAG:  [[THREE:%\w+]] = arith.constant 3 : index
+// EVEN-DAG:  [[M:%\w+]] = arith.constant 7 : index
+// EVEN:      scf.for %i = {{%\w+}} to [[THREE]] step [[THREE]] {
+// EVEN-NEXT:   memref.subview %a[%i, 0] [3, 5] [1, 1]
+// EVEN:      scf.for %i_1 = [[THREE]] to [[M]] step [[TWO]] {
+// EVEN-NEXT:   memref.subview %a[%i_1, 0] [2, 5] [1, 1]
