@@ -11,11 +11,13 @@ The prefetchers of a CPU follow rows that are read to their ends, and are late w
 computed between two lines. The loop is the innermost one over its dimension at the moment; what is
 asked for is the whole tile of the operand that the iteration `ahead` of this one reads, in the last
 iterations the last tile. A cache takes a few dozen requests at once and drops the rest: with
-`during` each iteration of a loop inside asks for its share of the lines. Changes no result.
+`during` each iteration of a loop inside asks for its share of the lines: of rows or of columns,
+whichever makes fewer requests, since part of a line is a whole request. Changes no result.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
@@ -27,7 +29,14 @@ from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import Space
-from gemmir.ir.dialect import GemmOp, PackOp, PrefetchOp, enclosing_ops
+from gemmir.ir.dialect import (
+    GemmOp,
+    PackOp,
+    PrefetchOp,
+    enclosing_ops,
+    memref_type,
+    strides_of,
+)
 from gemmir.ir.index import Extent, as_index, before, constant_of, upper_bound
 from gemmir.ir.loops import dimension_of, loops_around, require_gemms, trips
 from gemmir.ir.views import chain, offsets_of, sizes_of, subview
@@ -35,12 +44,16 @@ from gemmir.ir.views import chain, offsets_of, sizes_of, subview
 LEVELS = (Space.L1, Space.L2)
 """Where prefetches bring a line: the instructions of x86 and of Arm know these two."""
 
+LINE_BYTES = 64
+"""What one request brings, on every CPU that is shipped here."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrefetchPlan:
     """The window of an operand that moves with a loop, and how far ahead it is asked for.
 
-    `last` is the first element of the last tile along the dimension `dim` of the window. Where
+    `last` is the first element of the last tile along the dimension `dim` of the window, or of the
+    last one of whole `size`, where that one is smaller. Where
     there is a loop `share`, each of its iterations asks for `lines` along the other dimension.
     """
 
@@ -48,9 +61,11 @@ class PrefetchPlan:
     window: memref.SubviewOp
     dim: int
     distance: int
+    size: int
     last: int
     into: Space
     share: scf.ForOp | None = None
+    dealt: int = 0
     lines: int = 0
 
 
@@ -79,10 +94,11 @@ def plan(
     window, dim = found
     end, step = constant_of(around[0].ub), constant_of(around[0].step)
     assert step is not None
-    if end is None or not isinstance(sizes_of(window)[dim], int):
+    size = upper_bound(sizes_of(window)[dim])
+    if end is None or size is None or size > end:
         raise ScheduleError(
             "GEM1312",
-            f"prefetch: tiles of {operand} along {loop} have a size that is known at run time only",
+            f"prefetch: the loop over {loop} ends where is known at run time only",
             "tile with edges=peel, or by a size that divides",
         )
     begin = constant_of(around[0].lb) or 0
@@ -94,7 +110,8 @@ def plan(
         window=window,
         dim=dim,
         distance=ahead * step,
-        last=last,
+        size=size,
+        last=min(last, end - size),
         into=Space(to),
     )
     return found if during is None else _shared_out(gemm, found, during)
@@ -109,8 +126,8 @@ def _shared_out(gemm: GemmOp, plan: PrefetchPlan, during: str) -> PrefetchPlan |
     share = next(
         (o for o in inside if isinstance(o, scf.ForOp) and dimension_of(o) == during), None
     )
-    lines = upper_bound(sizes_of(plan.window)[1 - plan.dim])
-    if share is None or lines is None or not _is_counted(share) or len(_shape(plan.window)) != 2:
+    whole = [upper_bound(size) for size in sizes_of(plan.window)][-2:]
+    if share is None or None in whole or not _is_counted(share) or len(_shape(plan.window)) != 2:
         raise ScheduleError(
             "GEM1315",
             f"prefetch: during={during}, and there is no loop over {during} of known length inside",
@@ -118,7 +135,30 @@ def _shared_out(gemm: GemmOp, plan: PrefetchPlan, during: str) -> PrefetchPlan |
         )
     if constant_of(share.lb) != 0:
         return None
-    return replace(plan, share=share, lines=-(-lines // trips(share)))
+    dealt, lines = _dealt(plan, [size or 0 for size in whole], trips(share))
+    return replace(plan, share=share, dealt=dealt, lines=lines)
+
+
+def _dealt(plan: PrefetchPlan, whole: Sequence[int], parts: int) -> tuple[int, int]:
+    """The dimension that is dealt into so many parts, and how much of it each of them has.
+
+    It is not that of the loop, unless parts of the other are shorter than a line.
+    """
+    source = memref_type(plan.window.source)
+    strides = strides_of(source)[-2:]
+    assert isinstance(source.element_type, builtin.FixedBitwidthType)
+    line = LINE_BYTES // source.element_type.size
+    outer = len(offsets_of(plan.window)) - 2  # the batch
+
+    def requests(dim: int) -> int:
+        sizes = list(whole)
+        sizes[dim] = -(-sizes[dim] // parts)
+        near = 1 if strides[1] == 1 else 0
+        return sizes[1 - near] * -(-sizes[near] // line)
+
+    own = plan.dim - outer
+    dealt = min((1 - own, own), key=requests)
+    return dealt + outer, -(-whole[dealt] // parts)
 
 
 def _is_counted(loop: scf.ForOp) -> bool:
@@ -157,10 +197,11 @@ def prefetch(plan: PrefetchPlan) -> None:
     offsets = list(offsets_of(plan.window))
     offsets[plan.dim] = near
     sizes = list(sizes_of(plan.window))
+    sizes[plan.dim] = plan.size
     if plan.share is not None:
-        begin, count = _own_lines(builder, plan, plan.share, sizes[1 - plan.dim])
-        offsets[1 - plan.dim] = _moved(builder, plan, offsets[1 - plan.dim], begin)
-        sizes[1 - plan.dim] = count
+        begin, count = _own_lines(builder, plan, plan.share, sizes[plan.dealt])
+        offsets[plan.dealt] = _moved(builder, plan, offsets[plan.dealt], begin)
+        sizes[plan.dealt] = count
     is_batch = len(sizes) > len(_shape(plan.window))
     tile = subview(builder, plan.window.source, offsets, sizes, drop_batch=is_batch)
     builder.insert(PrefetchOp(tile, plan.into))

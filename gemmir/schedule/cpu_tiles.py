@@ -97,6 +97,13 @@ def most_vectors(machine: CpuMachine) -> int:
     return WIDE_VECTORS if machine.vector_registers < MANY_REGISTERS else MOST_VECTORS
 
 
+def widest_tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
+    """As many vectors of a row as a tile may have, and as many rows as there is room for."""
+    lanes = lanes_used(gemm, machine)
+    vectors = min(most_vectors(machine), -(-gemm.n // lanes))
+    return RegisterTile(rows=min(most_rows(machine, vectors), gemm.m), vectors=vectors, lanes=lanes)
+
+
 def direct_tile(gemm: Gemm, machine: CpuMachine, kc: int) -> RegisterTile:
     """The tile that takes the fewest cycles for `kc` steps of k, with the tiles at the edges."""
     lanes = lanes_used(gemm, machine)
@@ -109,7 +116,7 @@ def direct_tile(gemm: Gemm, machine: CpuMachine, kc: int) -> RegisterTile:
     def cycles(tile: RegisterTile) -> float:
         return sum(
             count * (kc * part.cycles_per_k(machine, loads_of_b) + TILE_OVERHEAD_CYCLES)
-            for part, count in _parts(gemm, tile, cut=cut_columns)
+            for part, count in _parts(gemm, tile, cut=cut_columns, even=has_even_rows(machine))
         )
 
     most = most_vectors(machine)
@@ -132,18 +139,56 @@ def _leaves_one(vectors: int) -> bool:
     return vectors % 2 == vectors % 3 == 1 and vectors % 4 != 1
 
 
-def _parts(gemm: Gemm, tile: RegisterTile, *, cut: bool) -> Iterator[tuple[RegisterTile, int]]:
+def _parts(
+    gemm: Gemm, tile: RegisterTile, *, cut: bool, even: bool
+) -> Iterator[tuple[RegisterTile, int]]:
     """The tiles that C is cut into, those of the last rows and columns too, and how many.
 
     Last columns that are not `cut` take a whole tile.
     """
-    down, last_rows = divmod(gemm.m, tile.rows)
     across, last_columns = divmod(max(gemm.n, 1), tile.columns)
     last_vectors = -(-last_columns // tile.lanes) if cut or not last_columns else tile.vectors
-    for rows, count in ((tile.rows, down), (last_rows, 1)):
+    for rows, count in _rows(gemm, tile.rows, even=even):
         for vectors, times in ((tile.vectors, across), (last_vectors, 1)):
             if rows and vectors and count * times:
                 yield replace(tile, rows=rows, vectors=vectors), count * times
+
+
+def _rows(gemm: Gemm, most: int, *, even: bool) -> Iterator[tuple[int, int]]:
+    """Of how many rows tiles are, and how many there are of each."""
+    if even:
+        least, larger = divmod(gemm.m, max(-(-gemm.m // most), 1))
+        yield from ((least + 1, larger), (least, -(-gemm.m // most) - larger))
+        return
+    down, last = divmod(gemm.m, most)
+    yield from ((most, down), (last, 1))
+
+
+def has_even_rows(machine: CpuMachine) -> bool:
+    """Whether tiles of rows get even sizes where they do not come out even.
+
+    The last tile would otherwise have a few sums, which wait for one another: on AVX2 64 rows by 3
+    leave one, and by 6 four. With many registers a tile of few rows can be wider.
+    """
+    return machine.vector_registers < MANY_REGISTERS
+
+
+def last_rows(extent: int, rows: int, machine: CpuMachine) -> str:
+    """What becomes of rows that `rows` does not divide."""
+    if extent % rows == 0:
+        return ""
+    return " edges=even" if has_even_rows(machine) else " edges=peel"
+
+
+def open_tiles(*loops: tuple[str, int, str]) -> Iterator[str]:
+    """Loops by name, size and edges, outermost first: one `tile` where they can share it."""
+    edges = {last for _, _, last in loops} - {""}
+    if len(edges) < 2:
+        names, sizes = (",".join(str(loop[part]) for loop in loops) for part in (0, 1))
+        yield f"tile{{loops={names} sizes={sizes}{''.join(edges)}}}"
+        return
+    for name, size, last in loops:
+        yield f"tile{{loops={name} sizes={size}{last}}}"
 
 
 def cuts_columns(gemm: Gemm, machine: CpuMachine) -> bool:

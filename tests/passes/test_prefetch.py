@@ -131,6 +131,31 @@ def test_a_loop_that_was_peeled_is_asked_for_once_in_each_part(after: After) -> 
     assert len(prefetches(module)) == 1
 
 
+def test_rows_are_dealt_where_parts_of_them_are_shorter_than_a_line(after: After) -> None:
+    """Of slices of 8 rows of 40, four iterations ask for two whole rows each: 6 lines, not 8."""
+    gemm = Gemm(m=8, n=40, k=32)
+    tiles = "tile{loops=k sizes=8},tile{loops=m sizes=2}"
+    module = after(gemm, f"{tiles},prefetch{{operand=b loop=k ahead=1 during=m}}")
+    (op,) = prefetches(module)
+    assert sizes_of(window(op)) == (2, 40)
+    assert offsets_of(window(op))[1] == 0
+
+
+def test_rows_of_a_batch_are_dealt_too(after: After) -> None:
+    gemm = Gemm(m=6, n=40, k=8, batch=2)
+    tiles = "tile{loops=batch,n sizes=1,8},tile{loops=m sizes=3}"
+    module = after(gemm, f"{tiles},prefetch{{operand=b loop=n ahead=1 during=m}}")
+    (op,) = prefetches(module)
+    assert sizes_of(window(op)) == (1, 4, 8)
+
+
+def test_a_last_tile_that_is_clipped_is_asked_for_with_what_precedes_it(after: After) -> None:
+    module = after(Gemm(m=6, n=43, k=8), "tile{loops=n sizes=8},prefetch{operand=b loop=n ahead=2}")
+    (op,) = prefetches(module)
+    assert sizes_of(window(op)) == (8, 8)
+    assert bounds(offsets_of(window(op))[1]) == (16, 35)
+
+
 @pytest.mark.parametrize(("to", "instruction"), [("l1", "prefetcht0"), ("l2", "prefetcht1")])
 def test_the_level_is_in_the_instruction(to: str, instruction: str) -> None:
     schedule = f"tile{{loops=n sizes=8}},prefetch{{operand=b loop=n ahead=1 to={to}}},{END}"

@@ -790,7 +790,7 @@ WRONG = (
     Wrong(
         "GEM1312",
         MATRIX,
-        "tile{loops=n sizes=6},prefetch{operand=b loop=n ahead=1}",
+        "tile{loops=n sizes=6},tile{loops=n sizes=4},prefetch{operand=b loop=n ahead=1}",
         "known at run time only",
         "edges=peel",
     ),
