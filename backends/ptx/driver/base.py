@@ -48,9 +48,9 @@ class Gpu:
 class Driver(Protocol):
     """The driver of NVIDIA's GPUs, through one Python library.
 
-    What takes or returns a module, a function, an event or an address must be called inside `use`.
-    What `launcher` returns, `wait` and `record` only enqueue. A failure is a `DeviceError` (GEM0524
-    to GEM0526).
+    What takes or returns a module, a function, a stream, an event or an address must be called
+    inside `use`. What `launcher` returns, `wait` and `record` only enqueue. A failure is a
+    `DeviceError` (GEM0524 to GEM0526).
     """
 
     @property
@@ -95,6 +95,11 @@ class Driver(Protocol):
         It may be made in any thread, outside `use` too. Tensor maps are made now, of the addresses
         (GEM0527 to GEM0535).
         """
+        ...
+
+    def new_stream(self) -> int:
+        """A stream whose launches `graphs.recorded` can record; the legacy stream, on which none
+        can be, where the library starts kernels on that alone."""
         ...
 
     def allocate(self, size: int) -> int:

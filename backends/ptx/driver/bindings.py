@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from gemmir.backend import KernelLaunch
-from gemmir.backends.ptx.driver import libcuda
+from gemmir.backends.ptx.driver import graphs, libcuda
 from gemmir.backends.ptx.driver.base import (
     LEGACY_STREAM,
     LOG_BYTES,
@@ -118,6 +118,10 @@ class BindingsDriver:
             return 0
 
         return libcuda.inside(partial(self.use, gpu), start)
+
+    def new_stream(self) -> int:
+        """A stream whose launches can be recorded."""
+        return graphs.new_stream()
 
     def allocate(self, size: int) -> int:
         """The address of `size` bytes."""

@@ -132,6 +132,10 @@ class PycudaDriver:
         is_default = stream == LEGACY_STREAM
         return libcuda.inside(partial(self.use, gpu), start if is_default else start_in_order)
 
+    def new_stream(self) -> int:
+        """The legacy stream: PyCUDA starts kernels on no other that it did not make."""
+        return LEGACY_STREAM
+
     def allocate(self, size: int) -> int:
         """The address of `size` bytes."""
         try:

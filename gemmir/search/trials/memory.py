@@ -122,7 +122,7 @@ class Memory:
 
 
 def sums_exactly(gemm: Gemm) -> bool:
-    """Whether sums of whole numbers up to `MOST` have no rounding, whatever their order."""
+    """Whether sums of whole numbers up to `MOST` have no rounding, in any order on any unit."""
     factors = (gemm.alpha, gemm.beta)
     if any(f != round(f) or abs(f) > MOST_FACTOR for f in factors):
         return False
@@ -133,7 +133,7 @@ def sums_exactly(gemm: Gemm) -> bool:
     scales = MOST ** (2 if gemm.scale_block else 1 if gemm.has_weights else 0)
     largest = abs(gemm.alpha) * gemm.k * MOST * MOST * scales
     largest += MOST * (abs(gemm.beta) + len(gemm.steps))
-    return largest <= min(1 / gemm.accumulator.unit, 1 / gemm.result.unit)
+    return largest <= min(1 / gemm.product.sum_unit, 1 / gemm.result.unit)
 
 
 def _make_whole(operands: Operands, generator: np.random.Generator) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from gemmir.bench.contestants import PEAK, PEERS, Contestant
 from gemmir.dtypes import ELEMENTS
@@ -27,6 +27,15 @@ WORD_BYTES: Final = 4
 
 SLACK: Final = 1.1
 """Clocks change while a computer runs: a time is impossible where it is so much below the limit."""
+
+
+class Limit(Protocol):
+    """What no call can be faster than."""
+
+    @property
+    def flops_per_second(self) -> float: ...
+
+    def forbids(self, gemm: Gemm, seconds: float) -> str: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,17 +77,36 @@ class Roofline:
         least = self.seconds(gemm)
         if seconds * SLACK >= least:
             return ""
-        return (
-            f"{seconds * 1e6:.4g} us where {least * 1e6:.4g} us is the least: "
-            f"{gemm.flops:,} operations at {self.flops_per_second * self.threads / 1e9:.4g} "
-            f"GFLOP/s, {self._bytes(gemm):,} bytes at "
-            f"{self.l1_bytes_per_second * self.threads / 1e9:.4g} GB/s"
+        return refusal(
+            gemm,
+            seconds,
+            least,
+            flops_per_second=self.flops_per_second * self.threads,
+            moved=self._bytes(gemm),
+            bytes_per_second=self.l1_bytes_per_second * self.threads,
         )
 
     def _bytes(self, gemm: Gemm) -> int:
         """What every call has to read or write."""
         those = [o for o in gemm.operands if o.name not in (OFFSETS, COUNTS)]
         return sum(ELEMENTS[o.dtype].bits * math.prod(o.shape) // 8 for o in those)
+
+
+def refusal(
+    gemm: Gemm,
+    seconds: float,
+    least: float,
+    *,
+    flops_per_second: float,
+    moved: int,
+    bytes_per_second: float,
+) -> str:
+    """A time that is below the least, and what that one is made of, in words."""
+    return (
+        f"{seconds * 1e6:.4g} us where {least * 1e6:.4g} us is the least: "
+        f"{gemm.flops:,} operations at {flops_per_second / 1e9:.4g} GFLOP/s, "
+        f"{moved:,} bytes at {bytes_per_second / 1e9:.4g} GB/s"
+    )
 
 
 def peak_of_one_thread() -> Contestant:

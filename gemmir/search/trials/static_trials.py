@@ -17,9 +17,10 @@ from gemmir.errors import MissingError
 from gemmir.gemm import Gemm
 from gemmir.search.trials.memory import new_file
 from gemmir.search.trials.outcome import Outcome, bad
+from gemmir.search.trials.places import NO_CACHE
 from gemmir.search.trials.processes import Child, GoneError, LateError, Template, TemplateError
 from gemmir.search.trials.template import STATIC
-from gemmir.search.trials.trials import AGAIN, NO_CACHE, KilledError, Limits, require_known
+from gemmir.search.trials.trials import AGAIN, KilledError, Limits, require_known
 
 
 class StaticTrials:

@@ -42,6 +42,7 @@ PRELOADED: Final = (
     "gemmir.backends.cpu.load",
     "gemmir.backends.cpu.assemble",
     "gemmir.search.trials.candidate",
+    "gemmir.search.trials.gpu_candidate",
     "gemmir.search.trials.static_candidate",
 )
 
@@ -83,6 +84,7 @@ def ended(pid: int) -> int:
 def be_candidate(files: Sequence[int], spec: Mapping[str, Any]) -> None:
     """Answer as a candidate, and never return."""
     from gemmir.search.trials.candidate import Candidate, talk
+    from gemmir.search.trials.gpu_candidate import GPU, GpuCandidate
     from gemmir.search.trials.static_candidate import StaticCandidate
 
     status = 1
@@ -95,8 +97,12 @@ def be_candidate(files: Sequence[int], spec: Mapping[str, Any]) -> None:
         limit(spec["memory_bytes"])
         if spec["cpus"] and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, spec["cpus"])
-        is_static = spec["peer"] == STATIC
-        candidate = StaticCandidate(spec) if is_static else Candidate(spec, memory)
+        if spec["peer"] == STATIC:
+            candidate = StaticCandidate(spec)
+        elif spec["peer"] == GPU:
+            candidate = GpuCandidate(spec, memory)
+        else:
+            candidate = Candidate(spec, memory)
         talk(candidate, socket.socket(fileno=other))
         status = 0
     finally:

@@ -19,16 +19,16 @@ from typing import Any, Final
 
 import numpy as np
 
-from gemmir.bench.contestants import GEMMIR, PEERS, Contestant, thread_variables
+from gemmir.bench.contestants import GEMMIR, Contestant
 from gemmir.bench.worker import LEAST_SECONDS, WARM_SECONDS
 from gemmir.errors import ParseError
 from gemmir.gemm import Gemm
 from gemmir.machine import HOST, CpuMachine, machine_for
-from gemmir.machine.host import require_runnable
 from gemmir.search.trials.memory import Memory
 from gemmir.search.trials.outcome import Outcome, Sample, Status, bad, seconds_of
+from gemmir.search.trials.places import Place, place_for
 from gemmir.search.trials.processes import Child, GoneError, LateError, Template, TemplateError
-from gemmir.search.trials.roofline import Roofline, peak_of_one_thread
+from gemmir.search.trials.roofline import Limit, Roofline, peak_of_one_thread
 
 MIB: Final = 1 << 20
 
@@ -37,9 +37,6 @@ AGAIN: Final = 3
 
 PEAK_SECONDS: Final = 60.0
 """So long may it take to measure what the core can do, whatever the limit of a trial is."""
-
-NO_CACHE: Final = {"GEMMIR_CACHE": "off"}
-"""Kernels that are tried once are not kept for later, where they would take the place of others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +61,8 @@ Templates = dict[frozenset[tuple[str, str]], Template]
 class Trials:
     """Trials of one problem, each in a process of its own; `close` ends all of them.
 
-    With `templates` of somebody else, who ends them, several problems share what takes long to
-    start.
+    They run on CPUs of this computer, or on a GPU of it. With `templates` of somebody else, who
+    ends them, several problems share what takes long to start.
     """
 
     def __init__(
@@ -77,22 +74,19 @@ class Trials:
         cpus: Sequence[int] = (),
         seed: int = 0,
         limits: Limits | None = None,
-        roofline: Roofline | None = None,
+        roofline: Limit | None = None,
         templates: Templates | None = None,
     ) -> None:
         require_known(gemm)
-        machine = machine_for(target)
-        assert isinstance(machine, CpuMachine)
-        require_runnable(machine)
+        self.machine = machine_for(target)
+        self.place: Place = place_for(self.machine, gemm, threads)
         self.gemm, self.target, self.threads = gemm, target, threads
         self.limits = limits or Limits()
-        self.machine = machine
-        self._environment = {**thread_variables(threads), **NO_CACHE}
         self._cpus = list(cpus)
         self._has_templates = templates is None
         self._templates: Templates = {} if templates is None else templates
-        self._roofline = roofline
-        self._template(self._environment)
+        self._roofline = roofline or self.place.limit
+        self._template(self.place.environment)
         self._memory = Memory(gemm, seed)
 
     def __enter__(self) -> Trials:
@@ -132,8 +126,8 @@ class Trials:
         """gemmir with a schedule."""
         return Contestant(
             name=GEMMIR,
-            peer=f"{PEERS}.gemmir",
-            environment=self._environment,
+            peer=self.place.peer,
+            environment=self.place.environment,
             schedule=schedule,
         )
 
@@ -142,8 +136,8 @@ class Trials:
         return Entry(self, contestant)
 
     @property
-    def roofline(self) -> Roofline:
-        """What this computer can do at most, measured when it is first asked for."""
+    def roofline(self) -> Limit:
+        """What this computer can do at most; of a CPU it is measured when it is first asked for."""
         if self._roofline is None:
             self._roofline = self._measured_roofline()
         return self._roofline
@@ -155,6 +149,7 @@ class Trials:
             "threads": threads,
             "schedule": contestant.schedule,
             "call": contestant.call,
+            **(self.place.settings if contestant.peer == self.place.peer else {}),
         }
         size = 3 * self._memory.layout.area_bytes
         spec = {
@@ -220,6 +215,7 @@ class Trials:
             found = [entry.sample() for _ in range(self.limits.rounds)]
         seconds = [s.cpu for s in found if isinstance(s, Sample)]
         assert seconds, found
+        assert isinstance(self.machine, CpuMachine)
         return Roofline.of(self.machine, self.gemm, prepared.flops / min(seconds), self.threads)
 
 

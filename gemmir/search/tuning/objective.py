@@ -48,17 +48,17 @@ class Objective(Protocol):
         ...
 
 
-class CpuSeconds:
-    """Seconds of a call on this CPU: CPU time with one thread, wall time with several."""
+class MeasuredSeconds:
+    """Seconds of a call that a clock tells: of a CPU of this computer, or by events of its GPU."""
 
     unit = "s"
     is_measured = True
 
     def __init__(self, trials: Trials) -> None:
         self._trials = trials
-        self.name = "CPU time of a call" if trials.threads == 1 else "wall time of a call"
+        self.name = trials.place.clock
 
-    def __enter__(self) -> CpuSeconds:
+    def __enter__(self) -> MeasuredSeconds:
         return self
 
     def __exit__(

@@ -12,7 +12,7 @@ from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine, TpuMachine, machine_for
 from gemmir.search.trials import Limits, Outcome, Trials
 from gemmir.search.trials.static_trials import StaticTrials, libtpu_is_here
-from gemmir.search.tuning.objective import CpuSeconds, Objective, Rounds
+from gemmir.search.tuning.objective import MeasuredSeconds, Objective, Rounds
 
 BY_MODEL: Final = "predicted time, by the static cost model"
 BY_LIBTPU: Final = "time by libtpu's static profile"
@@ -72,7 +72,7 @@ def objective_for(
     """
     machine = machine_for(target)
     if isinstance(machine, CpuMachine):
-        return CpuSeconds(
+        return MeasuredSeconds(
             Trials(gemm, target=target, threads=threads, cpus=cpus, seed=seed, limits=limits)
         )
     profile = isinstance(machine, TpuMachine) and libtpu_is_here()

@@ -1,7 +1,7 @@
 """A tune: trials of points of a space, a race of the best of them, and who won.
 
     request = Request(gemm=gemm, space=Space.read("my.space"), trials=64)
-    found = tune(request, Path("my.study"), CpuSeconds(Trials(gemm)))
+    found = tune(request, Path("my.study"), MeasuredSeconds(Trials(gemm)))
     found.verdict.winner, found.verdict.is_tie
 
 The first trials are the default schedule and what the cost model likes best; then a sampler

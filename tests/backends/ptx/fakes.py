@@ -31,6 +31,7 @@ Array = npt.NDArray[Any]
 
 FIRST_ADDRESS: Final = 0x7F00_0000_0000_0000
 FIRST_HANDLE: Final = 0x5500
+FIRST_STREAM: Final = 0x7700
 ALIGNMENT: Final = 256
 POINTER_BYTES: Final = 8
 
@@ -74,19 +75,26 @@ class Function:
         return self.handle
 
 
+H200: Final = {16: 132, 13: 1_980_000, 36: 3_201_000, 37: 6144, 38: 60 << 20}
+"""What a driver says of an H200, by the numbers of cuda.h: multiprocessors, kHz, kHz of the memory,
+bits of its bus, bytes of L2."""
+
+
 @dataclass
 class FakeCuda:
     """The GPUs of a computer, by name and capability; `log` is what was asked of the driver.
 
-    The next call named in `failing` is answered with its status.
+    The next call named in `failing` is answered with its status. Two events are `tick_ms` apart.
     """
 
     gpus: tuple[tuple[str, tuple[int, int]], ...] = (("Fake H200", (9, 0)),)
     room: int = 1 << 30
     runs: bool = True
+    tick_ms: float = 2.0
     log: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
     failing: dict[str, Status] = field(default_factory=dict[str, Status])
     memory: dict[int, Array] = field(default_factory=dict[int, Array])
+    attributes: dict[int, int] = field(default_factory=lambda: dict(H200))
     parameters: list[list[bytes]] = field(default_factory=list[list[bytes]])
     functions: list[Function] = field(default_factory=list[Function])
 
@@ -95,6 +103,8 @@ class FakeCuda:
         self._lock = threading.RLock()
         self._stacks: dict[int, list[int]] = {}
         self._events = 0
+        self._recording: list[Callable[[], None]] | None = None
+        self._graphs: list[list[Callable[[], None]]] = []
 
     @property
     def stack(self) -> list[int]:
@@ -181,18 +191,43 @@ class FakeCuda:
         pointers = [int.from_bytes(p, "little") for p in found if len(p) == POINTER_BYTES]
         arrays = [self.bytes_at(address) for address in pointers]
         self.parameters.append(found)
-        if self.runs:
-            x, y, z = grid
-            sizes = [array.size for array in arrays]
-            maps = [decoded(p, pointers, sizes) for p in found if len(p) == MAP_BYTES]
-            emulate(
-                function.text,
-                [*maps, *arrays],
-                grid=(x, y, z),
-                block=_triple(block),
-                kernel=function.symbol,
-                shared_bytes=shared,
-            )
+        x, y, z = grid
+        sizes = [array.size for array in arrays]
+        maps = [decoded(p, pointers, sizes) for p in found if len(p) == MAP_BYTES]
+
+        def start() -> None:
+            if self.runs:
+                emulate(
+                    function.text,
+                    [*maps, *arrays],
+                    grid=(x, y, z),
+                    block=_triple(block),
+                    kernel=function.symbol,
+                    shared_bytes=shared,
+                )
+
+        if self._recording is None:
+            start()
+        else:
+            self._recording.append(start)
+
+    def begin_recording(self, stream: int) -> None:
+        self.call("begin recording", stream)
+        if stream in (1, 2) or self._recording is not None:
+            raise FakeFaultError(Status.INVALID_VALUE)
+        self._recording = []
+
+    def end_recording(self, stream: int) -> int:
+        self.call("end recording", stream)
+        assert self._recording is not None
+        self._graphs.append(self._recording)
+        self._recording = None
+        return len(self._graphs)
+
+    def start_graph(self, graph: int, stream: int) -> None:
+        self.call("graph", graph, stream)
+        for start in self._graphs[graph - 1]:
+            start()
 
     def event(self) -> int:
         self.call("event")
@@ -304,7 +339,7 @@ class Bindings:
         """An event is awaited, or not needed any more."""
 
     def elapsed(self, first: int, last: int) -> float:
-        return 2.0 * (last - first)
+        return self.cuda.tick_ms * (last - first)
 
     def error_name(self, status: Status) -> bytes:
         return f"CUDA_ERROR_{status.name}".encode()
@@ -488,7 +523,7 @@ def pycuda_module(cuda: FakeCuda) -> ModuleType:
             return self
 
         def time_since(self, other: Event) -> float:
-            return 2.0 * (self.number - other.number)
+            return cuda.tick_ms * (self.number - other.number)
 
     module = ModuleType("pycuda.driver")
     vars(module).update(
@@ -536,6 +571,29 @@ class Libcuda:
     def nothing(self, event: Any) -> None:
         """An event is not needed any more."""
 
+    def device(self, place: Any, number: int) -> None:
+        place._obj.value = number
+
+    def attribute(self, place: Any, which: int, device: Any) -> None:
+        place._obj.value = self.cuda.attributes[which]
+
+    def stream(self, place: Any, flags: int) -> None:
+        self.cuda.call("stream", flags)
+        place._obj.value = FIRST_STREAM + len(self.cuda.did("stream"))
+
+    def begin(self, stream: Any, mode: int) -> None:
+        self.cuda.begin_recording(stream.value)
+
+    def end(self, stream: Any, place: Any) -> None:
+        place._obj.value = self.cuda.end_recording(stream.value)
+
+    def instantiate(self, place: Any, graph: Any, flags: Any) -> None:
+        assert flags.value == 0
+        place._obj.value = graph.value
+
+    def replay(self, graph: Any, stream: Any) -> None:
+        self.cuda.start_graph(graph.value, stream.value)
+
     def encode(self, place: Any, kind: int, rank: int, start: Any, *rest: Any) -> None:
         """Write all that is said of a tensor map where it shall be."""
         extents, strides, box, steps, interleave, swizzle, promotion, fill = rest
@@ -555,6 +613,13 @@ class Libcuda:
     def functions(self) -> dict[str, Callable[..., None]]:
         return {
             "cuCtxGetCurrent": self.current,
+            "cuDeviceGet": self.device,
+            "cuDeviceGetAttribute": self.attribute,
+            "cuStreamCreate": self.stream,
+            "cuStreamBeginCapture_v2": self.begin,
+            "cuStreamEndCapture": self.end,
+            "cuGraphInstantiateWithFlags": self.instantiate,
+            "cuGraphLaunch": self.replay,
             "cuEventCreate": self.create,
             "cuEventDestroy_v2": self.nothing,
             "cuEventRecord": partial(self.noted, "record"),
