@@ -94,6 +94,8 @@ EXAMPLES: Final = {
         "gemmir tune --m 512 --n 512 --k 512 --trials 64 --study my.study",
         "gemmir tune --m 512 --n 512 --k 512 --trials 200 --study my.study --resume",
         "gemmir tune --m 512 --n 512 --k 512 --study my.study --space my.space --pin gemmir.lock",
+        "gemmir tune --target cuda:sm_90a --m 4096 --n 4096 --k 4096 --dtype bf16 "
+        "--objective time --study gpu.study",
         "gemmir compile --m 512 --n 512 --k 512 --lock gemmir.lock",
     ),
     ladder: (

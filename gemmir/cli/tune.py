@@ -16,9 +16,11 @@ from gemmir.cli.output import check_writable, note, put, put_json, put_table, wr
 
 if TYPE_CHECKING:
     from gemmir.gemm import Gemm
+    from gemmir.machine import Machine
     from gemmir.search.spaces import Space
     from gemmir.search.tuning.found import Found, Progress
     from gemmir.search.tuning.objective import Objective
+    from gemmir.search.tuning.objectives import Wish
     from gemmir.search.tuning.proposer import Sampler
 
 INTERRUPTED: Final = 130
@@ -33,6 +35,7 @@ SHOWN: Final = 72
 """Letters of a point in a table; the schedule of the winner is whole below it."""
 
 SAMPLERS: Final = ("tpe", "random", "cmaes", "grid")
+OBJECTIVES: Final = ("auto", "time", "static")
 
 
 def tune(
@@ -58,6 +61,14 @@ def tune(
     sampler: Annotated[
         str, typer.Option(help=f"Who proposes what to try: {' '.join(SAMPLERS)}.")
     ] = "tpe",
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="What is made small: time on this computer's CPU or GPU, static what models say; "
+            "auto takes time where the target is here.",
+            metavar="|".join(OBJECTIVES),
+        ),
+    ] = "auto",
     prior: Annotated[
         bool,
         typer.Option(
@@ -121,17 +132,17 @@ def tune(
         budget=budget,
         race=race,
     )
-    objective, about = _objective(request.gemm, problem, cpu, seed, limits)
+    small, about = _objective(request.gemm, problem, _wish(objective), cpu, seed, limits)
     about = {**about, "study": str(study)}
     with _progress() as watch:
-        found = run(request, study, objective, resume=resume, about=about, watch=watch)
-    whole = result.document(found, objective, about)
+        found = run(request, study, small, resume=resume, about=about, watch=watch)
+    whole = result.document(found, small, about)
     if json:
         put_json(whole)
     else:
         _put(whole)
     if pin is not None and found.verdict is not None:
-        _pin(pin, result.pin_for(found, objective))
+        _pin(pin, result.pin_for(found, small))
     if found.ended == "interrupt":
         _say_how_to_go_on(found)
         raise typer.Exit(INTERRUPTED)
@@ -172,27 +183,52 @@ def _space(path: Path | None, gemm: Gemm, problem: ProblemOptions) -> Space:
     return default_space(gemm, problem.target, problem.threads or 1)
 
 
+def _wish(name: str) -> Wish:
+    from gemmir.search.tuning.objectives import WISHES
+
+    for known in WISHES:
+        if name == known:
+            return known
+    raise typer.BadParameter(f"--objective {name}: there are {', '.join(WISHES)}")
+
+
 def _objective(
-    gemm: Gemm, problem: ProblemOptions, cpu: int | None, seed: int, limits: Any
+    gemm: Gemm, problem: ProblemOptions, wish: Wish, cpu: int | None, seed: int, limits: Any
 ) -> tuple[Objective, Mapping[str, Any]]:
     """What is to be small on this target, and where and with what it is found out."""
     from gemmir.bench.race import cpus_for
     from gemmir.bench.results import environment
-    from gemmir.search.tuning.objectives import objective_for
+    from gemmir.machine import CpuMachine, machine_for
+    from gemmir.search.tuning.objectives import is_timed, objective_for
 
-    threads = problem.threads or 1
-    is_measured = problem.target.split(":")[0] == "cpu"
+    threads, machine = problem.threads or 1, machine_for(problem.target)
+    is_measured = wish == "time" or (wish == "auto" and is_timed(machine))
     if cpu is not None and not is_measured:
         raise typer.BadParameter(f"--cpu {cpu}: nothing is measured for {problem.target}")
-    cpus = cpus_for(threads, cpu) if is_measured else []
+    is_pinned = cpu is not None or isinstance(machine, CpuMachine)
+    cpus = cpus_for(threads, cpu) if is_pinned else []
     about = environment(
         target=problem.target, threads=threads, cpus=cpus, rounds=limits.rounds, seed=seed
     )
-    objective = objective_for(
-        gemm, problem.target, threads=threads, cpus=cpus, seed=seed, limits=limits
+    found = objective_for(
+        gemm, problem.target, wish=wish, threads=threads, cpus=cpus, seed=seed, limits=limits
     )
+    if not isinstance(machine, CpuMachine):
+        _say_objective(found, machine, wish)
     keys = ("command", "started", "pinned_to", "load_average_before", "system", "versions")
-    return objective, {key: about[key] for key in keys}
+    return found, {key: about[key] for key in keys}
+
+
+def _say_objective(found: Objective, machine: Machine, wish: Wish) -> None:
+    """Which of the two was taken, and why nothing is measured where that was not asked for."""
+    from gemmir.machine import GpuMachine
+    from gemmir.search.trials.places import missing_gpu
+
+    how = "measured" if found.is_measured else "not measured"
+    why = ""
+    if wish == "auto" and not found.is_measured and isinstance(machine, GpuMachine):
+        why = f"; {missing_gpu(machine)}"
+    note(f"objective: {found.name} ({how}){why}")
 
 
 # How it goes -------------------------------------------------------------------------------------
@@ -264,7 +300,8 @@ def _spelled(value: float, unit: str = "s") -> str:
 def _put(whole: Mapping[str, Any]) -> None:
     counted = ", ".join(f"{count} {status}" for status, count in whole["outcomes"].items())
     refused = sum(whole["refused"].values())
-    where = f" ({whole['machine']['cpu']})" if whole["objective"]["is_measured"] else ""
+    device = whole["machine"]["gpu"] or whole["machine"]["cpu"]
+    where = f" ({device})" if whole["objective"]["is_measured"] else ""
     put(f"{whole['problem']} on {whole['target']}{where}\n")
     put(f"trials     {whole['trials_done']} ({counted}), {refused} points refused before\n")
     if whole["winner"] is None:

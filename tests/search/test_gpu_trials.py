@@ -18,7 +18,7 @@ from gemmir.search.trials import Limits, Trials
 from gemmir.search.trials.gpu_arrays import MOST_PLACES, Rotation
 from gemmir.search.trials.gpu_roofline import GpuRoofline, bytes_of
 from gemmir.search.trials.memory import sums_exactly
-from gemmir.search.trials.places import has_gpu
+from gemmir.search.trials.places import missing_gpu
 from gemmir.search.tuning.objective import MeasuredSeconds
 from tests.search.gpu import TARGET, FakeGpu, install
 
@@ -150,7 +150,10 @@ def test_another_gpu_is_none(made: tuple[FakeGpu, Trials]) -> None:
         assert f"times for {target} need a GPU of that architecture" in raised.value.message
         assert "there is Fake A100, cuda:sm_80" in raised.value.message
         machine = machine_for(target)
-        assert isinstance(machine, GpuMachine) and not has_gpu(machine)
+        assert isinstance(machine, GpuMachine)
+        assert missing_gpu(machine) == raised.value.message
+    own = machine_for(TARGET)
+    assert isinstance(own, GpuMachine) and missing_gpu(own) == ""
 
 
 @pytest.mark.skipif(not MISSING, reason="there is a GPU")

@@ -9,12 +9,13 @@ from gemmir.bench.contestants import PEAK, contestants
 from gemmir.bench.race import cpus_for
 from gemmir.errors import ParseError
 from gemmir.gemm import Gemm
-from gemmir.machine import CpuMachine, Machine, machine_for
+from gemmir.machine import CpuMachine, GpuMachine, Machine, machine_for
 from gemmir.machine.host import missing_features, require_runnable
 from gemmir.schedule import Schedule
 from gemmir.search.experiments.plan import Candidate, Objective, Plan, Point, Settings, plan
 from gemmir.search.experiments.spec import Entry, Spec
 from gemmir.search.spaces import Space
+from gemmir.search.trials.places import gpu_for, missing_gpu
 
 MOST_POINTS: Final = 4096
 """A space of more points is drawn from, and not taken as a whole."""
@@ -33,20 +34,29 @@ def plan_of(spec: Spec, cpus: Sequence[int] | None = None) -> Plan:
         name: _objective(spec, machine) for name, machine in machines.items()
     }
     timed = [target for target, objective in objectives.items() if objective == "time"]
-    if spec.peers and not timed:
+    cpus_timed = [name for name in timed if isinstance(machines[name], CpuMachine)]
+    if spec.peers and not cpus_timed:
         raise ParseError(
             "GEM1429",
-            f"the peers {', '.join(spec.peers)} are timed, and no target is",
+            f"the peers {', '.join(spec.peers)} are timed on a CPU, and no target that is timed is "
+            "one",
             "add the target cpu, or leave the peers out",
         )
     if not any(isinstance(machine, CpuMachine) for machine in machines.values()):
-        _require_no_cpus(spec)
+        _require_no_cpus(spec, is_timed=bool(timed))
+    if cpus == () and timed != cpus_timed:
+        raise ParseError(
+            "GEM1429",
+            f"times on a GPU ({', '.join(t for t in timed if t not in cpus_timed)}) are taken by "
+            "one process of one computer, and --workers are several",
+            'leave --workers out, or use objective = "static"',
+        )
     texts = {entry.name: str(Schedule.parse(entry.text)) for entry in spec.schedules if entry.text}
     spaces = {entry.name: Space.read(entry.space) for entry in spec.schedules if entry.space}
     points: list[Point] = []
     for target, machine in machines.items():
         objective = objectives[target]
-        libraries = list(_libraries(spec, machine)) if objective == "time" else []
+        libraries = list(_libraries(spec, machine)) if target in cpus_timed else []
         for gemm in spec.problems:
             own = [
                 (candidate, text)
@@ -68,9 +78,13 @@ def plan_of(spec: Spec, cpus: Sequence[int] | None = None) -> Plan:
     return plan(spec.name, spec.source, _settings(spec, cpus, bool(timed)), points)
 
 
-def _require_no_cpus(spec: Spec) -> None:
-    """`ParseError` GEM1429 where something is said of CPUs, and no target is one."""
-    said = [name for name in ("threads", "cpus") if getattr(spec, name) != getattr(Spec, name)]
+def _require_no_cpus(spec: Spec, *, is_timed: bool) -> None:
+    """`ParseError` GEM1429 where something is said of CPUs, and no target is one.
+
+    Processes that time a GPU run on CPUs, too.
+    """
+    names = ("threads",) if is_timed else ("threads", "cpus")
+    said = [name for name in names if getattr(spec, name) != getattr(Spec, name)]
     if said:
         raise ParseError(
             "GEM1429",
@@ -80,7 +94,7 @@ def _require_no_cpus(spec: Spec) -> None:
 
 
 def _objective(spec: Spec, machine: Machine) -> Objective:
-    """What `auto` means here; times are of CPUs whose code this computer runs."""
+    """What `auto` means here; times are of CPUs whose code this computer runs, and of its GPU."""
     if spec.objective == "static":
         return "static"
     if isinstance(machine, CpuMachine):
@@ -88,10 +102,15 @@ def _objective(spec: Spec, machine: Machine) -> Objective:
             return "static"
         require_runnable(machine)
         return "time"
+    if isinstance(machine, GpuMachine):
+        if spec.objective == "auto" and missing_gpu(machine):
+            return "static"
+        gpu_for(machine)
+        return "time"
     if spec.objective == "time":
         raise ParseError(
             "GEM1429",
-            f'objective = "time" of {machine.target}: only kernels for CPUs are timed',
+            f'objective = "time" of {machine.target}: kernels for TPUs are not timed',
             'use "static" or "auto"',
         )
     return "static"

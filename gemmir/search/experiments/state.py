@@ -18,8 +18,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
+from gemmir.backends.ptx.driver import find_driver
 from gemmir.bench.contestants import cpu_model
 from gemmir.cache import python_files
+from gemmir.errors import MissingError
 from gemmir.llvm import versions as llvm_versions
 
 PACKAGES: Final = ("gemmir", "numpy", "xdsl")
@@ -101,6 +103,7 @@ def environment() -> Environment:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
+    found |= _gpu()
     revision, is_dirty = _revision()
     return Environment(
         host=socket.gethostname(),
@@ -112,6 +115,15 @@ def environment() -> Environment:
         is_dirty=is_dirty,
         source=_source(),
     )
+
+
+def _gpu() -> dict[str, str]:
+    """The first GPU of this computer and the newest CUDA that its driver knows, if there is one."""
+    try:
+        driver = find_driver()
+    except MissingError:
+        return {}
+    return {"gpu": driver.gpus()[0].name, "driver_cuda": ".".join(map(str, driver.cuda_version))}
 
 
 def _revision() -> tuple[str | None, bool | None]:

@@ -97,9 +97,9 @@ def _unit(objective: Any) -> str:
 
 
 def _is_measured(objective: Any) -> bool:
-    """Whether a clock told the values; of an unfinished study that is not known."""
+    """Whether a clock told the values; of an unfinished study only the name says it."""
     if not isinstance(objective, dict):
-        return True
+        return not any(word in str(objective) for word in ("predicted", "static"))
     return bool(cast("Mapping[str, Any]", objective).get("is_measured", True))
 
 

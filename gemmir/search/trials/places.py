@@ -32,14 +32,15 @@ STATIC: Final = 'the objective static needs no device: --objective static, or in
 class Place:
     """Where and how a schedule becomes a process: its module, its environment and its settings.
 
-    `clock` says what the seconds are. `limit` is the least time that is known without a
-    measurement, None where one has to be made.
+    `clock` says what the seconds are, and `device` on what they are taken, "" for the CPU. `limit`
+    is the least time that is known without a measurement, None where one has to be made.
     """
 
     clock: str
     peer: str
     environment: Mapping[str, str]
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    device: str = ""
     limit: Limit | None = None
 
 
@@ -82,13 +83,13 @@ def gpu_for(machine: GpuMachine) -> Gpu:
     return found
 
 
-def has_gpu(machine: GpuMachine) -> bool:
-    """Whether this computer has a GPU of this architecture."""
+def missing_gpu(machine: GpuMachine) -> str:
+    """Why there is no GPU of this architecture to time kernels on; "" where there is one."""
     try:
         gpu_for(machine)
-    except MissingError:
-        return False
-    return True
+    except MissingError as error:
+        return error.message
+    return ""
 
 
 def _on_gpu(machine: GpuMachine, gemm: Gemm) -> Place:
@@ -99,6 +100,7 @@ def _on_gpu(machine: GpuMachine, gemm: Gemm) -> Place:
         clock=f"time of a launch on {gpu.name}",
         peer=GPU,
         environment={**NO_CACHE, **NO_DRIVER_CACHE},
+        device=gpu.name,
         settings={"gpu": gpu.number, "places": rotation.places},
         limit=GpuRoofline.of(machine, gemm, known, is_cold=rotation.is_cold),
     )

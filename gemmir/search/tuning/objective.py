@@ -17,7 +17,10 @@ Rounds = Mapping[str, Sequence[float]]
 
 
 class Objective(Protocol):
-    """Something of a schedule that is to be small; `is_measured` says that a clock told it."""
+    """Something of a schedule that is to be small; `is_measured` says that a clock told it.
+
+    `device` is the GPU on which it did, "" for the CPU of this computer or where none did.
+    """
 
     @property
     def name(self) -> str: ...
@@ -27,6 +30,9 @@ class Objective(Protocol):
 
     @property
     def is_measured(self) -> bool: ...
+
+    @property
+    def device(self) -> str: ...
 
     def __enter__(self) -> Objective: ...
 
@@ -57,6 +63,7 @@ class MeasuredSeconds:
     def __init__(self, trials: Trials) -> None:
         self._trials = trials
         self.name = trials.place.clock
+        self.device = trials.place.device
 
     def __enter__(self) -> MeasuredSeconds:
         return self

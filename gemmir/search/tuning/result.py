@@ -21,7 +21,11 @@ def document(found: Found, objective: Objective, about: Mapping[str, Any]) -> di
         "problem": spelled(request.gemm),
         "target": request.target,
         "threads": request.threads,
-        "machine": {"name": machine_for(request.target).name, "cpu": cpu_model()},
+        "machine": {
+            "name": machine_for(request.target).name,
+            "cpu": cpu_model(),
+            "gpu": objective.device or None,
+        },
         "objective": {
             "name": objective.name,
             "unit": objective.unit,

@@ -114,9 +114,13 @@ def test_points_of_a_space_are_contestants(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "code", "part"),
     [
-        ('objective = "time"\ntargets = ["tpu:v5e"]\n', "GEM1429", "only kernels for CPUs"),
-        ('targets = ["tpu:v5e"]\npeers = ["numpy"]\n', "GEM1429", "no target is"),
-        ('objective = "static"\npeers = ["numpy"]\n', "GEM1429", "no target is"),
+        (
+            'objective = "time"\ntargets = ["tpu:v5e"]\n',
+            "GEM1429",
+            "kernels for TPUs are not timed",
+        ),
+        ('targets = ["tpu:v5e"]\npeers = ["numpy"]\n', "GEM1429", "no target that is timed"),
+        ('objective = "static"\npeers = ["numpy"]\n', "GEM1429", "no target that is timed"),
         ('threads = 2\ntargets = ["tpu:v5e"]\n', "GEM1429", "threads are of a CPU"),
         ('objective = "time"\ntargets = ["cpu:neoverse-n1"]\n', "GEM0606", "aarch64"),
         ("cpus = [4096]\n", "GEM1373", "4096"),

@@ -32,6 +32,7 @@ class FakeObjective:
 
     name = "seconds of nothing"
     unit = "s"
+    device = ""
 
     def __init__(
         self,
