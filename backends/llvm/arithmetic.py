@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from xdsl.dialects import arith, vector
 from xdsl.dialects.builtin import (
@@ -42,6 +42,7 @@ from gemmir.backends.llvm.text import (
     suffix,
 )
 from gemmir.ir.dialect import (
+    ColumnOp,
     ExtendOp,
     LaneSumOp,
     OuterProductOp,
@@ -394,6 +395,24 @@ def _pair_product(e: Emitter, op: PairProductOp) -> None:
     set_rows(e, op.result, acc)
 
 
+def _column(e: Emitter, op: ColumnOp) -> None:
+    """Elements of rows that are held in registers.
+
+    A fence keeps LLVM from reading each element from memory after all.
+    """
+    block, at = cast("VectorType[Attribute]", op.block.type), op.at.value.data
+    wide = e.row_type(block)
+    fence = f"@llvm.arithmetic.fence.{suffix(block.element_type, e.shape(block)[1])}"
+    e.text.declare(f"{wide} {fence}({wide})")
+    made = list(e.rows(op.above))
+    for row in e.rows(op.block):
+        key = ("held", row, wide)
+        if key not in e.text.addresses:
+            e.text.addresses[key] = e.text.value(f"call {wide} {fence}({wide} {row})")
+        made.append(e.text.value(f"extractelement {wide} {e.text.addresses[key]}, i64 {at}"))
+    set_rows(e, op.result, made)
+
+
 def _lane_sum(e: Emitter, op: LaneSumOp) -> None:
     """Halves of each row are added until one lane is left; those make the rows of the result."""
     element = element_of(op.result.type)
@@ -481,6 +500,7 @@ ARITHMETIC: Table = {
     arith.SubiOp.name: _index_sub,
     "math.fma": _fma,
     ExtendOp.name: _extend,
+    ColumnOp.name: _column,
     LaneSumOp.name: _lane_sum,
     OuterProductOp.name: _outer_product,
     PairProductOp.name: _pair_product,

@@ -27,6 +27,7 @@ from gemmir.cost.indices import Indices, Linear, LoopVariable
 from gemmir.ir.attributes import PanelAttr
 from gemmir.ir.dialect import (
     CORES,
+    ColumnOp,
     ExtendOp,
     ForallOp,
     LaneSumOp,
@@ -417,6 +418,8 @@ class Reader:
             depth = op.depth if isinstance(op, OuterProductOp) else 1
             work.products += count * share
             work.flops += 2 * rows * lanes * depth * share
+        elif isinstance(op, ColumnOp):
+            work.shuffles += 2 * _vector(op.block.type)[0] * share
         elif isinstance(op, LaneSumOp):
             rows, lanes, _ = _vector(op.source.type)
             work.shuffles += rows * math.log2(max(lanes, 2)) * share

@@ -27,6 +27,7 @@ from gemmir.evaluate.view import PanelView, View
 from gemmir.ir.dialect import (
     SIGN_TAKEN,
     BarrierOp,
+    ColumnOp,
     ColumnSumOp,
     EpilogueOp,
     ExtendOp,
@@ -238,6 +239,15 @@ def _extend(frame: Frame, op: ExtendOp) -> Step:
     return step
 
 
+def _column(frame: Frame, op: ColumnOp) -> Step:
+    at = op.at.value.data
+
+    def step(above: Array, block: Array) -> tuple[Array]:
+        return (np.concatenate([above, block[:, at : at + 1]]),)
+
+    return step
+
+
 def _unsign(frame: Frame, op: UnsignOp) -> Step:
     def step(x: Array) -> tuple[Array]:
         return (unsigned(x),)
@@ -286,6 +296,7 @@ def _outer_product(frame: Frame, op: OuterProductOp) -> Step:
 
 MEANINGS: Final[Meanings] = {
     BarrierOp: _barrier,
+    ColumnOp: _column,
     ColumnSumOp: _column_sum,
     GemmOp: _gemm,
     EpilogueOp: _epilogue,

@@ -11,6 +11,7 @@
 | `gemmir.visits`       | tiled and below    | which tile of rows has rows of which product    |
 | `gemmir.columnsum`    | promoted           | sums of the columns of panels                   |
 | `gemmir.prefetch`     | promoted and below | bring a tile near; no effect on values          |
+| `gemmir.column`       | vectorized         | a column of what was read as a block            |
 | `gemmir.extend`       | vectorized         | integers in a wider type, or as floats          |
 | `gemmir.unsign`       | vectorized         | bytes with 128 added, as such without a sign    |
 | `gemmir.outerproduct` | vectorized         | acc + lhs @ rhs of a few columns and rows       |
@@ -757,6 +758,48 @@ class ExtendOp(IRDLOperation):
 
 
 @irdl_op_definition
+class ColumnOp(IRDLOperation):
+    """The column `at` of block (r x w) below the column above (s x 1), as one of s + r elements.
+
+    A block is read at once and taken apart in registers, where its elements would take a load each.
+    """
+
+    name = "gemmir.column"
+
+    above = operand_def(base(VectorType))
+    block = operand_def(base(VectorType))
+    at = prop_def(IntegerAttr)
+    result = result_def(base(VectorType))
+
+    assembly_format: ClassVar[str | None] = (
+        "$above `,` $block `[` $at `]` attr-dict "
+        "`:` type($above) `,` type($block) `to` type($result)"
+    )
+    traits = traits_def(NoMemoryEffect())
+
+    def __init__(self, above: SSAValue, block: SSAValue, at: int) -> None:
+        made = cast("VectorType[Attribute]", above.type)
+        rows = cast("VectorType[Attribute]", block.type).get_shape()[0]
+        super().__init__(
+            operands=[above, block],
+            result_types=[VectorType(made.element_type, (made.get_shape()[0] + rows, 1))],
+            properties={"at": IntegerAttr(at, i64)},
+        )
+
+    def verify_(self) -> None:
+        types, (above, block, made) = _matrices(self.name, (self.above, self.block, self.result))
+        if above[1] != 1 or made != (above[0] + block[0], 1):
+            raise VerifyException(
+                f"{self.name}: a column of {block} below {above} is no {made}; "
+                f"expected {(above[0] + block[0], 1)}"
+            )
+        if not 0 <= self.at.value.data < block[1]:
+            raise VerifyException(f"{self.name}: {block} has no column {self.at.value.data}")
+        if len({t.element_type for t in types}) > 1:
+            raise VerifyException(f"{self.name}: element types differ")
+
+
+@irdl_op_definition
 class UnsignOp(IRDLOperation):
     """Numbers of i8 with 128 added, as ui8: the same bits but for the highest."""
 
@@ -988,6 +1031,7 @@ GEMMIR = Dialect(
     "gemmir",
     [
         BarrierOp,
+        ColumnOp,
         ColumnSumOp,
         EpilogueOp,
         ExtendOp,
@@ -1053,6 +1097,7 @@ __all__ = [
     "WARPGROUPS",
     "WARPS",
     "BarrierOp",
+    "ColumnOp",
     "ColumnSumOp",
     "EpilogueOp",
     "ExtendOp",

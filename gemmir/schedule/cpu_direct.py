@@ -17,11 +17,6 @@ from gemmir.schedule.cpu_model import (
 )
 from gemmir.schedule.cpu_tiles import cuts_columns, direct_tile, last_rows, open_tiles, packed_tile
 
-DIRECT_K_STEPS = 4
-"""Unrolling where nothing is packed. With more, LLVM loads further ahead than 32 registers hold and
-spills: of 64 cubed, 16 steps of 8 x 32 reach 80 % of the peak on Zen 5, and 4 reach it."""
-
-
 NEAR_L2 = 4
 """How many times L2 A and B are at most, where B is read in place with vectors of half a line."""
 

@@ -51,6 +51,16 @@ def broadcasts_from_memory(machine: CpuMachine) -> bool:
     return machine.llvm_triple.startswith("x86_64")
 
 
+def has_shuffles_beside(machine: CpuMachine) -> bool:
+    """Whether vectors are shuffled beside two multiply-adds a cycle.
+
+    AMD multiplies on pipes 0 and 1 and shuffles on 1 and 2, and on Zen 5 12 multiply-adds with 12
+    shuffles take as long as alone (measured). Intel shuffles on port 5, one of those that multiply
+    (uops.info, VPERMILPS).
+    """
+    return machine.llvm_cpu.startswith("znver")
+
+
 def round_up(value: int, step: int) -> int:
     """The least multiple of `step` that is not below `value`."""
     return -(-value // step) * step

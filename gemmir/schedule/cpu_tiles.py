@@ -110,8 +110,7 @@ def direct_tile(gemm: Gemm, machine: CpuMachine, kc: int) -> RegisterTile:
     columns = max(gemm.n, 1)
     cut_columns = cuts_columns(gemm, machine)
     widest = -(-columns // lanes) if cut_columns else columns // lanes
-    cut = gemm.leading("b") * item_bytes(gemm) % CACHE_LINE_BYTES
-    loads_of_b = 2 if cut and machine.vector_bytes >= CACHE_LINE_BYTES else 1
+    loads_of_b = lines_of_vector(gemm, machine)
 
     def cycles(tile: RegisterTile) -> float:
         return sum(
@@ -128,6 +127,13 @@ def direct_tile(gemm: Gemm, machine: CpuMachine, kc: int) -> RegisterTile:
         if t.rows <= max(gemm.m, 1) and t.vectors <= max(widest, 1)
     )
     return min(fitting, key=cycles)
+
+
+def lines_of_vector(gemm: Gemm, machine: CpuMachine) -> int:
+    """How many cache lines a vector of B lies in, and one of C: 2 where a line ends inside it."""
+    whole = min(lanes_used(gemm, machine) * item_bytes(gemm), CACHE_LINE_BYTES)
+    is_cut = gemm.leading("b") * item_bytes(gemm) % whole != 0
+    return 2 if is_cut and machine.vector_bytes >= CACHE_LINE_BYTES else 1
 
 
 def _leaves_one(vectors: int) -> bool:

@@ -13,14 +13,13 @@ that are known in a call only (`cpu_runtime.py`), and a B packed before (`cpu_pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu_deep import deep, is_deep
 from gemmir.schedule.cpu_direct import (
-    DIRECT_K_STEPS,
     clipped,
     direct,
     is_close,
@@ -58,6 +57,7 @@ from gemmir.schedule.cpu_weights import (
     weights,
     weights_along_k,
 )
+from gemmir.schedule.cpu_wide import direct_steps, wide_reads
 
 COPIED = 16
 """Multiply-adds that take as long as an element of B that is packed, or one of A that is read for
@@ -106,7 +106,8 @@ def cpu_passes(
     if gemm.scale_block is not None:
         shape = scaled
     unit, depth = unit_of(gemm, machine, shape)
-    steps = DIRECT_K_STEPS if shape is direct else K_STEPS_PER_ITERATION
+    is_direct = shape is direct and not gemm.has_weights
+    steps = direct_steps(share, machine) if is_direct else K_STEPS_PER_ITERATION
     if shape is streamed:
         steps = steps_of(share, machine)
     along = shape is along_k
@@ -130,6 +131,9 @@ def cpu_passes(
             depth=depth,
             unsigned=unsigned,
         )
+    elif is_direct:
+        wide = wide_reads(share, machine)
+        yield from _end(gemm, machine, steps, fuse=fuse, expand=expand, wide=wide)
     else:
         yield from end(gemm, steps)
 
@@ -157,10 +161,12 @@ def _end(
     unit: str = "fma",
     depth: int = 1,
     unsigned: bool = False,
+    wide: Iterable[str] = (),
 ) -> Iterator[str]:
     """The passes behind loops and copies; `along` is the dimension of lanes where not n.
 
-    The `unit` takes so much of k at once as `depth` says, of an A that is made `unsigned`.
+    The `unit` takes so much of k at once as `depth` says, of an A that is made `unsigned`; `wide`
+    comes where k is unrolled.
     """
     if fuse:
         yield "fuse-epilogue"
@@ -175,6 +181,7 @@ def _end(
     groups = -(-gemm.k // depth)
     if min(steps, groups) >= 2:
         yield f"unroll{{loop=k factor={min(steps, groups)}}}"
+        yield from wide
     if expand:
         yield "expand-math"
 

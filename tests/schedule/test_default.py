@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -175,3 +176,30 @@ def test_no_single_vector_is_left_where_four_at_a_time_leave_more() -> None:
     assert "6" in steps[0] and "64" in steps[0]
     steps = default_schedule(Gemm(m=128, n=128, k=128), machine, 1).steps
     assert "64" not in steps[0]
+
+
+@pytest.mark.parametrize(
+    ("target", "gemm", "rows"),
+    [
+        ("cpu:znver5", Gemm(m=16, n=16, k=16), 3),
+        ("cpu:znver5", Gemm(m=16, n=16, k=256), 2),
+        ("cpu:znver5", Gemm(m=16, n=16, k=16, trans_a=True), 0),
+        ("cpu:znver5", Gemm(m=16, n=32, k=16), 0),
+        ("cpu:znver5", Gemm(m=16, n=16, k=3), 0),
+        ("cpu:znver3", Gemm(m=8, n=8, k=8), 3),
+        ("cpu:znver3", Gemm(m=8, n=8, k=64), 0),
+        ("cpu:icelake-server", Gemm(m=16, n=16, k=16), 0),
+    ],
+    ids=str,
+)
+def test_some_rows_are_read_wide_where_loads_bind(target: str, gemm: Gemm, rows: int) -> None:
+    """A tile of one vector has more loads than multiply-adds."""
+    text = str(default_schedule(gemm, machine_for(target), 1))
+    assert (f"widen-reads{{rows={rows}}}" in text) if rows else ("widen-reads" not in text)
+
+
+def test_a_short_k_has_no_loop_where_a_tile_has_one_vector() -> None:
+    machine = machine_for("cpu:znver5")
+    texts = [str(default_schedule(Gemm(m=16, n=16, k=k), machine, 1)) for k in (13, 16, 17)]
+    factors = [re.search(r"factor=(\d+)", text) for text in texts]
+    assert [int(f[1]) for f in factors if f is not None] == [13, 16, 4]

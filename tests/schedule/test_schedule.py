@@ -106,7 +106,8 @@ def test_every_pass_is_in_the_text_of_some_schedule() -> None:
     any_rows = default_schedule(Gemm(m=ANY, n=64, k=64), cpu)
     packed = prepacked_text(default_schedule(Gemm(m=300, n=300, k=300), cpu))
     bytes_ = default_schedule(Gemm(m=300, n=300, k=300, dtype="i8"), machine_for("cpu:znver4"))
-    steps = (*any_rows.steps, *Schedule.parse(packed).steps, *bytes_.steps)
+    one_vector = default_schedule(Gemm(m=16, n=16, k=16), machine_for("cpu:znver4"))
+    steps = (*any_rows.steps, *Schedule.parse(packed).steps, *bytes_.steps, *one_vector.steps)
     seen = {step.split("{")[0] for step in steps}
 
     @given(st.tuples(scheduled(), gpu_cases(SM_80), hopper_cases(SM_90A)))

@@ -21,6 +21,7 @@ from gemmir.passes.promote import Promote
 from gemmir.passes.tile import Tile
 from gemmir.passes.unroll import Unroll
 from gemmir.passes.vectorize import Vectorize
+from gemmir.passes.widen_reads import WidenReads
 from gemmir.schedule import pass_text
 from gemmir.search.spaces.draft import Draft, near
 
@@ -35,6 +36,9 @@ TILES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 
 STEPS: Final = (1, 2, 4, 8)
 """Steps of k in an iteration."""
+
+MOST_WIDE_ROWS: Final = 8
+"""Rows of A of which several elements are read at once."""
 
 LEAST_SLICE: Final = 8
 """Elements of k in a slice."""
@@ -101,6 +105,8 @@ class _Opening:
             self._prefetch(p)
         elif isinstance(p, Vectorize):
             self._vectorize(p)
+        elif isinstance(p, WidenReads):
+            self._widen_reads(p)
         elif not isinstance(p, Unroll):
             self.draft.add(pass_text(p))
 
@@ -324,6 +330,15 @@ class _Opening:
             if depth > 1
             else f"{steps} <= {self.bound['k']}"
         )
+
+    def _widen_reads(self, p: WidenReads) -> None:
+        """Fewer and more rows than the default has, and none."""
+        rows = self.draft.hole(
+            "wide", p.rows, f"0..{MOST_WIDE_ROWS}", f"rows of A read {p.width} elements at a time"
+        )
+        self.draft.add(f"widen-reads{{rows={rows} width={p.width}}}", f"{rows[1:]} > 0")
+        self.draft.where(f"{rows[1:]} < {self.opened['m']}")
+        self.draft.where(f"{rows[1:]} == 0 or k_steps >= {p.width}")
 
     @property
     def _products(self) -> int:

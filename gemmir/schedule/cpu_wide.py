@@ -1,0 +1,60 @@
+"""Tiles of one vector on a CPU: which rows of A they read several elements at a time, and how far
+k is unrolled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gemmir.gemm import Gemm
+from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu_model import has_shuffles_beside, item_bytes
+from gemmir.schedule.cpu_tiles import MANY_REGISTERS, direct_tile, lines_of_vector
+
+DIRECT_K_STEPS = 4
+"""Unrolling where nothing is packed. With more, LLVM loads further ahead than 32 registers hold and
+spills: of 64 cubed, 16 steps of 8 x 32 reach 80 % of the peak on Zen 5, and 4 reach it."""
+
+MOST_K_STEPS = 16
+"""Where rows are read so and k is no more than this, it is unrolled altogether: without a loop
+16 cubed is 1 % faster on Zen 5."""
+
+WIDE_BYTES = 16
+"""Bytes of a row of A that are read at once: the elements of the shortest vectors are spread by one
+or two shuffles."""
+
+LOADS_KEPT_UP = 0.97
+"""Loads and stores for each multiply-add beside which a core multiplies as fast as it can, where it
+has as many of one a cycle as of the other. With this, and half of the rows at most, the best number
+or one that is 2.5 % slower at most is found for twelve products of 4 to 16 columns on Zen 5, which
+are 4 to 35 % faster so."""
+
+
+def direct_steps(gemm: Gemm, machine: CpuMachine) -> int:
+    """How many steps of k an iteration of a direct schedule has."""
+    is_whole = gemm.k <= MOST_K_STEPS and _wide_rows(gemm, machine) > 0
+    return gemm.k if is_whole else DIRECT_K_STEPS
+
+
+def wide_reads(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+    """The pass that reads some rows of A so, or none."""
+    rows = _wide_rows(gemm, machine)
+    if rows > 0:
+        yield f"widen-reads{{rows={rows} width={WIDE_BYTES // item_bytes(gemm)}}}"
+
+
+def _wide_rows(gemm: Gemm, machine: CpuMachine) -> int:
+    """How many rows of A are read several elements at a time.
+
+    A tile of one vector has a load for each multiply-add, and others for B and stores for C, which
+    are more than a core can do beside. In a loop over k 16 registers are too few for it (up to 20 %
+    slower with AVX2 on Zen 5).
+    """
+    tile, width = direct_tile(gemm, machine, gemm.k), WIDE_BYTES // item_bytes(gemm)
+    is_adjacent = not gemm.trans_a and gemm.k >= width
+    has_room = machine.vector_registers >= MANY_REGISTERS or gemm.k <= MOST_K_STEPS
+    if tile.vectors > 1 or not (is_adjacent and has_room and has_shuffles_beside(machine)):
+        return 0
+    lines = lines_of_vector(gemm, machine)
+    moved = tile.rows + lines + tile.rows * lines / gemm.k
+    saved = 1 - 1 / width
+    return min(round((moved - LOADS_KEPT_UP * tile.rows) / saved), tile.rows // 2)
