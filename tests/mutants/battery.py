@@ -129,6 +129,11 @@ CASES: Final = (
         f"tile{{loops=n,m sizes=8,3}},{C},fuse-epilogue,{V}",
     ),
     Case(
+        gemm=Gemm(m=7, n=10, k=9, lda=11),
+        schedule=f"tile{{loops=m,n sizes=5,8 edges=peel}},{C},{V},unroll{{loop=k factor=4}},"
+        "widen-reads{rows=2}",
+    ),
+    Case(
         gemm=Gemm(m=5, n=7, k=3, epilogue="silu+gelu"),
         schedule=f"tile{{loops=m,n sizes=3,4}},interchange{{order=n,m}},{C},fuse-epilogue,{V},"
         "expand-math",
