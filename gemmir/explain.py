@@ -38,6 +38,7 @@ from gemmir.passes.unroll import Unroll
 from gemmir.passes.unsign import Unsign
 from gemmir.passes.vectorize import Vectorize
 from gemmir.passes.version import Version
+from gemmir.passes.widen_reads import WidenReads
 from gemmir.schedule import pass_text
 from gemmir.schedule.cpu_tiles import FMA_LATENCY_CYCLES, LOADS_PER_CYCLE
 
@@ -383,6 +384,12 @@ def _(p: Vectorize, walk: _Walk) -> str:
 @meaning.register
 def _(p: Unroll, walk: _Walk) -> str:
     return f"{p.factor} steps of {p.loop} an iteration; each sum keeps its order"
+
+
+@meaning.register
+def _(p: WidenReads, walk: _Walk) -> str:
+    rows = "the last row" if p.rows == 1 else f"the last {p.rows} rows"
+    return f"of {rows} of a tile {p.width} elements of a are read at once, and come from registers"
 
 
 @meaning.register

@@ -57,6 +57,7 @@ EXAMPLES: Final = {
         "vectorize{with=mxu}",
     ),
     "version": ("version{loops=m most=8}", "version{loops=m sizes=1}"),
+    "widen-reads": ("widen-reads{rows=3}",),
 }
 """Uses of each pass: on a CPU, and where they differ, on a GPU and on a TPU."""
 
