@@ -460,7 +460,7 @@ def _read(given: Schedule | str | Path) -> Schedule:
     try:
         return Schedule.parse(given.read_text())
     except (OSError, UnicodeDecodeError) as error:
-        raise ScheduleError("GEM0315", f"the schedule {given} cannot be read: {error}") from error
+        raise ParseError("GEM0315", f"the schedule {given} cannot be read: {error}") from error
 
 
 def _default_for(module: ModuleOp, problem: Gemm, target: str, threads: int | None) -> str:

@@ -23,7 +23,10 @@ class ProblemError(GemmirError):
 
 
 class ParseError(GemmirError):
-    """A file or text is not what it should be; the message has the line (GEM02xx)."""
+    """A file or text is not what it should be, or cannot be read; the message has the line.
+
+    GEM02xx, and GEM0315 of a file of passes.
+    """
 
 
 class ScheduleError(GemmirError):

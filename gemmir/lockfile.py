@@ -14,6 +14,7 @@ import json
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields, replace
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -22,7 +23,7 @@ from gemmir.errors import BackendError, ParseError, ProblemError, ScheduleError
 from gemmir.gemm import Gemm
 from gemmir.machine import HOST, Machine, TpuMachine, machine_for
 from gemmir.schedule import Schedule
-from gemmir.sizes import Unknown
+from gemmir.sizes import ANY, Unknown
 from gemmir.threads import planned
 
 FORMAT: Final = 1
@@ -40,6 +41,14 @@ HEAD: Final = (
 
 ALWAYS: Final = ("m", "n", "k", "dtype")
 """What is said of every problem; other fields are, where they are not the default ones."""
+
+IMPLIED: Final = (
+    *("out", "lda", "ldb", "ldc", "batch_stride_a", "batch_stride_b", "batch_stride_c"),
+)
+"""Fields that may say what would be so without them: such words make no other problem."""
+
+NEAR: Final = 0.6
+"""How alike the words of two problems are, from 0 to 1, for one to be a hint at the other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +70,22 @@ class Pin:
     def key(self) -> tuple[str, str, str, int]:
         """What no other pin of a file has."""
         return self.problem, self.target, self.cpu, self.threads
+
+    @property
+    def kind(self) -> str:
+        """Of which kind the machine is: cpu, cuda, tpu."""
+        return self.target.split(":")[0]
+
+    @property
+    def place(self) -> tuple[str, str, str, int]:
+        """What two pins have in common that are for the same problem on the same processor."""
+        return self.problem, self.kind, self.cpu, self.threads
+
+    def __str__(self) -> str:
+        """What it is for, in words."""
+        threads = f" with {self.threads} threads" if self.threads > 1 else ""
+        cpu = "" if self.cpu in self.target else f" ({self.cpu})"
+        return f"{self.problem} on {self.target}{cpu}{threads}"
 
     def lines(self) -> Iterator[str]:
         """The pin as TOML."""
@@ -101,17 +126,21 @@ class Lock:
     ) -> Schedule | None:
         """The schedule of a problem, None where there is no pin for it.
 
-        `threads` are as for `gemmir.lower`. Raises `ScheduleError` GEM1419 where the one that is
-        pinned can no longer be lowered.
+        One that was tuned for the same CPU by its other name, `cpu` or `cpu:znver5`, is one for it
+        too, if it fits. `threads` are as for `gemmir.lower`. Raises `ScheduleError` GEM1419 where
+        the one that is pinned for `target` itself can no longer be lowered.
         """
-        wanted = (spelled(gemm), target, cpu_of(machine_for(target)), threads_of(target, threads))
-        pin = next((pin for pin in self.pins if pin.key == wanted), None)
+        wanted = _key(gemm, target, threads)
+        pins = [pin for pin in self.pins if pin.place == wanted.place]
+        pin = next((pin for pin in pins if pin.target == target), next(iter(pins), None))
         if pin is None:
             return None
         try:
             chosen = Schedule.parse("\n".join(pin.schedule))
             lower(gemm, target, chosen)
         except (ScheduleError, BackendError, ProblemError) as error:
+            if pin.target != target:
+                return None
             raise ScheduleError(
                 "GEM1419",
                 f"{self.origin} has a schedule for {pin.problem} that no longer fits: "
@@ -119,6 +148,24 @@ class Lock:
                 "tune again with --pin, or leave --lock out",
             ) from error
         return chosen
+
+    def nearest(self, gemm: Gemm, target: str = HOST, threads: int | None = None) -> Pin | None:
+        """The pin that is most like what `schedule` lacks: of the same problem for something else,
+        or of the problem for the same kind of machine whose words are most alike; None without.
+        """
+        wanted = _key(gemm, target, threads)
+
+        def likeness(pin: Pin) -> float:
+            return SequenceMatcher(None, pin.problem, wanted.problem).ratio()
+
+        of_kind = [pin for pin in self.pins if pin.kind == wanted.kind]
+        same = [pin for pin in self.pins if pin.problem == wanted.problem]
+        alike = [pin for pin in of_kind if likeness(pin) >= NEAR]
+        ranked = sorted(
+            same or alike,
+            key=lambda pin: (pin.kind != wanted.kind, -likeness(pin), pin.cpu != wanted.cpu),
+        )
+        return next(iter(ranked), None)
 
     def with_pin(self, pin: Pin) -> Lock:
         """This with one more pin, or with another in the place of one."""
@@ -153,7 +200,11 @@ def pin_of(
 
 
 def spelled(gemm: Gemm) -> str:
-    """A problem as words: its fields that are not the default ones."""
+    """A problem as words: its fields that are not the default ones, nor say what is so anyway."""
+    for name in IMPLIED:
+        plain = replace(gemm, **{name: None})
+        if plain.operands == gemm.operands:
+            gemm = plain
     words: list[str] = []
     for field in fields(gemm):
         value = getattr(gemm, field.name)
@@ -173,6 +224,33 @@ def threads_of(target: str, threads: int | None) -> int:
     return planned(threads) if target == HOST else threads or 1
 
 
+def _key(gemm: Gemm, target: str, threads: int | None) -> Pin:
+    """A pin without a schedule: what one would be for."""
+    return pin_of(gemm, target, threads_of(target, threads), Schedule())
+
+
+def _respelled(problem: str) -> str:
+    """The words of a problem as they are written now; others as they are."""
+    words = [word.partition("=") for word in problem.split()]
+    given = {name: value for name, _, value in words}
+    kinds = {field.name: str(field.type) for field in fields(Gemm)}
+    try:
+        return spelled(Gemm(**{n: _value(kinds[n], v) for n, v in given.items()}))
+    except (KeyError, TypeError, ValueError, ProblemError):
+        return problem
+
+
+def _value(kind: str, word: str) -> Any:
+    """The value of a field of `Gemm`, as `spelled` writes it."""
+    if word == "any":
+        return ANY
+    if kind.startswith("bool"):
+        return word == "True"
+    if kind.startswith("float"):
+        return float(word)
+    return int(word) if kind.startswith("int") else word
+
+
 def _pins(path: str | Path, found: Mapping[str, Any]) -> Iterator[Pin]:
     seen: set[tuple[str, str, str, int]] = set()
     entries: object = found.get("pin", [])
@@ -188,6 +266,8 @@ def _pins(path: str | Path, found: Mapping[str, Any]) -> Iterator[Pin]:
         if wrong or not all(isinstance(step, str) for step in entry["schedule"]):
             name = wrong[0] if wrong else "schedule"
             raise _unreadable(path, f"pin {number}: {name} = {entry[name]!r}")
+        if (respelled := replace(pin, problem=_respelled(pin.problem))).key not in seen:
+            pin = respelled
         if pin.key in seen:
             raise _unreadable(path, f"pin {number} is there twice: {pin.problem} {pin.target}")
         seen.add(pin.key)

@@ -23,7 +23,7 @@ CODE: Final = re.compile(r"GEM\d{4}")
 CLASSES: Final = {
     "GEM01": {"ProblemError"},
     "GEM02": {"ParseError", "parse_error"},
-    "GEM03": {"ScheduleError"},
+    "GEM03": {"ScheduleError", "ParseError"},
     "GEM04": {"BackendError"},
     "GEM05": {"CallError", "AllocationError", "DeviceError", "DeviceMemoryError"},
     "GEM06": {"MissingError"},

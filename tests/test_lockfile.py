@@ -9,7 +9,8 @@ import pytest
 
 import gemmir
 from gemmir.errors import ParseError, ScheduleError
-from gemmir.lockfile import Lock, pin_of, spelled
+from gemmir.lockfile import Lock, cpu_of, pin_of, spelled
+from gemmir.machine import machine_for
 
 GEMM = gemmir.Gemm(m=24, n=32, k=16)
 TARGET = "cpu:x86-64-v3"
@@ -57,9 +58,67 @@ def test_pins_are_in_order_and_one_of_each() -> None:
 
 def test_a_problem_is_spelled_by_what_is_not_default() -> None:
     assert spelled(GEMM) == "m=24 n=32 k=16 dtype=f32"
-    full = gemmir.Gemm(m=1, n=2, k=3, dtype="bf16", out="f32", trans_b=True, epilogue="bias+relu")
-    assert spelled(full) == "m=1 n=2 k=3 dtype=bf16 out=f32 trans_b=True epilogue=bias+relu"
+    full = gemmir.Gemm(m=1, n=2, k=3, dtype="bf16", out="bf16", trans_b=True, epilogue="bias+relu")
+    assert spelled(full) == "m=1 n=2 k=3 dtype=bf16 out=bf16 trans_b=True epilogue=bias+relu"
     assert spelled(gemmir.Gemm(m=gemmir.ANY, n=2, k=3)) == "m=any n=2 k=3 dtype=f32"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"out": "f32"},
+        {"lda": 16},
+        {"ldb": 32},
+        {"ldc": 32},
+    ],
+)
+def test_what_would_be_so_anyway_makes_no_other_problem(words: dict[str, object]) -> None:
+    plain = replace(GEMM, dtype="bf16")
+    said = replace(plain, **words)
+    assert said != plain and spelled(said) == spelled(plain)
+    batched = replace(plain, batch=3, batch_stride_a=24 * 16)
+    assert spelled(batched) == spelled(replace(plain, batch=3))
+    for other in ({"out": "bf16"}, {"lda": 17}, {"ldc": 40}):
+        assert spelled(replace(plain, **other)) != spelled(plain)
+
+
+def test_a_file_that_says_what_is_so_anyway_is_read(tmp_path: Path) -> None:
+    plain = replace(GEMM, dtype="f32", out="f32", epilogue="bias+relu", alpha=2.0)
+    pin = replace(pinned(plain).pins[0], problem="m=24 n=32 k=16 dtype=f32 out=f32 ldc=32")
+    file = tmp_path / "x"
+    file.write_text(str(Lock((pin,))))
+    assert Lock.read(file).schedule(GEMM, TARGET) == OWN
+    same = replace(pin, problem="m=24 n=32 k=16 dtype=f32")
+    file.write_text(str(Lock((same, pin))))
+    assert len(Lock.read(file).pins) == 2, "what was two pins can still be read"
+    every = pinned(replace(plain, m=gemmir.ANY, trans_b=True))
+    file.write_text(str(every))
+    assert Lock.read(file).pins == every.pins
+
+
+def test_a_cpu_by_its_other_name_is_the_same() -> None:
+    host = machine_for("cpu")
+    pin = pinned().pins[0]
+    named = Lock((replace(pin, target=f"cpu:{cpu_of(host)}", cpu=cpu_of(host)),))
+    assert named.schedule(GEMM, "cpu", threads=1) == OWN
+    by_host = Lock((replace(pin, target="cpu", cpu=pin.cpu),))
+    assert by_host.schedule(GEMM, TARGET) == OWN
+    own = replace(pin, schedule=(*OWN.steps, "unroll{loop=k factor=2}"))
+    both = Lock((replace(pin, target="cpu"), own))
+    assert len(both.schedule(GEMM, TARGET) or ()) == 4, "the name that is asked for comes first"
+    wide = replace(pin, target="cpu", schedule=("vectorize{with=fma width=64}",))
+    assert Lock((wide,)).schedule(GEMM, TARGET) is None, "it need not fit by the other name"
+
+
+def test_the_nearest_pin_is_a_hint() -> None:
+    lock = pinned().with_pin(pinned(replace(GEMM, m=2000), "cpu:znver3", 2).pins[0])
+    near = lock.nearest(GEMM, "cuda:sm_80")
+    assert near is not None and str(near) == "m=24 n=32 k=16 dtype=f32 on cpu:x86-64-v3"
+    near = lock.nearest(replace(GEMM, m=2001), TARGET)
+    assert near is not None
+    assert str(near) == "m=2000 n=32 k=16 dtype=f32 on cpu:znver3 with 2 threads"
+    assert lock.nearest(gemmir.Gemm(m=9, n=9, k=9), "tpu:v5e") is None
+    assert Lock().nearest(GEMM) is None
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -105,11 +103,21 @@ def ladder(
     if output is not None:
         _write(found, output)
     if json:
-        put_json({"command": shlex.join(["gemmir", *sys.argv[1:]]), **found.to_dict()})
+        put_json({**_about(problem.target, threads, cpu, seed), **found.to_dict()})
     else:
         _print(found, in_full=why or rung is not None)
     if not found.ok:
         raise typer.Exit(WRONG)
+
+
+def _about(target: str, threads: int, cpu: int | None, seed: int) -> dict[str, Any]:
+    """When and with what it was found."""
+    from gemmir.bench.results import environment
+
+    cpus = [] if cpu is None else [cpu]
+    found = environment(target=target, threads=threads, cpus=cpus, rounds=0, seed=seed)
+    keys = ("command", "started", "cpu", "system", "versions", "threads", "seed")
+    return {key: found[key] for key in keys}
 
 
 def _refuse_beside_emit(said: Mapping[str, bool]) -> None:
@@ -168,8 +176,9 @@ def _progress() -> Generator[Callable[[str], None]]:
 
 
 def _write(found: Ladder, folder: Path) -> None:
-    for number, step in enumerate(found.steps, 1):
-        write_file(folder / f"{number:02}-{step.rung.name}.schedule", step.rung.text.encode())
+    for step in found.steps:
+        name = f"{step.number:02}-{step.rung.name}.schedule"
+        write_file(folder / name, step.rung.text.encode())
     note(f"wrote {len(found.steps)} schedules to {folder}")
 
 

@@ -185,7 +185,9 @@ class ProblemOptions:
             what = "a later stage" if gemm is None else spelled(gemm)
             threads = threads_of(self.target, self.threads)
             where = self.target + (f" with {threads} threads" if threads > 1 else "")
-            note(f"{self.lock} has no schedule for {what} on {where}: taking the default one")
+            near = None if gemm is None else lock.nearest(gemm, self.target, self.threads)
+            hint = "" if near is None else f"; it has one for {near}"
+            note(f"{self.lock} has no schedule for {what} on {where}: taking the default one{hint}")
         return found
 
     def job(self, *, both: bool = False) -> Job:
@@ -204,6 +206,8 @@ class ProblemOptions:
     def _job_of_text(self, text: str, name: str) -> Job:
         """The job of a text; of which problem it is, it says itself, so the lock is read then."""
         from gemmir.compiler import prepare_text
+        from gemmir.ir.context import parse_module
+        from gemmir.ir.problem import says_epilogue
 
         def prepared(schedule: Schedule | str | Path | None) -> Job:
             return prepare_text(
@@ -213,6 +217,9 @@ class ProblemOptions:
         if self.lock is None:
             return prepared(schedule_of(self.schedule))
         job = prepared(None)
+        if job.problem is not None and not says_epilogue(job.problem, parse_module(job.source)):
+            note(f"{name} has an epilogue that no problem names: taking the default schedule")
+            return job
         found = self.schedule_for(job.problem)
         return job if found is None else prepared(found)
 

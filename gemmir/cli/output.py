@@ -10,8 +10,8 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -85,6 +85,34 @@ def write_file(path: Path, data: bytes) -> None:
             _replace(path.resolve(), data)
     except OSError as error:
         raise _refused(str(path), error) from error
+
+
+@contextmanager
+def alone(path: Path) -> Generator[None]:
+    """Let no other process that asks for the same change the file `path` meanwhile: it waits.
+
+    A file beside it is locked, for `path` itself is replaced; it goes when nobody has it.
+    """
+    import fcntl
+
+    path = path.expanduser().resolve()
+    beside = path.with_name(f".{path.name}.changing")
+    try:
+        while True:
+            file = os.open(beside, os.O_RDWR | os.O_CREAT, 0o666)
+            fcntl.flock(file, fcntl.LOCK_EX)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file), os.stat(beside)):
+                    break
+            os.close(file)  # who had it before has removed it
+    except OSError as error:
+        raise _refused(str(path), error) from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            beside.unlink()
+        os.close(file)
 
 
 def check_writable(path: Path) -> None:

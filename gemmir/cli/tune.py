@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from gemmir.cli.options import Json, ProblemOptions
-from gemmir.cli.output import check_writable, note, put, put_json, put_table, write_file
+from gemmir.cli.output import alone, check_writable, note, put, put_json, put_table, write_file
 
 if TYPE_CHECKING:
     from gemmir.gemm import Gemm
@@ -380,7 +380,9 @@ def _pins(path: Path) -> Any:
 
 
 def _pin(path: Path, entry: Any) -> None:
-    write_file(path, str(_pins(path).with_pin(entry)).encode())
+    """Put an entry into a lock file, into which another tune may pin at the same time."""
+    with alone(path):
+        write_file(path, str(_pins(path).with_pin(entry)).encode())
     note(f"pinned in {path}")
 
 

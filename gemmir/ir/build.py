@@ -381,6 +381,11 @@ def add_epilogue(
 
 
 def _epilogue(steps: Sequence[str], inputs: Sequence[SSAValue], output: SSAValue) -> EpilogueOp:
+    return EpilogueOp(inputs, output, epilogue_body(steps, inputs, output))
+
+
+def epilogue_body(steps: Sequence[str], inputs: Sequence[SSAValue], output: SSAValue) -> Region:
+    """What `add_epilogue` has in its op: functions of single elements."""
     element = memref_type(output).element_type
     body = Block(arg_types=[memref_type(v).element_type for v in (*inputs, output)])
     for argument, value in zip(body.args, (*inputs, output), strict=True):
@@ -391,7 +396,7 @@ def _epilogue(steps: Sequence[str], inputs: Sequence[SSAValue], output: SSAValue
     for step in steps:
         x = _STEPS[step](elementwise, x, remaining)
     body.add_op(YieldOp(narrowed(body, x, element)))
-    return EpilogueOp(inputs, output, Region(body))
+    return Region(body)
 
 
 def widened(block: Block, value: SSAValue, element: Number) -> SSAValue:

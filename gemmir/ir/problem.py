@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from xdsl.dialects import memref
 from xdsl.dialects.builtin import (
@@ -12,13 +14,13 @@ from xdsl.dialects.builtin import (
     NoneAttr,
     StridedLayoutAttr,
 )
-from xdsl.ir import SSAValue
+from xdsl.ir import Region, SSAValue
 from xdsl.utils.exceptions import VerifyException
 
 from gemmir.errors import ParseError
-from gemmir.gemm import Gemm
+from gemmir.gemm import EPILOGUE_STEPS, STEP_OPERANDS, Gemm
 from gemmir.ir.arguments import size_arguments
-from gemmir.ir.build import packed_strides
+from gemmir.ir.build import epilogue_body, packed_strides
 from gemmir.ir.dialect import (
     EpilogueOp,
     GemmOp,
@@ -35,15 +37,18 @@ from gemmir.ir.loops import GROUP, dimension_of
 from gemmir.ir.views import cast_strides, sizes_of
 from gemmir.sizes import ANY, Unknown
 
+FUNCTIONS: Final = tuple(step for step in EPILOGUE_STEPS if step not in STEP_OPERANDS)
+"""Steps of an epilogue without operands."""
+
 
 def problem_of(module: ModuleOp) -> Gemm:
     """The problem of a gemm-level module, to choose a schedule by and to count flops.
 
     m, n, k, batch, groups, the types, alpha and beta are those of the `gemmir.gemm`. Transposition,
     leading dimensions and batch strides follow from the strides of its operands; strides that
-    `Gemm` cannot express, such as a transposed C, are left at their defaults. Of an epilogue only
-    its operands are found, as `bias`, `residual` or `scale`, not the functions between them. What
-    is an argument of the function, or is loaded from one, is `ANY`.
+    `Gemm` cannot express, such as a transposed C, are left at their defaults. Of an epilogue that
+    does not compute as `build` makes it, only the operands are found, as `bias`, `residual` or
+    `scale` (`says_epilogue`). What is an argument of the function, or is loaded from one, is `ANY`.
 
     Raises `ParseError` GEM0204 where the module has not exactly one `gemmir.gemm`, or that is on
     parts of arrays.
@@ -81,8 +86,14 @@ def problem_of(module: ModuleOp) -> Gemm:
         scale_block=depth if of_b == element else None,
         dtype_b=None if of_b == element else product_name(of_b),
         weight_group=None if of_b == element else depth,
-        epilogue="+".join(_epilogue_operands(module)),
+        epilogue="+".join(_steps(module)),
     )
+
+
+def says_epilogue(gemm: Gemm, module: ModuleOp) -> bool:
+    """Whether the steps of `gemm`, which `problem_of` found, are all that epilogues compute."""
+    epilogues = _epilogues(module)
+    return not epilogues if not gemm.steps else _steps_of(epilogues) == gemm.steps
 
 
 def _of_all_groups(value: SSAValue) -> SSAValue:
@@ -165,14 +176,59 @@ def _strides_of(kind: MemRefType[Number]) -> tuple[int, ...]:
         raise ParseError("GEM0204", f"not at the gemm level: {error}") from error
 
 
-def _epilogue_operands(module: ModuleOp) -> list[str]:
+def _epilogues(module: ModuleOp) -> list[EpilogueOp]:
+    return [op for op in module.walk() if isinstance(op, EpilogueOp)]
+
+
+def _steps(module: ModuleOp) -> tuple[str, ...]:
+    """The steps of the epilogue, or, where it computes something else, its operands alone."""
+    epilogues = _epilogues(module)
+    found = _steps_of(epilogues)
+    return tuple(_operand_steps(epilogues)) if found is None else found
+
+
+def _steps_of(epilogues: Sequence[EpilogueOp]) -> tuple[str, ...] | None:
+    """The steps that compute the same as the only epilogue, by the same ops; None without any."""
+    if len(epilogues) != 1:
+        return () if not epilogues else None
+    (op,) = epilogues
+    with_operands = _operand_steps(epilogues)
+    if sum(len(STEP_OPERANDS[step]) for step in with_operands) != len(op.inputs):
+        return None
+    return _continued(op, with_operands, ())
+
+
+def _continued(
+    op: EpilogueOp, with_operands: Sequence[str], steps: tuple[str, ...]
+) -> tuple[str, ...] | None:
+    """`steps`, which the ops of `op` may begin with, and those that follow until its end."""
+    body = epilogue_body(steps, op.inputs, op.output)
+    if not with_operands and op.body.is_structurally_equivalent(body):
+        return steps
+    begun, whole = _names(body), _names(op.body)
+    if len(begun) >= len(whole) or whole[: len(begun)] != begun:
+        return None
+    for step in (*with_operands[:1], *FUNCTIONS):
+        left = with_operands[1:] if step in with_operands[:1] else with_operands
+        found = _continued(op, left, (*steps, step))
+        if found is not None:
+            return found
+    return None
+
+
+def _names(body: Region) -> list[str]:
+    """The names of the ops before those that give the result back."""
+    return [op.name for op in body.block.ops if op.name not in ("arith.truncf", "gemmir.yield")]
+
+
+def _operand_steps(epilogues: Sequence[EpilogueOp]) -> list[str]:
+    """The steps that have operands, in order."""
     found: list[str] = []
-    for op in module.walk():
-        if isinstance(op, EpilogueOp):
-            for value in op.inputs:
-                kind = memref_type(value)
-                *outer, across = _strides_of(kind) if _is_static(kind) else strides_of(kind)
-                step = "residual" if any(s != 0 for s in outer) else "bias" if across else "scale"
-                if step not in found:
-                    found.append(step)
+    for op in epilogues:
+        for value in op.inputs:
+            kind = memref_type(value)
+            *outer, across = _strides_of(kind) if _is_static(kind) else strides_of(kind)
+            step = "residual" if any(s != 0 for s in outer) else "bias" if across else "scale"
+            if step not in found:
+                found.append(step)
     return found

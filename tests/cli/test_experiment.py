@@ -204,3 +204,13 @@ def test_what_is_refused(
 ) -> None:
     found = cli("experiment", *words)
     assert found.status == status and part in found.err
+
+
+def test_what_cannot_be_planned_leaves_no_file(cli: Cli) -> None:
+    Path("x.toml").write_text('targets = ["cpu:z80"]\n[[problem]]\nm = 8\nn = 8\nk = 8\n')
+    result = cli("experiment", "run", "x.toml")
+    assert result.status == 4 and "GEM0602" in result.err
+    assert not Path("x.db").exists()
+    Path("x.db").touch()
+    assert cli("experiment", "run", "x.toml").status == 4
+    assert Path("x.db").exists(), "a file that was there is not ours to remove"

@@ -32,6 +32,13 @@ def test_one_rung_and_its_code(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Non
     assert [rung["name"] for rung in found.json["rungs"]] == ["packed", "vectorized"]
     assert found.json["ok"]
     assert found.json["command"] == "gemmir ladder --json"
+    assert found.json["started"].startswith("20") and "llvm" in found.json["versions"]
+    assert [rung["number"] for rung in found.json["rungs"]] == [4, 5]
+    cli("ladder", *SMALL, "--rung", "vectorized", "--no-measure", "-o", "two")
+    assert sorted(path.name for path in Path("two").iterdir()) == [
+        "04-packed.schedule",
+        "05-vectorized.schedule",
+    ]
     text = cli("ladder", *SMALL, "--rung", "packed", "--emit", "schedule").out
     assert text.startswith("# packed: the block of B in panels\n")
     assert "vfmadd" in cli("ladder", *SMALL, "--rung", "packed", "--emit", "asm").out

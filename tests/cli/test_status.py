@@ -141,7 +141,6 @@ def test_tool_missing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         ("tile{loops=q sizes=3}", "GEM0321: tile: loops=q cannot name 'q' here"),
         ("tile{", "GEM0305: the schedule cannot be read at '': Expected argument name here"),
         ("tile{loops=m,n 8}", "GEM0305: the schedule cannot be read at "),
-        ("no.schedule", "GEM0315: the schedule no.schedule cannot be read"),
     ],
 )
 def test_illegal_schedule(cli: Cli, schedule: str, error: str) -> None:
@@ -149,6 +148,18 @@ def test_illegal_schedule(cli: Cli, schedule: str, error: str) -> None:
     assert result.status == 5
     assert result.err.startswith(f"error {error}")
     assert "Traceback" not in result.err
+
+
+def test_a_file_that_is_not_there_is_an_input_error(cli: Cli) -> None:
+    """As FILE.mlir is: nothing of a schedule or space is illegal yet."""
+    result = cli("compile", *SMALL, "--schedule", "no.schedule")
+    assert result.status == 1
+    assert result.err.startswith("error GEM0315: the schedule no.schedule cannot be read")
+    result = cli("tune", *SMALL, "--space", "no.space", "--study", "s")
+    assert result.status == 1
+    assert result.err.startswith("error GEM1406: the space no.space cannot be read")
+    result = cli("compile", "no.mlir")
+    assert result.status == 1 and result.err.startswith("error GEM0211")
 
 
 def test_internal_error_leaves_what_reproduces_it(

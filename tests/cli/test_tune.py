@@ -7,15 +7,52 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from gemmir.lockfile import Lock
 from gemmir.search.tuning.study import read_study
 from tests.cli.conftest import Cli
 
 SMALL = ("--m", "12", "--n", "32", "--k", "16")
 TUNE = ("tune", *SMALL, "--study", "s", "--space", "my.space", "--rounds", "2", "--race", "8")
+
+EPILOGUE = """
+#map = affine_map<(i, j) -> (i, j)>
+#row = affine_map<(i, j) -> (j)>
+func.func @f(%a: memref<12x16xf32>, %b: memref<16x32xf32>, %v: memref<32xf32>,
+             %c: memref<12x32xf32>) {
+  %zero = arith.constant 0.0 : f32
+  linalg.fill ins(%zero : f32) outs(%c : memref<12x32xf32>)
+  linalg.matmul ins(%a, %b : memref<12x16xf32>, memref<16x32xf32>) outs(%c : memref<12x32xf32>)
+  linalg.generic {indexing_maps = [#row, #map], iterator_types = ["parallel", "parallel"]}
+    ins(%v : memref<32xf32>) outs(%c : memref<12x32xf32>) {
+  ^bb0(%x: f32, %y: f32):
+    %s = arith.addf %y, %x : f32
+    %r = FUNCTION : f32
+    linalg.yield %r : f32
+  }
+  return
+}
+"""
+
+PINNING = """
+import sys, time
+from pathlib import Path
+import gemmir
+from importlib import import_module
+from gemmir.lockfile import pin_of
+tune = import_module("gemmir.cli.tune")
+write = tune.write_file
+def slowly(path, data):
+    time.sleep(0.3)
+    write(path, data)
+tune.write_file = slowly
+gemm = gemmir.Gemm(m=int(sys.argv[1]), n=8, k=8)
+tune._pin(Path("my.lock"), pin_of(gemm, "cpu:x86-64-v3", 1, gemmir.Schedule()))
+"""
 
 SPACE = """
 ?mr = 2 | 4 | 6
@@ -76,6 +113,47 @@ def test_a_lock_that_lacks_the_problem_leaves_the_default(cli: Cli) -> None:
     assert "on cpu with 2 threads: taking the default one" in two.err
     default = cli("compile", *SMALL, "--json")
     assert json.loads(result.out)["schedule"] == json.loads(default.out)["schedule"]
+
+
+def test_a_lock_names_what_it_has_instead(cli: Cli) -> None:
+    assert cli(*TUNE, "--trials", "2", "--pin", "my.lock").status == 0
+    result = cli("compile", *SMALL, "--lock", "my.lock", "--threads", "2")
+    assert "taking the default one; it has one for m=12 n=32 k=16 dtype=f32 on cpu (" in result.err
+    cpu = cli("compile", *SMALL, "--lock", "my.lock", "--out", "f32")
+    assert cpu.err == "", "that is what it would be anyway"
+
+
+def test_an_epilogue_in_a_text_is_the_one_that_was_tuned(cli: Cli) -> None:
+    gemm = ("--m", "12", "--n", "32", "--k", "16", "--epilogue", "bias+relu")
+    tuned = (*TUNE[:1], *gemm, *TUNE[7:], "--trials", "2", "--pin", "my.lock", "--json")
+    winner = json.loads(cli(*tuned).out)["winner"]
+    Path("x.mlir").write_text(EPILOGUE.replace("FUNCTION", "arith.maximumf %s, %zero"))
+    found = cli("compile", "x.mlir", "--lock", "my.lock", "--json")
+    assert found.err == "" and ",".join(json.loads(found.out)["schedule"]) == winner
+    Path("y.mlir").write_text(EPILOGUE.replace("FUNCTION", "arith.mulf %s, %s"))
+    found = cli("compile", "y.mlir", "--lock", "my.lock", "--json")
+    assert found.status == 0
+    assert found.err == (
+        "y.mlir has an epilogue that no problem names: taking the default schedule\n"
+    )
+
+
+def test_pins_of_tunes_at_once_are_all_kept(tmp_path: Path) -> None:
+    """Each reads the file, waits, and writes it: without the lock the later one would win."""
+    with ThreadPoolExecutor() as pool:
+        done = [
+            pool.submit(
+                subprocess.run,
+                [sys.executable, "-c", PINNING, str(m)],
+                cwd=tmp_path,
+                check=True,
+            )
+            for m in range(1, 5)
+        ]
+        assert all(one.result().returncode == 0 for one in done)
+    pins = Lock.read(tmp_path / "my.lock").pins
+    assert [pin.problem[:3] for pin in pins] == ["m=1", "m=2", "m=3", "m=4"]
+    assert [p.name for p in tmp_path.iterdir() if "lock" in p.name] == ["my.lock"]
 
 
 def test_a_lock_in_a_folder_that_is_not_there_is_told_first(cli: Cli) -> None:

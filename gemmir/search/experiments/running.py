@@ -102,8 +102,14 @@ def run_experiment(
     `OutputError` GEM1423 where the file has runs and is to have a new one, or where the last of
     them, which is to be resumed, is of another plan or was measured elsewhere.
     """
+    is_new = not path.expanduser().exists()
     with Store.writer(path, create=True) as store:
-        run, settings = _begin(store, spec, mode, crew)
+        try:
+            run, settings = _begin(store, spec, mode, crew)
+        except BaseException:
+            if is_new:
+                store.path.unlink()
+            raise
         pending = store.pending(run)
         begun(Begun(run=store.run(run), settings=settings, pending=pending))
         session = store.begin(run, environment())

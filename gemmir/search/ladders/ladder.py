@@ -41,10 +41,11 @@ GPU_DTYPES: Final = ("f32", "f64", "f16", "bf16")
 class Step:
     """One rung as it was found: checked, its figure, and what its IR has beside that before.
 
-    `ops` counts the ops of its last stage, `changed` by how much, and `loops` are the lines of the
-    outline that are gone or new.
+    `number` counts the rungs of the whole ladder from 1. `ops` counts the ops of its last stage,
+    `changed` by how much, and `loops` are the lines of the outline that are gone or new.
     """
 
+    number: int
     rung: Rung
     checked: Checked
     figure: Figure
@@ -92,6 +93,7 @@ class Ladder:
         step = self.steps[number]
         rung, figure = step.rung, step.figure
         return {
+            "number": step.number,
             "name": rung.name,
             "title": rung.title,
             "why": rung.why,
@@ -207,6 +209,7 @@ def ladder(
         counts, outlined = op_counts(module), outline(module)
         steps.append(
             Step(
+                number=made.rungs.index(rung) + 1,
                 rung=rung,
                 checked=checked[rung.name],
                 figure=figures.get(rung.name, Figure(how="unknown", note=missing)),

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from gemmir.errors import ScheduleError
+from gemmir.errors import ParseError
 from gemmir.gemm import Gemm
 from gemmir.machine import HOST, machine_for
 from gemmir.search.spaces.bound import BoundSpace
@@ -42,12 +42,12 @@ class Space:
 
     @staticmethod
     def read(path: str | Path) -> Space:
-        """The space in a file; `ScheduleError` GEM1406 where it cannot be read."""
+        """The space in a file; `ParseError` GEM1406 where it cannot be read."""
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise ScheduleError("GEM1406", f"the space {path} cannot be read: {reason}") from error
+            raise ParseError("GEM1406", f"the space {path} cannot be read: {reason}") from error
         return Space(text)
 
     def bind(self, gemm: Gemm, target: str = HOST) -> BoundSpace:

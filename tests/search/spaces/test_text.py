@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 
 from gemmir import ANY, Gemm, Schedule
-from gemmir.errors import ScheduleError
+from gemmir.errors import ParseError, ScheduleError
 from gemmir.search.spaces import BoundSpace, Space
 from gemmir.search.spaces.expression import FUNCTIONS, parse_expression
 
@@ -232,5 +232,5 @@ def test_files(tmp_path: Path) -> None:
     path = tmp_path / "a.space"
     path.write_text(f"?x = 2\n{STEM}\n")
     assert Space.read(path) == Space.parse(path.read_text())
-    with pytest.raises(ScheduleError, match=r"GEM1406: the space .*b.space cannot be read"):
+    with pytest.raises(ParseError, match=r"GEM1406: the space .*b.space cannot be read"):
         Space.read(tmp_path / "b.space")
