@@ -6,7 +6,15 @@
                                         %y  = gemmir.outerproduct %ak, %bk, %x : vector<6x8xf32>
 
 A tile wider than the unit becomes several accumulators side by side. Elements that are narrower
-than the sum are widened where they are read. With the tensor cores of a GPU a warp has its tile as
+than the sum are widened where they are read. With `dealt=true` an accumulator has every 8th of 64
+columns instead of 8 neighbours, which saves shifts where B has several elements in a word:
+
+    gemmir.gemm %a, %b, %acc   ->   scf.for %k … iter_args(%x, …)
+      (1 x k, k x 64, 1 x 64)           %bk    = vector.transfer_read %b[%k, 0] : vector<1x64xi4>
+                                        %r, …  = gemmir.deal %bk                : vector<1x8xi4> …
+                                    %y, …  = gemmir.deal %x, …                  : vector<1x8xf32> …
+
+With the tensor cores of a GPU a warp has its tile as
 a whole, and reads A and B from shared memory:
 
     gemmir.gemm %a, %b, %acc   ->   scf.for %k … step 16 iter_args(%x = 0)
@@ -66,6 +74,7 @@ from gemmir.ir.dialect import (
     THREADS,
     WARPS,
     ColumnSumOp,
+    DealOp,
     EpilogueOp,
     ForallOp,
     GemmOp,
@@ -155,6 +164,12 @@ class GemmPlan:
     mma: tuple[int, int, int] | None = None
     precision: PrecisionAttr | None = None
     of_warpgroup: bool = False
+    dealt: bool = False
+
+    @property
+    def block(self) -> int:
+        """Columns that are dealt to as many vectors as each has lanes."""
+        return self.width * self.width
 
     @property
     def starts(self) -> range:
@@ -303,6 +318,15 @@ def _can_widen(gemm: GemmOp) -> bool:
     return is_wider and (set(units) <= {CORES} or on_thread)
 
 
+def _can_deal(gemm: GemmOp, width: int) -> bool:
+    """Whether a tile has whole blocks of columns, neighbours in B, whose sums begin at zero."""
+    accumulator = chain(gemm.c)[0]
+    columns, b = memref_type(accumulator).get_shape()[1], memref_type(gemm.b)
+    whole = columns % (width * width) == 0 and b.get_shape()[1] == columns
+    adjacent = not isinstance(b.layout, PanelAttr) and strides_of(b)[1] == 1
+    return whole and adjacent and carried_from(accumulator) is None
+
+
 def _listed(shape: Sequence[int]) -> str:
     return ",".join(map(str, shape))
 
@@ -407,7 +431,7 @@ def vectorize_gemm(gemm: GemmOp, plan: GemmPlan) -> list[SSAValue]:
         (total,) = finish([begin_product(gemm, begin[0])])
         return [finished(total)]
     if plan.mma is None:
-        return _brought_down(gemm, finish(_sum_over_k(gemm, plan, begin)))
+        return _in_order(plan, _brought_down(gemm, finish(_sum_over_k(gemm, plan, begin))))
     return finish(_multiply(gemm, plan, plan.mma, begin))
 
 
@@ -447,8 +471,9 @@ def _sum_over_k(gemm: GemmOp, plan: GemmPlan, begin: list[SSAValue]) -> list[SSA
         row = read(inner, gemm, b, (k, start), (depth, plan.width), (True, full))
         return converted(inner, row, summed, exponent=_exponent(gemm)) if depth == 1 else row
 
-    by_columns = 1 < plan.rows < len(plan.starts)
-    rows = [] if by_columns else [row_at(start) for start in plan.starts]
+    by_columns = 1 < plan.rows < len(plan.starts) and not plan.dealt
+    rows = _dealt_row(inner, gemm, plan, b, k) if plan.dealt else []
+    rows = rows or ([] if by_columns else [row_at(start) for start in plan.starts])
     updated: list[SSAValue] = []
     for number, (start, total) in enumerate(zip(plan.starts, sums, strict=True)):
         row = row_at(start) if by_columns else rows[number]
@@ -459,6 +484,37 @@ def _sum_over_k(gemm: GemmOp, plan: GemmPlan, begin: list[SSAValue]) -> list[SSA
     loop.attributes[DIMENSION] = StringAttr("k")
     builder.insert(loop)
     return list(loop.results)
+
+
+def _dealt_row(
+    builder: Builder, gemm: GemmOp, plan: GemmPlan, b: SSAValue, k: SSAValue
+) -> list[SSAValue]:
+    """A row of B whose lanes are dealt, block by block, to vectors of its own order."""
+    made: list[SSAValue] = []
+    for start in range(0, plan.columns, plan.block):
+        row = read(builder, gemm, b, (k, start), (1, plan.block), (True, True))
+        parts = builder.insert(DealOp([row], plan.width)).outputs
+        summed, exponent = gemm.summed, _exponent(gemm)
+        made += [converted(builder, part, summed, exponent=exponent) for part in parts]
+    return made
+
+
+def _in_order(plan: GemmPlan, sums: list[SSAValue]) -> list[SSAValue]:
+    """Sums of dealt columns, dealt once more: each vector has neighbours again."""
+    if not plan.dealt:
+        return sums
+    last = max((value.owner for value in sums), key=_place_of)
+    assert isinstance(last, Operation)
+    builder, made = Builder(InsertPoint.after(last)), list[SSAValue]()
+    for first in range(0, len(sums), plan.width):
+        made += builder.insert(DealOp(sums[first : first + plan.width], plan.width)).outputs
+    return made
+
+
+def _place_of(owner: Operation | Block) -> int:
+    """Where an op stands in its block."""
+    assert isinstance(owner, Operation) and owner.parent is not None
+    return owner.parent.get_operation_index(owner)
 
 
 def _exponent(gemm: GemmOp) -> int:
@@ -623,7 +679,8 @@ class Vectorize(ModulePass):
 
     `shape` is m, n and k of the instruction of the tensor cores, where there are several. A
     warpgroup, wgmma, and the matrix unit of a TPU, mxu, take whole tiles and have neither. With
-    along=k the lanes of fma are products along k, which are added at the end.
+    along=k the lanes of fma are products along k, which are added at the end. With `dealt` vectors
+    of fma have every width-th of width * width columns, and are put in order behind the sum.
     """
 
     name = "gemmir-vectorize"
@@ -632,6 +689,7 @@ class Vectorize(ModulePass):
     width: int | None = None
     shape: tuple[int, ...] | None = None
     along: str | None = None
+    dealt: bool = False
 
     @classmethod
     def from_spec(cls, spec: ArgSpec) -> Vectorize:
@@ -681,11 +739,27 @@ class Vectorize(ModulePass):
                     f"leave {name} out",
                 )
 
+    def _dealt(self, products: Sequence[GemmOp], width: int) -> list[GemmOp]:
+        """The products whose columns are dealt; `ScheduleError` GEM1385 where there are none."""
+        if not self.dealt:
+            return []
+        found = [gemm for gemm in products if _can_deal(gemm, width)]
+        if self.with_ != FMA or self.along is not None or not found:
+            raise ScheduleError(
+                "GEM1385",
+                f"vectorize: dealt=true with={self.with_} width={width}, and no tile of C has "
+                f"blocks of {width * width} neighbours in B whose sums begin at zero",
+                f"use with=fma, tile n by {width * width}, and leave along and carry out",
+            )
+        return found
+
     def _vectorize(self, op: builtin.ModuleOp, products: Sequence[GemmOp], width: int) -> None:
+        dealt = self._dealt(products, width)
         for gemm in products:
             plan = plan_gemm(gemm, self.with_, width, self.shape)
             if self.with_ == FMA:
                 _require_whole_bytes(gemm, width, self.along)
+            plan = replace(plan, dealt=gemm in dealt)
             if self.along is None:
                 sums = vectorize_gemm(gemm, plan)
             else:

@@ -13,6 +13,7 @@ from xdsl.dialects import func
 from xdsl.dialects.builtin import DYNAMIC_INDEX, IndexType, ModuleOp, StringAttr
 
 from gemmir.backends.llvm.arithmetic import ARITHMETIC
+from gemmir.backends.llvm.deals import DEALS
 from gemmir.backends.llvm.emitter import Emitter, Pointer, Table
 from gemmir.backends.llvm.memory import MEMORY
 from gemmir.backends.llvm.nibbles import NIBBLES
@@ -23,7 +24,7 @@ from gemmir.ir.build import ARGUMENT_NAME
 from gemmir.ir.dialect import memref_type
 from gemmir.sizes import Unknown
 
-EMITTERS: Table = {**ARITHMETIC, **MEMORY, **STRUCTURE, **NIBBLES}
+EMITTERS: Table = {**ARITHMETIC, **MEMORY, **STRUCTURE, **NIBBLES, **DEALS}
 
 
 def emit_module(module: ModuleOp, features: Iterable[str] = ()) -> str:

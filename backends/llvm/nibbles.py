@@ -8,6 +8,8 @@ that are columns of what lies in memory are words of 8 rows: a lane for each wor
 float of it is made from the shifted word, or where an exponent of 28 is asked for from its four
 highest bits alone: that saves one of two shifts, and x86 makes any operation on bits twice as often
 in a cycle as a shift.
+
+What is dealt to several vectors (`deals.py`) stays bytes until then, and has zeros below then.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from gemmir.backends.llvm.emitter import Emitter, Rows, Table, element_of, set_r
 from gemmir.backends.llvm.memory import Access, access_of, load_line, transfer_read
 from gemmir.backends.llvm.text import Stride, is_literal, lanes_type, splat_literal
 from gemmir.errors import BackendError
-from gemmir.ir.dialect import ExtendOp
+from gemmir.ir.dialect import DealOp, ExtendOp
 
 BITS: Final = 4
 WORD_LANES: Final = 8
@@ -54,6 +56,7 @@ def _read(e: Emitter, op: vector.TransferReadOp) -> None:
         transfer_read(e, op)
         return
     access, transposed = access_of(e, op.source, op.indices, t, op)
+    is_dealt = all(isinstance(use.operation, DealOp) for use in op.result.uses)
     if access.lanes == 1 and access.line_stride == 1:
         access, transposed = _as_column(access), True
     if access.lanes % 2 or access.lane_stride != 1 or (transposed and access.lanes > WORD_LANES):
@@ -70,6 +73,9 @@ def _read(e: Emitter, op: vector.TransferReadOp) -> None:
         lane_limit=None if access.lane_limit is None else str(_half(e, access.lane_limit)),
     )
     lines = [load_line(e, in_bytes, number, "0") for number in range(access.lines)]
+    if is_dealt and not transposed:
+        e.values[op.result] = lines
+        return
     made = _columns if transposed else _rows
     e.values[op.result] = made(e, lines, access.lanes)
 
@@ -182,7 +188,9 @@ def _extend(e: Emitter, op: ExtendOp) -> None:
         return
     lanes = shape_of(op.input.type)[1]
     wide, exponent = lanes_type(i32, lanes), 0 if op.exponent is None else op.exponent.value.data
-    if exponent == TOP:
+    if exponent == TOP and isinstance(op.input.owner, DealOp):
+        rows, exponent = e.rows(op.input), 0
+    elif exponent == TOP:
         mask = splat_literal(str(HIGHEST), "i32", lanes)
         rows, exponent = [e.text.value(f"and {wide} {row}, {mask}") for row in e.rows(op.input)], 0
     else:

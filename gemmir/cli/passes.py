@@ -51,6 +51,7 @@ EXAMPLES: Final = {
     "vectorize": (
         "vectorize{with=fma width=8}",
         "vectorize{with=fma width=8 along=k}",
+        "vectorize{with=fma width=8 dealt=true}",
         "vectorize{with=dot width=16}",
         "vectorize{with=mma width=8}",
         "vectorize{with=wgmma}",

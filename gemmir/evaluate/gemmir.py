@@ -29,6 +29,7 @@ from gemmir.ir.dialect import (
     BarrierOp,
     ColumnOp,
     ColumnSumOp,
+    DealOp,
     EpilogueOp,
     ExtendOp,
     ForallOp,
@@ -248,6 +249,16 @@ def _column(frame: Frame, op: ColumnOp) -> Step:
     return step
 
 
+def _deal(frame: Frame, op: DealOp) -> Step:
+    count = len(op.outputs)
+
+    def step(*vectors: Array) -> tuple[Array, ...]:
+        lanes = np.concatenate(vectors, axis=1)
+        return tuple(lanes[:, first::count] for first in range(count))
+
+    return step
+
+
 def _unsign(frame: Frame, op: UnsignOp) -> Step:
     def step(x: Array) -> tuple[Array]:
         return (unsigned(x),)
@@ -300,6 +311,7 @@ MEANINGS: Final[Meanings] = {
     ColumnSumOp: _column_sum,
     GemmOp: _gemm,
     EpilogueOp: _epilogue,
+    DealOp: _deal,
     ExtendOp: _extend,
     ForallOp: _forall,
     PackOp: _pack,

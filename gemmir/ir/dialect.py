@@ -67,6 +67,7 @@ from xdsl.irdl import (
     result_def,
     traits_def,
     var_operand_def,
+    var_result_def,
 )
 from xdsl.parser import Parser
 from xdsl.printer import Printer
@@ -800,6 +801,44 @@ class ColumnOp(IRDLOperation):
 
 
 @irdl_op_definition
+class DealOp(IRDLOperation):
+    """The lanes of some vectors, one after the other, dealt to the results in turn.
+
+    Of n results number i has lanes i, n + i, 2 n + i and so on, in each row. Where there are as
+    many vectors as each has lanes, a second deal puts all lanes back.
+    """
+
+    name = "gemmir.deal"
+
+    inputs = var_operand_def(base(VectorType))
+    outputs = var_result_def(base(VectorType))
+
+    assembly_format: ClassVar[str | None] = (
+        "$inputs attr-dict `:` type($inputs) `to` type($outputs)"
+    )
+    traits = traits_def(NoMemoryEffect())
+
+    def __init__(self, values: Sequence[SSAValue], count: int) -> None:
+        first = cast("VectorType[Attribute]", values[0].type)
+        rows, lanes = first.get_shape()
+        made = VectorType(first.element_type, (rows, len(values) * lanes // count))
+        super().__init__(operands=[values], result_types=[[made] * count])
+
+    def verify_(self) -> None:
+        if not self.inputs or not self.outputs:
+            raise VerifyException(f"{self.name}: nothing is dealt")
+        types, shapes = _matrices(self.name, (*self.inputs, *self.outputs))
+        given, count = len(self.inputs), len(self.outputs)
+        if len(set(types[:given])) > 1 or len(set(types[given:])) > 1:
+            raise VerifyException(f"{self.name}: vectors of different types")
+        same = types[0].element_type == types[-1].element_type and shapes[0][0] == shapes[-1][0]
+        if not same or given * shapes[0][1] != count * shapes[-1][1]:
+            raise VerifyException(
+                f"{self.name}: {given} times {types[0]} and {count} times {types[-1]}"
+            )
+
+
+@irdl_op_definition
 class UnsignOp(IRDLOperation):
     """Numbers of i8 with 128 added, as ui8: the same bits but for the highest."""
 
@@ -1033,6 +1072,7 @@ GEMMIR = Dialect(
         BarrierOp,
         ColumnOp,
         ColumnSumOp,
+        DealOp,
         EpilogueOp,
         ExtendOp,
         ForallOp,
@@ -1099,6 +1139,7 @@ __all__ = [
     "BarrierOp",
     "ColumnOp",
     "ColumnSumOp",
+    "DealOp",
     "EpilogueOp",
     "ExtendOp",
     "ForallOp",

@@ -53,6 +53,7 @@ from gemmir.schedule.cpu_streamed import STREAM_BYTES, STREAM_ROWS, steps_of, st
 from gemmir.schedule.cpu_tiles import packed_tile
 from gemmir.schedule.cpu_weights import (
     WEIGHT_STEPS_PER_ITERATION,
+    are_dealt,
     lanes_of_sum,
     weights,
     weights_along_k,
@@ -111,12 +112,15 @@ def cpu_passes(
     if shape is streamed:
         steps = steps_of(share, machine)
     along = shape is along_k
+    dealt = gemm.has_weights and are_dealt(share, machine, even=even)
     if gemm.has_weights:
         along, steps = weights_along_k(share, machine), WEIGHT_STEPS_PER_ITERATION
         yield from weights(share, machine, even=even)
     else:
         yield from shape(share, machine)
-    if along:
+    if dealt:
+        yield from _end(gemm, machine, 1, fuse=fuse, expand=expand, dealt=True)
+    elif along:
         yield from _end(gemm, machine, LANE_STEPS, fuse=fuse, expand=expand, along=ALONG_K)
     elif depth > 1:
         steps = steps_of_sums(share, machine, steps)
@@ -161,12 +165,13 @@ def _end(
     unit: str = "fma",
     depth: int = 1,
     unsigned: bool = False,
+    dealt: bool = False,
     wide: Iterable[str] = (),
 ) -> Iterator[str]:
     """The passes behind loops and copies; `along` is the dimension of lanes where not n.
 
-    The `unit` takes so much of k at once as `depth` says, of an A that is made `unsigned`; `wide`
-    comes where k is unrolled.
+    The `unit` takes so much of k at once as `depth` says, of an A that is made `unsigned`; columns
+    of B may be `dealt` to vectors; `wide` comes where k is unrolled.
     """
     if fuse:
         yield "fuse-epilogue"
@@ -174,7 +179,7 @@ def _end(
         yield "unsign"
     lanes = lanes_of_sum(gemm, machine) if gemm.has_weights else lanes_used(gemm, machine)
     if along is None:
-        yield f"vectorize{{with={unit} width={lanes}}}"
+        yield f"vectorize{{with={unit} width={lanes}{' dealt=true' if dealt else ''}}}"
     else:
         lanes = machine.lanes((gemm.accumulator if gemm.has_weights else gemm.element).item_bytes)
         yield f"vectorize{{with=fma width={lanes} along={along}}}"

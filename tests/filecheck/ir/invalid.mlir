@@ -407,3 +407,19 @@ func.func @f(%a: memref<8x8xui8>) {
   func.return
 }
 // CHECK: gemmir.pack: i8 does not hold every ui8
+
+// -----
+
+func.func @f(%x: vector<1x8xf32>) {
+  %y, %z = gemmir.deal %x : vector<1x8xf32> to vector<1x4xf32>, vector<1x2xf32>
+  func.return
+}
+// CHECK: gemmir.deal: vectors of different types
+
+// -----
+
+func.func @f(%x: vector<1x8xf32>) {
+  %y, %z = gemmir.deal %x : vector<1x8xf32> to vector<1x8xf32>, vector<1x8xf32>
+  func.return
+}
+// CHECK: gemmir.deal: 1 times vector<1x8xf32> and 2 times vector<1x8xf32>
