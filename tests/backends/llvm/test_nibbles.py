@@ -13,7 +13,8 @@ from gemmir.errors import BackendError
 from gemmir.ir.context import parse_module
 from gemmir.machine import machine_for
 
-WEIGHTS: Final = Gemm(m=1, n=512, k=512, dtype_b="i4", weight_group=128)
+WEIGHTS: Final = Gemm(m=1, n=48, k=512, dtype_b="i4", weight_group=128)
+"""Too few columns to be dealt to 8 vectors."""
 
 VFMADD: Final = r"vfmadd\d+ps"
 FMLA: Final = "fmla"
