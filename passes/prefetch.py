@@ -10,9 +10,12 @@
 The prefetchers of a CPU follow rows that are read to their ends, and are late where much is
 computed between two lines. The loop is the innermost one over its dimension at the moment; what is
 asked for is the whole tile of the operand that the iteration `ahead` of this one reads, in the last
-iterations the last tile. A cache takes a few dozen requests at once and drops the rest: with
-`during` each iteration of a loop inside asks for its share of the lines: of rows or of columns,
-whichever makes fewer requests, since part of a line is a whole request. Changes no result.
+iterations the last tile. With ahead=0 it is the tile of C that this iteration writes at its end.
+
+A cache takes a few dozen requests at once, and those that come together hold up the loads behind
+them: with `during` each iteration of a loop inside asks for its share of the lines: of rows or of
+columns, whichever makes fewer requests, since part of a line is a whole request. Of two loops the
+one inside the other deals out the other dimension of that share. Changes no result.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from xdsl.passes import ModulePass
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import Space
 from gemmir.ir.dialect import (
+    EpilogueOp,
     GemmOp,
     PackOp,
     PrefetchOp,
@@ -38,7 +42,7 @@ from gemmir.ir.dialect import (
     strides_of,
 )
 from gemmir.ir.index import Extent, as_index, before, constant_of, upper_bound
-from gemmir.ir.loops import dimension_of, loops_around, require_gemms, trips
+from gemmir.ir.loops import dimension_of, loops_around, require_gemms
 from gemmir.ir.views import chain, offsets_of, sizes_of, subview
 
 LEVELS = (Space.L1, Space.L2)
@@ -49,38 +53,53 @@ LINE_BYTES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrefetchPlan:
-    """The window of an operand that moves with a loop, and how far ahead it is asked for.
+class Share:
+    """Each iteration of `loop` asks for `lines` of the window along its dimension `dim`."""
 
-    `last` is the first element of the last tile along the dimension `dim` of the window, or of the
-    last one of whole `size`, where that one is smaller. Where
-    there is a loop `share`, each of its iterations asks for `lines` along the other dimension.
+    loop: scf.ForOp
+    dim: int
+    lines: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ahead:
+    """A tile `distance` elements away, but the last one of whole `size`, which begins at `last`."""
+
+    distance: int
+    size: int
+    last: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrefetchPlan:
+    """The window of an operand that moves with a loop along its dimension `dim`, and who asks.
+
+    Where nothing is `ahead`, it is the tile of the iteration itself. `into` is None where that will
+    be written.
     """
 
     loop: scf.ForOp
     window: memref.SubviewOp
     dim: int
-    distance: int
-    size: int
-    last: int
-    into: Space
-    share: scf.ForOp | None = None
-    dealt: int = 0
-    lines: int = 0
+    ahead: Ahead | None
+    into: Space | None
+    shares: tuple[Share, ...] = ()
 
 
 def plan(
-    gemm: GemmOp, operand: str, loop: str, ahead: int, to: str, during: str | None
+    gemm: GemmOp, operand: str, loop: str, ahead: int, to: str, during: Sequence[str]
 ) -> PrefetchPlan | None:
     """What to ask for; None where the loop has too few iterations for that.
 
-    `ScheduleError` (GEM1310 to GEM1312) where nothing could be asked for.
+    `ScheduleError` (GEM1310 to GEM1312, GEM1315) where nothing could be asked for.
     """
-    if operand not in ("a", "b", "c") or to not in LEVELS or ahead < 1:
+    least = 0 if operand == "c" and during else 1
+    if operand not in ("a", "b", "c") or to not in LEVELS or ahead < least:
         raise ScheduleError(
             "GEM1310",
             f"prefetch: operand={operand} to={to} ahead={ahead}",
-            f"use operand=a, b or c, to={' or '.join(LEVELS)}, and ahead=1 or more",
+            f"use operand=a, b or c, to={' or '.join(LEVELS)}, and ahead=1 or more, or 0 for c "
+            "with during",
         )
     value = {"a": gemm.a, "b": gemm.b, "c": gemm.c}[operand]
     around = [o for o in loops_around(gemm, loop) if isinstance(o, scf.ForOp)]
@@ -92,55 +111,62 @@ def plan(
             f"put tile{{loops={'n' if operand == 'b' else 'm'} …}} before it, or name its loop",
         )
     window, dim = found
-    end, step = constant_of(around[0].ub), constant_of(around[0].step)
-    assert step is not None
-    size = upper_bound(sizes_of(window)[dim])
-    if end is None or size is None or size > end:
-        raise ScheduleError(
-            "GEM1312",
-            f"prefetch: the loop over {loop} ends where is known at run time only",
-            "tile with edges=peel, or by a size that divides",
-        )
-    begin = constant_of(around[0].lb) or 0
-    last = begin + (end - begin - 1) // step * step
-    if last < begin + ahead * step:
-        return None
-    found = PrefetchPlan(
+    tile = None
+    if ahead > 0:
+        end, step = constant_of(around[0].ub), constant_of(around[0].step)
+        assert step is not None
+        size = upper_bound(sizes_of(window)[dim])
+        if end is None or size is None or size > end:
+            raise ScheduleError(
+                "GEM1312",
+                f"prefetch: the loop over {loop} ends where is known at run time only",
+                "tile with edges=peel, or by a size that divides",
+            )
+        begin = constant_of(around[0].lb) or 0
+        last = begin + (end - begin - 1) // step * step
+        if last < begin + ahead * step:
+            return None
+        tile = Ahead(distance=ahead * step, size=size, last=min(last, end - size))
+    made = PrefetchPlan(
         loop=around[0],
         window=window,
         dim=dim,
-        distance=ahead * step,
-        size=size,
-        last=min(last, end - size),
-        into=Space(to),
+        ahead=tile,
+        into=None if operand == "c" and to == Space.L1 else Space(to),
     )
-    return found if during is None else _shared_out(gemm, found, during)
+    return _shared_out(gemm, made, during) if during else made
 
 
-def _shared_out(gemm: GemmOp, plan: PrefetchPlan, during: str) -> PrefetchPlan | None:
-    """`plan` with its lines dealt to the iterations of the loop over `during` inside its own.
+def _shared_out(gemm: GemmOp, plan: PrefetchPlan, during: Sequence[str]) -> PrefetchPlan | None:
+    """`plan` with its lines dealt to the iterations of loops inside its own.
 
     None for a loop of what was peeled off another one, which deals them all.
     """
     inside = list(takewhile(lambda o: o is not plan.loop, enclosing_ops(gemm)))
-    share = next(
-        (o for o in inside if isinstance(o, scf.ForOp) and dimension_of(o) == during), None
-    )
+    outer = len(sizes_of(plan.window)) - 2  # the batch
     whole = [upper_bound(size) for size in sizes_of(plan.window)][-2:]
-    if share is None or None in whole or not _is_counted(share) or len(_shape(plan.window)) != 2:
-        raise ScheduleError(
-            "GEM1315",
-            f"prefetch: during={during}, and there is no loop over {during} of known length inside",
-            f"put tile{{loops={during} …}} before prefetch, or leave during out",
-        )
-    if constant_of(share.lb) != 0:
-        return None
-    dealt, lines = _dealt(plan, [size or 0 for size in whole], trips(share))
-    return replace(plan, share=share, dealt=dealt, lines=lines)
+    shares: list[Share] = []
+    for name in during[:2]:
+        loop = next((o for o in inside if dimension_of(o) == name), None)
+        trips = _most_trips(loop) if isinstance(loop, scf.ForOp) else None
+        known = [size for size in whole if size is not None]
+        if not isinstance(loop, scf.ForOp) or trips is None or len(known) < 2 or _rank(plan) != 2:
+            raise ScheduleError(
+                "GEM1315",
+                f"prefetch: during={','.join(during)}, and there is no loop over {name} of known "
+                f"length inside {'that' if shares else 'the other'}",
+                f"put tile{{loops={name} …}} before prefetch, or leave during out",
+            )
+        if constant_of(loop.lb) != 0:
+            return None
+        dim = outer + 1 - (shares[0].dim - outer) if shares else _dealt(plan, known, trips)
+        shares.append(Share(loop=loop, dim=dim, lines=-(-known[dim - outer] // trips)))
+        inside = inside[: inside.index(loop)]
+    return replace(plan, shares=tuple(shares))
 
 
-def _dealt(plan: PrefetchPlan, whole: Sequence[int], parts: int) -> tuple[int, int]:
-    """The dimension that is dealt into so many parts, and how much of it each of them has.
+def _dealt(plan: PrefetchPlan, whole: Sequence[int], parts: int) -> int:
+    """The dimension that is dealt into so many parts.
 
     It is not that of the loop, unless parts of the other are shorter than a line.
     """
@@ -157,12 +183,13 @@ def _dealt(plan: PrefetchPlan, whole: Sequence[int], parts: int) -> tuple[int, i
         return sizes[1 - near] * -(-sizes[near] // line)
 
     own = plan.dim - outer
-    dealt = min((1 - own, own), key=requests)
-    return dealt + outer, -(-whole[dealt] // parts)
+    return min((1 - own, own), key=requests) + outer
 
 
-def _is_counted(loop: scf.ForOp) -> bool:
-    return constant_of(loop.lb) is not None and constant_of(loop.ub) is not None
+def _most_trips(loop: scf.ForOp) -> int | None:
+    """How many iterations `loop` has at most, from 0 on; None where nothing says so."""
+    end, step = upper_bound(loop.ub), constant_of(loop.step)
+    return None if end is None or step is None else max(-(-end // step), 1)
 
 
 def _moving(value: SSAValue, loop: scf.ForOp) -> tuple[memref.SubviewOp, int] | None:
@@ -176,69 +203,81 @@ def _moving(value: SSAValue, loop: scf.ForOp) -> tuple[memref.SubviewOp, int] | 
 
 
 def _copied_from(value: SSAValue) -> SSAValue:
-    """What a packed operand is copied from, and any other operand itself."""
+    """Where an operand is in memory: what a packed one is copied from, a sum in registers goes to.
+
+    Any other operand is itself.
+    """
     buffer = chain(value)[0]
     views = [use.operation for use in buffer.uses if isinstance(use.operation, memref.SubviewOp)]
-    packs = [use.operation for view in views for use in view.result.uses]
-    return next((op.source for op in packs if isinstance(op, PackOp)), value)
+    users = [use.operation for view in views for use in view.result.uses]
+    for op in users:
+        if isinstance(op, PackOp):
+            return op.source
+        if isinstance(op, EpilogueOp):
+            return op.output
+    return value
 
 
 def prefetch(plan: PrefetchPlan) -> None:
-    """Ask for the tile at the beginning of each iteration."""
-    variable = plan.loop.body.block.args[0]
+    """Ask for the tile at the beginning of each iteration, or for a share of it."""
     builder = before(plan.window)
-    if plan.share is not None:
-        first = plan.share.body.block.first_op
+    if plan.shares:
+        first = plan.shares[-1].loop.body.block.first_op
         assert first is not None
         builder = before(first)
-    far = builder.insert(arith.AddiOp(variable, as_index(plan.loop, plan.distance))).result
-    near = builder.insert(arith.MinSIOp(far, as_index(plan.loop, plan.last))).result
-    near.name_hint = "far"
-    offsets = list(offsets_of(plan.window))
-    offsets[plan.dim] = near
-    sizes = list(sizes_of(plan.window))
-    sizes[plan.dim] = plan.size
-    if plan.share is not None:
-        begin, count = _own_lines(builder, plan, plan.share, sizes[plan.dealt])
-        offsets[plan.dealt] = _moved(builder, plan, offsets[plan.dealt], begin)
-        sizes[plan.dealt] = count
-    is_batch = len(sizes) > len(_shape(plan.window))
+    offsets, sizes = list(offsets_of(plan.window)), list(sizes_of(plan.window))
+    if plan.ahead is not None:
+        distance, last = (
+            as_index(plan.loop, plan.ahead.distance),
+            as_index(plan.loop, plan.ahead.last),
+        )
+        far = builder.insert(arith.AddiOp(plan.loop.body.block.args[0], distance)).result
+        near = builder.insert(arith.MinSIOp(far, last)).result
+        near.name_hint = "far"
+        offsets[plan.dim], sizes[plan.dim] = near, plan.ahead.size
+    for share in plan.shares:
+        begin, sizes[share.dim] = _own_lines(builder, share, sizes[share.dim])
+        offsets[share.dim] = _moved(builder, share, offsets[share.dim], begin)
+    is_batch = len(sizes) > _rank(plan)
     tile = subview(builder, plan.window.source, offsets, sizes, drop_batch=is_batch)
     builder.insert(PrefetchOp(tile, plan.into))
 
 
-def _own_lines(
-    builder: Builder, plan: PrefetchPlan, share: scf.ForOp, whole: Extent
-) -> tuple[SSAValue, Extent]:
-    """The first of the lines that an iteration of `share` asks for, and how many those are."""
-    number = builder.insert(arith.DivUIOp(share.body.block.args[0], share.step)).result
-    begin = builder.insert(arith.MuliOp(number, as_index(share, plan.lines))).result
-    if isinstance(whole, int) and whole == plan.lines * trips(share):
-        return begin, plan.lines
-    end = as_index(share, whole)
-    inside = builder.insert(arith.MinSIOp(begin, end)).result
-    rest = builder.insert(arith.SubiOp(end, inside)).result
-    return inside, builder.insert(arith.MinSIOp(as_index(share, plan.lines), rest)).result
+def _own_lines(builder: Builder, share: Share, whole: Extent) -> tuple[SSAValue, Extent]:
+    """The first of the lines that an iteration of `share` asks for, and how many those are.
+
+    Of the last iterations several may ask for the same ones.
+    """
+    loop, lines = share.loop, share.lines
+    number = builder.insert(arith.DivUIOp(loop.body.block.args[0], loop.step)).result
+    begin = builder.insert(arith.MuliOp(number, as_index(loop, lines))).result
+    if isinstance(whole, int):
+        if (_most_trips(loop) or 0) * lines > whole:
+            last = as_index(loop, whole - lines)
+            begin = builder.insert(arith.MinSIOp(begin, last)).result
+        return begin, lines
+    inside = builder.insert(arith.MinSIOp(begin, whole)).result
+    rest = builder.insert(arith.SubiOp(whole, inside)).result
+    return inside, builder.insert(arith.MinSIOp(as_index(loop, lines), rest)).result
 
 
-def _moved(builder: Builder, plan: PrefetchPlan, offset: Extent, by: SSAValue) -> SSAValue:
+def _moved(builder: Builder, share: Share, offset: Extent, by: SSAValue) -> SSAValue:
     """offset + by."""
     if offset == 0:
         return by
-    return builder.insert(arith.AddiOp(as_index(plan.loop, offset), by)).result
+    return builder.insert(arith.AddiOp(as_index(share.loop, offset), by)).result
 
 
-def _shape(window: memref.SubviewOp) -> tuple[int, ...]:
-    made = window.result.type
-    assert isinstance(made, builtin.MemRefType)
-    return made.get_shape()
+def _rank(plan: PrefetchPlan) -> int:
+    """How many dimensions the tile has."""
+    return len(memref_type(plan.window.result).get_shape())
 
 
 @dataclass(frozen=True)
 class Prefetch(ModulePass):
     """Ask for the tile of `operand` that is read `ahead` iterations later, into the cache `to`.
 
-    With `during` the iterations of that loop inside ask for a share each.
+    With `during` the iterations of one or two loops inside ask for a share each.
     """
 
     name = "gemmir-prefetch"
@@ -247,11 +286,11 @@ class Prefetch(ModulePass):
     loop: str
     ahead: int
     to: str = Space.L1.value
-    during: str | None = None
+    during: tuple[str, ...] | None = None
 
     def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
         plans = [
-            plan(gemm, self.operand, self.loop, self.ahead, self.to, self.during)
+            plan(gemm, self.operand, self.loop, self.ahead, self.to, self.during or ())
             for gemm in require_gemms("prefetch", op, takes_factors=True)
         ]
         if not any(plans):

@@ -181,7 +181,7 @@ class Indices:
         return self.unknown if size == DYNAMIC_INDEX else float(size)
 
     def linear(self, value: SSAValue | int) -> Linear:
-        """An index as a sum; what keeps it inside a matrix is left out."""
+        """An index as a sum; what keeps it inside bounds is a line from its first to its last."""
         if isinstance(value, int):
             return Linear(constant=float(value))
         if value in self.variables:
@@ -209,8 +209,17 @@ class Indices:
         if isinstance(owner, arith.DivUIOp | arith.DivSIOp):
             return self.linear(first).scaled(1 / max(self.mean(second), 1.0))
         if isinstance(owner, arith.MinSIOp | arith.MaxSIOp):
-            return self.linear(first if self._variables(first) else second)
+            moving = self.linear(first if self._variables(first) else second)
+            variables = self._variables(value)
+            return self._between(value, *variables) if len(variables) == 1 else moving
         return Linear(constant=self.mean(value))
+
+    def _between(self, value: SSAValue, variable: LoopVariable) -> Linear:
+        """The line through an index in the first and in the last iteration of its one loop."""
+        length = variable.step * max(variable.trips - 1, 1)
+        begin = self._at(value, {variable: variable.first})
+        slope = (self._at(value, {variable: variable.first + length}) - begin) / length
+        return Linear(constant=begin - slope * variable.first, of={variable: slope})
 
 
 def _shares(load: memref.LoadOp) -> tuple[float, float]:

@@ -1,10 +1,12 @@
 """Packed schedules for CPUs: blocks of B in L2, and A where it lies or in panels in L3.
 
 *Packed* copies B alone. A panel of rows of A meets all of a block of B, so that A comes from memory
-once a block, and the next panel is asked for meanwhile. *Packed both* is the blocking of Goto and
-van de Geijn, Anatomy of High-Performance Matrix Multiplication (ACM TOMS 34(3), 2008), with the
-roles of A and B exchanged: for an A whose rows are not adjacent along k, for rows whose number is
-known at run time, and for CPUs on which rows that are apart take a register each.
+once a block, and the next panel is asked for meanwhile, a line in each iteration over k where all
+slices of k are whole iterations: requests that come together hold up the loads behind them.
+*Packed both* is the blocking of Goto and van de Geijn, Anatomy of High-Performance Matrix
+Multiplication (ACM TOMS 34(3), 2008), with the roles of A and B exchanged: for an A whose rows are
+not adjacent along k, for rows whose number is known at run time, and for CPUs on which rows that
+are apart take a register each.
 """
 
 from __future__ import annotations
@@ -42,9 +44,16 @@ def packed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     yield f"promote{{operand=b to=l2 layout=panel:{columns}}}"
     yield f"tile{{loops=m sizes={tile.rows}{_peel(gemm.m, tile.rows)}}}"
     yield f"tile{{loops=n sizes={columns}}}"
+    if gemm.k % kc or kc % K_STEPS_PER_ITERATION or gemm.n <= columns:
+        if gemm.m >= 2 * tile.rows:
+            yield "prefetch{operand=a loop=m ahead=1 to=l1 during=n}"
+        yield "promote{operand=c to=registers prefetch=true}"
+        return
+    yield "promote{operand=c to=registers}"
+    yield f"tile{{loops=k sizes={K_STEPS_PER_ITERATION}}}"
     if gemm.m >= 2 * tile.rows:
-        yield "prefetch{operand=a loop=m ahead=1 to=l1 during=n}"
-    yield "promote{operand=c to=registers prefetch=true}"
+        yield "prefetch{operand=a loop=m ahead=1 to=l1 during=n,k}"
+    yield "prefetch{operand=c loop=n ahead=0 during=k}"
 
 
 def _peel(extent: int, size: int) -> str:

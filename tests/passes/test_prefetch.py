@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from xdsl.dialects import arith, memref, scf
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects.builtin import ModuleOp, NoneAttr
 
 import gemmir
 from gemmir.backends.cpu.assemble import assembly
@@ -74,7 +74,13 @@ def streams(draw: st.DrawFn) -> tuple[Gemm, str]:
     during = draw(st.sampled_from(["", " during=m"]))
     if gemm.n >= 16:
         steps.append(f"prefetch{{operand=b loop=n ahead={ahead} to={to}{during}}}")
-    return gemm, ",".join([*steps, END])
+    end = END
+    if draw(st.booleans()):
+        sums, vectors = END.split(",")
+        loop = "m" if rows < gemm.m else "n"
+        ask = f"prefetch{{operand=c loop={loop} ahead=0 during=k}}"
+        end = f"{sums},tile{{loops=k sizes={draw(st.integers(1, 4))}}},{ask},{vectors}"
+    return gemm, ",".join([*steps, end])
 
 
 @given(streams())
@@ -106,15 +112,57 @@ def test_a_copied_tile_is_asked_for_where_it_is_copied_from(after: After) -> Non
 
 @pytest.mark.parametrize(("rows", "lines"), [(2, 3), (3, 4), (6, 8)])
 def test_each_tile_of_rows_asks_for_a_share(after: After, rows: int, lines: int) -> None:
-    """Eight lines in three, two and one iteration."""
+    """Eight lines in three, two and one iteration; where they are not even, some come twice."""
     tiles = f"tile{{loops=n sizes=8}},tile{{loops=m sizes={rows}}}"
     module = after(WIDE, f"{tiles},prefetch{{operand=b loop=n ahead=1 during=m}}")
     (op,) = prefetches(module)
     assert around(op) == ["m", "n"]
     begin = offsets_of(window(op))[0]
-    most = sizes_of(window(op))[0]
+    assert sizes_of(window(op))[0] == lines
     assert not isinstance(begin, int)
-    assert most == lines if 6 % rows == 0 and 8 % lines == 0 else not isinstance(most, int)
+    is_even = 6 // rows * lines == 8
+    if not is_even:
+        assert isinstance(begin.owner, arith.MinSIOp)
+        assert constant_of(begin.owner.rhs) == 8 - lines
+
+
+def test_two_loops_deal_out_columns_and_rows(after: After) -> None:
+    """A of 4 x 64 in 4 tiles of n with 16 iterations over k each: a line of one row at a time."""
+    gemm = Gemm(m=8, n=64, k=64)
+    tiles = "tile{loops=m sizes=4},tile{loops=n sizes=16},promote{operand=c to=registers}"
+    ask = "tile{loops=k sizes=4},prefetch{operand=a loop=m ahead=1 during=n,k}"
+    (op,) = prefetches(after(gemm, f"{tiles},{ask}"))
+    assert around(op) == ["k", "n", "m"]
+    assert sizes_of(window(op)) == (1, 16)
+    row, _ = offsets_of(window(op))
+    assert not isinstance(row, int) and isinstance(row.owner, arith.AddiOp)
+    number = row.owner.rhs
+    assert isinstance(number.owner, arith.MinSIOp) and constant_of(number.owner.rhs) == 3
+
+
+def test_c_is_asked_for_while_it_is_summed(after: After) -> None:
+    """The tile that is written at the end, which is where the sum in registers goes to."""
+    gemm = Gemm(m=8, n=64, k=64)
+    tiles = "tile{loops=m sizes=4},tile{loops=n sizes=16},promote{operand=c to=registers}"
+    ask = "tile{loops=k sizes=4},prefetch{operand=c loop=n ahead=0 during=k}"
+    (op,) = prefetches(after(gemm, f"{tiles},{ask}"))
+    assert around(op) == ["k", "n", "m"]
+    assert op.level is None
+    assert sizes_of(window(op)) == (1, 16)
+    assert memref_type(window(op).source).memory_space == NoneAttr()
+    schedule = f"{tiles},{ask},vectorize{{with=fma width=16}}"
+    check(gemm, target="cpu:x86-64-v4", schedule=schedule).require_ok()
+    assert "prefetchw" in assembly(gemmir.lower(gemm, "cpu:znver4", schedule).artifact)
+
+
+def test_a_tile_of_now_is_asked_for_in_shares_only() -> None:
+    with pytest.raises(ScheduleError, match="0 for c with during") as found:
+        gemmir.lower(
+            WIDE,
+            "cpu:x86-64-v3",
+            f"tile{{loops=n sizes=8}},prefetch{{operand=c loop=n ahead=0}},{END}",
+        )
+    assert found.value.code == "GEM1310"
 
 
 def test_the_first_part_of_a_peeled_loop_asks_for_all(after: After) -> None:

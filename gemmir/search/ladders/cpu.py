@@ -134,14 +134,12 @@ def cpu_climb(gemm: Gemm, machine: CpuMachine, threads: int = 1) -> Climb:
         if gemm.n % blocks.nc:
             over = f"tile{{loops=n sizes={blocks.nc}"
             early.append(Edit(old=f"{over}}}", new=f"{over} edges=peel}}"))
-        ask = "prefetch{operand=a loop=m ahead=1 to=l1 during=n}"
         climb.rung(
             "prefetched",
             "what comes next is asked for early",
             say.prefetched(),
             *early,
-            Edit(new=ask, before=SUM),
-            Edit(old=SUM, new="promote{operand=c to=registers prefetch=true}"),
+            *_asks(gemm, blocks, before="fuse-epilogue" if gemm.steps else vectors),
         )
     else:
         climb.leave_out("prefetched", "C has too few register tiles for one to come next")
@@ -156,6 +154,21 @@ def cpu_climb(gemm: Gemm, machine: CpuMachine, threads: int = 1) -> Climb:
             default_schedule(gemm, machine, threads),
         )
     return climb
+
+
+def _asks(gemm: Gemm, blocks: Blocks, before: str) -> list[Edit]:
+    """For the next rows of A and the tile of C: line by line in the sum, or before it begins."""
+    ask = "prefetch{operand=a loop=m ahead=1 to=l1 during=n"
+    if gemm.k % blocks.kc or blocks.kc % K_STEPS:
+        return [
+            Edit(new=f"{ask}}}", before=SUM),
+            Edit(old=SUM, new="promote{operand=c to=registers prefetch=true}"),
+        ]
+    return [
+        Edit(new=f"tile{{loops=k sizes={K_STEPS}}}", before=before),
+        Edit(new=f"{ask},k}}", before=before),
+        Edit(new="prefetch{operand=c loop=n ahead=0 during=k}", before=before),
+    ]
 
 
 def _block(climb: Climb, gemm: Gemm, blocks: Blocks, say: _Why) -> None:
@@ -310,8 +323,9 @@ class _Why:
         return (
             f"The {blocks.mr} rows of A that come next, {bytes_text(rows)}, are asked for while "
             "the ones before are multiplied, a share with each tile along n, and a tile of C "
-            "before its sum begins. Neither is waited for then, which counts where A comes from "
-            "L3 or memory."
+            "before it is added to. Neither is waited for then, which counts where A comes from "
+            "L3 or memory. Few lines at a time, in each iteration over k where slices of k are "
+            "whole iterations, since requests that come together hold up the loads behind them."
         )
 
     def default(self) -> str:

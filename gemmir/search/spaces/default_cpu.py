@@ -81,6 +81,7 @@ class _Opening:
         self.whole = dict(self.bound)
         tiles = [(i, p) for i, p in enumerate(passes) if isinstance(p, Tile) and p.over is None]
         self.last = {d: i for i, p in tiles for d in p.loops if d in "mn"}
+        self.last_of_k = max((i for i, p in tiles if p.loops == ("k",)), default=-1)
         self.register = {
             d: s
             for i, p in tiles
@@ -91,7 +92,7 @@ class _Opening:
         self.uneven: set[str] = set()
         self.packed: set[str] = set()
         self.opened: dict[str, str] = {}
-        self.slice = self.copies = ""
+        self.slice = self.copies = self.steps = ""
 
     # Passes ---------------------------------------------------------------------------------------
 
@@ -115,6 +116,8 @@ class _Opening:
             self._keep(p)
         elif all(self.last.get(d) == number for d in p.loops):
             self._register_tile(p)
+        elif self._asks_within_sums and number == self.last_of_k:
+            self.draft.add(f"tile{{loops=k sizes=?{self._open_steps(*p.sizes)}}}")
         elif p.loops == ("k",):
             self._slices(p)
         elif len(p.loops) == 1:
@@ -286,7 +289,8 @@ class _Opening:
                 wide = self._panel(d, depth)
                 text = text.replace(f'"{p.layout}"', p.layout or "").replace(f"{p.layout}", wide)
             self.packed |= {d} if p.operand != "c" else set()
-        if p.operand == "c" and p.to == "registers" and self._sums == 1:
+        is_sum = p.operand == "c" and p.to == "registers" and self._sums == 1
+        if is_sum and not self._asks_within_sums:
             asked = str(p.prefetch).lower()
             hint = self.draft.hole(
                 "ask_c", asked, ("true", "false"), "C is asked for before its sum"
@@ -300,6 +304,10 @@ class _Opening:
         return f"panel:?{{{name}}}x{depth}" if depth else f"panel:?{name}"
 
     def _prefetch(self, p: Prefetch) -> None:
+        if p.ahead == 0:
+            asked = self.draft.hole("ask_c", "yes", ("no",), "C is asked for during its sum")
+            self.draft.add(pass_text(p), f"{asked[1:]} == 'yes'")
+            return
         ahead = self.draft.hole(
             "ahead",
             p.ahead,
@@ -307,7 +315,7 @@ class _Opening:
             "tiles asked for ahead, 0 for none",
         )
         near_ = self.draft.hole("near", p.to, ("l1", "l2"), "where to")
-        during = f" during={p.during}" if p.during else ""
+        during = f" during={','.join(p.during)}" if p.during else ""
         text = f"prefetch{{operand={p.operand} loop={p.loop} ahead={ahead} to={near_}{during}}}"
         self.draft.add(text, f"{ahead[1:]} > 0")
         if p.loop in self.opened:
@@ -323,7 +331,7 @@ class _Opening:
         depth = self._products
         if self.gemm.k <= depth:
             return
-        steps = self.draft.hole("k_steps", first, STEPS, "steps of k in an iteration")[1:]
+        steps = self._open_steps(first)
         self.draft.add(f"unroll{{loop=k factor=?{steps}}}", f"{steps} > 1")
         self.draft.where(
             f"{steps} <= ceil({self.bound['k']} / {depth})"
@@ -339,6 +347,18 @@ class _Opening:
         self.draft.add(f"widen-reads{{rows={rows} width={p.width}}}", f"{rows[1:]} > 0")
         self.draft.where(f"{rows[1:]} < {self.opened['m']}")
         self.draft.where(f"{rows[1:]} == 0 or k_steps >= {p.width}")
+
+    def _open_steps(self, first: int) -> str:
+        """The hole for the steps of k in an iteration, in which something may be asked for."""
+        if not self.steps:
+            doc = "steps of k in an iteration"
+            self.steps = self.draft.hole("k_steps", first, STEPS, doc)[1:]
+        return self.steps
+
+    @property
+    def _asks_within_sums(self) -> bool:
+        """Whether iterations over k ask for C, so that k is cut once more for them."""
+        return any(isinstance(p, Prefetch) and p.ahead == 0 for p in self.passes)
 
     @property
     def _products(self) -> int:
