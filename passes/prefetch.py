@@ -31,7 +31,7 @@ from xdsl.ir import SSAValue
 from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
-from gemmir.ir.attributes import Space
+from gemmir.ir.attributes import PanelAttr, Space
 from gemmir.ir.dialect import (
     EpilogueOp,
     GemmOp,
@@ -111,6 +111,12 @@ def plan(
             f"put tile{{loops={'n' if operand == 'b' else 'm'} …}} before it, or name its loop",
         )
     window, dim = found
+    if isinstance(memref_type(window.source).layout, PanelAttr):
+        raise ScheduleError(
+            "GEM1311",
+            f"prefetch: what is read of {operand} is in panels, which stay in their cache",
+            f"leave prefetch of {operand} out",
+        )
     tile = None
     if ahead > 0:
         end, step = constant_of(around[0].ub), constant_of(around[0].step)

@@ -75,7 +75,7 @@ def streams(draw: st.DrawFn) -> tuple[Gemm, str]:
     if gemm.n >= 16:
         steps.append(f"prefetch{{operand=b loop=n ahead={ahead} to={to}{during}}}")
     end = END
-    if draw(st.booleans()):
+    if "operand=c" not in steps[0] and draw(st.booleans()):
         sums, vectors = END.split(",")
         loop = "m" if rows < gemm.m else "n"
         ask = f"prefetch{{operand=c loop={loop} ahead=0 during=k}}"
@@ -153,6 +153,15 @@ def test_c_is_asked_for_while_it_is_summed(after: After) -> None:
     schedule = f"{tiles},{ask},vectorize{{with=fma width=16}}"
     check(gemm, target="cpu:x86-64-v4", schedule=schedule).require_ok()
     assert "prefetchw" in assembly(gemmir.lower(gemm, "cpu:znver4", schedule).artifact)
+
+
+def test_sums_in_panels_stay_where_they_are() -> None:
+    panels = "promote{operand=c to=l2 layout=panel:8},tile{loops=n sizes=8}"
+    sums = "promote{operand=c to=registers},tile{loops=k sizes=4}"
+    ask = "prefetch{operand=c loop=n ahead=0 during=k},vectorize{with=fma width=8}"
+    with pytest.raises(ScheduleError, match="in panels") as found:
+        gemmir.lower(WIDE, "cpu:x86-64-v3", f"{panels},{sums},{ask}")
+    assert found.value.code == "GEM1311"
 
 
 def test_a_tile_of_now_is_asked_for_in_shares_only() -> None:
