@@ -30,15 +30,21 @@ class FakeGpu:
         self._file.write_text(fault)
 
 
-def install(monkeypatch: pytest.MonkeyPatch, folder: Path) -> FakeGpu:
+def install(
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    name: str = "Fake A100",
+    capability: tuple[int, int] = (8, 0),
+) -> FakeGpu:
     """Make it the GPU of this computer until the test ends."""
     gpu = FakeGpu(folder / "fault")
-    cuda = FakeCuda(gpus=(("Fake A100", (8, 0)),))
+    cuda = FakeCuda(gpus=((name, capability),))
     cuda.attributes[38] = 1024
     hide(monkeypatch, "pycuda", "pycuda.driver")
     show(monkeypatch, bindings_module(cuda))
     monkeypatch.setattr(libcuda, "library", lambda: fake_libcuda(cuda))
     monkeypatch.setenv("GEMMIR_FAKE_GPU", str(folder / "fault"))
+    monkeypatch.setenv("GEMMIR_FAKE_GPU_IS", ",".join(map(str, (name, *capability))))
     path = [HERE / "fake_gpu", HERE.parents[1]]
     monkeypatch.setenv("PYTHONPATH", ":".join(map(str, path)))
     find_driver.cache_clear()

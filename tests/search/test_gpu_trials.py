@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from gemmir.backends.ptx.driver.figures import Figures
 from gemmir.errors import MissingError
 from gemmir.gemm import Gemm
 from gemmir.machine import GpuMachine, machine_for
-from gemmir.schedule import Schedule
+from gemmir.schedule import Schedule, default_schedule
 from gemmir.search.trials import Limits, Trials
 from gemmir.search.trials.gpu_arrays import MOST_PLACES, Rotation
 from gemmir.search.trials.gpu_roofline import GpuRoofline, bytes_of
@@ -137,6 +138,27 @@ def test_what_is_right_in_the_emulator_wins_a_race(made: tuple[FakeGpu, Trials])
     assert len(times[SCHEDULE]) == 3 and list(failed) == [other]
     assert failed[other].status == "illegal"
     assert (objective.name, objective.is_measured) == ("time of a launch on Fake A100", True)
+
+
+@pytest.mark.parametrize(
+    "gemm",
+    [
+        Gemm(m=64, n=64, k=64, dtype="bf16"),
+        Gemm(m=130, n=72, k=96, dtype="f16", out="f16", epilogue="bias+relu", trans_b=True),
+        Gemm(m=64, n=64, k=2048, dtype="bf16"),
+    ],
+    ids=["tma", "epilogue", "split"],
+)
+def test_default_schedules_of_hopper_are_right_there(
+    gemm: Gemm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With tensor maps, copies of its memory unit, products of warpgroups and split sums."""
+    install(monkeypatch, tmp_path, "Fake H200", (9, 0))
+    schedule = str(default_schedule(gemm, machine_for("cuda:sm_90a")))
+    with Trials(gemm, target="cuda:sm_90a", limits=LIMITS) as trials:
+        found = trials.run(schedule)
+    find_driver.cache_clear()
+    assert (found.status, found.detail) == ("ok", ""), schedule
 
 
 # Where there is no such GPU ----------------------------------------------------------------------

@@ -83,7 +83,8 @@ class FaultyCuda(FakeCuda):
 
 def install() -> None:
     """Be the GPU of this process."""
-    cuda = FaultyCuda(gpus=(("Fake A100", (8, 0)),))
+    name, major, minor = os.environ["GEMMIR_FAKE_GPU_IS"].split(",")
+    cuda = FaultyCuda(gpus=((name, (int(major), int(minor))),))
     cuda.attributes[38] = 1024
     module = bindings_module(cuda)
     for name in ("cuda", "cuda.bindings"):
