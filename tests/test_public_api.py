@@ -19,7 +19,10 @@ README: Final = ROOT / "README.md"
 PYTHON: Final = ROOT / "docs" / "python.md"
 
 IMPORT_SECONDS: Final = 0.5
-"""The most processor time that `import gemmir` may take, above starting Python."""
+"""The most processor time that the names of gemmir may take, above starting Python."""
+
+LIGHT_SECONDS: Final = 0.1
+"""The same of `import gemmir` alone."""
 
 LATER: Final = ("hypothesis", "rich", "typer", "jax", "matplotlib")
 """What is imported when it is first used and not with gemmir."""
@@ -94,8 +97,12 @@ import json, sys, time
 import numpy
 start = time.process_time()
 import gemmir
+alone = time.process_time() - start
+light = [name for name in sys.modules if name.partition(".")[0] in ("gemmir", "xdsl")]
+gemmir.Gemm
 seconds = time.process_time() - start
-print(json.dumps({"seconds": seconds, "modules": sorted(sys.modules)}))
+modules = sorted(sys.modules)
+print(json.dumps({"alone": alone, "light": light, "seconds": seconds, "modules": modules}))
 """
 
 
@@ -111,3 +118,38 @@ def test_import_is_light() -> None:
     ]
     assert [name for name in LATER if name in runs[0]["modules"]] == []
     assert min(run["seconds"] for run in runs) < IMPORT_SECONDS
+    assert min(run["alone"] for run in runs) < LIGHT_SECONDS
+    assert runs[0]["light"] == ["gemmir"]
+    assert "gemmir.compiler" in runs[0]["modules"], "one name brings what every compile needs"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import gemmir; assert set(gemmir.__all__) < set(dir(gemmir))",
+        "from gemmir import *; assert lower and Gemm and ANY",
+        "import gemmir; assert gemmir.errors.GemmirError is gemmir.GemmirError",
+        "from gemmir import dlpack, errors; assert dlpack.__name__ == 'gemmir.dlpack'",
+        "import gemmir.sharded.product; assert gemmir.sharded_matmul",
+        "import gemmir.device_arrays, gemmir.multiply; assert gemmir.matmul",
+        "import gemmir.front; assert gemmir.front.Gemm is gemmir.Gemm",
+        "import gemmir\nassert not hasattr(gemmir, 'no_such_name')",
+        "import gemmir, pickle\n"
+        "assert pickle.loads(pickle.dumps(gemmir.Gemm(m=1, n=2, k=3))).n == 2",
+        "import gemmir\n"
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "with ThreadPoolExecutor(8) as pool:\n"
+        "    assert len({id(c) for c in pool.map(lambda _: gemmir.compile, range(8))}) == 1",
+    ],
+)
+def test_names_are_there_however_they_are_asked_for(code: str) -> None:
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_help_does_not_import_the_compiler() -> None:
+    code = (
+        "import sys\nfrom gemmir.cli import main\nsys.argv = ['gemmir', '--help']\n"
+        "assert main() == 0\nprint([n for n in sys.modules if n.split('.')[0] in LATER])"
+    ).replace("LATER", repr(("xdsl", "numpy", "llvmlite")))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n")
