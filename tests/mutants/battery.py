@@ -92,10 +92,16 @@ class Case:
 
 CASES: Final = (
     Case(
-        gemm=Gemm(m=6, n=18, k=12, alpha=2, beta=3, ldc=21, epilogue="bias+residual"),
-        schedule="promote{operand=c to=l2 layout=panel:8},tile{loops=k sizes=4},"
+        gemm=Gemm(m=6, n=18, k=15, alpha=2, beta=3, ldc=21, epilogue="bias+residual"),
+        schedule="promote{operand=c to=l2 layout=panel:8},tile{loops=k sizes=5},"
         f"{A},tile{{loops=n sizes=8 edges=peel}},tile{{loops=m sizes=3}},"
         f"prefetch{{operand=b loop=n ahead=1 during=m}},{C},fuse-epilogue,{V},{U}",
+    ),
+    Case(
+        gemm=Gemm(m=6, n=16, k=8, beta=1),
+        schedule=f"tile{{loops=m sizes=3}},tile{{loops=n sizes=8}},{C},tile{{loops=k sizes=4}},"
+        "prefetch{operand=a loop=m ahead=1 during=n,k},"
+        f"prefetch{{operand=c loop=n ahead=0 during=k}},{V},{U}",
     ),
     Case(
         gemm=Gemm(m=7, n=5, k=22, alpha=2, beta=3, ldc=8, epilogue="bias"),
