@@ -25,6 +25,7 @@ from gemmir.passes.fuse_epilogue import FuseEpilogue
 from gemmir.passes.interchange import Interchange
 from gemmir.passes.otherwise import Otherwise
 from gemmir.passes.parallelize import Parallelize
+from gemmir.passes.part import Part
 from gemmir.passes.persist import Persist
 from gemmir.passes.pipeline import Pipeline
 from gemmir.passes.prefetch import Prefetch
@@ -282,14 +283,18 @@ def _follow(lowered: Lowered) -> tuple[tuple[Step, ...], _Walk | None]:
         tile={"m": problem.m, "n": problem.n, "k": problem.k, "batch": problem.batch or 1},
     )
     others: list[dict[str, int]] = []
+    parts: list[_Walk] = []
     steps: list[Step] = []
     for p in lowered.schedule.passes:
-        if isinstance(p, Version):
+        if isinstance(p, Version | Part):
             others.append(dict(walk.tile))
+        if isinstance(p, Part):
+            others[-1][p.loop] -= min(p.at, others[-1][p.loop])
+            parts.append(walk)
         if isinstance(p, Otherwise) and others:
-            walk.tile, walk.blocking = others.pop(), Blocking()
+            walk = replace(walk, tile=others.pop(), blocking=Blocking())
         steps.append(Step(text=pass_text(p), meaning=meaning(p, walk)))
-    return tuple(steps), walk
+    return tuple(steps), parts[0] if parts else walk
 
 
 @singledispatch
@@ -470,8 +475,15 @@ def _(p: Version, walk: _Walk) -> str:
 
 
 @meaning.register
+def _(p: Part, walk: _Walk) -> str:
+    walk.tile[p.loop] = min(p.at, walk.tile[p.loop])
+    what = {"m": "rows", "n": "columns"}.get(p.loop, p.loop)
+    return f"a function for the first {p.at} {what}, by the passes up to otherwise"
+
+
+@meaning.register
 def _(p: Otherwise, walk: _Walk) -> str:
-    return "all other sizes, by the passes that follow"
+    return "all others, by the passes that follow"
 
 
 def _reduction(walk: _Walk) -> Reduction:
@@ -620,25 +632,27 @@ def _tile_lines(found: Explanation) -> Iterator[str]:
         yield f"registers  {found.registers.used} of {found.registers.available} vector registers"
     if found.reduction is not None:
         has_versions = any(step.text == "otherwise" for step in found.steps)
-        yield from _reduction_lines(found.reduction, has_versions=has_versions)
+        has_parts = any(step.text.startswith("part{") for step in found.steps)
+        of = "c in the first part" if has_parts else "c"
+        yield from _reduction_lines(found.reduction, of, has_versions=has_versions)
 
 
-def _reduction_lines(found: Reduction, *, has_versions: bool) -> Iterator[str]:
+def _reduction_lines(found: Reduction, of: str, *, has_versions: bool) -> Iterator[str]:
     if found.lanes > 1:
         yield (
-            f"reduction  each element of c: {found.lanes} accumulators of every {found.lanes}th "
+            f"reduction  each element of {of}: {found.lanes} accumulators of every {found.lanes}th "
             "product, in the order of"
         )
         yield "           k, the upper half of which is added to the lower one until one is left"
     elif found.blocks <= 1:
         yield (
-            f"reduction  each element of c: one accumulator, {found.block} fused multiply-adds in "
-            "the order of k"
+            f"reduction  each element of {of}: one accumulator, {found.block} fused multiply-adds "
+            "in the order of k"
         )
     else:
         yield (
-            f"reduction  each element of c: {found.blocks} blocks of k, each up to {found.block} "
-            "fused multiply-adds"
+            f"reduction  each element of {of}: {found.blocks} blocks of k, each up to "
+            f"{found.block} fused multiply-adds"
         )
         yield "           into one accumulator in the order of k, and added to c in that order"
     yield (

@@ -1,4 +1,4 @@
-"""Go on with the sizes that the last `version` has left: the passes behind it work on those.
+"""Go on with what the last `version` or `part` has left: the passes behind it work on that.
 
     func.func private @gemm.m8 …                     ->   … attributes {gemmir.turn = "done"}
     func.func private @gemm.more …                   ->   func.func private @gemm.more …
@@ -22,7 +22,7 @@ from gemmir.ir.versions import DONE, TURN, current, waiting
 
 @dataclass(frozen=True)
 class Otherwise(ModulePass):
-    """End the passes of the last `version`, and begin those of all other sizes."""
+    """End the passes of the last `version` or `part`, and begin those of what it has left."""
 
     name = "gemmir-otherwise"
 
@@ -31,8 +31,8 @@ class Otherwise(ModulePass):
         if following is None or function is None:
             raise ScheduleError(
                 "GEM1355",
-                "otherwise: there is no version whose passes it could end",
-                "put version and passes before it",
+                "otherwise: there is no version or part whose passes it could end",
+                "put version or part, and passes, before it",
             )
         if any(isinstance(inner, GemmOp) for inner in function.walk()):
             raise ScheduleError(

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 
 from xdsl.context import Context
 from xdsl.dialects import arith, builtin, func
-from xdsl.dialects.builtin import StringAttr
 from xdsl.ir import Block, Region, SSAValue
 from xdsl.passes import ModulePass
 
@@ -30,7 +29,7 @@ from gemmir.errors import ScheduleError
 from gemmir.ir.arguments import size_arguments
 from gemmir.ir.index import as_index, before, both
 from gemmir.ir.loops import conditional, require_gemms
-from gemmir.ir.versions import DONE, TURN, WAITING, bound, current, is_plain, settle
+from gemmir.ir.versions import DONE, TURN, WAITING, bound, current, is_plain, private_copy, settle
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +90,7 @@ def version(plan: VersionPlan) -> None:
     """Make the two functions of `plan`, and let the one that is there decide between them."""
     whole = plan.function
     names = (plan.symbol, f"{whole.sym_name.data}.more")
-    small, other = (_private(whole, symbol) for symbol in names)
+    small, other = (private_copy(whole, symbol) for symbol in names)
     other.attributes[TURN] = WAITING
     parent = whole.parent_block()
     assert parent is not None
@@ -105,14 +104,6 @@ def version(plan: VersionPlan) -> None:
     if len(plan.loops) == 1 and not plan.is_exact:
         bound(other, size_arguments(other)[plan.loops[0]], least=plan.numbers[0] + 1)
     _decide(plan, small, other)
-
-
-def _private(function: func.FuncOp, symbol: str) -> func.FuncOp:
-    """A copy of `function` that only this module sees."""
-    made = function.clone()
-    made.sym_name = StringAttr(symbol)
-    made.sym_visibility = StringAttr("private")
-    return made
 
 
 def _decide(plan: VersionPlan, small: func.FuncOp, other: func.FuncOp) -> None:

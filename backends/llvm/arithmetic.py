@@ -32,6 +32,7 @@ from gemmir.backends.llvm.emitter import (
     set_rows,
     shape_of,
 )
+from gemmir.backends.llvm.lane_sums import lane_sum
 from gemmir.backends.llvm.text import (
     float_literal,
     is_literal,
@@ -413,43 +414,6 @@ def _column(e: Emitter, op: ColumnOp) -> None:
     set_rows(e, op.result, made)
 
 
-def _lane_sum(e: Emitter, op: LaneSumOp) -> None:
-    """Halves of each row are added until one lane is left; those make the rows of the result."""
-    element = element_of(op.result.type)
-    scalar, lanes = scalar_type(element), e.shape(op.source.type)[1]
-    add = "add" if isinstance(element, IntegerType) else "fadd"
-    sums = [_one_lane(e, row, scalar, lanes, add) for row in e.rows(op.source)]
-    rows, columns = e.shape(op.result.type)
-    made: Rows = []
-    for row in range(rows):
-        own = sums[row * columns : (row + 1) * columns]
-        made.append(own[0] if columns == 1 else _gathered(e, own, scalar))
-    set_rows(e, op.result, made)
-
-
-def _one_lane(e: Emitter, x: str, scalar: str, lanes: int, add: str) -> str:
-    while lanes > 1:
-        half, wide = lanes // 2, f"<{lanes} x {scalar}>"
-        parts = [
-            e.text.value(
-                f"shufflevector {wide} {x}, {wide} poison, <{half} x i32> "
-                f"<{', '.join(f'i32 {start + lane}' for lane in range(half))}>"
-            )
-            for start in (0, half)
-        ]
-        x = e.text.value(f"{add} <{half} x {scalar}> {parts[0]}, {parts[1]}")
-        lanes = half
-    return e.text.value(f"extractelement <1 x {scalar}> {x}, i64 0")
-
-
-def _gathered(e: Emitter, elements: Sequence[str], scalar: str) -> str:
-    """A vector of `elements`."""
-    t, made = f"<{len(elements)} x {scalar}>", "poison"
-    for lane, x in enumerate(elements):
-        made = e.text.value(f"insertelement {t} {made}, {scalar} {x}, i64 {lane}")
-    return made
-
-
 def _products_of(op: OuterProductOp) -> list[OuterProductOp]:
     """`op` and the products right after it that have the same column and type."""
     run = [op]
@@ -501,7 +465,7 @@ ARITHMETIC: Table = {
     "math.fma": _fma,
     ExtendOp.name: _extend,
     ColumnOp.name: _column,
-    LaneSumOp.name: _lane_sum,
+    LaneSumOp.name: lane_sum,
     OuterProductOp.name: _outer_product,
     PairProductOp.name: _pair_product,
     UnsignOp.name: _unsign,

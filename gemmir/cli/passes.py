@@ -20,6 +20,7 @@ EXAMPLES: Final = {
     "interchange": ("interchange{order=n,k,m}",),
     "otherwise": ("otherwise",),
     "parallelize": ("parallelize{loop=m over=cores}",),
+    "part": ("part{loop=n at=96}",),
     "persist": ("persist{blocks=132}",),
     "pipeline": (
         "pipeline{loop=k stages=3 with=cp.async}",

@@ -1,5 +1,7 @@
 """Versions of a function for some sizes: which of them passes work on, and how one is told a size.
 
+Parts of C (`part`) take turns as versions do; both are computed.
+
     func.func @gemm(…, %m)                             the public function only decides
         %is_small = arith.cmpi sle, %m, 8
         scf.if %is_small { func.call @gemm.m8(…, %m) } else { func.call @gemm.more(…, %m) }
@@ -65,6 +67,14 @@ def waiting(module: ModuleOp) -> func.FuncOp | None:
     """The function whose turn is next."""
     named = (op for op in module.ops if isinstance(op, func.FuncOp))
     return next((op for op in named if op.attributes.get(TURN) == WAITING), None)
+
+
+def private_copy(function: func.FuncOp, symbol: str) -> func.FuncOp:
+    """A copy of `function` that only its module sees."""
+    made = function.clone()
+    made.sym_name = StringAttr(symbol)
+    made.sym_visibility = StringAttr("private")
+    return made
 
 
 def bound(

@@ -45,6 +45,7 @@ from gemmir.schedule.cpu_model import (
 from gemmir.schedule.cpu_narrow import is_narrow, narrow
 from gemmir.schedule.cpu_outer import is_outer, outer
 from gemmir.schedule.cpu_packed import K_SLICE_BYTES, K_STEPS_PER_ITERATION, packed, packed_both
+from gemmir.schedule.cpu_parts import along_last, last_columns
 from gemmir.schedule.cpu_prepacked import prepacked
 from gemmir.schedule.cpu_runtime import runtime_passes
 from gemmir.schedule.cpu_scaled import scaled
@@ -95,6 +96,9 @@ def cpu_passes(
     if whole and is_swapped(gemm) and class_of(swapped(gemm), machine) is direct:
         yield "swap-operands"
         gemm = swapped(gemm)
+    elif whole and _has_parts(gemm, machine):
+        yield from _parts(gemm, machine, fuse=fuse, expand=expand)
+        return
     yield from _outer(gemm, machine, threads)
     share, even = _share(gemm, machine, threads)
     shape = class_of(share, machine) if even else packed_both
@@ -140,6 +144,27 @@ def cpu_passes(
         yield from _end(gemm, machine, steps, fuse=fuse, expand=expand, wide=wide)
     else:
         yield from end(gemm, steps)
+
+
+def _has_parts(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether last columns are computed apart, of a product that is read where it lies."""
+    is_one = gemm.groups is None and gemm.scale_block is None and 0 not in (gemm.m, gemm.n, gemm.k)
+    if not is_one or gemm.has_weights or _is_mixed(gemm) or not last_columns(gemm, machine):
+        return False
+    return class_of(gemm, machine) is direct
+
+
+def _parts(gemm: Gemm, machine: CpuMachine, *, fuse: bool, expand: bool) -> Iterator[str]:
+    """Whole vectors of columns, and behind them last columns with lanes along k."""
+    count = last_columns(gemm, machine)
+    first, last = (with_size(gemm, {"n": n}) for n in (gemm.n - count, count))
+    yield f"part{{loop=n at={first.n}}}"
+    yield from direct(first, machine)
+    steps, wide = direct_steps(first, machine), wide_reads(first, machine)
+    yield from _end(first, machine, steps, fuse=fuse, expand=expand, wide=wide)
+    yield "otherwise"
+    yield from along_last(last, machine)
+    yield from _end(last, machine, 1, fuse=fuse, expand=expand, along=ALONG_K)
 
 
 def prepacked_passes(gemm: Gemm, machine: CpuMachine, threads: int) -> Iterator[str]:

@@ -20,6 +20,7 @@ from gemmir.machine import CpuMachine, GpuMachine, Machine, TpuMachine
 from gemmir.machine.cpu import DOT_FEATURES
 from gemmir.passes.otherwise import Otherwise
 from gemmir.passes.parallelize import Parallelize
+from gemmir.passes.part import Part
 from gemmir.passes.pipeline import TMA, Pipeline
 from gemmir.passes.prepack import Prepack
 from gemmir.passes.promote import CACHES, PACKED_TYPES, Promote
@@ -90,6 +91,8 @@ def check_fits(schedule: Schedule, gemm: Gemm, machine: Machine) -> None:
     for p, after in zip(schedule.passes, (*schedule.passes, None)[1:], strict=True):
         if isinstance(p, Version):
             walk = _version(walk, p)
+        elif isinstance(p, Part):
+            walk = _part(walk, p)
         elif isinstance(p, Otherwise):
             walk = walk.other or walk
         elif isinstance(p, Promote) and isinstance(after, Prepack):
@@ -106,6 +109,20 @@ def _version(walk: _Walk, p: Version) -> _Walk:
     for name, number in zip(p.loops, p.most or p.sizes or (), strict=False):
         tile[name] = min(tile.get(name, number), number)
     return replace(walk, tile=tile, held_bytes=dict(walk.held_bytes), other=walk)
+
+
+def _part(walk: _Walk, p: Part) -> _Walk:
+    """The problem of the first part, which knows that of the other; only a CPU calls functions."""
+    if isinstance(walk.machine, GpuMachine):
+        raise ScheduleError(
+            "GEM1304",
+            f"part: {walk.machine.target} has one kernel for all of C",
+            "leave part out",
+        )
+    whole = walk.tile.get(p.loop, 0)
+    rest = replace(walk, tile={**walk.tile, p.loop: max(whole - p.at, 0)})
+    tile = {**walk.tile, p.loop: min(p.at, whole)}
+    return replace(walk, tile=tile, held_bytes=dict(walk.held_bytes), other=rest)
 
 
 def largest_sizes(gemm: Gemm) -> dict[str, int]:

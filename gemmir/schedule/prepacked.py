@@ -22,9 +22,15 @@ def prepacked_text(schedule: Schedule) -> str:
     """`schedule` with all of B packed first, in the panels in which it packs tiles of B.
 
     Where it packs none, a panel is as wide as the innermost tile of n. Sums have the same order.
-    Raises `CallError` GEM1347 where nothing says how wide.
+    Raises `CallError` GEM1347 where nothing says how wide, or each part of C its own width.
     """
     steps = schedule.steps
+    if any(step.startswith("part{") for step in steps):
+        raise CallError(
+            "GEM1347",
+            "the schedule has passes of its own for each part of C, and B is packed for all of it",
+            "leave part out",
+        )
     packs = [match for match in map(PACKS_B.match, steps) if match is not None]
     width = int(packs[-1].group(1)) if packs else _width(steps)
     depth, as_ = (packs[-1].group(2) or "", packs[-1].group(3) or "") if packs else ("", "")

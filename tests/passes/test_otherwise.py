@@ -64,8 +64,8 @@ def test_versions_of_versions_keep_the_meaning(m: int) -> None:
 @pytest.mark.parametrize(
     ("schedule", "words"),
     [
-        ("otherwise", "put version and passes before it"),
-        (f"{SMALL},otherwise,tile{{loops=m sizes=4}},{LOWERED},otherwise", "no version"),
+        ("otherwise", "put version or part, and passes, before it"),
+        (f"{SMALL},otherwise,tile{{loops=m sizes=4}},{LOWERED},otherwise", "no version or part"),
         ("version{loops=m most=4},otherwise", "put vectorize before it"),
     ],
 )

@@ -16,6 +16,8 @@ from xdsl.passes import ModulePass
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.passes.otherwise import Otherwise
+from gemmir.passes.part import Part
 from gemmir.passes.prefetch import Prefetch
 from gemmir.passes.promote import Promote
 from gemmir.passes.tile import Tile
@@ -52,10 +54,20 @@ OUTER_LOOPS: Final = ("batch", "group")
 
 def open_cpu(gemm: Gemm, machine: CpuMachine, passes: Sequence[ModulePass], about: str) -> str:
     """The text of the space around a default schedule of `passes`."""
-    opening = _Opening(gemm, machine, passes, Draft(about=about))
-    for number, p in enumerate(passes):
+    first, rest = _parts(passes)
+    opening = _Opening(gemm, machine, first, Draft(about=about))
+    for number, p in enumerate(first):
         opening.open(number, p)
+    for p in rest:
+        opening.draft.add(pass_text(p))
     return opening.draft.text
+
+
+def _parts(passes: Sequence[ModulePass]) -> tuple[Sequence[ModulePass], Sequence[ModulePass]]:
+    """The passes of the first part of C, which are opened, and those of others, which stay."""
+    ends = (number for number, p in enumerate(passes) if isinstance(p, Otherwise))
+    end = next(ends, len(passes))
+    return passes[:end], passes[end:]
 
 
 class _Opening:
@@ -98,7 +110,9 @@ class _Opening:
 
     def open(self, number: int, p: ModulePass) -> None:
         """Write one pass with holes, or as it is."""
-        if isinstance(p, Tile):
+        if isinstance(p, Part):
+            self._part(p)
+        elif isinstance(p, Tile):
             self._tile(number, p)
         elif isinstance(p, Promote):
             self._promote(p)
@@ -110,6 +124,12 @@ class _Opening:
             self._widen_reads(p)
         elif not isinstance(p, Unroll):
             self.draft.add(pass_text(p))
+
+    def _part(self, p: Part) -> None:
+        """How far whole vectors go is decided by the problem."""
+        self.draft.add(pass_text(p))
+        self.extent[p.loop] = p.at
+        self.bound[p.loop] = self.whole[p.loop] = str(p.at)
 
     def _tile(self, number: int, p: Tile) -> None:
         if p.over is not None or p.edges == "halve" or any(d in OUTER_LOOPS for d in p.loops):

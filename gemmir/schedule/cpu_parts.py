@@ -1,0 +1,49 @@
+"""Last columns of C that fill little of a vector on a CPU: they have lanes along k instead.
+
+100 columns are 6 vectors of 16 and 4 columns, which take a multiply-add for each element of A as 16
+do. Along k they take one for each 4 (`part`). A copy of so few columns of B is made for that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gemmir.gemm import Gemm
+from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu_model import broadcasts_from_memory, lanes_used
+
+LANE_SUM_PRODUCTS = 3
+"""Multiply-adds that take as long as to add the lanes of an element of C, where those of several
+are added at once."""
+
+LEAST_SAVED = 1 / 4
+"""Of the time of one vector of columns, so that calls and the copy are paid for as well. On Zen 5
+last columns of 36 to 196 cubed in f32 and f64 take 0.25 to 0.75 of that time with AVX-512 where
+these numbers say so, and 100 cubed is 1.09 (f32) and 1.05 (f64) times as fast; 1.11 with AVX2."""
+
+MOST_ROWS = 8
+"""Rows of a tile of last columns: 8 x 1, 8 x 2, 4 x 3 and 4 x 4 were the fastest on Zen 5."""
+
+FREE_REGISTERS = 2
+"""Registers that are left for addresses and masks of such a tile."""
+
+
+def last_columns(gemm: Gemm, machine: CpuMachine) -> int:
+    """How many columns behind whole vectors are computed apart, 0 where none."""
+    lanes = machine.lanes(gemm.accumulator.item_bytes)
+    columns = gemm.n % lanes
+    plain = gemm.batch is None and not gemm.trans_a and broadcasts_from_memory(machine)
+    if not plain or gemm.n < lanes or lanes_used(gemm, machine) != lanes or not columns:
+        return 0
+    products = columns * (-(-gemm.k // lanes) + LANE_SUM_PRODUCTS)
+    return columns if products <= (1 - LEAST_SAVED) * gemm.k else 0
+
+
+def along_last(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+    """Loops and copies for a product of so few columns."""
+    room = machine.vector_registers - FREE_REGISTERS
+    fitting = (r for r in (MOST_ROWS, 4, 2) if (r + 1) * (gemm.n + 1) - 1 <= room)
+    rows = min(next(fitting, 1), gemm.m)
+    yield "promote{operand=b to=l1 layout=panel:1}"
+    yield f"tile{{loops=m sizes={rows}{'' if gemm.m % rows == 0 else ' edges=peel'}}}"
+    yield "promote{operand=c to=registers}"
