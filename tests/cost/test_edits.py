@@ -70,11 +70,11 @@ def test_nothing_is_tried_where_no_change_is_asked_for() -> None:
 
 
 def test_the_speed_is_that_of_the_problem_where_tiles_are_filled_up() -> None:
-    """17 columns take two vectors of 16: 15 of 32 products are of nothing."""
-    gemm = Gemm(m=64, n=17, k=64)
+    """25 columns take two vectors of 16: 7 of 32 products are of nothing."""
+    gemm = Gemm(m=64, n=25, k=64)
     lowered = lower(gemm, target="cpu:znver5")
     found = cost_facts(lowered, 0)
     assert found.problem_flops == gemm.flops < found.prediction.flops
     lines = "\n".join(cost_lines(found, lowered.machine))
     assert f" {gemm.flops / found.prediction.seconds / 1e9:.4g} GFLOP/s" in lines
-    assert "of the operations 47% only fill up" in lines
+    assert "of the operations 22% only fill up" in lines

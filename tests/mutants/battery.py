@@ -142,8 +142,8 @@ CASES: Final = (
     Case(
         gemm=Gemm(m=7, n=11, k=13, beta=2, ldc=12, epilogue="bias+relu"),
         schedule=f"part{{loop=n at=8}},tile{{loops=m,n sizes=3,8 edges=peel}},{C},fuse-epilogue,"
-        f"{V},otherwise,promote{{operand=b to=l2 layout=panel:1}},tile{{loops=m sizes=2 edges=peel}},"
-        f"{C},vectorize{{with=fma width=4 along=k}}",
+        f"{V},otherwise,promote{{operand=b to=l2 layout=panel:1}},"
+        f"tile{{loops=m sizes=2 edges=peel}},{C},vectorize{{with=fma width=4 along=k}}",
     ),
     Case(
         gemm=Gemm(m=5, n=7, k=3, epilogue="silu+gelu"),
