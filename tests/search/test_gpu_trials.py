@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from gemmir.backends.ptx.driver import find_driver
+from gemmir.backends.ptx.driver import find_driver, libcuda
 from gemmir.backends.ptx.driver.figures import Figures
 from gemmir.errors import MissingError
 from gemmir.gemm import Gemm
@@ -17,10 +18,14 @@ from gemmir.machine import GpuMachine, machine_for
 from gemmir.schedule import Schedule, default_schedule
 from gemmir.search.trials import Limits, Trials
 from gemmir.search.trials.gpu_arrays import MOST_PLACES, Rotation
+from gemmir.search.trials.gpu_candidate import GpuCandidate
 from gemmir.search.trials.gpu_roofline import GpuRoofline, bytes_of
-from gemmir.search.trials.memory import sums_exactly
+from gemmir.search.trials.memory import Memory, sums_exactly
 from gemmir.search.trials.places import missing_gpu
 from gemmir.search.tuning.objective import MeasuredSeconds
+from tests.backends.ptx.conftest import hide, show
+from tests.backends.ptx.fakes import FakeCuda, bindings_module, pycuda_module
+from tests.backends.ptx.fakes import libcuda as fake_libcuda
 from tests.search.gpu import TARGET, FakeGpu, install
 
 
@@ -138,6 +143,35 @@ def test_what_is_right_in_the_emulator_wins_a_race(made: tuple[FakeGpu, Trials])
     assert len(times[SCHEDULE]) == 3 and list(failed) == [other]
     assert failed[other].status == "illegal"
     assert (objective.name, objective.is_measured) == ("time of a launch on Fake A100", True)
+
+
+@pytest.mark.parametrize("library", ["PyCUDA", "cuda-bindings"])
+def test_each_library_launches_as_it_can(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a graph, or in a loop by the one that has no stream for it; each place in its turn."""
+    cuda = FakeCuda(gpus=(("Fake A100", (8, 0)),))
+    shown = {"PyCUDA": pycuda_module(cuda), "cuda-bindings": bindings_module(cuda)}
+    hide(monkeypatch, "pycuda", "pycuda.driver", "cuda", "cuda.bindings", "cuda.bindings.driver")
+    show(monkeypatch, shown[library])
+    monkeypatch.setattr(libcuda, "library", lambda: fake_libcuda(cuda))
+    find_driver.cache_clear()
+    memory = Memory(GEMM, 0)
+    settings = {"target": TARGET, "schedule": SCHEDULE, "gpu": 0, "places": 3}
+    candidate = GpuCandidate({"settings": settings}, memory.file)
+    prepared = candidate.answer({"do": "prepare", "with": {"gemm": asdict(GEMM)}})
+    assert prepared["about"]["loader"].startswith(library)
+    for case in memory.cases:
+        assert candidate.answer({"do": "compute", "with": {"case": case.name}}) == {}
+        assert case.fault(memory.shown)[0] == ""
+    cuda.runs = False
+    asked = {"sample_seconds": 0.004, "warm_up_seconds": 0.0}
+    before = len(cuda.parameters)
+    found = candidate.answer({"do": "time", "with": asked})
+    assert found["calls"] == 2 * 2 * 3, "two graphs of two laps of three places"
+    assert bool(cuda.did("graph")) == (library == "cuda-bindings")
+    places = [parameters[-1] for parameters in cuda.parameters[before:]]
+    assert len(set(places)) == 3 and all(a != b for a, b in pairwise(places))
+    memory.close()
+    find_driver.cache_clear()
 
 
 @pytest.mark.parametrize(
