@@ -19,9 +19,10 @@ from gemmir.schedule import Schedule, default_schedule
 from gemmir.search.trials import Limits, Trials
 from gemmir.search.trials.gpu_arrays import MOST_PLACES, Rotation
 from gemmir.search.trials.gpu_candidate import GpuCandidate
-from gemmir.search.trials.gpu_roofline import GpuRoofline, bytes_of
+from gemmir.search.trials.gpu_roofline import GpuRoofline
 from gemmir.search.trials.memory import Memory, sums_exactly
 from gemmir.search.trials.places import missing_gpu
+from gemmir.search.trials.roofline import bytes_of
 from gemmir.search.tuning.objective import MeasuredSeconds
 from tests.backends.ptx.conftest import hide, show
 from tests.backends.ptx.fakes import FakeCuda, bindings_module, pycuda_module
@@ -169,6 +170,8 @@ def test_each_library_launches_as_it_can(library: str, monkeypatch: pytest.Monke
     assert found["calls"] == 2 * 2 * 3, "two graphs of two laps of three places"
     assert bool(cuda.did("graph")) == (library == "cuda-bindings")
     places = [parameters[-1] for parameters in cuda.parameters[before:]]
+    if library == "cuda-bindings":
+        assert len(places) == 3 + 2 * 3, "what was recorded: a lap, and then two of them"
     assert len(set(places)) == 3 and all(a != b for a, b in pairwise(places))
     memory.close()
     find_driver.cache_clear()

@@ -8,16 +8,15 @@ differ: what the driver says of this one counts where it is more than the machin
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
 from gemmir.backends.ptx.driver.figures import Figures
 from gemmir.cost.gpu import L2_BYTES_PER_CYCLE, MMA_FLOPS_PER_CYCLE
-from gemmir.dtypes import ELEMENTS, Precision
-from gemmir.gemm import COUNTS, OFFSETS, Gemm
+from gemmir.dtypes import Precision
+from gemmir.gemm import Gemm
 from gemmir.machine import GpuMachine
-from gemmir.search.trials.roofline import SLACK, refusal
+from gemmir.search.trials.roofline import SLACK, bytes_of, refusal
 
 MMA_FLOPS: Final = 1024
 """Of a GPU that `MMA_FLOPS_PER_CYCLE` does not name."""
@@ -85,14 +84,3 @@ def flops_per_cycle(machine: GpuMachine, gemm: Gemm) -> float:
         item = 2
     halves = MMA_FLOPS_PER_CYCLE.get(machine.target, MMA_FLOPS)
     return max(machine.wgmma_flops_per_cycle_per_sm or 0, halves) * 2.0 / item
-
-
-def bytes_of(gemm: Gemm) -> int:
-    """Bytes of all arrays, each once: what is repeated has a stride of 0."""
-    those = [o for o in gemm.operands if o.name not in (OFFSETS, COUNTS)]
-    return sum(
-        ELEMENTS[o.dtype].bits
-        * math.prod(n for n, s in zip(o.shape, o.strides, strict=True) if s or n == 1)
-        // 8
-        for o in those
-    )

@@ -16,8 +16,8 @@ from gemmir.machine import GpuMachine, Machine, TpuMachine
 from gemmir.machine.host import require_runnable
 from gemmir.search.trials.gpu_arrays import Rotation
 from gemmir.search.trials.gpu_candidate import GPU
-from gemmir.search.trials.gpu_roofline import GpuRoofline, bytes_of
-from gemmir.search.trials.roofline import Limit
+from gemmir.search.trials.gpu_roofline import GpuRoofline
+from gemmir.search.trials.roofline import Limit, bytes_of
 
 NO_CACHE: Final = {"GEMMIR_CACHE": "off"}
 """Kernels that are tried once are not kept for later, where they would take the place of others."""

@@ -69,7 +69,7 @@ class Roofline:
             return 0.0
         at_once = max(self.element_bytes // gemm.element.numpy.itemsize, 1)
         products = gemm.flops / (self.flops_per_second * at_once)
-        moved = self._bytes(gemm) / self.l1_bytes_per_second
+        moved = bytes_of(gemm) / self.l1_bytes_per_second
         return max(products, moved) / self.threads
 
     def forbids(self, gemm: Gemm, seconds: float) -> str:
@@ -82,14 +82,15 @@ class Roofline:
             seconds,
             least,
             flops_per_second=self.flops_per_second * self.threads,
-            moved=self._bytes(gemm),
+            moved=bytes_of(gemm),
             bytes_per_second=self.l1_bytes_per_second * self.threads,
         )
 
-    def _bytes(self, gemm: Gemm) -> int:
-        """What every call has to read or write."""
-        those = [o for o in gemm.operands if o.name not in (OFFSETS, COUNTS)]
-        return sum(ELEMENTS[o.dtype].bits * math.prod(o.shape) // 8 for o in those)
+
+def bytes_of(gemm: Gemm) -> int:
+    """What every call has to read or write, each array once, also where products share it."""
+    those = [o for o in gemm.operands if o.name not in (OFFSETS, COUNTS)]
+    return sum(ELEMENTS[o.dtype].bits * math.prod(o.shape) // 8 for o in those)
 
 
 def refusal(
