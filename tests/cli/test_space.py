@@ -92,7 +92,7 @@ def test_list_and_sample(cli: Cli, path: Path) -> None:
         (("show", "a.space", *CUBE[-2:]), 2, "a.space is a space; write --space a.space"),
         (
             ("show", *CUBE, "--space", "b.space"),
-            5,
+            1,
             "the space b.space cannot be read: No such file",
         ),
         (("show", *CUBE, "--space", "?x = 2"), 5, "error GEM1401: line 1: ?x stands nowhere"),
