@@ -198,11 +198,12 @@ def open_tiles(*loops: tuple[str, int, str]) -> Iterator[str]:
 
 
 def cuts_columns(gemm: Gemm, machine: CpuMachine) -> bool:
-    """Whether the last columns get a narrower tile, with masked loads and stores.
+    """Whether the last columns get a narrower tile: of whole vectors, or with masks.
 
     Where masks are slow a whole tile is computed that begins earlier, unless beta C is added.
     """
-    return gemm.beta != 0 or has_masks(machine)
+    whole = gemm.n % lanes_used(gemm, machine) == 0
+    return gemm.beta != 0 or whole or has_masks(machine)
 
 
 def packed_tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
