@@ -52,7 +52,7 @@ def packed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     tile, item = packed_tile(gemm, machine), item_bytes(gemm)
     kc = balanced(gemm.k, K_SLICE_BYTES // item, K_STEPS_PER_ITERATION)
     stays = gemm.m * max(gemm.k, gemm.n) * item <= NEAR_A * machine.l2_bytes
-    if has_even_rows(machine) and stays:
+    if has_even_rows(machine) and stays and not gemm.trans_b:
         yield from _panel_by_panel(gemm, machine, kc)
         return
     columns = min(tile.columns, gemm.n)
@@ -62,7 +62,7 @@ def packed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     if kc < gemm.k:
         yield f"tile{{loops=k sizes={kc}}}"
     yield f"promote{{operand=b to=l2 layout=panel:{columns}}}"
-    yield f"tile{{loops=m sizes={tile.rows}{last_rows(gemm.m, tile.rows, machine)}}}"
+    yield f"tile{{loops=m sizes={tile.rows}{_peel(gemm.m, tile.rows)}}}"
     yield f"tile{{loops=n sizes={columns}}}"
     if gemm.k % kc or kc % K_STEPS_PER_ITERATION or gemm.n <= columns:
         if gemm.m >= 2 * tile.rows:

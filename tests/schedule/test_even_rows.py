@@ -57,6 +57,17 @@ def test_b_of_a_short_sum_is_read_in_place_where_l1_holds_it() -> None:
     assert copied(Gemm(m=512, n=512, k=16), "cpu:znver5")
 
 
+def test_an_a_that_stays_meets_panels_of_b_one_by_one() -> None:
+    near = "promote{operand=b to=l1 layout=panel:32}"
+    gemm = Gemm(m=255, n=254, k=510)
+    assert near in text_of(gemm, "cpu:znver3")
+    assert near not in text_of(gemm, "cpu:znver5")
+    for other in (Gemm(m=900, n=254, k=511), Gemm(m=255, n=1602, k=511)):
+        assert near not in text_of(other, "cpu:znver3")
+    small = Gemm(m=7, n=39, k=300)
+    check(small, target="cpu:znver3", schedule=text_of(gemm, "cpu:znver3")).require_ok()
+
+
 @pytest.mark.parametrize(
     "gemm",
     [Gemm(m=17, n=48, k=2049), Gemm(m=26, n=33, k=4099, trans_a=True), Gemm(m=16, n=16, k=999)],
