@@ -78,6 +78,7 @@ def test_a_right_kernel_is_checked_and_timed(made: tuple[FakeGpu, Trials]) -> No
     assert launches % found.about["operand_places"] == 0, "each place as often as any other"
     assert found.value == pytest.approx(2e-3 / launches), "two events of this GPU are 2 ms apart"
     assert found.about["loader"] == "cuda-bindings 13.2.0"
+    assert found.about["operands_are_cold"] is True
     assert found.about["schedule"] == list(Schedule.parse(SCHEDULE).steps)
     assert trials.place.clock == "time of a launch on Fake A100"
 
@@ -156,7 +157,7 @@ def test_each_library_launches_as_it_can(library: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(libcuda, "library", lambda: fake_libcuda(cuda))
     find_driver.cache_clear()
     memory = Memory(GEMM, 0)
-    settings = {"target": TARGET, "schedule": SCHEDULE, "gpu": 0, "places": 3}
+    settings = {"target": TARGET, "schedule": SCHEDULE, "gpu": 0, "places": 3, "is_cold": True}
     candidate = GpuCandidate({"settings": settings}, memory.file)
     prepared = candidate.answer({"do": "prepare", "with": {"gemm": asdict(GEMM)}})
     assert prepared["about"]["loader"].startswith(library)

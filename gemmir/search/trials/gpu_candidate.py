@@ -101,6 +101,7 @@ class GpuCandidate:
             "loader": driver.library,
             "driver_cuda": ".".join(map(str, driver.cuda_version)),
             "operand_places": self.settings["places"],
+            "operands_are_cold": self.settings["is_cold"],
         }
         return {"flops": problem.flops, "about": about}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from gemmir.backends.ptx.driver import Gpu, find_driver
@@ -101,7 +101,7 @@ def _on_gpu(machine: GpuMachine, gemm: Gemm) -> Place:
         peer=GPU,
         environment={**NO_CACHE, **NO_DRIVER_CACHE},
         device=gpu.name,
-        settings={"gpu": gpu.number, "places": rotation.places},
+        settings={"gpu": gpu.number, **asdict(rotation)},
         limit=GpuRoofline.of(machine, gemm, known, is_cold=rotation.is_cold),
     )
 
