@@ -29,6 +29,9 @@ MOST_ROWS = 8
 K_STEPS = 4
 """Steps of k an iteration, where the loop is unrolled."""
 
+MANY_REGISTERS = 32
+"""Tiles of so many registers have the multiply-adds beside which an iteration can ask for lines."""
+
 SUM = "promote{operand=c to=registers}"
 SCALAR = "vectorize{with=fma width=1}"
 NAIVE = "tile{loops=m,n,k sizes=1,1,1}"
@@ -139,7 +142,7 @@ def cpu_climb(gemm: Gemm, machine: CpuMachine, threads: int = 1) -> Climb:
             "what comes next is asked for early",
             say.prefetched(),
             *early,
-            *_asks(gemm, blocks, before="fuse-epilogue" if gemm.steps else vectors),
+            *_asks(gemm, machine, blocks, before="fuse-epilogue" if gemm.steps else vectors),
         )
     else:
         climb.leave_out("prefetched", "C has too few register tiles for one to come next")
@@ -156,10 +159,11 @@ def cpu_climb(gemm: Gemm, machine: CpuMachine, threads: int = 1) -> Climb:
     return climb
 
 
-def _asks(gemm: Gemm, blocks: Blocks, before: str) -> list[Edit]:
+def _asks(gemm: Gemm, machine: CpuMachine, blocks: Blocks, before: str) -> list[Edit]:
     """For the next rows of A and the tile of C: line by line in the sum, or before it begins."""
     ask = "prefetch{operand=a loop=m ahead=1 to=l1 during=n"
-    if gemm.k % blocks.kc or blocks.kc % K_STEPS:
+    few = machine.vector_registers < MANY_REGISTERS
+    if few or gemm.k % blocks.kc or blocks.kc % K_STEPS:
         return [
             Edit(new=f"{ask}}}", before=SUM),
             Edit(old=SUM, new="promote{operand=c to=registers prefetch=true}"),
@@ -324,8 +328,8 @@ class _Why:
             f"The {blocks.mr} rows of A that come next, {bytes_text(rows)}, are asked for while "
             "the ones before are multiplied, a share with each tile along n, and a tile of C "
             "before it is added to. Neither is waited for then, which counts where A comes from "
-            "L3 or memory. Few lines at a time, in each iteration over k where slices of k are "
-            "whole iterations, since requests that come together hold up the loads behind them."
+            "L3 or memory. Requests that come together hold up the loads behind them: where an "
+            "iteration over k has enough to do, each asks for a line or two."
         )
 
     def default(self) -> str:
