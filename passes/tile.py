@@ -10,9 +10,10 @@ the last tile: `clip` makes it smaller within the loop, so that all tiles have a
 run time; `peel` gives it a loop of its own with its static size; `overlap` moves it back inside, so
 that every tile is full and some elements are computed twice; `halve` cuts what remains by the
 next smaller power of two, what then remains by half of that, and so on down to `least`; what then
-still remains is one tile that is clipped; `even` makes as many tiles as there would be, all of one
-size or of two that differ by one element, the larger ones first: 7 by 3 are 3 + 2 + 2. Moves no
-data, changes no layout.
+still remains is one tile that is clipped; `exact` has a loop for each size that what remains may
+have, so that it is one tile of a known size even where the extent is not known; `even` makes as
+many tiles as there would be, all of one size or of two that differ by one element, the larger ones
+first: 7 by 3 are 3 + 2 + 2. Moves no data, changes no layout.
 
 An extent may be known at run time only. What `peel` leaves is then one tile that is clipped;
 `overlap` needs an extent that is at least one tile (`version`); a loop over k runs once where k is
@@ -97,7 +98,10 @@ COUNTED = (*OUTERMOST, *INSIDE_BLOCK)
 """Units of which there are as many as the largest extent needs."""
 
 
-EDGES = ("clip", "overlap", "peel", "halve", "even")
+DESCENDING = ("halve", "exact")
+"""What remains is cut by ever smaller tiles: by powers of two, or by every size below."""
+
+EDGES = ("clip", "overlap", "peel", "halve", "even", "exact")
 VARIABLES = {"batch": "s", "m": "i", "n": "j", "k": "p"}
 """What the induction variables are called in the text."""
 
@@ -339,10 +343,10 @@ def _check_loop(gemm: GemmOp, loop: LoopPlan, made: Sequence[LoopPlan], over: st
             f"tile: {name} may be less than {size} at run time and cannot overlap",
             f"use edges=peel or halve, or version{{loop={name} most={size} …}} before it",
         )
-    if loop.edges == "halve" and _panel_width(gemm, name) is not None:
+    if loop.edges in DESCENDING and _panel_width(gemm, name) is not None:
         raise ScheduleError(
             "GEM1354",
-            f"tile: {name} in packed panels cannot halve: tiles are whole panels",
+            f"tile: {name} in packed panels with edges={loop.edges}: tiles are whole panels",
             "use edges=clip: panels are zero-filled to their full width",
         )
     if loop.edges == "overlap":
@@ -410,7 +414,7 @@ def _segments(builder: Builder, anchor: GemmOp, loop: LoopPlan) -> tuple[Segment
     extent, step = loop.extent, loop.size
     if loop.edges == "even" and isinstance(extent, int) and not loop.divides:
         return _even_segments(extent, step)
-    if loop.edges not in ("halve", "peel") or loop.divides:
+    if loop.edges not in ("peel", *DESCENDING) or loop.divides:
         size = step if loop.divides else None
         return (Segment(begin=0, end=_at_least_once(builder, anchor, loop), step=step, size=size),)
     even = round_down(builder, anchor, extent, step)
@@ -419,7 +423,7 @@ def _segments(builder: Builder, anchor: GemmOp, loop: LoopPlan) -> tuple[Segment
         rest = extent - even if isinstance(extent, int) and isinstance(even, int) else None
         return (*found, Segment(begin=even, end=extent, step=step, size=rest))
     while step > loop.least:
-        step = 1 << ((step - 1).bit_length() - 1)
+        step = step - 1 if loop.edges == "exact" else 1 << ((step - 1).bit_length() - 1)
         begin = found[-1].end
         rest = _difference(builder, anchor, extent, begin)
         end = _sum(builder, anchor, begin, round_down(builder, anchor, rest, step))

@@ -1,7 +1,7 @@
 """Schedules for CPUs of any number of rows, where n and k are known.
 
 Few rows have a version for each number of them, with the schedule of a problem of so many rows,
-which reads B once. Of more rows full tiles are taken, and what remains by halves of one. B is read
+which reads B once. Of more rows full tiles are taken, and one of what remains. B is read
 where it lies: a sliver of it that is as wide as a tile stays in L2 for all rows. Where its rows lie
 a power of two apart and fall into few sets of the cache, or vectors cannot read them, it is packed.
 
@@ -35,6 +35,15 @@ EXACT_ROWS = 8
 UNPACKED_ROWS = 96
 """Up to this many rows packing a B costs more than its conflicts in L1, where a vector is a whole
 cache line (measured on Zen 5)."""
+
+FEW_VECTORS = 4
+"""Columns of a tile of up to `UNPACKED_ROWS` rows, in vectors: 6 x 64 of f32. On Zen 5, 3072 x 768
+by 17 rows reaches 217 GFLOP/s so, where 8 x 48 with halves at the end had 167, and 64 rows 218
+instead of 205; kernels for just so many rows have 216."""
+
+FEW_TILES = 4
+"""Tiles across of which a slice of k is computed before the next: C stays near until then. Half and
+twice as many are as fast."""
 
 K_SLICE = 512
 """Elements of k of a sliver of B that is read where it lies, 96 KiB of f32 with 48 columns, and
@@ -72,9 +81,7 @@ class AnyRows:
         if self._has_conflicts(part) and self._has_full_lines(part):
             yield f"version{{loops=m most={UNPACKED_ROWS}}}"
             yield from self._outer(whole)
-            yield from self._carried(
-                [*self._unpacked(part), *self.end(part, K_STEPS_PER_ITERATION)]
-            )
+            yield from self._carried([*self._few(part), *self.end(part, K_STEPS_PER_ITERATION)])
             yield "otherwise"
         yield from self._outer(whole)
         yield from self._carried([*self._loops(part), *self.end(part, K_STEPS_PER_ITERATION)])
@@ -133,7 +140,23 @@ class AnyRows:
         tile = self._tile(gemm)
         yield from self._slices(gemm, K_SLICE)
         yield f"tile{{loops=n sizes={tile.columns} edges=peel}}"
-        yield f"tile{{loops=m sizes={tile.rows} edges=halve}}"
+        yield f"tile{{loops=m sizes={tile.rows} edges=exact}}"
+        yield f"{ANCHOR}}}"
+
+    def _few(self, gemm: Gemm) -> Iterator[str]:
+        """Wide tiles of few rows, which read A seldom: some slivers of B for a short slice of k.
+
+        B comes from L3 or memory, row by row of a block, and is used from L1 by all rows.
+        """
+        lanes = lanes_used(gemm, self.machine)
+        vectors = max(min(FEW_VECTORS, gemm.n // lanes), 1)
+        columns = vectors * lanes
+        block = FEW_TILES * columns
+        if gemm.n > block:
+            yield f"tile{{loops=n sizes={block} edges=peel}}"
+        yield from self._slices(gemm, self.machine.l1_bytes // 2 // (columns * item_bytes(gemm)))
+        yield f"tile{{loops=n sizes={columns} edges=peel}}"
+        yield f"tile{{loops=m sizes={most_rows(self.machine, vectors)} edges=exact}}"
         yield f"{ANCHOR}}}"
 
     def _packed(self, gemm: Gemm) -> Iterator[str]:
@@ -145,7 +168,7 @@ class AnyRows:
         yield from self._slices(gemm, K_SLICE // 2)
         yield f"tile{{loops=n sizes={block}}}"
         yield f"promote{{operand=b to=l2 layout=panel:{columns}}}"
-        yield f"tile{{loops=m sizes={tile.rows} edges=halve}}"
+        yield f"tile{{loops=m sizes={tile.rows} edges=exact}}"
         yield f"tile{{loops=n sizes={columns}}}"
         is_even = self.gemm.n % max(gemm.n, 1) == 0
         if is_even and gemm.n % block == 0 and block % columns == 0 and block > columns:

@@ -132,7 +132,11 @@ class _Opening:
         self.bound[p.loop] = self.whole[p.loop] = str(p.at)
 
     def _tile(self, number: int, p: Tile) -> None:
-        if p.over is not None or p.edges == "halve" or any(d in OUTER_LOOPS for d in p.loops):
+        if (
+            p.over is not None
+            or p.edges in ("halve", "exact")
+            or any(d in OUTER_LOOPS for d in p.loops)
+        ):
             self._keep(p)
         elif all(self.last.get(d) == number for d in p.loops):
             self._register_tile(p)
