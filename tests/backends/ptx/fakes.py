@@ -193,13 +193,13 @@ class FakeCuda:
         self.parameters.append(found)
         x, y, z = grid
         sizes = [array.size for array in arrays]
-        maps = [decoded(p, pointers, sizes) for p in found if len(p) == MAP_BYTES]
+        maps = [p for p in found if len(p) == MAP_BYTES]
 
         def start() -> None:
             if self.runs:
                 emulate(
                     function.text,
-                    [*maps, *arrays],
+                    [*(decoded(made, pointers, sizes) for made in maps), *arrays],
                     grid=(x, y, z),
                     block=_triple(block),
                     kernel=function.symbol,
