@@ -65,9 +65,9 @@ as 8 x 32 and 6 x 16 (measured on Zen 5 at 128 and 512 rows)."""
 DEALT_LANES = 8
 """Elements of 4 bits in a word, and lanes of the vectors to which those of words are dealt."""
 
-DEALT_STEPS = 8
-"""Rows of B between two requests for some of the next tile (measured on Zen 5: 16 are slower; one
-row by 4096 x 11008 takes 0.56 of the time so, and by 4096 x 4096, which L3 holds, 1.07 times)."""
+ASKING_STEPS = 8
+"""Rows of B between two requests for some of the next tile. On Zen 5 one row by 4096 x 11008 takes
+0.4 of the time so by 4 bits with AVX-512, and 0.6 by 4 and 8 bits with AVX2; 16 rows are slower."""
 
 WEIGHT_STEPS_PER_ITERATION = 2
 """Unrolling of the k loop (measured on Zen 5: 4 is 3 % slower, for what it gains in control it
@@ -118,16 +118,21 @@ def are_dealt(gemm: Gemm, machine: CpuMachine, *, even: bool) -> bool:
 def _dealt(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Slices of k that have one scale, and in them 64 columns at a time.
 
-    Rows of 32 bytes are no stream that a prefetcher follows: where B comes from memory those of the
-    next tile are asked for, some with each few rows of this one.
+    Rows of 32 bytes are no stream that a prefetcher follows.
     """
     columns = DEALT_LANES * DEALT_LANES
     yield f"tile{{loops=k sizes={_slice(gemm)}}}"
     yield f"tile{{loops=n,m sizes={columns},1{peel(gemm, 1, columns)}}}"
     yield "promote{operand=c to=registers}"
-    is_far = gemm.n * gemm.k // gemm.element_b.per_byte > machine.l3_bytes // 2
-    if is_far and gemm.n >= 2 * columns and _slice(gemm) > DEALT_STEPS:
-        yield f"tile{{loops=k sizes={DEALT_STEPS}}}"
+    yield from _asked_for(gemm, machine, columns, _slice(gemm))
+
+
+def _asked_for(gemm: Gemm, machine: CpuMachine, columns: int, depth: int) -> Iterator[str]:
+    """Requests for the next tile of a B that comes from memory, during a slice of `depth`."""
+    is_far = gemm.n * gemm.k // gemm.element_b.per_byte >= machine.l3_bytes // 2
+    fits = gemm.n >= 2 * columns and depth > ASKING_STEPS and depth % ASKING_STEPS == 0
+    if gemm.m == 1 and is_far and fits:
+        yield f"tile{{loops=k sizes={ASKING_STEPS}}}"
         yield "prefetch{operand=b loop=n ahead=1 to=l1 during=k}"
 
 
@@ -154,14 +159,16 @@ def _slice(gemm: Gemm, most: int = SLICE) -> int:
 def _in_registers(gemm: Gemm, machine: CpuMachine, *, even: bool) -> Iterator[str]:
     """Slices of k, then tiles that are converted as they are read."""
     rows, columns = _tile(gemm, machine)
-    most = LEAST_SLICE if _is_pushed_out(gemm, columns) else SLICE
-    yield f"tile{{loops=k sizes={_slice(gemm, most)}}}"
+    depth = _slice(gemm, LEAST_SLICE if _is_pushed_out(gemm, columns) else SLICE)
+    yield f"tile{{loops=k sizes={depth}}}"
     edges = peel(gemm, rows, columns) if even else ""
     if gemm.element is not gemm.accumulator:
         yield f"promote{{operand=a to=l2 layout=panel:{rows} as={gemm.accumulator.name}}}"
         edges = "" if gemm.m % rows else edges  # the last panel of A is as wide as the others
     yield f"tile{{loops=n,m sizes={columns},{rows}{edges}}}"
     yield "promote{operand=c to=registers}"
+    if even:
+        yield from _asked_for(gemm, machine, columns, depth)
 
 
 def _is_pushed_out(gemm: Gemm, columns: int) -> bool:
