@@ -41,6 +41,10 @@ FEW_VECTORS = 4
 by 17 rows reaches 217 GFLOP/s so, where 8 x 48 with halves at the end had 167, and 64 rows 218
 instead of 205; kernels for just so many rows have 216."""
 
+LEAST_FEW_ROWS = 6
+"""So many rows are such a tile where B is in L3: 6, 7 and 8 rows of 3072 x 768 take 0.82 to 0.91 of
+the time of streaming B so. From memory they take longer: 8 rows of 4096 x 4096 1.3 times as long."""
+
 FEW_TILES = 4
 """Tiles across of which a slice of k is computed before the next: C stays near until then. Half and
 twice as many are as fast."""
@@ -75,7 +79,7 @@ class AnyRows:
         whole = self.gemm.at(m=LARGE)
         for rows in range(1, self._exact_rows(whole) + 1):
             yield f"version{{loops=m sizes={rows}}}"
-            yield from self._carried(self.static(self.gemm.at(m=rows)))
+            yield from self._carried(self._exact(rows, whole))
             yield "otherwise"
         part = self._share(whole)
         if self._has_conflicts(part) and self._has_full_lines(part):
@@ -85,6 +89,16 @@ class AnyRows:
             yield "otherwise"
         yield from self._outer(whole)
         yield from self._carried([*self._loops(part), *self.end(part, K_STEPS_PER_ITERATION)])
+
+    def _exact(self, rows: int, whole: Gemm) -> Iterator[str]:
+        """All passes for so many rows: those of the problem, or wide tiles where B is in L3."""
+        is_near = whole.n * whole.k * item_bytes(whole) <= self.machine.l3_bytes // 2
+        is_read = self._has_conflicts(whole) and self._has_full_lines(whole)
+        if rows < LEAST_FEW_ROWS or not is_near or not is_read or self.threads > 1:
+            yield from self.static(self.gemm.at(m=rows))
+            return
+        yield from self._few(whole, rows)
+        yield from self.end(whole, K_STEPS_PER_ITERATION)
 
     def _exact_rows(self, gemm: Gemm) -> int:
         """How many numbers of rows have a version: a few, where they wait for B.
@@ -143,20 +157,23 @@ class AnyRows:
         yield f"tile{{loops=m sizes={tile.rows} edges=exact}}"
         yield f"{ANCHOR}}}"
 
-    def _few(self, gemm: Gemm) -> Iterator[str]:
+    def _few(self, gemm: Gemm, rows: int | None = None) -> Iterator[str]:
         """Wide tiles of few rows, which read A seldom: some slivers of B for a short slice of k.
 
-        B comes from L3 or memory, row by row of a block, and is used from L1 by all rows.
+        B comes from L3 or memory, row by row of a block, and is used from L1 by all rows, or by
+        the one tile of so many `rows`.
         """
-        lanes = lanes_used(gemm, self.machine)
-        vectors = max(min(FEW_VECTORS, gemm.n // lanes), 1)
+        lanes, machine = lanes_used(gemm, self.machine), self.machine
+        fitting = [v for v in range(1, FEW_VECTORS + 1) if most_rows(machine, v) >= (rows or 1)]
+        vectors = max(min(fitting[-1], gemm.n // lanes), 1)
         columns = vectors * lanes
         block = FEW_TILES * columns
         if gemm.n > block:
             yield f"tile{{loops=n sizes={block} edges=peel}}"
-        yield from self._slices(gemm, self.machine.l1_bytes // 2 // (columns * item_bytes(gemm)))
+        yield from self._slices(gemm, machine.l1_bytes // 2 // (columns * item_bytes(gemm)))
         yield f"tile{{loops=n sizes={columns} edges=peel}}"
-        yield f"tile{{loops=m sizes={most_rows(self.machine, vectors)} edges=exact}}"
+        last = " edges=exact" if rows is None else ""
+        yield f"tile{{loops=m sizes={rows or most_rows(machine, vectors)}{last}}}"
         yield f"{ANCHOR}}}"
 
     def _packed(self, gemm: Gemm) -> Iterator[str]:
