@@ -42,8 +42,9 @@ by 17 rows reaches 217 GFLOP/s so, where 8 x 48 with halves at the end had 167, 
 instead of 205; kernels for just so many rows have 216."""
 
 LEAST_FEW_ROWS = 6
-"""So many rows are such a tile where B is in L3: 6, 7 and 8 rows of 3072 x 768 take 0.82 to 0.91 of
-the time of streaming B so. From memory they take longer: 8 rows of 4096 x 4096 1.3 times as long."""
+"""So many rows are such a tile where B is in L3: 6, 7 and 8 rows of 3072 x 768 take 0.81 to 0.92 of
+the time of streaming B so. From memory they take longer: 8 rows of 4096 x 4096 1.3 times as long
+(measured on Zen 5)."""
 
 FEW_TILES = 4
 """Tiles across of which a slice of k is computed before the next: C stays near until then. Half and

@@ -203,3 +203,16 @@ def test_a_short_k_has_no_loop_where_a_tile_has_one_vector() -> None:
     texts = [str(default_schedule(Gemm(m=16, n=16, k=k), machine, 1)) for k in (13, 16, 17)]
     factors = [re.search(r"factor=(\d+)", text) for text in texts]
     assert [int(f[1]) for f in factors if f is not None] == [13, 16, 4]
+
+
+def test_few_rows_of_any_number_are_wide_tiles_of_their_size() -> None:
+    machine = machine_for("cpu:znver5")
+    near = str(default_schedule(Gemm(m=gemmir.ANY, n=3072, k=768), machine, 1))
+    assert "tile{loops=n sizes=64 edges=peel},tile{loops=m sizes=6 edges=exact}" in near
+    assert "edges=halve" not in near
+    far = str(default_schedule(Gemm(m=gemmir.ANY, n=4096, k=4096), machine, 1))
+    eight = [
+        text.partition("version{loops=m sizes=8}")[2].partition("otherwise")[0]
+        for text in (near, far)
+    ]
+    assert ["prefetch{operand=b" in text for text in eight] == [False, True]
