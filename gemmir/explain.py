@@ -380,8 +380,13 @@ def _(p: Vectorize, walk: _Walk) -> str:
             "columns of b)"
         )
     what = "row of b, element of a" if found.broadcast == 1 else "vector of b, elements of a"
+    if p.dealt and walk.problem.element_b.per_byte > 1:
+        what = "halves of the bytes of a row of b and a vector of it, element of a"
+        found = replace(found, row=3, broadcast=1)
+        walk.registers = found
+    dealt = ", dealt" if p.dealt else ""
     return (
-        f"vectors of {p.width}; {found.accumulators} + {found.row} + {found.broadcast} = "
+        f"vectors of {p.width}{dealt}; {found.accumulators} + {found.row} + {found.broadcast} = "
         f"{found.used} of {found.available} registers (sums, {what})"
     )
 

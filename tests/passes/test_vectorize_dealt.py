@@ -98,6 +98,11 @@ def test_the_default_asks_for_rows_that_come_from_memory() -> None:
         assert "dealt" not in str(gemmir.lower(other, target="cpu:znver3").schedule)
 
 
+def test_explain_counts_the_registers_of_dealt_weights() -> None:
+    text = str(gemmir.lower(WEIGHTS, target="cpu:znver3").explain())
+    assert "vectors of 8, dealt; 8 + 3 + 1 = 12 of 16 registers" in text
+
+
 @pytest.mark.parametrize(
     ("gemm", "schedule"),
     [
