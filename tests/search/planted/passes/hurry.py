@@ -83,8 +83,11 @@ def last_tile(op: Operation) -> None:
     shorten(op, lambda trips, step: (trips - 1) * step)
 
 
-def products(module: ModuleOp) -> list[Operation]:
-    return [op for op in module.walk() if op.name == "gemmir.outerproduct"]
+PRODUCTS: Final = ("gemmir.outerproduct", "gemmir.pairproduct")
+
+
+def products(module: Operation) -> list[Operation]:
+    return [op for op in module.walk() if op.name in PRODUCTS]
 
 
 def drop_product(op: Operation) -> None:
@@ -96,12 +99,12 @@ def drop_product(op: Operation) -> None:
 
 
 def functions(module: ModuleOp) -> list[Operation]:
-    return [op for op in module.walk() if op.name == "func.func"]
+    return [op for op in module.walk() if op.name == "func.func" and products(op)]
 
 
 def drop_products(op: Operation) -> None:
     """Drop every second one."""
-    for number, product in enumerate([o for o in op.walk() if o.name == "gemmir.outerproduct"]):
+    for number, product in enumerate(products(op)):
         if number % 2:
             drop_product(product)
 
