@@ -78,7 +78,9 @@ class LibraryBuilder(Protocol):
 class MakeJit(Protocol):
     """Makes a just-in-time linker; errors are raised, and printed too unless suppressed."""
 
-    def __call__(self, target_machine: TargetMachine, *, suppress_errors: bool) -> Jit: ...
+    def __call__(
+        self, target_machine: TargetMachine, *, use_jit_link: bool, suppress_errors: bool
+    ) -> Jit: ...
 
 
 class MakeLibraryBuilder(Protocol):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -59,6 +61,52 @@ def test_loading_is_quick_after_the_first_time(serial: Artifact):
         load(code, serial.signature)
         times.append(time.perf_counter() - start)
     assert min(times) < 5e-3
+
+
+CROWDED = """
+import ctypes, mmap, sys
+from pathlib import Path
+from gemmir.backends.cpu.load import link
+
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_size_t
+libc.mmap.argtypes = [ctypes.c_size_t] * 2 + [ctypes.c_int] * 3 + [ctypes.c_long]
+libc.munmap.argtypes = [ctypes.c_size_t] * 2
+
+def reserve(size):  # addresses without memory: private, anonymous, not reserved in swap
+    return libc.mmap(0, size, 0, 0x4022, -1, 0)
+
+code = Path(sys.argv[1]).read_bytes()
+link(code, ["one"], {})  # what is loaded with the first object file is loaded now
+SIZE = 8 << 30
+large = reserve(SIZE)
+while reserve(2 * mmap.PAGESIZE) > large:
+    pass  # no two free pages are left together above
+for page in range(3, 23, 2):
+    libc.munmap(large + SIZE - page * mmap.PAGESIZE, mmap.PAGESIZE)
+library = link(code, ["one"], {})
+print(ctypes.CFUNCTYPE(ctypes.c_double)(library["one"])())
+"""
+"""A process with holes of one page, and all other free addresses 8 GiB from them."""
+
+STORE = "store volatile i64 0, ptr %p\n"
+LONG = f"""
+define double @one() {{
+  ret double 1.5625
+}}
+define void @more(ptr %p) {{
+  {STORE * 9999}
+  ret void
+}}"""
+"""A page of constants, many of code."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="maps addresses as Linux does")
+def test_code_and_constants_lie_together(serial: Artifact, tmp_path: Path):
+    (tmp_path / "one.o").write_bytes(assemble(replace(serial, text=LONG)))
+    command = [sys.executable, "-c", CROWDED, tmp_path / "one.o"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.returncode) == ("1.5625\n", 0), done.stderr
 
 
 def test_several_threads_may_compile_and_run_at_once(serial: Artifact, arrays: Arrays):
