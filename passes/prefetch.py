@@ -14,13 +14,15 @@ iterations the last tile. With ahead=0 it is the tile of C that this iteration w
 
 A cache takes a few dozen requests at once, and those that come together hold up the loads behind
 them: with `during` each iteration of a loop inside asks for its share of the lines: of rows or of
-columns, whichever makes fewer requests, since part of a line is a whole request. Of two loops the
-one inside the other deals out the other dimension of that share. Changes no result.
+columns, whichever makes fewer requests, since part of a line is a whole request. Of several loops
+each deals out a share of the one around it, and the innermost whole lines, one row behind another,
+as few at a time as its iterations allow. The loop that moves the tile is outside of all of them,
+also where one goes over the same dimension. Changes no result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
@@ -54,11 +56,18 @@ LINE_BYTES = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """Each iteration of `loop` asks for `lines` of the window along its dimension `dim`."""
+    """Each iteration of `loop` asks for `lines` of the window along its dimension `dim`.
+
+    Where there are several `pieces` of each line, they are one iteration's each, of `width` along
+    the `other` dimension.
+    """
 
     loop: scf.ForOp
     dim: int
     lines: int
+    pieces: int = 1
+    width: int = 0
+    other: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +112,7 @@ def plan(
         )
     value = {"a": gemm.a, "b": gemm.b, "c": gemm.c}[operand]
     around = [o for o in loops_around(gemm, loop) if isinstance(o, scf.ForOp)]
+    around = around[during.count(loop) :] or around
     found = _moving(value, around[0]) if around else None
     if found is None:
         raise ScheduleError(
@@ -150,12 +160,12 @@ def _shared_out(gemm: GemmOp, plan: PrefetchPlan, during: Sequence[str]) -> Pref
     """
     inside = list(takewhile(lambda o: o is not plan.loop, enclosing_ops(gemm)))
     outer = len(sizes_of(plan.window)) - 2  # the batch
-    whole = [upper_bound(size) for size in sizes_of(plan.window)][-2:]
+    left = [upper_bound(size) for size in sizes_of(plan.window)][-2:]
     shares: list[Share] = []
-    for name in during[:2]:
+    for name in during:
         loop = next((o for o in inside if dimension_of(o) == name), None)
         trips = _most_trips(loop) if isinstance(loop, scf.ForOp) else None
-        known = [size for size in whole if size is not None]
+        known = [size for size in left if size is not None]
         if not isinstance(loop, scf.ForOp) or trips is None or len(known) < 2 or _rank(plan) != 2:
             raise ScheduleError(
                 "GEM1315",
@@ -165,10 +175,45 @@ def _shared_out(gemm: GemmOp, plan: PrefetchPlan, during: Sequence[str]) -> Pref
             )
         if constant_of(loop.lb) != 0:
             return None
-        dim = outer + 1 - (shares[0].dim - outer) if shares else _dealt(plan, known, trips)
-        shares.append(Share(loop=loop, dim=dim, lines=-(-known[dim - outer] // trips)))
+        if shares and len(shares) == len(during) - 1:
+            dealt = {share.dim for share in shares}
+            shares.append(_line_by_line(plan, loop, known, trips, dealt))
+            break
+        dim = _dealt(plan, known, trips)
+        lines = -(-known[dim - outer] // trips)
+        shares.append(Share(loop=loop, dim=dim, lines=lines))
+        left[dim - outer] = lines
         inside = inside[: inside.index(loop)]
     return replace(plan, shares=tuple(shares))
+
+
+def _line_by_line(
+    plan: PrefetchPlan, loop: scf.ForOp, left: Sequence[int], trips: int, dealt: Set[int]
+) -> Share:
+    """The share of the innermost of several loops: rows, or parts of them of whole lines.
+
+    Where columns are `dealt` already, and not in whole lines, they stay together.
+    """
+    outer, (near, line) = len(offsets_of(plan.window)) - 2, _lines_along(plan)
+    rows, in_row = left[1 - near], -(-left[near] // line)
+    is_whole = outer + near not in dealt or left[near] % line == 0
+    pieces = max(min(in_row, trips // rows), 1) if is_whole else 1
+    return Share(
+        loop=loop,
+        dim=outer + 1 - near,
+        lines=-(-rows // trips),
+        pieces=pieces,
+        width=-(-in_row // pieces) * line,
+        other=outer + near,
+    )
+
+
+def _lines_along(plan: PrefetchPlan) -> tuple[int, int]:
+    """The dimension whose elements are adjacent, of the last two, and how many are in a line."""
+    source = memref_type(plan.window.source)
+    assert isinstance(source.element_type, builtin.FixedBitwidthType)
+    near = 1 if strides_of(source)[-1] == 1 else 0
+    return near, LINE_BYTES // source.element_type.size
 
 
 def _dealt(plan: PrefetchPlan, whole: Sequence[int], parts: int) -> int:
@@ -176,16 +221,11 @@ def _dealt(plan: PrefetchPlan, whole: Sequence[int], parts: int) -> int:
 
     It is not that of the loop, unless parts of the other are shorter than a line.
     """
-    source = memref_type(plan.window.source)
-    strides = strides_of(source)[-2:]
-    assert isinstance(source.element_type, builtin.FixedBitwidthType)
-    line = LINE_BYTES // source.element_type.size
-    outer = len(offsets_of(plan.window)) - 2  # the batch
+    outer, (near, line) = len(offsets_of(plan.window)) - 2, _lines_along(plan)
 
     def requests(dim: int) -> int:
         sizes = list(whole)
         sizes[dim] = -(-sizes[dim] // parts)
-        near = 1 if strides[1] == 1 else 0
         return sizes[1 - near] * -(-sizes[near] // line)
 
     own = plan.dim - outer
@@ -242,6 +282,11 @@ def prefetch(plan: PrefetchPlan) -> None:
         near.name_hint = "far"
         offsets[plan.dim], sizes[plan.dim] = near, plan.ahead.size
     for share in plan.shares:
+        whole = sizes[share.other]
+        if share.pieces > 1 and isinstance(whole, int):
+            piece = _own_piece(builder, share, whole)
+            offsets[share.other] = _moved(builder, share, offsets[share.other], piece)
+            sizes[share.other] = share.width
         begin, sizes[share.dim] = _own_lines(builder, share, sizes[share.dim])
         offsets[share.dim] = _moved(builder, share, offsets[share.dim], begin)
     is_batch = len(sizes) > _rank(plan)
@@ -255,16 +300,34 @@ def _own_lines(builder: Builder, share: Share, whole: Extent) -> tuple[SSAValue,
     Of the last iterations several may ask for the same ones.
     """
     loop, lines = share.loop, share.lines
-    number = builder.insert(arith.DivUIOp(loop.body.block.args[0], loop.step)).result
+    number = _number(builder, loop)
+    if share.pieces > 1:
+        number = builder.insert(arith.DivUIOp(number, as_index(loop, share.pieces))).result
     begin = builder.insert(arith.MuliOp(number, as_index(loop, lines))).result
     if isinstance(whole, int):
-        if (_most_trips(loop) or 0) * lines > whole:
+        if -(-(_most_trips(loop) or 0) // share.pieces) * lines > whole:
             last = as_index(loop, whole - lines)
             begin = builder.insert(arith.MinSIOp(begin, last)).result
         return begin, lines
     inside = builder.insert(arith.MinSIOp(begin, whole)).result
     rest = builder.insert(arith.SubiOp(whole, inside)).result
     return inside, builder.insert(arith.MinSIOp(as_index(loop, lines), rest)).result
+
+
+def _own_piece(builder: Builder, share: Share, whole: int) -> SSAValue:
+    """Where in its line the piece begins that an iteration of `share` asks for."""
+    loop = share.loop
+    pieces, width = as_index(loop, share.pieces), as_index(loop, share.width)
+    piece = builder.insert(arith.RemUIOp(_number(builder, loop), pieces)).result
+    begin = builder.insert(arith.MuliOp(piece, width)).result
+    if share.pieces * share.width <= whole:
+        return begin
+    return builder.insert(arith.MinSIOp(begin, as_index(loop, whole - share.width))).result
+
+
+def _number(builder: Builder, loop: scf.ForOp) -> SSAValue:
+    """Which iteration of a loop from 0 it is."""
+    return builder.insert(arith.DivUIOp(loop.body.block.args[0], loop.step)).result
 
 
 def _moved(builder: Builder, share: Share, offset: Extent, by: SSAValue) -> SSAValue:

@@ -59,7 +59,7 @@ from gemmir.schedule.cpu_weights import (
     weights,
     weights_along_k,
 )
-from gemmir.schedule.cpu_wide import direct_steps, wide_reads
+from gemmir.schedule.cpu_wide import direct_steps, wide_reads, wide_reads_of_slices
 
 COPIED = 16
 """Multiply-adds that take as long as an element of B that is packed, or one of A that is read for
@@ -139,8 +139,9 @@ def cpu_passes(
             depth=depth,
             unsigned=unsigned,
         )
-    elif is_direct:
-        wide = wide_reads(share, machine)
+    elif is_direct or (shape is deep and not gemm.has_weights):
+        reads = wide_reads if is_direct else wide_reads_of_slices
+        wide = reads(share, machine)
         yield from _end(gemm, machine, steps, fuse=fuse, expand=expand, wide=wide)
     else:
         yield from end(gemm, steps)

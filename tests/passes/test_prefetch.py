@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,11 +15,16 @@ import gemmir
 from gemmir.backends.cpu.assemble import assembly
 from gemmir.check import check
 from gemmir.errors import ScheduleError
+from gemmir.evaluate import evaluate, func
+from gemmir.evaluate.view import View
 from gemmir.gemm import Gemm
+from gemmir.ir.build import build
 from gemmir.ir.dialect import PrefetchOp, enclosing_ops, memref_type
 from gemmir.ir.index import Extent, constant_of
 from gemmir.ir.loops import dimension_of
 from gemmir.ir.views import offsets_of, sizes_of
+from gemmir.lowering import run_pass
+from gemmir.schedule import Schedule
 from tests.strategies import examples
 
 After = Callable[[Gemm, str], ModuleOp]
@@ -138,6 +144,74 @@ def test_two_loops_deal_out_columns_and_rows(after: After) -> None:
     assert not isinstance(row, int) and isinstance(row.owner, arith.AddiOp)
     number = row.owner.rhs
     assert isinstance(number.owner, arith.MinSIOp) and constant_of(number.owner.rhs) == 3
+
+
+@st.composite
+def shared_slices(draw: st.DrawFn) -> tuple[Gemm, int, str]:
+    """Slices of B whose lines several loops share, the innermost of which goes over k as well."""
+    kc, steps = draw(st.sampled_from([(8, 1), (12, 4), (16, 1), (16, 2)]))
+    gemm = Gemm(
+        m=draw(st.integers(1, 9)),
+        n=8 * draw(st.integers(1, 9)),
+        k=kc * draw(st.integers(2, 3)),
+        dtype=draw(st.sampled_from(["f32", "f64"])),
+        trans_b=draw(st.booleans()),
+    )
+    tiles = f"tile{{loops=k sizes={kc}}},tile{{loops=m sizes={draw(st.integers(1, 4))}}}"
+    columns = 8 * draw(st.integers(1, 3))
+    sums = f"promote{{operand=c to=registers}},tile{{loops=k sizes={steps}}}"
+    during = draw(st.sampled_from(["m,n,k", "m,k", "n,k"]))
+    ask = f"prefetch{{operand=b loop=k ahead=1 during={during}}}"
+    return gemm, kc, f"{tiles},tile{{loops=n sizes={columns}}},{sums},{ask}"
+
+
+def require_next_slices(gemm: Gemm, kc: int, schedule: str) -> None:
+    """What each slice asks for is the next one, to the element; the last asks for itself.
+
+    It is read where the requests are, of a B whose elements are their numbers.
+    """
+    asked: list[set[int]] = []
+
+    def recorded(_frame: object, _op: object) -> Callable[[View], tuple[()]]:
+        def step(source: View) -> tuple[()]:
+            asked.append({int(x) for x in source.array().ravel()})
+            return ()
+
+        return step
+
+    module = build(gemm)
+    for p in Schedule.parse(schedule).passes:
+        run_pass(p, module, verify=True)
+    numpy_type = np.float32 if gemm.dtype == "f32" else np.float64
+    a, c = (np.zeros((gemm.m, count), numpy_type) for count in (gemm.k, gemm.n))
+    b = np.arange(gemm.k * gemm.n, dtype=numpy_type).reshape(gemm.k, gemm.n)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(func, "MEANINGS", {**func.MEANINGS, PrefetchOp: recorded})
+        evaluate(module, [a, np.ascontiguousarray(b.T) if gemm.trans_b else b, c])
+    slices = gemm.k // kc
+    each = len(asked) // slices
+    for number in range(slices):
+        begin = min(number + 1, slices - 1) * kc
+        found = set[int]().union(*asked[number * each : (number + 1) * each])
+        assert found == {int(x) for x in b[begin : begin + kc].ravel()}
+
+
+@given(shared_slices())
+@examples(0.3)
+def test_several_loops_ask_for_all_of_the_next_slice(drawn: tuple[Gemm, int, str]) -> None:
+    require_next_slices(*drawn)
+
+
+def test_the_innermost_of_several_loops_asks_line_by_line(after: After) -> None:
+    """32 rows of 4 lines, over 2 x 2 tiles with 32 iterations of k each: one line each time."""
+    gemm = Gemm(m=8, n=64, k=64)
+    tiles = "tile{loops=k sizes=32},tile{loops=m sizes=4},tile{loops=n sizes=32}"
+    sums = "promote{operand=c to=registers},tile{loops=k sizes=1}"
+    schedule = f"{tiles},{sums},prefetch{{operand=b loop=k ahead=1 during=m,n,k}}"
+    (op,) = prefetches(after(gemm, schedule))
+    assert around(op) == ["k", "n", "m", "k"]
+    assert sizes_of(window(op)) == (1, 16)
+    require_next_slices(gemm, 32, schedule)
 
 
 def test_c_is_asked_for_while_it_is_summed(after: After) -> None:

@@ -342,6 +342,8 @@ class _Opening:
         during = f" during={','.join(p.during)}" if p.during else ""
         text = f"prefetch{{operand={p.operand} loop={p.loop} ahead={ahead} to={near_}{during}}}"
         self.draft.add(text, f"{ahead[1:]} > 0")
+        if p.loop == "k":
+            self.draft.where(f"{ahead[1:]} < ceil({self.whole['k']} / {self.bound['k']})")
         if p.loop in self.opened:
             bound, whole = self.bound[p.loop], self.whole[p.loop]
             most = bound if bound == whole else f"min({bound}, {whole})"
@@ -381,8 +383,9 @@ class _Opening:
 
     @property
     def _asks_within_sums(self) -> bool:
-        """Whether iterations over k ask for C, so that k is cut once more for them."""
-        return any(isinstance(p, Prefetch) and p.ahead == 0 for p in self.passes)
+        """Whether iterations over k ask for C or slices, so that k is cut once more for them."""
+        asking = (p for p in self.passes if isinstance(p, Prefetch))
+        return any(p.ahead == 0 or p.loop in (p.during or ()) for p in asking)
 
     @property
     def _products(self) -> int:
