@@ -116,6 +116,27 @@ def test_close_operands_are_not_copied(target: str, gemm: Gemm, copied: bool) ->
     assert ("promote{operand=b" in str(default_schedule(gemm, machine))) is copied
 
 
+@pytest.mark.parametrize(
+    ("target", "gemm", "outside"),
+    [
+        ("cpu:znver5", Gemm(m=64, n=64, k=64), "m"),
+        ("cpu:znver5", Gemm(m=192, n=192, k=192), "n"),
+        ("cpu:znver5", Gemm(m=128, n=128, k=128), "m"),
+        ("cpu:znver5", Gemm(m=256, n=256, k=256, dtype="f64"), "m"),
+        ("cpu:znver5", Gemm(m=255, n=255, k=255, dtype="f64"), "m"),
+        ("cpu:znver5", Gemm(m=288, n=288, k=288, dtype="f64"), "n"),
+        ("cpu:znver3", Gemm(m=128, n=128, k=128), "n"),
+    ],
+    ids=str,
+)
+def test_rows_are_walked_outside_where_columns_of_b_leave_l1(
+    target: str, gemm: Gemm, outside: str
+) -> None:
+    """B is in L1, or in L2 where the columns of a tile collide in L1 or are more than it holds."""
+    (first, *_) = default_schedule(gemm, machine_for(target), 1).steps
+    assert first.startswith(f"tile{{loops={outside}")
+
+
 def test_two_transposed_operands_are_read_where_they_lie() -> None:
     both = Gemm(m=48, n=40, k=48, trans_a=True, trans_b=True)
     for target in ("cpu:znver3", "cpu:znver5"):
