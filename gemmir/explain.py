@@ -22,6 +22,7 @@ from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine, GpuMachine, TpuMachine
 from gemmir.passes.expand_math import ExpandMath
 from gemmir.passes.fuse_epilogue import FuseEpilogue
+from gemmir.passes.fuse_pack import OTHER, FusePack
 from gemmir.passes.interchange import Interchange
 from gemmir.passes.otherwise import Otherwise
 from gemmir.passes.parallelize import Parallelize
@@ -400,6 +401,11 @@ def _(p: Unroll, walk: _Walk) -> str:
 def _(p: WidenReads, walk: _Walk) -> str:
     rows = "the last row" if p.rows == 1 else f"the last {p.rows} rows"
     return f"of {rows} of a tile {p.width} elements of a are read at once, and come from registers"
+
+
+@meaning.register
+def _(p: FusePack, walk: _Walk) -> str:
+    return f"the first tile of {OTHER[p.operand]} fills the panels of {p.operand} as it meets them"
 
 
 @meaning.register

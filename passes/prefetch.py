@@ -29,7 +29,7 @@ from itertools import takewhile
 from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, builtin, memref, scf
-from xdsl.ir import SSAValue
+from xdsl.ir import Operation, SSAValue
 from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
@@ -111,9 +111,13 @@ def plan(
             "with during",
         )
     value = {"a": gemm.a, "b": gemm.b, "c": gemm.c}[operand]
+    filled = _filled_by(value)
+    if filled and gemm.prev_op not in filled:
+        return None
     around = [o for o in loops_around(gemm, loop) if isinstance(o, scf.ForOp)]
     around = around[during.count(loop) :] or around
-    found = _moving(value, around[0]) if around else None
+    read = gemm.prev_op.source if isinstance(gemm.prev_op, PackOp) and filled else value
+    found = _moving(read, around[0]) if around else None
     if found is None:
         raise ScheduleError(
             "GEM1311",
@@ -246,6 +250,13 @@ def _moving(value: SSAValue, loop: scf.ForOp) -> tuple[memref.SubviewOp, int] | 
             if offset is variable:
                 return window, dim
     return None
+
+
+def _filled_by(value: SSAValue) -> list[Operation]:
+    """The copies, each right before a gemm that reads the same, that fill the panels of `value`."""
+    views = [use.operation for use in chain(value)[0].uses]
+    users = [u.operation for v in views if isinstance(v, memref.SubviewOp) for u in v.result.uses]
+    return [op for op in users if isinstance(op, PackOp) and isinstance(op.next_op, GemmOp)]
 
 
 def _copied_from(value: SSAValue) -> SSAValue:

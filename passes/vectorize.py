@@ -785,7 +785,7 @@ class Vectorize(ModulePass):
             if isinstance(inner, PackOp) and is_shared(inner.target):
                 vectorize_share(inner, plan_share(inner, width))
             elif isinstance(inner, PackOp):
-                vectorize_pack(inner, plan_pack(inner))
+                vectorize_pack(inner, plan_pack(inner, width))
             elif isinstance(inner, ColumnSumOp):
                 vectorize_sums(inner, width)
             else:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 EXAMPLES: Final = {
     "expand-math": ("expand-math",),
     "fuse-epilogue": ("fuse-epilogue",),
+    "fuse-pack": ("fuse-pack{operand=b}",),
     "interchange": ("interchange{order=n,k,m}",),
     "otherwise": ("otherwise",),
     "parallelize": ("parallelize{loop=m over=cores}",),

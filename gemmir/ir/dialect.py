@@ -143,6 +143,12 @@ def memref_type(value: SSAValue) -> MemRefType[Number]:
 STAGED = (SpaceAttr(Space.SHARED), SpaceAttr(Space.VMEM))
 """Memories into which tiles are copied in any layout."""
 
+CACHES = tuple(SpaceAttr(space) for space in (Space.L1, Space.L2, Space.L3))
+"""Where buffers of panels are meant to stay; a window into one panel is strided."""
+
+CACHES = tuple(SpaceAttr(space) for space in (Space.L1, Space.L2, Space.L3))
+"""Where buffers of panels are meant to stay; a window into them is strided."""
+
 
 def is_shared(value: SSAValue) -> bool:
     """Whether a memref lies in the shared memory of a block."""
@@ -528,10 +534,10 @@ class PackOp(IRDLOperation):
     A wider type of the target holds the same numbers: elements are converted, into panels only. So
     are those of i8 into panels of ui8, where they are 128 more, and so is what is filled up.
     Of panels, the last one that is touched is filled up with zeros to its full width, and nothing
-    beyond it is written. A buffer in shared memory is filled up with zeros altogether, and the copy
-    is made by all threads of the block together; where it is `asynchronous` it only begins here,
-    and nobody may touch the buffer before a wait. A block in the vector memory of a TPU is not
-    filled up: what is past the source stays as it was.
+    beyond it is written; a window into one panel is filled up altogether. So is a buffer in shared
+    memory, where the copy is made by all threads of the block together; where it is `asynchronous`
+    it only begins here, and nobody may touch the buffer before a wait. A block in the vector memory
+    of a TPU is not filled up: what is past the source stays as it was.
 
     With `scales` element [k, j] is multiplied by element [k / `depth`, 0, 0, j] of them, which are
     the scales of columns that a `gemmir.gemm` has, and of the type of the target.
@@ -575,7 +581,7 @@ class PackOp(IRDLOperation):
             raise VerifyException(f"{self.name}: {elements[1]} does not hold every {elements[0]}")
         if self.asynchronous is not None and not is_shared(self.target):
             raise VerifyException(f"{self.name}: only copies to shared memory are asynchronous")
-        if not isinstance(target.layout, PanelAttr) and target.memory_space not in STAGED:
+        if not isinstance(target.layout, PanelAttr) and target.memory_space not in STAGED + CACHES:
             raise VerifyException(f"{self.name}: the target {target} has no panel layout")
         if len(source.get_shape()) != 2 or len(target.get_shape()) != 2:
             raise VerifyException(f"{self.name}: source and target must be matrices")

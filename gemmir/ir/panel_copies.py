@@ -6,15 +6,16 @@
                                            vector.transfer_write %x, %panels[%k, %j]
 
 Elements are converted, and multiplied by their scales, on the way. A last panel that is clipped is
-filled up with zeros, and so is a last group of neighbours along k. Copies into shared memory are
-those of `gemmir.ir.team_copies`.
+filled up with zeros, vector by vector, and so is a last group of neighbours along k. A few rows of
+a window into one panel are copied without a loop. Copies into shared memory are those of
+`gemmir.ir.team_copies`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from xdsl.builder import Builder
@@ -40,24 +41,26 @@ of f32, so that rows are read by vectors."""
 class PackPlan:
     """How to walk a copy: panels of `width` along `dim`, `block` elements across at a time.
 
-    Of what remains across, `rest` are copied at a time, the last of them filled up with zeros.
+    Of what remains across, `rest` are copied at a time, the last of them filled up with zeros. A
+    clipped panel is copied by `lanes` elements along `dim`: each vector has a mask of its own.
     """
 
     dim: int
     width: int
+    lanes: int
     block: int
     rest: int
     panels_inside: bool
 
 
-def plan_pack(pack: PackOp) -> PackPlan:
+def plan_pack(pack: PackOp, lanes: int) -> PackPlan:
     """Follow the rows of the source: where panels cut them, all panels of a row come in turn.
 
     A block has one row of scales, and of two elements a byte it has both.
     """
     layout = memref_type(chain(pack.target)[0]).layout
     assert isinstance(layout, PanelAttr)
-    dim = layout.dim.data
+    dim, width = layout.dim.data, layout.width.data
     source = memref_type(pack.source)
     rows_run_across = strides_of(source)[1 - dim] == 1
     depth = COPY_BLOCK if pack.depth is None else pack.depth.value.data
@@ -67,9 +70,13 @@ def plan_pack(pack: PackOp) -> PackPlan:
     group = layout.depth.data
     if group > 1:
         block, rest = (COPY_BLOCK * 2 if rows_run_across else group), group
+    if _is_window(pack):
+        width, rows = (memref_type(pack.target).get_shape()[d] for d in (dim, 1 - dim))
+        block = rows if 0 < rows <= block else block
     return PackPlan(
         dim=dim,
-        width=layout.width.data,
+        width=width,
+        lanes=width if rows_run_across or group > 1 or width % lanes else lanes,
         block=block,
         rest=rest,
         panels_inside=not rows_run_across,
@@ -82,6 +89,9 @@ def vectorize_pack(pack: PackOp, plan: PackPlan) -> None:
     along, across = whole[plan.dim], whole[1 - plan.dim]
 
     def panels(builder: Builder) -> Iterator[Strip]:
+        if _is_window(pack):
+            start = as_index(pack, 0)
+            return iter((Strip(start=start, body=builder, is_whole=along == plan.width),))
         return _strips(builder, pack, "mn"[plan.dim], along, plan.width, plan.width)
 
     def blocks(builder: Builder) -> Iterator[Strip]:
@@ -108,7 +118,13 @@ class Strip:
 def _strips(
     builder: Builder, anchor: Operation, dimension: str, extent: Extent, step: int, rest_step: int
 ) -> Iterator[Strip]:
-    """Open a loop over the whole steps of `extent` and one over the rest, where there are any."""
+    """Open a loop over the whole steps of `extent` and one over the rest, where there are any.
+
+    One whole step alone needs no loop.
+    """
+    if extent == step:
+        yield Strip(start=as_index(anchor, 0), body=builder, is_whole=True)
+        return
     end = round_down(builder, anchor, extent, step)
     for begin, stop, by, is_whole in ((0, end, step, True), (end, extent, rest_step, False)):
         if begin != stop:
@@ -117,29 +133,58 @@ def _strips(
             yield Strip(start=start, body=body, is_whole=is_whole)
 
 
+def _is_window(pack: PackOp) -> bool:
+    """Whether a copy goes into a part of one panel."""
+    return not isinstance(memref_type(pack.target).layout, PanelAttr)
+
+
 def _copy_block(builder: Builder, pack: PackOp, plan: PackPlan, panel: Strip, block: Strip) -> None:
-    """Copy one block of one panel."""
-    buffer, views = chain(pack.target)
+    """Copy one block of one panel, a clipped one by vectors."""
+    target = pack.target if _is_window(pack) else _one_panel(builder, pack, plan, panel)
+    step = plan.width if panel.is_whole else plan.lanes
+    for first in range(0, plan.width, step):
+        start = panel.start
+        if first > 0:
+            start = builder.insert(arith.AddiOp(start, as_index(pack, first))).result
+        strip = replace(panel, start=start)
+        _copy_vector(builder, pack, replace(plan, width=step), (strip, block), (target, first))
+
+
+def _copy_vector(
+    builder: Builder,
+    pack: PackOp,
+    plan: PackPlan,
+    at: tuple[Strip, Strip],
+    to: tuple[SSAValue, int],
+) -> None:
+    """Copy `plan.width` elements of a panel of each of a block, to a place of a target."""
+    (panel, block), (target, first) = at, to
     size = plan.block if block.is_whole else plan.rest
-    at: tuple[Extent, Extent] = (panel.start, block.start)
-    place: tuple[Extent, Extent] = (0, block.start)
+    begin: tuple[Extent, Extent] = (panel.start, block.start)
+    place: tuple[Extent, Extent] = (first, block.start)
     shape, full = (plan.width, size), (panel.is_whole, block.is_whole or size == 1)
-    first = total_offsets(builder, views)[plan.dim]
-    column = panel.start
-    if first != 0:
-        column = builder.insert(arith.AddiOp(as_index(views[0], first), column)).result
-    corner: tuple[Extent, Extent] = (column, 0)
-    sizes: tuple[Extent, Extent] = (plan.width, extents(buffer)[1 - plan.dim])
     if plan.dim == 1:
-        at, place = (at[1], at[0]), (place[1], place[0])
+        begin, place = (begin[1], begin[0]), (place[1], place[0])
         shape, full = (shape[1], shape[0]), (full[1], full[0])
-        corner, sizes = (corner[1], corner[0]), (sizes[1], sizes[0])
-    value = read(builder, pack, pack.source, at, shape, full)
-    value = converted(builder, value, memref_type(buffer).element_type)
+    value = read(builder, pack, pack.source, begin, shape, full)
+    value = converted(builder, value, memref_type(target).element_type)
     if pack.scales is not None:
         value = _multiplied_by_scales(builder, pack, value, pack.scales, (block, panel))
-    target = subview(builder, buffer, corner, sizes, one_panel=True)
     write(builder, pack, value, target, place, (True, True))
+
+
+def _one_panel(builder: Builder, pack: PackOp, plan: PackPlan, panel: Strip) -> SSAValue:
+    """The panel that begins where `panel` is, in all of its length."""
+    buffer, views = chain(pack.target)
+    first = total_offsets(builder, views)[plan.dim]
+    start = panel.start
+    if first != 0:
+        start = builder.insert(arith.AddiOp(as_index(views[0], first), start)).result
+    corner: tuple[Extent, Extent] = (start, 0)
+    sizes: tuple[Extent, Extent] = (plan.width, extents(buffer)[1 - plan.dim])
+    if plan.dim == 1:
+        corner, sizes = (corner[1], corner[0]), (sizes[1], sizes[0])
+    return subview(builder, buffer, corner, sizes, one_panel=True)
 
 
 def _multiplied_by_scales(

@@ -44,7 +44,13 @@ from gemmir.schedule.cpu_model import (
 )
 from gemmir.schedule.cpu_narrow import is_narrow, narrow
 from gemmir.schedule.cpu_outer import is_outer, outer
-from gemmir.schedule.cpu_packed import K_SLICE_BYTES, K_STEPS_PER_ITERATION, packed, packed_both
+from gemmir.schedule.cpu_packed import (
+    K_SLICE_BYTES,
+    K_STEPS_PER_ITERATION,
+    fills_panels,
+    packed,
+    packed_both,
+)
 from gemmir.schedule.cpu_parts import along_last, last_columns
 from gemmir.schedule.cpu_prepacked import prepacked
 from gemmir.schedule.cpu_runtime import runtime_passes
@@ -312,6 +318,8 @@ def class_of(gemm: Gemm, machine: CpuMachine) -> Callable[[Gemm, CpuMachine], It
     if small and (whole_lines or gemm.k <= rows_in_l1(gemm.leading("b") * item, machine)):
         return direct
     is_long = gemm.n * item >= STREAM_BYTES and bytes_b > machine.l2_bytes // 2
+    if is_long and fills_panels(gemm, machine) and not is_close(gemm, machine):
+        return packed
     if is_long and is_sliced(gemm, machine):
         return sliced
     if is_long and gemm.m <= STREAM_ROWS:
