@@ -135,6 +135,11 @@ CASES: Final = (
         f"tile{{loops=n,m sizes=8,3}},{C},fuse-epilogue,{V}",
     ),
     Case(
+        gemm=Gemm(m=11, n=18, k=7, alpha=2, ldb=20),
+        schedule=f"{B},tile{{loops=m sizes=3}},tile{{loops=n sizes=8}},{C},"
+        f"tile{{loops=k sizes=2}},fuse-pack{{operand=b}},{V},{U}",
+    ),
+    Case(
         gemm=Gemm(m=7, n=10, k=9, lda=11),
         schedule=f"tile{{loops=m,n sizes=5,8 edges=peel}},{C},{V},unroll{{loop=k factor=4}},"
         "widen-reads{rows=2}",
