@@ -117,6 +117,23 @@ def test_close_operands_are_not_copied(target: str, gemm: Gemm, copied: bool) ->
 
 
 @pytest.mark.parametrize(
+    ("target", "gemm", "is_asked"),
+    [
+        ("cpu:znver5", Gemm(m=2048, n=2048, k=64), True),
+        ("cpu:znver5", Gemm(m=4096, n=4096, k=64), False),
+        ("cpu:znver5", Gemm(m=1024, n=1024, k=64), False),
+        ("cpu:znver5", Gemm(m=2048, n=2048, k=64, trans_a=True), False),
+        ("cpu:znver3", Gemm(m=3000, n=900, k=64), False),
+    ],
+    ids=str,
+)
+def test_rows_that_c_pushes_out_are_asked_for(target: str, gemm: Gemm, is_asked: bool) -> None:
+    """Sums are short, and C comes from L3."""
+    text = str(default_schedule(gemm, machine_for(target), 1))
+    assert ("prefetch{operand=a loop=m ahead=1 during=n}" in text) == is_asked
+
+
+@pytest.mark.parametrize(
     ("target", "gemm", "outside"),
     [
         ("cpu:znver5", Gemm(m=64, n=64, k=64), "m"),

@@ -27,6 +27,7 @@ CASES: Final[dict[str, tuple[str, dict[str, Any], int]]] = {
     "lanes along k": (V3, {"m": 4096, "n": 4, "k": 4096}, 1),
     "narrow": (V3, {"m": 4096, "n": 48, "k": 4096}, 1),
     "outer": (V3, {"m": 1000, "n": 1000, "k": 16}, 1),
+    "outer, asked for": ("cpu:znver5", {"m": 2048, "n": 2048, "k": 64}, 1),
     "deep": (V3, {"m": 64, "n": 64, "k": 65536}, 1),
     "deep, asked for": ("cpu:znver5", {"m": 64, "n": 64, "k": 65536}, 1),
     "packed": (V3, {"m": 1000, "n": 1000, "k": 1024}, 1),
