@@ -17,7 +17,9 @@ them: with `during` each iteration of a loop inside asks for its share of the li
 columns, whichever makes fewer requests, since part of a line is a whole request. Of several loops
 each deals out a share of the one around it, and the innermost whole lines, one row behind another,
 as few at a time as its iterations allow. The loop that moves the tile is outside of all of them,
-also where one goes over the same dimension. Changes no result.
+also where one goes over the same dimension. Where a loop has a number of iterations that is known
+at run time only, so has a share, and a loop asks for one row of it after another. Changes no
+result.
 """
 
 from __future__ import annotations
@@ -29,8 +31,9 @@ from itertools import takewhile
 from xdsl.builder import Builder
 from xdsl.context import Context
 from xdsl.dialects import arith, builtin, memref, scf
-from xdsl.ir import Operation, SSAValue
+from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
+from xdsl.rewriter import InsertPoint
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import PanelAttr, Space
@@ -43,7 +46,7 @@ from gemmir.ir.dialect import (
     memref_type,
     strides_of,
 )
-from gemmir.ir.index import Extent, as_index, before, constant_of, upper_bound
+from gemmir.ir.index import INDEX, Extent, as_index, before, constant_of, upper_bound
 from gemmir.ir.loops import dimension_of, loops_around, require_gemms
 from gemmir.ir.views import chain, offsets_of, sizes_of, subview
 
@@ -58,13 +61,15 @@ LINE_BYTES = 64
 class Share:
     """Each iteration of `loop` asks for `lines` of the window along its dimension `dim`.
 
-    Where there are several `pieces` of each line, they are one iteration's each, of `width` along
-    the `other` dimension.
+    All are `most` at most. How many an iteration asks for is None where the number of iterations is
+    known at run time only. Where there are several `pieces` of each line, they are one iteration's
+    each, of `width` along the `other` dimension.
     """
 
     loop: scf.ForOp
     dim: int
-    lines: int
+    most: int
+    lines: int | None
     pieces: int = 1
     width: int = 0
     other: int = 0
@@ -170,23 +175,24 @@ def _shared_out(gemm: GemmOp, plan: PrefetchPlan, during: Sequence[str]) -> Pref
         loop = next((o for o in inside if dimension_of(o) == name), None)
         trips = _most_trips(loop) if isinstance(loop, scf.ForOp) else None
         known = [size for size in left if size is not None]
-        if not isinstance(loop, scf.ForOp) or trips is None or len(known) < 2 or _rank(plan) != 2:
+        if not isinstance(loop, scf.ForOp) or len(known) < 2 or _rank(plan) != 2:
             raise ScheduleError(
                 "GEM1315",
-                f"prefetch: during={','.join(during)}, and there is no loop over {name} of known "
-                f"length inside {'that' if shares else 'the other'}",
+                f"prefetch: during={','.join(during)}, and there is no loop over {name} inside "
+                f"{'that' if shares else 'the other'}, or the tile has no known size",
                 f"put tile{{loops={name} …}} before prefetch, or leave during out",
             )
         if constant_of(loop.lb) != 0:
             return None
-        if shares and len(shares) == len(during) - 1:
+        if trips is not None and shares and len(shares) == len(during) - 1:
             dealt = {share.dim for share in shares}
             shares.append(_line_by_line(plan, loop, known, trips, dealt))
             break
-        dim = _dealt(plan, known, trips)
-        lines = -(-known[dim - outer] // trips)
-        shares.append(Share(loop=loop, dim=dim, lines=lines))
-        left[dim - outer] = lines
+        dim = _dealt(plan, known, trips or max(known))
+        most = known[dim - outer]
+        lines = None if trips is None else -(-most // trips)
+        shares.append(Share(loop=loop, dim=dim, most=most, lines=lines))
+        left[dim - outer] = lines or 1
         inside = inside[: inside.index(loop)]
     return replace(plan, shares=tuple(shares))
 
@@ -205,6 +211,7 @@ def _line_by_line(
     return Share(
         loop=loop,
         dim=outer + 1 - near,
+        most=rows,
         lines=-(-rows // trips),
         pieces=pieces,
         width=-(-in_row // pieces) * line,
@@ -298,19 +305,48 @@ def prefetch(plan: PrefetchPlan) -> None:
             piece = _own_piece(builder, share, whole)
             offsets[share.other] = _moved(builder, share, offsets[share.other], piece)
             sizes[share.other] = share.width
-        begin, sizes[share.dim] = _own_lines(builder, share, sizes[share.dim])
+        if share.lines is None:
+            builder, begin = _each_line(builder, share, sizes[share.dim])
+            sizes[share.dim] = 1
+        else:
+            begin, sizes[share.dim] = _own_lines(builder, share, share.lines, sizes[share.dim])
         offsets[share.dim] = _moved(builder, share, offsets[share.dim], begin)
     is_batch = len(sizes) > _rank(plan)
     tile = subview(builder, plan.window.source, offsets, sizes, drop_batch=is_batch)
     builder.insert(PrefetchOp(tile, plan.into))
 
 
-def _own_lines(builder: Builder, share: Share, whole: Extent) -> tuple[SSAValue, Extent]:
-    """The first of the lines that an iteration of `share` asks for, and how many those are.
+def _each_line(builder: Builder, share: Share, whole: Extent) -> tuple[Builder, SSAValue]:
+    """A builder inside a loop over the lines that an iteration of `share` asks for, and the line.
+
+    How many those are is computed before the iterations, whose number may be 0.
+    """
+    loop, one = share.loop, as_index(share.loop, 1)
+    outside = before(loop)
+    before_end = outside.insert(arith.SubiOp(loop.step, one)).result
+    wide = outside.insert(arith.AddiOp(loop.ub, before_end)).result
+    trips = outside.insert(arith.DivUIOp(wide, loop.step)).result
+    some = outside.insert(arith.MaxSIOp(trips, one)).result
+    most = outside.insert(arith.AddiOp(some, as_index(loop, share.most - 1))).result
+    lines = outside.insert(arith.DivUIOp(most, some)).result
+    begin = builder.insert(arith.MuliOp(_number(builder, loop), lines)).result
+    far = builder.insert(arith.AddiOp(begin, lines)).result
+    end = builder.insert(arith.MinSIOp(far, as_index(loop, whole))).result
+    each = scf.ForOp(begin, end, one, [], Region(Block([scf.YieldOp()], arg_types=[INDEX])))
+    builder.insert(each)
+    line = each.body.block.args[0]
+    line.name_hint = "line"
+    return Builder(InsertPoint.at_start(each.body.block)), line
+
+
+def _own_lines(
+    builder: Builder, share: Share, lines: int, whole: Extent
+) -> tuple[SSAValue, Extent]:
+    """The first of the `lines` that an iteration of `share` asks for, and how many those are.
 
     Of the last iterations several may ask for the same ones.
     """
-    loop, lines = share.loop, share.lines
+    loop = share.loop
     number = _number(builder, loop)
     if share.pieces > 1:
         number = builder.insert(arith.DivUIOp(number, as_index(loop, share.pieces))).result

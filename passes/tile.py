@@ -15,9 +15,9 @@ have, so that it is one tile of a known size even where the extent is not known;
 many tiles as there would be, all of one size or of two that differ by one element, the larger ones
 first: 7 by 3 are 3 + 2 + 2. Moves no data, changes no layout.
 
-An extent may be known at run time only. What `peel` leaves is then one tile that is clipped;
-`overlap` needs an extent that is at least one tile (`version`); a loop over k runs once where k is
-0, so that C is written.
+An extent may be known at run time only. What `peel` leaves is then one tile that is clipped; `even`
+has a loop for each size that tiles may have, of which two run at most; `overlap` needs an extent
+that is at least one tile (`version`); a loop over k runs once where k is 0, so that C is written.
 
 `over` gives every tile a unit of its own: the cores of a CPU, the blocks of a GPU, the warpgroups,
 warps and threads of a block, or the steps of the grid of a TPU kernel. Blocks of Hopper may be
@@ -36,7 +36,7 @@ products is visited once for each (`gemmir.ir.visits`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from xdsl.builder import Builder
@@ -358,7 +358,6 @@ def _check_even(gemm: GemmOp, loop: LoopPlan, over: str | None) -> None:
     name, is_byte = loop.dimension, memref_type(gemm.b).element_type != IntegerType(4)
     reasons = {
         "k carries the sum": name == "k",
-        "its extent is known at run time only": not isinstance(loop.extent, int),
         f"over={over} there would be one set of tiles after another": over is not None,
         "tiles would begin inside packed panels": _panel_width(gemm, name) is not None,
         "tiles would cut blocks that have one scale": block_sizes(gemm).get(name, 1) > 1,
@@ -412,8 +411,10 @@ class Segment:
 def _segments(builder: Builder, anchor: GemmOp, loop: LoopPlan) -> tuple[Segment, ...]:
     """The loops to open for one loop of the plan: several where the last tile is peeled off."""
     extent, step = loop.extent, loop.size
-    if loop.edges == "even" and isinstance(extent, int) and not loop.divides:
-        return _even_segments(extent, step)
+    if loop.edges == "even" and not loop.divides:
+        if isinstance(extent, int):
+            return _even_segments(extent, step)
+        return tuple(_even_at_run_time(builder, anchor, extent, step))
     if loop.edges not in ("peel", *DESCENDING) or loop.divides:
         size = step if loop.divides else None
         return (Segment(begin=0, end=_at_least_once(builder, anchor, loop), step=step, size=size),)
@@ -445,6 +446,30 @@ def _even_segments(extent: int, most: int) -> tuple[Segment, ...]:
         Segment(begin=end, end=extent, step=least, size=least),
     )
     return segments if larger else segments[1:]
+
+
+def _even_at_run_time(
+    builder: Builder, anchor: GemmOp, extent: SSAValue, most: int
+) -> Iterator[Segment]:
+    """A loop for each size from `most` down to 1, of which at most two have any iterations.
+
+    Of `count` tiles extent - (size - 1) count have `size` elements or more, but 0 at least and
+    `count` at most.
+    """
+    wide = builder.insert(arith.AddiOp(extent, as_index(anchor, most - 1))).result
+    count = builder.insert(arith.DivUIOp(wide, as_index(anchor, most))).result
+    begin: Extent = 0
+    larger: Extent = 0
+    for size in range(most, 0, -1):
+        below = builder.insert(arith.MuliOp(count, as_index(anchor, size - 1))).result
+        over = builder.insert(arith.SubiOp(extent, below)).result
+        some = builder.insert(arith.MaxSIOp(over, as_index(anchor, 0))).result
+        tiles = builder.insert(arith.MinSIOp(some, count)).result
+        own = as_index(anchor, _difference(builder, anchor, tiles, larger))
+        length = builder.insert(arith.MuliOp(own, as_index(anchor, size))).result
+        end = as_index(anchor, _sum(builder, anchor, begin, length))
+        yield Segment(begin=begin, end=end, step=size, size=size)
+        begin, larger = end, tiles
 
 
 def _at_least_once(builder: Builder, anchor: GemmOp, loop: LoopPlan) -> Extent:

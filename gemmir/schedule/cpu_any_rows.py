@@ -1,9 +1,10 @@
 """Schedules for CPUs of any number of rows, where n and k are known.
 
 Few rows have a version for each number of them, with the schedule of a problem of so many rows,
-which reads B once. Of more rows full tiles are taken, and one of what remains. B is read
-where it lies: a sliver of it that is as wide as a tile stays in L2 for all rows. Where its rows lie
-a power of two apart and fall into few sets of the cache, or vectors cannot read them, it is packed.
+which reads B once. More rows are cut into full tiles and one of what remains, or with few registers
+into tiles of even sizes. B is read where it lies: a sliver of it that is as wide as a tile stays in
+L2 for all rows. Where its rows lie a power of two apart and fall into few sets of the cache, small
+blocks of it are copied, and where vectors cannot read them larger ones.
 
 Sums go on from one slice of k to the next (`carry`), so that a row has the same bits however many
 there are, whichever version takes it.
@@ -12,29 +13,36 @@ there are, whichever version takes it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu_any_size import LARGE
+from gemmir.schedule.cpu_copied import copied_any
 from gemmir.schedule.cpu_model import (
     CACHE_LINE_BYTES,
     balanced,
+    broadcasts_from_memory,
     item_bytes,
     lanes_used,
     rows_in_l1,
     with_size,
 )
 from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION, packed_both
-from gemmir.schedule.cpu_tiles import RegisterTile, most_rows, packed_tile
+from gemmir.schedule.cpu_tiles import RegisterTile, has_even_rows, most_rows, packed_tile
 
 EXACT_ROWS = 8
 """So few rows wait for B all of the time: each number of them has a version, which streams it."""
 
-UNPACKED_ROWS = 96
-"""Up to this many rows packing a B costs more than its conflicts in L1, where a vector is a whole
-cache line (measured on Zen 5)."""
+EVEN_STREAMS = (9, 12, 16)
+"""Rows with a version of their own where a tile has 4 at most: a stream of them has no smaller last
+tile. 3072 x 768 by 9 and 12 of them takes 0.86 and 0.9 of the time of blocks, and by 10 and 11 a
+little more (measured on Zen 5 with AVX2)."""
+
+UNPACKED_ROWS = 48
+"""Up to this many rows copying a B costs more than its conflicts in L1, where a vector is a whole
+cache line (measured on Zen 5: 48 rows of 3072 x 768 are 1.05 times as fast, 64 rows 0.82 times)."""
 
 FEW_VECTORS = 4
 """Columns of a tile of up to `UNPACKED_ROWS` rows, in vectors: 6 x 64 of f32. On Zen 5, 3072 x 768
@@ -78,7 +86,7 @@ class AnyRows:
     def passes(self) -> Iterator[str]:
         """All passes."""
         whole = self.gemm.at(m=LARGE)
-        for rows in range(1, self._exact_rows(whole) + 1):
+        for rows in self._exact_rows(whole):
             yield f"version{{loops=m sizes={rows}}}"
             yield from self._carried(self._exact(rows, whole))
             yield "otherwise"
@@ -101,14 +109,20 @@ class AnyRows:
         yield from self._few(whole, rows)
         yield from self.end(whole, K_STEPS_PER_ITERATION)
 
-    def _exact_rows(self, gemm: Gemm) -> int:
-        """How many numbers of rows have a version: a few, where they wait for B.
+    def _exact_rows(self, gemm: Gemm) -> Sequence[int]:
+        """Numbers of rows that have a version: few, where they wait for B.
 
         One row is a product of a vector in any case.
         """
         if gemm.n * gemm.k * item_bytes(gemm) <= self.machine.l2_bytes // 2:
-            return 1
-        return EXACT_ROWS
+            return (1,)
+        is_streamed = has_even_rows(self.machine) and self._is_copied(self._share(gemm))
+        return (*range(1, EXACT_ROWS + 1), *(EVEN_STREAMS if is_streamed else ()))
+
+    def _is_copied(self, gemm: Gemm) -> bool:
+        """Whether many rows meet blocks of B that are copied into L1."""
+        in_place = not gemm.trans_b and broadcasts_from_memory(self.machine)
+        return in_place and gemm.element is gemm.accumulator and self._has_conflicts(gemm)
 
     def _outer(self, gemm: Gemm) -> Iterator[str]:
         """Each core has columns of its own: those are known."""
@@ -139,10 +153,17 @@ class AnyRows:
             yield from self._unpacked(gemm)
         elif gemm.element is not gemm.accumulator:
             yield from packed_both(gemm, self.machine)
+        elif self._is_copied(gemm):
+            yield from copied_any(gemm, self.machine)
         elif gemm.trans_b or self._has_conflicts(gemm):
             yield from self._packed(gemm)
         else:
             yield from self._unpacked(gemm)
+
+    @property
+    def _last_rows(self) -> str:
+        """What becomes of rows that are no full tile."""
+        return "even" if has_even_rows(self.machine) else "exact"
 
     def _tile(self, gemm: Gemm) -> RegisterTile:
         """Three vectors wide, where C has so many columns, so that A is read less often."""
@@ -155,7 +176,7 @@ class AnyRows:
         tile = self._tile(gemm)
         yield from self._slices(gemm, K_SLICE)
         yield f"tile{{loops=n sizes={tile.columns} edges=peel}}"
-        yield f"tile{{loops=m sizes={tile.rows} edges=exact}}"
+        yield f"tile{{loops=m sizes={tile.rows} edges={self._last_rows}}}"
         yield f"{ANCHOR}}}"
 
     def _few(self, gemm: Gemm, rows: int | None = None) -> Iterator[str]:
@@ -186,7 +207,7 @@ class AnyRows:
         yield from self._slices(gemm, K_SLICE // 2)
         yield f"tile{{loops=n sizes={block}}}"
         yield f"promote{{operand=b to=l2 layout=panel:{columns}}}"
-        yield f"tile{{loops=m sizes={tile.rows} edges=exact}}"
+        yield f"tile{{loops=m sizes={tile.rows} edges={self._last_rows}}}"
         yield f"tile{{loops=n sizes={columns}}}"
         is_even = self.gemm.n % max(gemm.n, 1) == 0
         if is_even and gemm.n % block == 0 and block % columns == 0 and block > columns:

@@ -2,7 +2,8 @@
 
 `class_of` chooses among these, in files `cpu_CLASS.py`. *Direct*: A and B are read in place.
 *Along k* (`cpu_lanes.py`): one side of C is thin, and lanes go along k. *Narrow*: few columns; A is
-read once. *Outer*: short k; C is written once. *Sliced* and *streamed*: few rows; B is read once.
+read once. *Outer*: short k; C is written once. *Sliced*, *copied* and *streamed*: few rows; B is
+read once.
 *Deep*: a small C and a long k; slices of k are summed into C. *Packed*: blocks of B are packed into
 L2, and A is read where it lies; *packed both*: A is packed too.
 
@@ -18,6 +19,7 @@ from dataclasses import replace
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu_copied import collides, copied, is_copied
 from gemmir.schedule.cpu_deep import deep, is_deep
 from gemmir.schedule.cpu_direct import (
     clipped,
@@ -320,8 +322,11 @@ def class_of(gemm: Gemm, machine: CpuMachine) -> Callable[[Gemm, CpuMachine], It
     is_long = gemm.n * item >= STREAM_BYTES and bytes_b > machine.l2_bytes // 2
     if is_long and fills_panels(gemm, machine) and not is_close(gemm, machine):
         return packed
-    if is_long and is_sliced(gemm, machine):
+    copies = is_long and is_copied(gemm, machine)
+    if is_long and is_sliced(gemm, machine) and not (copies and collides(gemm, machine)):
         return sliced
+    if copies:
+        return copied
     if is_long and gemm.m <= STREAM_ROWS:
         return streamed
     if is_deep(gemm, machine):

@@ -235,13 +235,20 @@ RUNTIME_CASES: Final = (
         factors={"alpha": -1, "beta": 3},
     ),
     Case(
+        gemm=Gemm(m=ANY, n=24, k=11, ldb=25, beta=2),
+        schedule="tile{loops=k sizes=3},tile{loops=m sizes=4 edges=even},tile{loops=n sizes=8},"
+        f"prefetch{{operand=b loop=k ahead=1 to=l2 during=m,n}},{C},{V}",
+        sizes={"m": 11},
+    ),
+    Case(
         gemm=ANY_SIZE,
         schedule=f"{BLOCKS},{C},{V}",
         sizes={"m": 5, "n": 6, "k": 0, "lda": 1, "ldb": 6, "ldc": 6},
         factors={"alpha": 2, "beta": 3},
     ),
 )
-"""Versions at their limits, pieces of every size, blocks, an empty k; alpha and beta of a call."""
+"""Versions at their limits, pieces of every size, even tiles, blocks, an empty k; alpha and beta of
+a call."""
 
 
 WARPS: Final = "tile{loops=m,n sizes=32,32 over=blocks},tile{loops=m,n sizes=16,32 over=warps}"

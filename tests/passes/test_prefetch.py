@@ -18,13 +18,15 @@ from gemmir.errors import ScheduleError
 from gemmir.evaluate import evaluate, func
 from gemmir.evaluate.view import View
 from gemmir.gemm import Gemm
+from gemmir.ir.arguments import size_arguments
 from gemmir.ir.build import build
 from gemmir.ir.dialect import PrefetchOp, enclosing_ops, memref_type
-from gemmir.ir.index import Extent, constant_of
+from gemmir.ir.index import Extent, constant_of, enclosing_function
 from gemmir.ir.loops import dimension_of
 from gemmir.ir.views import offsets_of, sizes_of
-from gemmir.lowering import run_pass
+from gemmir.lowering import run_pass, run_passes
 from gemmir.schedule import Schedule
+from tests.index_values import index_value
 from tests.strategies import examples
 
 After = Callable[[Gemm, str], ModuleOp]
@@ -212,6 +214,38 @@ def test_the_innermost_of_several_loops_asks_line_by_line(after: After) -> None:
     assert around(op) == ["k", "n", "m", "k"]
     assert sizes_of(window(op)) == (1, 16)
     require_next_slices(gemm, 32, schedule)
+
+
+@pytest.mark.parametrize("m", [0, 1, 3, 4, 9, 26, 100])
+def test_a_number_of_tiles_that_a_call_tells_deals_out_all_rows(m: int) -> None:
+    """B of 10 x 64: tiles of m ask for some of its rows each, and those of n for a line of them."""
+    tiles = "tile{loops=k sizes=10},tile{loops=m sizes=3 edges=exact},tile{loops=n sizes=16}"
+    module = build(Gemm(m=gemmir.ANY, n=64, k=30))
+    run_passes(module, Schedule.parse(f"{tiles},prefetch{{operand=b loop=k ahead=1 during=m,n}}"))
+    (op,) = prefetches(module)
+    assert around(op) == [None, "n", "m", "k"]
+    assert sizes_of(window(op)) == (1, 16)
+    each, _, rows, _ = (o for o in enclosing_ops(op) if isinstance(o, scf.ForOp))
+    size = {size_arguments(enclosing_function(op))["m"]: m}
+    first, last, step = (index_value(v, size) for v in (rows.lb, rows.ub, rows.step))
+    asked: list[int] = []
+    for row in range(first, last, step):
+        here = {**size, rows.body.block.args[0]: row}
+        asked += range(index_value(each.lb, here), index_value(each.ub, here))
+    assert asked == (list(range(10)) if m >= 3 else [])
+
+
+def test_requests_of_any_number_of_tiles_change_no_result() -> None:
+    tiles = "tile{loops=k sizes=8},promote{operand=b to=l1 layout=panel:8},"
+    tiles += "tile{loops=m sizes=3 edges=even},tile{loops=n sizes=8}"
+    ask = "prefetch{operand=b loop=k ahead=1 to=l2 during=m,n}"
+    gemm = Gemm(m=gemmir.ANY, n=24, k=20)
+    kernel = gemmir.compile(gemm, target="cpu:x86-64-v3", schedule=f"{tiles},{ask},{END}")
+    rng = np.random.default_rng(0)
+    b = rng.integers(-3, 4, (20, 24)).astype(np.float32)
+    for m in range(12):
+        a = rng.integers(-3, 4, (m, 20)).astype(np.float32)
+        np.testing.assert_array_equal(kernel(a, b), a @ b)
 
 
 def test_c_is_asked_for_while_it_is_summed(after: After) -> None:

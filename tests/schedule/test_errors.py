@@ -812,7 +812,7 @@ WRONG = (
         "GEM1315",
         MATRIX,
         "tile{loops=n sizes=8},prefetch{operand=b loop=n ahead=1 during=m}",
-        "no loop over m of known length inside",
+        "no loop over m inside the other",
         "tile{loops=m",
     ),
     Wrong(
