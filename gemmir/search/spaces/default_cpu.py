@@ -16,6 +16,7 @@ from xdsl.passes import ModulePass
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.passes.fuse_pack import FusePack
 from gemmir.passes.otherwise import Otherwise
 from gemmir.passes.part import Part
 from gemmir.passes.prefetch import Prefetch
@@ -122,6 +123,9 @@ class _Opening:
             self._vectorize(p)
         elif isinstance(p, WidenReads):
             self._widen_reads(p)
+        elif isinstance(p, FusePack):
+            filled = self.draft.hole("fill", "yes", ("no",), "first rows fill the panels of B")
+            self.draft.add(pass_text(p), f"{filled[1:]} == 'yes'")
         elif not isinstance(p, Unroll):
             self.draft.add(pass_text(p))
 
