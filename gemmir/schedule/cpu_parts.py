@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
-from gemmir.schedule.cpu_model import broadcasts_from_memory, lanes_used
+from gemmir.schedule.cpu_model import broadcasts_from_memory, has_masks, lanes_used
 
 LANE_SUM_PRODUCTS = 3
 """Multiply-adds that take as long as to add the lanes of an element of C, where those of several
@@ -20,6 +20,13 @@ LEAST_SAVED = 1 / 4
 """Of the time of one vector of columns, so that calls and the copy are paid for as well. On Zen 5
 last columns of 36 to 196 cubed in f32 and f64 take 0.25 to 0.75 of that time with AVX-512 where
 these numbers say so, and 100 cubed is 1.09 (f32) and 1.05 (f64) times as fast; 1.11 with AVX2."""
+
+CALL_CYCLES = {True: 92, False: 30}
+"""That two functions, the copy and sums of lanes take more than one function does, beside masks and
+where there are none, so that last columns are computed twice. On Zen 5 9 cubed in f64 would take
+1.8 times as long apart, and of 25 products of 9 to 33 in f32 and f64 with AVX-512 those that save
+92 cycles and more are 0.93 to 1.3 times as fast apart, and others 0.54 to 1.06 times; of 15 with
+AVX2 those that save 30 and more 1.03 to 1.5 times, and two others 0.6 and 0.8 times."""
 
 MOST_ROWS = 8
 """Rows of a tile of last columns: 8 x 1, 8 x 2, 4 x 3 and 4 x 4 were the fastest on Zen 5."""
@@ -36,7 +43,9 @@ def last_columns(gemm: Gemm, machine: CpuMachine) -> int:
     if not plain or gemm.n < lanes or lanes_used(gemm, machine) != lanes or not columns:
         return 0
     products = columns * (-(-gemm.k // lanes) + LANE_SUM_PRODUCTS)
-    return columns if products <= (1 - LEAST_SAVED) * gemm.k else 0
+    saved_cycles = gemm.m * (gemm.k - products) / machine.fma_per_cycle
+    is_paid = saved_cycles >= CALL_CYCLES[has_masks(machine)]
+    return columns if is_paid and products <= (1 - LEAST_SAVED) * gemm.k else 0
 
 
 def along_last(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:

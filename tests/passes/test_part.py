@@ -20,7 +20,9 @@ from gemmir.ir.build import build
 from gemmir.ir.dialect import GemmOp
 from gemmir.ir.views import extents
 from gemmir.lowering import run_passes
+from gemmir.machine import machine_for
 from gemmir.schedule import Schedule
+from gemmir.schedule.default import default_schedule
 from gemmir.sizes import ANY
 from tests.strategies import epilogues, examples
 
@@ -119,6 +121,24 @@ def test_default_schedules_compute_few_last_columns_along_k() -> None:
         assert "part{" not in str(gemmir.lower(gemm, target="cpu:znver5").schedule), gemm
     several = gemmir.lower(Gemm(m=100, n=100, k=100), target="cpu:znver5", threads=2).schedule
     assert "part{" not in str(several)
+
+
+@pytest.mark.parametrize(
+    ("gemm", "target", "is_cut"),
+    [
+        (Gemm(m=9, n=9, k=9, dtype="f64"), "cpu:znver5", False),
+        (Gemm(m=17, n=33, k=9), "cpu:znver5", False),
+        (Gemm(m=9, n=9, k=33, dtype="f64"), "cpu:znver5", True),
+        (Gemm(m=24, n=18, k=24), "cpu:znver5", True),
+        (Gemm(m=9, n=9, k=9), "cpu:znver3", False),
+        (Gemm(m=17, n=17, k=17), "cpu:znver3", True),
+    ],
+    ids=str,
+)
+def test_small_products_do_not_pay_for_a_second_function(
+    gemm: Gemm, target: str, is_cut: bool
+) -> None:
+    assert ("part{" in str(default_schedule(gemm, machine_for(target)))) == is_cut
 
 
 @pytest.mark.parametrize(
