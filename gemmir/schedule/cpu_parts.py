@@ -21,12 +21,14 @@ LEAST_SAVED = 1 / 4
 last columns of 36 to 196 cubed in f32 and f64 take 0.25 to 0.75 of that time with AVX-512 where
 these numbers say so, and 100 cubed is 1.09 (f32) and 1.05 (f64) times as fast; 1.11 with AVX2."""
 
-CALL_CYCLES = {True: 92, False: 30}
-"""That two functions, the copy and sums of lanes take more than one function does, beside masks and
-where there are none, so that last columns are computed twice. On Zen 5 9 cubed in f64 would take
-1.8 times as long apart, and of 25 products of 9 to 33 in f32 and f64 with AVX-512 those that save
-92 cycles and more are 0.93 to 1.3 times as fast apart, and others 0.54 to 1.06 times; of 15 with
-AVX2 those that save 30 and more 1.03 to 1.5 times, and two others 0.6 and 0.8 times."""
+CALL_CYCLES = {True: 97, False: 30}
+"""That two functions and sums of lanes take more than one function does, beside masks and where
+there are none, so that last columns are computed twice. With `COPY_CYCLES` the faster way or one
+that is 6 % slower at most is found for 34 products of 4 to 33 rows in f32 and f64 with AVX-512, of
+which 9 cubed in f64 would take 1.8 times as long apart, and for 14 of 15 with AVX2 (12 %)."""
+
+COPY_CYCLES = 1 / 3
+"""For an element of B in last columns."""
 
 MOST_ROWS = 8
 """Rows of a tile of last columns: 8 x 1, 8 x 2, 4 x 3 and 4 x 4 were the fastest on Zen 5."""
@@ -44,7 +46,7 @@ def last_columns(gemm: Gemm, machine: CpuMachine) -> int:
         return 0
     products = columns * (-(-gemm.k // lanes) + LANE_SUM_PRODUCTS)
     saved_cycles = gemm.m * (gemm.k - products) / machine.fma_per_cycle
-    is_paid = saved_cycles >= CALL_CYCLES[has_masks(machine)]
+    is_paid = saved_cycles >= CALL_CYCLES[has_masks(machine)] + columns * gemm.k * COPY_CYCLES
     return columns if is_paid and products <= (1 - LEAST_SAVED) * gemm.k else 0
 
 

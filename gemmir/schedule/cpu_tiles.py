@@ -48,6 +48,13 @@ than those of 6 x 16: 32 cubed is 1.03 times as fast on Zen 5, and 1.04 times in
 where narrower tiles leave a single vector."""
 
 
+FEW_ROWS = 4
+FEW_ROWS_VECTORS = 8
+"""With AVX-512: sums of up to so many rows are too few in narrower tiles, and wait for one another.
+On Zen 5 1 to 4 rows by 64 and 256 columns and k of f32 and f64 are 1.02 to 1.7 times as fast, and
+by 128 as fast or up to 1.03 times."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RegisterTile:
     """An accumulator tile of `rows` by `vectors` vectors of `lanes` elements."""
@@ -119,7 +126,9 @@ def direct_tile(gemm: Gemm, machine: CpuMachine, kc: int) -> RegisterTile:
         )
 
     most = most_vectors(machine)
-    if has_masks(machine) and _leaves_one(-(-columns // lanes)):
+    if has_masks(machine) and gemm.m <= FEW_ROWS:
+        most = FEW_ROWS_VECTORS
+    elif has_masks(machine) and _leaves_one(-(-columns // lanes)):
         most = WIDE_VECTORS
     fitting = (
         t

@@ -130,6 +130,7 @@ def test_default_schedules_compute_few_last_columns_along_k() -> None:
         (Gemm(m=17, n=33, k=9), "cpu:znver5", False),
         (Gemm(m=9, n=9, k=33, dtype="f64"), "cpu:znver5", True),
         (Gemm(m=24, n=18, k=24), "cpu:znver5", True),
+        (Gemm(m=5, n=100, k=100), "cpu:znver5", False),
         (Gemm(m=9, n=9, k=9), "cpu:znver3", False),
         (Gemm(m=17, n=17, k=17), "cpu:znver3", True),
     ],

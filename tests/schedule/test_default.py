@@ -117,6 +117,24 @@ def test_close_operands_are_not_copied(target: str, gemm: Gemm, copied: bool) ->
 
 
 @pytest.mark.parametrize(
+    ("target", "gemm", "columns"),
+    [
+        ("cpu:znver5", Gemm(m=1, n=64, k=64, dtype="f64"), 64),
+        ("cpu:znver5", Gemm(m=2, n=64, k=64), 64),
+        ("cpu:znver5", Gemm(m=4, n=64, k=64, dtype="f64"), 32),
+        ("cpu:znver5", Gemm(m=6, n=64, k=64), 32),
+        ("cpu:znver3", Gemm(m=2, n=64, k=64), 32),
+    ],
+    ids=str,
+)
+def test_few_rows_have_wide_tiles(target: str, gemm: Gemm, columns: int) -> None:
+    """Eight sums are what two multiply-adds of four cycles wait for."""
+    text = str(default_schedule(gemm, machine_for(target), 1))
+    found = re.search(r"loops=(?:m,n sizes=\d+,(\d+)|n,m sizes=(\d+))", text)
+    assert found is not None and int(found[1] or found[2]) == columns
+
+
+@pytest.mark.parametrize(
     ("target", "gemm", "is_asked"),
     [
         ("cpu:znver5", Gemm(m=2048, n=2048, k=64), True),
