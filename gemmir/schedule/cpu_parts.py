@@ -21,13 +21,13 @@ LEAST_SAVED = 1 / 4
 last columns of 36 to 196 cubed in f32 and f64 take 0.25 to 0.75 of that time with AVX-512 where
 these numbers say so, and 100 cubed is 1.09 (f32) and 1.05 (f64) times as fast; 1.11 with AVX2."""
 
-CALL_CYCLES = {True: 97, False: 30}
+CALL_CYCLES = {True: 94, False: 30}
 """That two functions and sums of lanes take more than one function does, beside masks and where
 there are none, so that last columns are computed twice. With `COPY_CYCLES` the faster way or one
-that is 6 % slower at most is found for 34 products of 4 to 33 rows in f32 and f64 with AVX-512, of
+that is 7 % slower at most is found for 38 products of 4 to 33 rows in f32 and f64 with AVX-512, of
 which 9 cubed in f64 would take 1.8 times as long apart, and for 14 of 15 with AVX2 (12 %)."""
 
-COPY_CYCLES = 1 / 3
+COPY_CYCLES = 1 / 2
 """For an element of B in last columns."""
 
 MOST_ROWS = 8

@@ -48,11 +48,11 @@ than those of 6 x 16: 32 cubed is 1.03 times as fast on Zen 5, and 1.04 times in
 where narrower tiles leave a single vector."""
 
 
-FEW_ROWS = 4
+FEW_ROWS = 6
 FEW_ROWS_VECTORS = 8
 """With AVX-512: sums of up to so many rows are too few in narrower tiles, and wait for one another.
-On Zen 5 1 to 4 rows by 64 and 256 columns and k of f32 and f64 are 1.02 to 1.7 times as fast, and
-by 128 as fast or up to 1.03 times."""
+On Zen 5 1 to 4 rows by 64 and 256 columns and k of f32 and f64 are 1.02 to 1.7 times as fast, by
+128 as fast or up to 1.03 times, and 5 and 6 rows up to 1.04 times."""
 
 
 @dataclass(frozen=True, kw_only=True)
