@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
-from gemmir.schedule.cpu_copied import collides, copied, is_copied
+from gemmir.schedule.cpu_copied import collides, comes_late, copied, is_copied
 from gemmir.schedule.cpu_deep import deep, is_deep
 from gemmir.schedule.cpu_direct import (
     clipped,
@@ -320,9 +320,10 @@ def class_of(gemm: Gemm, machine: CpuMachine) -> Callable[[Gemm, CpuMachine], It
     if small and (whole_lines or gemm.k <= rows_in_l1(gemm.leading("b") * item, machine)):
         return direct
     is_long = gemm.n * item >= STREAM_BYTES and bytes_b > machine.l2_bytes // 2
-    if is_long and fills_panels(gemm, machine) and not is_close(gemm, machine):
-        return packed
     copies = is_long and is_copied(gemm, machine)
+    fills = is_long and fills_panels(gemm, machine) and not is_close(gemm, machine)
+    if fills and not (copies and comes_late(gemm, machine)):
+        return packed
     if is_long and is_sliced(gemm, machine) and not (copies and collides(gemm, machine)):
         return sliced
     if copies:

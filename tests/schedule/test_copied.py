@@ -39,6 +39,8 @@ def cpu(name: str) -> CpuMachine:
         ("znver5", 33, 3072, 768, True),
         ("znver5", 64, 4096, 4096, False),  # B is in memory
         ("znver5", 65, 4096, 4096, True),
+        ("znver5", 192, 2048, 2048, True),
+        ("znver5", 192, 3072, 768, False),  # the first rows fill the panels
         ("neoverse-n1", 128, 3072, 768, False),
     ],
 )
