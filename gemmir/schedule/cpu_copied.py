@@ -3,7 +3,8 @@
 A block is a few panels wide and as deep as half of L1 holds. All rows of A meet it, and meanwhile
 each tile asks for its share of the lines of the next block, so that a copy reads from L2 what lies
 in L3 or in memory. Requests that come together hold up the loads behind them: they are dealt to the
-tiles of rows and of columns.
+tiles of rows and of columns. Where vectors are a line, a block is copied by the first tile of rows
+that meets it, while that is multiplied.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu_direct import is_close
 from gemmir.schedule.cpu_model import (
     CACHE_LINE_BYTES,
     balanced,
@@ -21,7 +23,7 @@ from gemmir.schedule.cpu_model import (
     round_up,
     rows_in_l1,
 )
-from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION
+from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION, equal_slice, has_lines
 from gemmir.schedule.cpu_sliced import SLICE_K
 from gemmir.schedule.cpu_tiles import (
     MANY_REGISTERS,
@@ -50,11 +52,36 @@ COLUMNS_A_ROW = 4
 PANELS = 4
 """Of a block of B: a row of it is some lines long (measured on Zen 5: 3 to 6 are as fast)."""
 
+FILLED_ROWS = 384
+"""Up to this many rows, the first of which fill the blocks. On Zen 5 40 to 200 rows of f32 are 4 to
+7 % faster so than blocks that are copied before, or sliced or packed B, 256 rows 2 to 6 %, f64 1 to
+8 %; with 512 rows a packed B is as fast or 1 % faster."""
+
+FILLED_SLICES = 128
+"""From more rows than this on blocks that are filled so outrun slices of a B that is not copied: on
+Zen 5 64 x 768 x 3072 is 2 % slower so, 128 rows are 1 % faster and 256 rows 4 %."""
+
+FILLED_TILE = 4
+"""Rows of a tile that fills blocks, and vectors of a line: 4 x 64 of f32 is up to 6 % faster on
+Zen 5 than 8 x 32, of which a row of B has half as many lines that lie side by side."""
+
+FILLED_PANELS = 2
+"""Of a block that is filled so, in two thirds of L1: 128 x 64 of f32 with 48 KiB."""
+
+FILLED_LEAST_SLICE = 1 / 2
+"""Of the slice of k that such a block has, where a shorter one cuts k into whole iterations."""
+
+FILLED_LEAST, FILLED_LEAST_FAR = 33, 61
+"""Rows from which on that pays, and where B comes from memory: 32 rows of 3072 x 768 are as fast on
+Zen 5 as streams, 48 of 4096 x 4096 as well."""
+
 
 def is_copied(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether `gemm` is of this class: rows enough to copy B for, and so few that C stays near."""
-    tile, stream = copying_tile(gemm, machine), machine.vector_registers // 4
     is_far = gemm.n * gemm.k * item_bytes(gemm) > machine.l3_bytes
+    if fills_blocks(gemm, machine):
+        return gemm.m >= (FILLED_LEAST_FAR if is_far else FILLED_LEAST)
+    tile, stream = copying_tile(gemm, machine), machine.vector_registers // 4
     is_high = tile.rows >= PACKED_ROWS
     least = LEAST_TILES_FAR if is_far and is_high else LEAST_TILES
     in_place = not gemm.trans_a and not gemm.trans_b and broadcasts_from_memory(machine)
@@ -63,23 +90,31 @@ def is_copied(gemm: Gemm, machine: CpuMachine) -> bool:
     return in_place and few and -(-gemm.m // rows) >= least
 
 
-def collides(gemm: Gemm, machine: CpuMachine) -> bool:
-    """Whether rows of B that are read where they lie drive each other out of L1.
+def fills_blocks(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether the first rows of A fill each block: vectors of a line, which rows of B begin on."""
+    in_place = not gemm.trans_a and broadcasts_from_memory(machine) and has_lines(gemm, machine)
+    few = gemm.m <= FILLED_ROWS and not is_close(gemm, machine)
+    return in_place and few and _filled_slice(gemm, machine) is not None
 
-    Tiles of few registers then wait for L2: 128 x 768 x 3072 is 1.04 times as fast with AVX2 if B
-    is copied. With more of them a load is used twice as often, and copies gain nothing.
+
+def _filled_slice(gemm: Gemm, machine: CpuMachine) -> int | None:
+    """Of k at a time, in whole iterations; None where that cannot be."""
+    columns = FILLED_PANELS * FILLED_TILE * lanes_used(gemm, machine)
+    most = machine.l1_bytes * 2 // 3 // (columns * item_bytes(gemm))
+    return equal_slice(gemm.k, most, FILLED_LEAST_SLICE)
+
+
+def outruns_slices(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether copies are better than slices of a B that is read where it lies.
+
+    Rows of B may drive each other out of L1, and tiles of few registers then wait for L2:
+    128 x 768 x 3072 is 1.04 times as fast with AVX2 if B is copied. With more of them a load is
+    used twice as often, and copies gain nothing, but those of many rows that fill blocks.
     """
+    if fills_blocks(gemm, machine):
+        return gemm.m > FILLED_SLICES
     is_small = machine.vector_registers < MANY_REGISTERS
     return is_small and rows_in_l1(gemm.leading("b") * item_bytes(gemm), machine) < SLICE_K
-
-
-def comes_late(gemm: Gemm, machine: CpuMachine) -> bool:
-    """Whether B is so large that a tile that fills panels waits for it, and does better to ask.
-
-    On Zen 5 with AVX-512 192 x 2048 x 2048 is 1.06 times as fast and 192 x 4096 x 4096 1.15 times;
-    192 and 256 rows of 3072 x 768 are 1.0 and 0.96 times as fast.
-    """
-    return gemm.n * gemm.k * item_bytes(gemm) > machine.l3_bytes // 3
 
 
 def copying_tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
@@ -98,8 +133,26 @@ def copying_tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
 
 def copied(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Blocks of B one below the other, so that C stays near, each copied for all rows of A."""
+    if fills_blocks(gemm, machine):
+        yield from _filled(gemm, machine)
+        return
     rows = copying_tile(gemm, machine).rows
     yield from _blocks(gemm, machine, last_rows(gemm.m, rows, machine))
+
+
+def _filled(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+    columns, kc = FILLED_TILE * lanes_used(gemm, machine), _filled_slice(gemm, machine)
+    nc = FILLED_PANELS * columns
+    if nc < gemm.n:
+        yield f"tile{{loops=n sizes={nc}{'' if gemm.n % nc == 0 else ' edges=peel'}}}"
+    yield f"tile{{loops=k sizes={kc}}}"
+    yield f"promote{{operand=b to=l1 layout=panel:{columns}}}"
+    yield f"tile{{loops=m sizes={FILLED_TILE}{last_rows(gemm.m, FILLED_TILE, machine)}}}"
+    yield f"tile{{loops=n sizes={columns}}}"
+    yield "prefetch{operand=b loop=k ahead=1 to=l2 during=m,n}"
+    yield "promote{operand=c to=registers}"
+    yield f"tile{{loops=k sizes={K_STEPS_PER_ITERATION}}}"
+    yield "fuse-pack{operand=b}"
 
 
 def copied_any(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:

@@ -47,10 +47,10 @@ LEAST_SLICE = 3 / 4
 """Of a slice of k, where a shorter one cuts k into equal ones: of 1000 cubed on Zen 5 with AVX-512,
 k by 200 is 1.5 % faster than by 252, and k by 100 of f64 3 % faster than by 128."""
 
-FUSED_ROWS = range(129, 513)
-"""Rows of A of which the first tile fills the panels of B. A line of B takes 5 to 12 cycles to be
-copied, and half a cycle for each row to be multiplied: on Zen 5 with AVX-512 256 x 3072 x 768 is
-5 % faster so, 192 x 1024 x 4096 6 %, and squares of 1024 and more 0 to 1 %."""
+FUSED_ROWS = 512
+"""Up to this many rows the first tile fills the panels of B. A line of B takes 5 to 12 cycles to be
+copied, and half a cycle for each row to be multiplied: on Zen 5 with AVX-512 512 x 3072 x 768 is
+4 % faster so, f64 512 cubed 1 to 2 %, and squares of 768 to 2048 are 1 % slower to 1 % faster."""
 
 FUSED_VECTORS = 2
 """Columns of a panel that is filled so, in vectors of a line each: lines come in pairs. Three lines
@@ -67,8 +67,9 @@ def packed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
         yield from packed_both(gemm, machine)
         return
     item, kc = item_bytes(gemm), _slice(gemm, machine)
-    fused = fills_panels(gemm, machine)
+    fused = gemm.m <= FUSED_ROWS and _asks_in_sums(gemm, machine, kc) and has_lines(gemm, machine)
     tile = packed_tile(gemm, machine, FUSED_VECTORS if fused else None)
+    fused = fused and gemm.m > tile.rows
     stays = gemm.m * max(gemm.k, gemm.n) * item <= NEAR_A * machine.l2_bytes
     if has_even_rows(machine) and stays and not gemm.trans_b:
         yield from _panel_by_panel(gemm, machine, kc)
@@ -96,23 +97,28 @@ def packed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
         yield "fuse-pack{operand=b}"
 
 
-def fills_panels(gemm: Gemm, machine: CpuMachine) -> bool:
-    """Whether the first rows of A fill the panels of B: rows of B that begin on a line."""
+def has_lines(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether vectors are a line of the cache, and rows of B as it is stored begin on one."""
     row_bytes = gemm.leading("b") * item_bytes(gemm)
-    goes_on = not gemm.trans_b and not (gemm.trans_a and gemm.k > 1)
-    is_wide = machine.vector_bytes == CACHE_LINE_BYTES and broadcasts_from_memory(machine)
-    takes = goes_on and is_wide and _asks_in_sums(gemm, machine, _slice(gemm, machine))
-    return takes and gemm.m in FUSED_ROWS and row_bytes % CACHE_LINE_BYTES == 0
+    is_wide = machine.vector_bytes == CACHE_LINE_BYTES
+    return is_wide and not gemm.trans_b and row_bytes % CACHE_LINE_BYTES == 0
 
 
 def _slice(gemm: Gemm, machine: CpuMachine) -> int:
     """Elements of k at a time: equal slices of whole iterations, where a core asks for lines."""
     most = K_SLICE_BYTES // item_bytes(gemm)
-    if machine.vector_registers >= MANY_REGISTERS:
-        for size in range(most, math.ceil(most * LEAST_SLICE) - 1, -K_STEPS_PER_ITERATION):
-            if gemm.k > most and gemm.k % size == 0:
-                return size
-    return balanced(gemm.k, most, K_STEPS_PER_ITERATION)
+    even = balanced(gemm.k, most, K_STEPS_PER_ITERATION)
+    if machine.vector_registers < MANY_REGISTERS:
+        return even
+    return equal_slice(gemm.k, most, LEAST_SLICE) or even
+
+
+def equal_slice(extent: int, most: int, least: float) -> int | None:
+    """The largest whole iterations of `least` of `most` at least that cut `extent` into equal
+    slices; None where there are none, or nothing to cut."""
+    step = K_STEPS_PER_ITERATION
+    sizes = range(most // step * step, math.ceil(most * least) - 1, -step)
+    return next((size for size in sizes if size < extent and extent % size == 0), None)
 
 
 def _panel_by_panel(gemm: Gemm, machine: CpuMachine, kc: int) -> Iterator[str]:

@@ -19,7 +19,7 @@ from dataclasses import replace
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
-from gemmir.schedule.cpu_copied import collides, comes_late, copied, is_copied
+from gemmir.schedule.cpu_copied import copied, is_copied, outruns_slices
 from gemmir.schedule.cpu_deep import deep, is_deep
 from gemmir.schedule.cpu_direct import (
     clipped,
@@ -49,7 +49,6 @@ from gemmir.schedule.cpu_outer import is_outer, outer
 from gemmir.schedule.cpu_packed import (
     K_SLICE_BYTES,
     K_STEPS_PER_ITERATION,
-    fills_panels,
     packed,
     packed_both,
 )
@@ -321,10 +320,7 @@ def class_of(gemm: Gemm, machine: CpuMachine) -> Callable[[Gemm, CpuMachine], It
         return direct
     is_long = gemm.n * item >= STREAM_BYTES and bytes_b > machine.l2_bytes // 2
     copies = is_long and is_copied(gemm, machine)
-    fills = is_long and fills_panels(gemm, machine) and not is_close(gemm, machine)
-    if fills and not (copies and comes_late(gemm, machine)):
-        return packed
-    if is_long and is_sliced(gemm, machine) and not (copies and collides(gemm, machine)):
+    if is_long and is_sliced(gemm, machine) and not (copies and outruns_slices(gemm, machine)):
         return sliced
     if copies:
         return copied

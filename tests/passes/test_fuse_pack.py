@@ -152,15 +152,17 @@ def test_machine_code(target: str, case: tuple[Gemm, str]) -> None:
     check(gemm, target=target, schedule=schedule, shrink=False).require_ok()
 
 
-def test_default_schedules_fill_panels_by_the_first_of_some_hundred_rows() -> None:
-    def text(m: int, n: int = 1024, target: str = "cpu:znver4") -> str:
-        return str(default_schedule(Gemm(m=m, n=n, k=1024), machine_for(target)))
+def test_default_schedules_fill_panels_by_the_first_of_some_rows() -> None:
+    def text(m: int, n: int = 1024, k: int = 1024, target: str = "cpu:znver4") -> str:
+        return str(default_schedule(Gemm(m=m, n=n, k=k), machine_for(target)))
 
-    assert FUSE in text(256)
-    assert FUSE not in text(128)
-    assert FUSE not in text(1024)
-    assert FUSE not in text(256, n=1001)
-    assert FUSE not in text(256, target="cpu:znver3")
+    assert FUSE in text(64)
+    assert FUSE in text(512)
+    assert FUSE not in text(513)
+    assert FUSE not in text(32)
+    assert FUSE not in text(64, n=1001)
+    assert FUSE not in text(64, k=1025)
+    assert FUSE not in text(64, target="cpu:znver3")
 
 
 @pytest.mark.parametrize(

@@ -35,12 +35,16 @@ def cpu(name: str) -> CpuMachine:
         ("znver3", 128, 768, 3072, True),  # rows of B share sets of L1
         ("znver3", 128, 1000, 3000, False),  # they do not
         ("znver5", 128, 768, 3072, False),
+        ("znver5", 129, 768, 3072, True),
+        ("znver5", 384, 768, 3072, True),
+        ("znver5", 385, 768, 3072, False),
         ("znver5", 32, 3072, 768, False),
         ("znver5", 33, 3072, 768, True),
-        ("znver5", 64, 4096, 4096, False),  # B is in memory
-        ("znver5", 65, 4096, 4096, True),
-        ("znver5", 192, 2048, 2048, True),
-        ("znver5", 192, 3072, 768, False),  # the first rows fill the panels
+        ("znver5", 60, 4096, 4096, False),  # B is in memory
+        ("znver5", 61, 4096, 4096, True),
+        ("znver5", 64, 4088, 4096, False),  # rows of B begin inside of lines
+        ("znver5", 65, 4088, 4096, False),  # and are no power of two apart
+        ("znver5", 320, 512, 512, False),  # A and B are close
         ("neoverse-n1", 128, 3072, 768, False),
     ],
 )

@@ -144,7 +144,7 @@ class _Opening:
             self._keep(p)
         elif all(self.last.get(d) == number for d in p.loops):
             self._register_tile(p)
-        elif self._asks_within_sums and number == self.last_of_k:
+        elif self._works_within_sums and number == self.last_of_k:
             self.draft.add(f"tile{{loops=k sizes=?{self._open_steps(*p.sizes)}}}")
         elif p.loops == ("k",):
             self._slices(p)
@@ -318,7 +318,7 @@ class _Opening:
                 text = text.replace(f'"{p.layout}"', p.layout or "").replace(f"{p.layout}", wide)
             self.packed |= {d} if p.operand != "c" else set()
         is_sum = p.operand == "c" and p.to == "registers" and self._sums == 1
-        if is_sum and not self._asks_within_sums:
+        if is_sum and not self._works_within_sums:
             asked = str(p.prefetch).lower()
             hint = self.draft.hole(
                 "ask_c", asked, ("true", "false"), "C is asked for before its sum"
@@ -386,10 +386,11 @@ class _Opening:
         return self.steps
 
     @property
-    def _asks_within_sums(self) -> bool:
-        """Whether iterations over k ask for C or slices, so that k is cut once more for them."""
+    def _works_within_sums(self) -> bool:
+        """Whether iterations over k ask for lines or fill panels, for which k is cut once more."""
         asking = (p for p in self.passes if isinstance(p, Prefetch))
-        return any(p.ahead == 0 or p.loop in (p.during or ()) for p in asking)
+        asks = any(p.ahead == 0 or p.loop in (p.during or ()) for p in asking)
+        return asks or any(isinstance(p, FusePack) for p in self.passes)
 
     @property
     def _products(self) -> int:
