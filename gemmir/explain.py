@@ -415,7 +415,8 @@ def _(p: Pipeline, walk: _Walk) -> str:
 
 @meaning.register
 def _(p: Prefetch, walk: _Walk) -> str:
-    share = f", a share in each iteration over {' and '.join(p.during)}" if p.during else ""
+    during = " and ".join(filter(None, (", ".join((p.during or ())[:-1]), *(p.during or ())[-1:])))
+    share = f", a share in each iteration over {during}" if p.during else ""
     if p.ahead == 0:
         return f"the tile of {p.operand} that will be written comes to {p.to}{share}"
     return f"what is read of {p.operand} {p.ahead} tiles of {p.loop} later comes to {p.to}{share}"

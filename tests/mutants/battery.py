@@ -104,6 +104,11 @@ CASES: Final = (
         f"prefetch{{operand=c loop=n ahead=0 during=k}},{V},{U}",
     ),
     Case(
+        gemm=Gemm(m=6, n=24, k=16),
+        schedule="tile{loops=k sizes=8},tile{loops=m sizes=3},tile{loops=n sizes=8},"
+        f"{C},tile{{loops=k sizes=1}},prefetch{{operand=b loop=k ahead=1 during=m,n,k}},{V}",
+    ),
+    Case(
         gemm=Gemm(m=7, n=5, k=22, alpha=2, beta=3, ldc=8, epilogue="bias"),
         schedule="promote{operand=b to=l2 layout=panel:1},tile{loops=m,n sizes=3,2},"
         f"{C},vectorize{{with=fma width=4 along=k}},unroll{{loop=k factor=2}}",
