@@ -44,7 +44,7 @@ from gemmir.schedule.cpu_model import (
     rows_in_l1,
     with_size,
 )
-from gemmir.schedule.cpu_narrow import is_narrow, narrow
+from gemmir.schedule.cpu_narrow import asks_for_a, is_narrow, narrow
 from gemmir.schedule.cpu_outer import is_outer, outer
 from gemmir.schedule.cpu_packed import (
     K_SLICE_BYTES,
@@ -305,7 +305,7 @@ def class_of(gemm: Gemm, machine: CpuMachine) -> Callable[[Gemm, CpuMachine], It
     item = item_bytes(gemm)
     if 0 in (gemm.m, gemm.n, gemm.k):
         return direct
-    if is_along_k(gemm, machine):
+    if is_along_k(gemm, machine) and not asks_for_a(gemm, machine):
         return along_k
     if is_narrow(gemm, machine):
         return narrow
