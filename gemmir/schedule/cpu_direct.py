@@ -11,11 +11,24 @@ from gemmir.schedule.cpu_model import (
     CACHE_LINE_BYTES,
     L1_WAY_BYTES,
     broadcasts_from_memory,
+    has_masks,
     item_bytes,
     rows_in_l1,
     rows_in_l2,
 )
-from gemmir.schedule.cpu_tiles import cuts_columns, direct_tile, last_rows, open_tiles, packed_tile
+from gemmir.schedule.cpu_tiles import (
+    RegisterTile,
+    cuts_columns,
+    direct_tile,
+    last_rows,
+    open_tiles,
+    packed_tile,
+)
+
+TURNED_VECTORS = 3
+TURNED_ROWS = 6
+"""With AVX-512 8 x 3 vectors that are transposed before they are stored spill. On Zen 5 6 x 48 is
+1.05 times as fast for 48 cubed in f32, 1.02 in f64, and 1.00 to 1.02 for 96 cubed."""
 
 NEAR_L2 = 4
 """How many times L2 A and B are at most, where B is read in place with vectors of half a line."""
@@ -87,7 +100,20 @@ def swapped(gemm: Gemm) -> Gemm:
 
 def direct(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Register tiles read A and B where they lie; the operand that stays in L1 is walked inside."""
+    yield from _in_place(gemm, machine, direct_tile(gemm, machine, gemm.k))
+
+
+def turned(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+    """The same where C is stored transposed: sums of three vectors leave room to turn them."""
     tile = direct_tile(gemm, machine, gemm.k)
+    is_full = tile.vectors == TURNED_VECTORS and tile.rows > TURNED_ROWS
+    if has_masks(machine) and is_full and gemm.m % TURNED_ROWS == 0:
+        tile = replace(tile, rows=TURNED_ROWS)
+    yield from _in_place(gemm, machine, tile)
+
+
+def _in_place(gemm: Gemm, machine: CpuMachine, tile: RegisterTile) -> Iterator[str]:
+    """Loops over `tile`, and the smaller ones at the edges."""
     columns = min(tile.columns, max(gemm.n, 1))
     down = ("m", tile.rows, last_rows(gemm.m, tile.rows, machine))
     across = ("n", columns, _last_columns(gemm, columns, machine))

@@ -27,6 +27,7 @@ from gemmir.schedule.cpu_direct import (
     is_close,
     is_swapped,
     swapped,
+    turned,
 )
 from gemmir.schedule.cpu_lanes import ALONG_K, LANE_STEPS, along_k, is_along_k
 from gemmir.schedule.cpu_mixed import (
@@ -100,7 +101,8 @@ def cpu_passes(
         return
     threads = 1 if 0 in (gemm.m, gemm.n, gemm.k) else threads
     whole = threads == 1 and not version
-    if whole and is_swapped(gemm) and class_of(swapped(gemm), machine) is direct:
+    is_turned = whole and is_swapped(gemm) and class_of(swapped(gemm), machine) is direct
+    if is_turned:
         yield "swap-operands"
         gemm = swapped(gemm)
     elif whole and _has_parts(gemm, machine):
@@ -128,7 +130,7 @@ def cpu_passes(
         along, steps = weights_along_k(share, machine), WEIGHT_STEPS_PER_ITERATION
         yield from weights(share, machine, even=even)
     else:
-        yield from shape(share, machine)
+        yield from (turned if is_turned else shape)(share, machine)
     if dealt:
         yield from _end(gemm, machine, 1, fuse=fuse, expand=expand, dealt=True)
     elif along:

@@ -193,6 +193,17 @@ def test_two_transposed_operands_are_read_where_they_lie() -> None:
     assert "swap-operands" not in str(default_schedule(any_rows, machine_for("cpu:znver5")))
 
 
+def test_sums_that_are_turned_leave_registers_for_it() -> None:
+    """8 x 48 would spill where C is stored transposed; as it is, it does not."""
+    for size in (48, 96):
+        turned = Gemm(m=size, n=size, k=size, trans_a=True, trans_b=True)
+        steps = default_schedule(turned, machine_for("cpu:znver5"), 1).steps
+        assert steps[0] == "swap-operands"
+        assert "6,48" in steps[1] or "48,6" in steps[1]
+        plain = default_schedule(Gemm(m=size, n=size, k=size), machine_for("cpu:znver5"), 1).steps
+        assert "8,48" in plain[0] or "48,8" in plain[0]
+
+
 def test_a_row_shorter_than_a_vector_is_masked_where_masks_are_fast() -> None:
     widths = {
         (target, n): str(default_schedule(Gemm(m=13, n=n, k=13), machine_for(target), threads=1))
