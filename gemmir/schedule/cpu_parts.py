@@ -6,11 +6,19 @@ do. Along k they take one for each 4 (`part`). A copy of so few columns of B is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
-from gemmir.schedule.cpu_model import broadcasts_from_memory, has_masks, lanes_used
+from gemmir.schedule.cpu_model import (
+    broadcasts_from_memory,
+    has_masks,
+    item_bytes,
+    lanes_used,
+    round_up,
+)
 
 LANE_SUM_PRODUCTS = 3
 """Multiply-adds that take as long as to add the lanes of an element of C, where those of several
@@ -37,6 +45,10 @@ FREE_REGISTERS = 2
 """Registers that are left for addresses and masks of such a tile."""
 
 
+PANEL: Final = re.compile(r"promote\{operand=b .*layout=panel:(\d+)")
+"""How wide panels of B are."""
+
+
 def last_columns(gemm: Gemm, machine: CpuMachine) -> int:
     """How many columns behind whole vectors are computed apart, 0 where none."""
     lanes = machine.lanes(gemm.accumulator.item_bytes)
@@ -48,6 +60,21 @@ def last_columns(gemm: Gemm, machine: CpuMachine) -> int:
     saved_cycles = gemm.m * (gemm.k - products) / machine.fma_per_cycle
     is_paid = saved_cycles >= CALL_CYCLES[has_masks(machine)] + columns * gemm.k * COPY_CYCLES
     return columns if is_paid and products <= (1 - LEAST_SAVED) * gemm.k else 0
+
+
+def in_panels_of(gemm: Gemm, passes: Iterable[str]) -> int:
+    """Columns of all panels of B, as `passes` pack it: the last one is computed as a whole.
+
+    On Zen 5 513 and 769 cubed are 1.03 and 1.025 times as fast without it, and 1537 cubed 1.01
+    times.
+    """
+    return round_up(gemm.n, next(int(found[1]) for found in map(PANEL.search, passes) if found))
+
+
+def is_copied_apart(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether the copy of last columns of B stays in L1, and is one of rows."""
+    copied_bytes = last_columns(gemm, machine) * gemm.k * item_bytes(gemm)
+    return not gemm.trans_b and copied_bytes <= machine.l1_bytes // 2
 
 
 def along_last(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:

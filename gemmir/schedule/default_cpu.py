@@ -53,7 +53,7 @@ from gemmir.schedule.cpu_packed import (
     packed,
     packed_both,
 )
-from gemmir.schedule.cpu_parts import along_last, last_columns
+from gemmir.schedule.cpu_parts import along_last, in_panels_of, is_copied_apart, last_columns
 from gemmir.schedule.cpu_prepacked import prepacked
 from gemmir.schedule.cpu_runtime import runtime_passes
 from gemmir.schedule.cpu_scaled import scaled
@@ -157,21 +157,34 @@ def cpu_passes(
 
 
 def _has_parts(gemm: Gemm, machine: CpuMachine) -> bool:
-    """Whether last columns are computed apart, of a product that is read where it lies."""
+    """Whether last columns are computed apart: where B lies, or where panels are fewer without."""
     is_one = gemm.groups is None and gemm.scale_block is None and 0 not in (gemm.m, gemm.n, gemm.k)
     if not is_one or gemm.has_weights or _is_mixed(gemm) or not last_columns(gemm, machine):
         return False
-    return class_of(gemm, machine) is direct
+    shape, first = class_of(gemm, machine), _first_columns(gemm, machine)
+    if shape is not packed or class_of(first, machine) is not packed:
+        return shape is direct
+    whole, less = (in_panels_of(part, packed(part, machine)) for part in (gemm, first))
+    return is_copied_apart(gemm, machine) and whole - less >= lanes_used(gemm, machine)
+
+
+def _first_columns(gemm: Gemm, machine: CpuMachine) -> Gemm:
+    """What is left without last columns."""
+    return with_size(gemm, {"n": gemm.n - last_columns(gemm, machine)})
 
 
 def _parts(gemm: Gemm, machine: CpuMachine, *, fuse: bool, expand: bool) -> Iterator[str]:
-    """Whole vectors of columns, and behind them last columns with lanes along k."""
-    count = last_columns(gemm, machine)
-    first, last = (with_size(gemm, {"n": n}) for n in (gemm.n - count, count))
+    """Whole vectors or panels of columns, and behind them last columns with lanes along k."""
+    first = _first_columns(gemm, machine)
+    last = with_size(gemm, {"n": gemm.n - first.n})
     yield f"part{{loop=n at={first.n}}}"
-    yield from direct(first, machine)
-    steps, wide = direct_steps(first, machine), wide_reads(first, machine)
-    yield from _end(first, machine, steps, fuse=fuse, expand=expand, wide=wide)
+    if class_of(gemm, machine) is packed:
+        yield from packed(first, machine)
+        yield from _end(first, machine, K_STEPS_PER_ITERATION, fuse=fuse, expand=expand)
+    else:
+        yield from direct(first, machine)
+        steps, wide = direct_steps(first, machine), wide_reads(first, machine)
+        yield from _end(first, machine, steps, fuse=fuse, expand=expand, wide=wide)
     yield "otherwise"
     yield from along_last(last, machine)
     yield from _end(last, machine, 1, fuse=fuse, expand=expand, along=ALONG_K)
