@@ -78,6 +78,20 @@ def test_a_b_that_stays_in_l2_is_not_cut(gemm: Gemm, is_whole: bool) -> None:
 
 
 @pytest.mark.parametrize(
+    ("gemm", "columns"),
+    [
+        (Gemm(m=2, n=128, k=2000), 128),
+        (Gemm(m=4, n=64, k=4000), 64),
+        (Gemm(m=1, n=256, k=256, dtype="f64"), 64),
+        (Gemm(m=8, n=64, k=4000), 32),
+    ],
+    ids=str,
+)
+def test_few_rows_have_wide_tiles(gemm: Gemm, columns: int) -> None:
+    assert f"loops=m,n sizes={gemm.m},{columns}}}" in text_of(gemm)
+
+
+@pytest.mark.parametrize(
     ("gemm", "rows"),
     [
         (Gemm(m=16, n=16, k=16384), 1),
