@@ -14,6 +14,7 @@ from gemmir.schedule.cpu_tiles import (
     MANY_REGISTERS,
     RegisterTile,
     direct_tile,
+    has_even_rows,
     last_rows,
     most_vectors,
     open_tiles,
@@ -46,7 +47,11 @@ def is_deep(gemm: Gemm, machine: CpuMachine) -> bool:
 
 
 def deep(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
-    """Small C and long k: slices of k, of which A and B take a quarter of L2, are summed into C."""
+    """Small C and long k: slices of k, of which A and B take a quarter of L2, are summed into C.
+
+    With few registers and one tile across B takes half of L1 at most: all tiles of rows read it. On
+    Zen 5 with AVX2 16 x 16 x 16384 is 1.01 to 1.02 times as fast, others within 0.5 %.
+    """
     tile = deep_tile(gemm, machine)
     if _is_fetched(gemm, machine, tile):
         yield from _fetched(gemm, machine, tile)
@@ -58,6 +63,8 @@ def deep(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
         yield from _whole(gemm, machine, tile)
         return
     most = machine.l2_bytes // 4 // ((gemm.m + gemm.n) * item_bytes(gemm))
+    if has_even_rows(machine) and gemm.n <= tile.columns:
+        most = min(most, machine.l1_bytes // 2 // (gemm.n * item_bytes(gemm)))
     kc = min(balanced(gemm.k, max(most, DEEP_STEPS), DEEP_STEPS), gemm.k)
     yield f"tile{{loops=k sizes={kc}}}"
     yield from _whole(gemm, machine, tile)
