@@ -23,7 +23,7 @@ from gemmir.schedule.cpu_model import (
     round_up,
     rows_in_l1,
 )
-from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION, equal_slice, has_lines
+from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION, equal_parts, has_lines
 from gemmir.schedule.cpu_sliced import SLICE_K
 from gemmir.schedule.cpu_tiles import (
     MANY_REGISTERS,
@@ -101,7 +101,7 @@ def _filled_slice(gemm: Gemm, machine: CpuMachine) -> int | None:
     """Of k at a time, in whole iterations; None where that cannot be."""
     columns = FILLED_PANELS * FILLED_TILE * lanes_used(gemm, machine)
     most = machine.l1_bytes * 2 // 3 // (columns * item_bytes(gemm))
-    return equal_slice(gemm.k, most, FILLED_LEAST_SLICE)
+    return equal_parts(gemm.k, most, FILLED_LEAST_SLICE, K_STEPS_PER_ITERATION)
 
 
 def outruns_slices(gemm: Gemm, machine: CpuMachine) -> bool:
