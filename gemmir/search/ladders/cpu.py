@@ -26,6 +26,8 @@ K_SLICE_BYTES = 1024
 MOST_ROWS = 8
 """Rows of a register tile: of A where it lies each takes a way of the same sets of L1."""
 
+FILL = "fuse-pack{operand=b}"
+
 K_STEPS = 4
 """Steps of k an iteration, where the loop is unrolled."""
 
@@ -132,7 +134,9 @@ def cpu_climb(gemm: Gemm, machine: CpuMachine, threads: int = 1) -> Climb:
             say.unrolled(),
             Edit(new=unroll, before=exponential[0] if exponential else ""),
         )
+    before, asks = "fuse-epilogue" if gemm.steps else vectors, list[Edit]()
     if gemm.m >= 2 * blocks.mr and gemm.n > columns:
+        asks = _asks(gemm, machine, blocks, before=before)
         early = [Edit(old=cut, new=f"tile{{loops=m sizes={blocks.mr}{edges}}}")] if edges else []
         if gemm.n % blocks.nc:
             over = f"tile{{loops=n sizes={blocks.nc}"
@@ -142,13 +146,20 @@ def cpu_climb(gemm: Gemm, machine: CpuMachine, threads: int = 1) -> Climb:
             "what comes next is asked for early",
             say.prefetched(),
             *early,
-            *_asks(gemm, machine, blocks, before="fuse-epilogue" if gemm.steps else vectors),
+            *asks,
         )
     else:
         climb.leave_out("prefetched", "C has too few register tiles for one to come next")
-    climb.arrive(
-        "default", "what gemmir compile chooses", say.default(), default_schedule(gemm, machine)
-    )
+    default = default_schedule(gemm, machine)
+    within_sums = f"tile{{loops=k sizes={K_STEPS}}}" in [edit.new for edit in asks]
+    if within_sums and FILL in default.steps:
+        climb.rung(
+            "filled",
+            "the first rows fill the panels",
+            say.filled(),
+            Edit(new=FILL, before=before),
+        )
+    climb.arrive("default", "what gemmir compile chooses", say.default(), default)
     if threads > 1:
         climb.arrive(
             "threads",
@@ -330,6 +341,15 @@ class _Why:
             "before it is added to. Neither is waited for then, which counts where A comes from "
             "L3 or memory. Requests that come together hold up the loads behind them: where an "
             "iteration over k has enough to do, each asks for a line or two."
+        )
+
+    def filled(self) -> str:
+        rows, lanes = self.blocks.mr, self.blocks.nr
+        return (
+            f"The block of B is not copied before it is multiplied: the first {rows} rows of A "
+            f"copy the {lanes} elements of a row that they are about to multiply, and loads and "
+            f"stores go beside multiply-adds. That is once for {self.gemm.m} rows, of which a line "
+            "of B takes half a cycle each: the fewer rows, the more it saves."
         )
 
     def default(self) -> str:
