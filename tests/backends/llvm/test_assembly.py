@@ -27,7 +27,7 @@ class Isa:
 
 AVX2 = Isa(
     multiply_add=r"\tvfmadd\d+ps\t.*%ymm\d+$",
-    stack=r"\(%r[sb]p\).*%[xyz]mm|%[xyz]mm.*\(%r[sb]p\)",
+    stack=r"\(%rsp\).*%[xyz]mm|%[xyz]mm.*\(%rsp\)",  # rbp may be any pointer
     jump=r"\tj\w+\t",
 )
 AVX512 = Isa(

@@ -9,7 +9,8 @@ func.func @gemm(%a: memref<7x5xf32>, %b: memref<5x16xf32>, %c: memref<7x16xf32>)
 // The copy of B goes panel by panel: rows of 8 elements, which lie 8 apart in a panel.
 
 // CHECK:      [[PANEL:%\w+]] = memref.subview %b_packed[0, {{%\w+}}] [5, 8] [1, 1] : {{.*}} to memref<5x8xf32, strided<[8, 1], offset: ?>, #gemmir.space<l3>>
-// CHECK-NEXT: vector.transfer_write {{%\w+}}, [[PANEL]]{{.*}} : vector<1x8xf32>
+// CHECK-NEXT: [[ROW:%\w+]] = vector.transfer_read %b{{.*}} : memref<5x16xf32>, vector<1x8xf32>
+// CHECK-NEXT: vector.transfer_write [[ROW]], [[PANEL]]{{.*}} : vector<1x8xf32>
 
 // A tile of 3 x 8 is two accumulators of 3 x 4. Each step of k reads a column of A, masked since A
 // is not packed, and a row of B, not masked since panels are whole.
