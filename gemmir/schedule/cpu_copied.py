@@ -23,7 +23,7 @@ from gemmir.schedule.cpu_model import (
     round_up,
     rows_in_l1,
 )
-from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION, equal_parts, has_lines
+from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION, equal_slice, has_lines
 from gemmir.schedule.cpu_sliced import SLICE_K
 from gemmir.schedule.cpu_tiles import (
     MANY_REGISTERS,
@@ -65,22 +65,25 @@ FILLED_TILE = 4
 """Rows of a tile that fills blocks, and vectors of a line: 4 x 64 of f32 is up to 6 % faster on
 Zen 5 than 8 x 32, of which a row of B has half as many lines that lie side by side."""
 
-FILLED_PANELS = 2
-"""Of a block that is filled so, in two thirds of L1: 128 x 64 of f32 with 48 KiB."""
+FILLED_PANELS, FILLED_PANELS_FAR = 2, 4
+"""Of a block that is filled so, in two thirds of L1; and of one by up to `FILLED_SLICES` rows where
+B comes from memory, which has longer rows: 128 x 64, and 256 x 32 of f32, with 48 KiB. 64 rows of
+4096 x 4096 are 1 % slower with the longer ones where arrays begin on a line, and 6 % faster where
+they do not, as those of NumPy."""
 
 FILLED_LEAST_SLICE = 1 / 2
 """Of the slice of k that such a block has, where a shorter one cuts k into whole iterations."""
 
-FILLED_LEAST, FILLED_LEAST_FAR = 33, 61
-"""Rows from which on that pays, and where B comes from memory: 32 rows of 3072 x 768 are as fast on
-Zen 5 as streams, 48 of 4096 x 4096 as well."""
+FILLED_LEAST = 33
+"""Rows from which on that pays: 32 rows of 3072 x 768 are as fast on Zen 5 as streams, and 40 are 6
+to 11 % faster."""
 
 
 def is_copied(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether `gemm` is of this class: rows enough to copy B for, and so few that C stays near."""
-    is_far = gemm.n * gemm.k * item_bytes(gemm) > machine.l3_bytes
     if fills_blocks(gemm, machine):
-        return gemm.m >= (FILLED_LEAST_FAR if is_far else FILLED_LEAST)
+        return gemm.m >= FILLED_LEAST
+    is_far = _is_far(gemm, machine)
     tile, stream = copying_tile(gemm, machine), machine.vector_registers // 4
     is_high = tile.rows >= PACKED_ROWS
     least = LEAST_TILES_FAR if is_far and is_high else LEAST_TILES
@@ -97,11 +100,22 @@ def fills_blocks(gemm: Gemm, machine: CpuMachine) -> bool:
     return in_place and few and _filled_slice(gemm, machine) is not None
 
 
+def _is_far(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether B comes from memory."""
+    return gemm.n * gemm.k * item_bytes(gemm) > machine.l3_bytes
+
+
+def _filled_columns(gemm: Gemm, machine: CpuMachine) -> int:
+    """Columns of a block that the first rows fill."""
+    is_long = gemm.m <= FILLED_SLICES and _is_far(gemm, machine)
+    panels = FILLED_PANELS_FAR if is_long else FILLED_PANELS
+    return panels * FILLED_TILE * lanes_used(gemm, machine)
+
+
 def _filled_slice(gemm: Gemm, machine: CpuMachine) -> int | None:
     """Of k at a time, in whole iterations; None where that cannot be."""
-    columns = FILLED_PANELS * FILLED_TILE * lanes_used(gemm, machine)
-    most = machine.l1_bytes * 2 // 3 // (columns * item_bytes(gemm))
-    return equal_parts(gemm.k, most, FILLED_LEAST_SLICE, K_STEPS_PER_ITERATION)
+    row_bytes = _filled_columns(gemm, machine) * item_bytes(gemm)
+    return equal_slice(gemm.k, machine.l1_bytes * 2 // 3 // row_bytes, FILLED_LEAST_SLICE)
 
 
 def outruns_slices(gemm: Gemm, machine: CpuMachine) -> bool:
@@ -142,7 +156,7 @@ def copied(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
 
 def _filled(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     columns, kc = FILLED_TILE * lanes_used(gemm, machine), _filled_slice(gemm, machine)
-    nc = FILLED_PANELS * columns
+    nc = _filled_columns(gemm, machine)
     if nc < gemm.n:
         yield f"tile{{loops=n sizes={nc}{'' if gemm.n % nc == 0 else ' edges=peel'}}}"
     yield f"tile{{loops=k sizes={kc}}}"

@@ -3,8 +3,8 @@
 *Packed* copies B alone. A panel of rows of A meets all of a block of B, so that A comes from memory
 once a block, and the next panel is asked for meanwhile. With many registers that is a line in each
 iteration over k, where all slices of k are whole iterations: requests that come together hold up
-the loads behind them; and the first panel of rows fills the panels of B as it meets them, where B
-is no larger than L3. *Packed both* is the blocking of Goto and van de Geijn, Anatomy of
+the loads behind them; and where there are a few hundred rows, the first panel of them fills the
+panels of B as it meets them. *Packed both* is the blocking of Goto and van de Geijn, Anatomy of
 High-Performance Matrix Multiplication (ACM TOMS 34(3), 2008), with the roles of A and B exchanged:
 for an A whose rows are not adjacent along k, for rows whose number is known at run time, and for
 CPUs on which rows that are apart take a register each.
@@ -49,17 +49,15 @@ LEAST_SLICE = 5 / 8
 k by 200 is 1.5 % faster than by 252, k by 100 of f64 3 % faster than by 128, and of 640 cubed k by
 160 is 2 % faster than by 216."""
 
-LEAST_BLOCK = 3 / 4
-"""Likewise of a block of columns: 1536 by 384 is up to 1 % faster than by 528."""
-
 FUSED_ROWS = 512
-"""Up to this many rows panels that the first ones fill are `FUSED_VECTORS` wide."""
+"""Up to this many rows the first tile fills the panels of B. A line of B takes 5 to 12 cycles to be
+copied, and half a cycle for each row to be multiplied: on Zen 5 with AVX-512 512 x 3072 x 768 is
+4 % faster so. Squares of 768 to 2048 gain up to 1 % where arrays begin on a line, and lose as much
+where they do not."""
 
 FUSED_VECTORS = 2
-"""Vectors of a line each: lines come in pairs, and with few rows three lines of each row of B are
-slower. A line of B takes 5 to 12 cycles to be copied, and half a cycle for each row to be
-multiplied: on Zen 5 with AVX-512 512 x 3072 x 768 is 4 % faster if the first rows fill the panels,
-768 and 1536 cubed 1 %, 1280 and 2048 cubed 0.5 %, f64 0 to 0.4 %, and 4096 cubed is not."""
+"""Columns of a panel that is filled so, in vectors of a line each: lines come in pairs. Three lines
+of each row are slower."""
 
 K_STEPS_PER_ITERATION = 4
 """Unrolling of the k loop: of the 84 instructions of a 6 x 16 tile, 4 are then loop control."""
@@ -72,18 +70,15 @@ def packed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
         yield from packed_both(gemm, machine)
         return
     item, kc = item_bytes(gemm), _slice(gemm, machine)
-    near = gemm.n * gemm.k * item <= machine.l3_bytes and has_lines(gemm, machine)
-    fused = near and gemm.m > PACKED_ROWS and _asks_in_sums(gemm, machine, kc)
-    narrow = fused and gemm.m <= FUSED_ROWS
-    tile = packed_tile(gemm, machine, FUSED_VECTORS if narrow else None)
+    few = PACKED_ROWS < gemm.m <= FUSED_ROWS and has_lines(gemm, machine)
+    fused = few and _asks_in_sums(gemm, machine, kc)
+    tile = packed_tile(gemm, machine, FUSED_VECTORS if fused else None)
     stays = gemm.m * max(gemm.k, gemm.n) * item <= NEAR_A * machine.l2_bytes
     if has_even_rows(machine) and stays and not gemm.trans_b:
         yield from _panel_by_panel(gemm, machine, kc)
         return
     columns = min(tile.columns, gemm.n)
-    most = max(machine.l2_bytes // 2 // (kc * item), 1)
-    equal = equal_parts(gemm.n, most, LEAST_BLOCK, columns) if fused else None
-    nc = equal or balanced(gemm.n, most, columns)
+    nc = balanced(gemm.n, max(machine.l2_bytes // 2 // (kc * item), 1), columns)
     if nc < gemm.n:
         yield f"tile{{loops=n sizes={nc}{_peel(gemm.n, nc)}}}"
     if kc < gemm.k:
@@ -118,12 +113,13 @@ def _slice(gemm: Gemm, machine: CpuMachine) -> int:
     even = balanced(gemm.k, most, K_STEPS_PER_ITERATION)
     if machine.vector_registers < MANY_REGISTERS:
         return even
-    return equal_parts(gemm.k, most, LEAST_SLICE, K_STEPS_PER_ITERATION) or even
+    return equal_slice(gemm.k, most, LEAST_SLICE) or even
 
 
-def equal_parts(extent: int, most: int, least: float, step: int) -> int | None:
-    """The largest multiple of `step`, of `least` of `most` at least, that cuts `extent` into equal
-    parts; None where there is none, or nothing to cut."""
+def equal_slice(extent: int, most: int, least: float) -> int | None:
+    """The largest whole iterations, of `least` of `most` at least, that cut `extent` into equal
+    slices; None where there are none, or nothing to cut."""
+    step = K_STEPS_PER_ITERATION
     sizes = range(most // step * step, math.ceil(most * least) - 1, -step)
     return next((size for size in sizes if size < extent and extent % size == 0), None)
 

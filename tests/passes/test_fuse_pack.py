@@ -158,8 +158,7 @@ def test_default_schedules_fill_panels_by_the_first_of_some_rows() -> None:
 
     assert FUSE in text(64)
     assert FUSE in text(512)
-    assert FUSE in text(1024)
-    assert FUSE not in text(4096, n=4096, k=4096)  # B is in memory
+    assert FUSE not in text(513)
     assert FUSE not in text(32)
     assert FUSE not in text(64, n=1001)
     assert FUSE not in text(64, k=1025)

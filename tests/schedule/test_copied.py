@@ -40,8 +40,7 @@ def cpu(name: str) -> CpuMachine:
         ("znver5", 385, 768, 3072, False),
         ("znver5", 32, 3072, 768, False),
         ("znver5", 33, 3072, 768, True),
-        ("znver5", 60, 4096, 4096, False),  # B is in memory
-        ("znver5", 61, 4096, 4096, True),
+        ("znver5", 33, 4096, 4096, True),
         ("znver5", 64, 4088, 4096, False),  # rows of B begin inside of lines
         ("znver5", 65, 4088, 4096, False),  # and are no power of two apart
         ("znver5", 320, 512, 512, False),  # A and B are close

@@ -100,6 +100,15 @@ def test_the_road_is_the_classic_one(target: str, expected: str) -> None:
     assert names[: len(expected.split())] == expected.split()
 
 
+def test_some_hundred_rows_fill_the_panels() -> None:
+    """Where the default schedule has that, and the road has come to its loops over k."""
+    names = [rung.name for rung in climb(Gemm(m=512, n=1024, k=1024), "cpu:znver4").rungs]
+    assert names[-2:] == ["prefetched", "filled"]
+    assert "filled" not in [
+        rung.name for rung in climb(Gemm(m=1024, n=1024, k=1024), "cpu:znver4").rungs
+    ]
+
+
 @pytest.mark.parametrize("target", CPUS)
 def test_code_of_a_cpu_is_what_is_said(target: str) -> None:
     gemm, vectors = Gemm(m=520, n=1040, k=600), False
