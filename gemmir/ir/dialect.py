@@ -146,9 +146,6 @@ STAGED = (SpaceAttr(Space.SHARED), SpaceAttr(Space.VMEM))
 CACHES = tuple(SpaceAttr(space) for space in (Space.L1, Space.L2, Space.L3))
 """Where buffers of panels are meant to stay; a window into one panel is strided."""
 
-CACHES = tuple(SpaceAttr(space) for space in (Space.L1, Space.L2, Space.L3))
-"""Where buffers of panels are meant to stay; a window into them is strided."""
-
 
 def is_shared(value: SSAValue) -> bool:
     """Whether a memref lies in the shared memory of a block."""
