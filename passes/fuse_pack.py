@@ -128,10 +128,11 @@ def _first_loops(pack: PackOp, readers: Sequence[GemmOp], dimension: str) -> Ite
             )
         (loop,) = loops
         begin, end = constant_of(loop.lb), constant_of(loop.ub)
-        if not isinstance(loop, scf.ForOp) or begin is None or end is None:
+        known = begin is not None and end is not None and begin < end
+        if not isinstance(loop, scf.ForOp) or not known:
             raise ScheduleError(
                 "GEM1473",
-                f"fuse-pack: the loop over {dimension} is dealt to threads, or its length is "
+                f"fuse-pack: the loop over {dimension} is dealt to threads, or whether it runs is "
                 "known in a call only",
                 "leave fuse-pack out",
             )

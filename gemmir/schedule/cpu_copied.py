@@ -67,9 +67,9 @@ Zen 5 than 8 x 32, of which a row of B has half as many lines that lie side by s
 
 FILLED_PANELS, FILLED_PANELS_FAR = 2, 4
 """Of a block that is filled so, in two thirds of L1; and of one by up to `FILLED_SLICES` rows where
-B comes from memory, which has longer rows: 128 x 64, and 256 x 32 of f32, with 48 KiB. 64 rows of
-4096 x 4096 are 1 % slower with the longer ones where arrays begin on a line, and 6 % faster where
-they do not, as those of NumPy."""
+B comes from memory, which has longer rows: 128 x 64, and 256 x 32 of f32, with 48 KiB. 48 to 128
+rows of 4096 x 4096 differ by 2 % at most where arrays begin on a line; where they do not, as those
+of NumPy, and others use memory, the longer ones were 1 to 12 % faster."""
 
 FILLED_LEAST_SLICE = 1 / 2
 """Of the slice of k that such a block has, where a shorter one cuts k into whole iterations."""
@@ -94,7 +94,7 @@ def is_copied(gemm: Gemm, machine: CpuMachine) -> bool:
 
 
 def fills_blocks(gemm: Gemm, machine: CpuMachine) -> bool:
-    """Whether the first rows of A fill each block: vectors of a line, which rows of B begin on."""
+    """Whether the first rows of A fill each block: vectors and rows of B are whole lines."""
     in_place = not gemm.trans_a and broadcasts_from_memory(machine) and has_lines(gemm, machine)
     few = gemm.m <= FILLED_ROWS and not is_close(gemm, machine)
     return in_place and few and _filled_slice(gemm, machine) is not None

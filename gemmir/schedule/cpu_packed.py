@@ -101,7 +101,7 @@ def packed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
 
 
 def has_lines(gemm: Gemm, machine: CpuMachine) -> bool:
-    """Whether vectors are a line of the cache, and rows of B as it is stored begin on one."""
+    """Whether vectors are a line of the cache, and rows of B as it is stored whole lines long."""
     row_bytes = gemm.leading("b") * item_bytes(gemm)
     is_wide = machine.vector_bytes == CACHE_LINE_BYTES
     return is_wide and not gemm.trans_b and row_bytes % CACHE_LINE_BYTES == 0
@@ -120,7 +120,7 @@ def equal_slice(extent: int, most: int, least: float) -> int | None:
     """The largest whole iterations, of `least` of `most` at least, that cut `extent` into equal
     slices; None where there are none, or nothing to cut."""
     step = K_STEPS_PER_ITERATION
-    sizes = range(most // step * step, math.ceil(most * least) - 1, -step)
+    sizes = range(most // step * step, max(math.ceil(most * least), step) - 1, -step)
     return next((size for size in sizes if size < extent and extent % size == 0), None)
 
 
