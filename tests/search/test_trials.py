@@ -90,6 +90,24 @@ def test_a_time_that_no_core_can_reach_is_refused() -> None:
     assert refused.seconds, "the time is told all the same"
 
 
+def test_a_core_that_was_measured_too_slow_is_measured_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where another program has run on it at first."""
+    slow = Roofline(flops_per_second=1e6, l1_bytes_per_second=1e6, element_bytes=4)
+    measure, measured = Trials.measured_roofline, [slow]
+
+    def first_slow(trials: Trials) -> Roofline:
+        return measured.pop() if measured else measure(trials)
+
+    monkeypatch.setattr(Trials, "measured_roofline", first_slow)
+    with Trials(Gemm(m=64, n=64, k=64), limits=LIMITS) as large:
+        assert large.run(fake()).ok and not measured
+        assert large.roofline.flops_per_second > 1e8
+        refused = large.run(fake("too fast"))
+    assert refused.status == "impossible" and "524,288 operations" in refused.detail
+
+
 def test_who_is_killed_by_others_is_tried_again(trials: Trials, tmp_path: Path) -> None:
     mark = tmp_path / "shot"
     assert trials.run(fake(f"shot once:{mark}")).ok

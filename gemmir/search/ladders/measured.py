@@ -99,7 +99,6 @@ def measure(
                     cpus=cpus,
                     seed=seed,
                     limits=limits,
-                    roofline=one.roofline,
                 )
             )
             racers[rung.name] = _Racer(trials=several, threads=threads, schedule=str(rung.schedule))

@@ -38,6 +38,9 @@ AGAIN: Final = 3
 PEAK_SECONDS: Final = 60.0
 """So long may it take to measure what the core can do, whatever the limit of a trial is."""
 
+PEAK_ROUNDS: Final = 5
+"""So often at least it is timed what the core can do, of which the fastest counts."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -86,6 +89,7 @@ class Trials:
         self._has_templates = templates is None
         self._templates: Templates = {} if templates is None else templates
         self._roofline = roofline or self.place.limit
+        self._is_measured = self._roofline is None
         self._template(self.place.environment)
         self._memory = Memory(gemm, seed)
 
@@ -139,8 +143,22 @@ class Trials:
     def roofline(self) -> Limit:
         """What this computer can do at most; of a CPU it is measured when it is first asked for."""
         if self._roofline is None:
-            self._roofline = self._measured_roofline()
+            self._roofline = self.measured_roofline()
         return self._roofline
+
+    def forbids(self, seconds: float) -> str:
+        """Why no call can take so few `seconds`; "" where one can.
+
+        The core may have been measured while another program slowed it down. So it is measured
+        again before a time is refused, and the faster one counts from then on.
+        """
+        refusal = self.roofline.forbids(self.gemm, seconds)
+        if not refusal or not self._is_measured:
+            return refusal
+        self._roofline = max(
+            self.roofline, self.measured_roofline(), key=lambda limit: limit.flops_per_second
+        )
+        return self.roofline.forbids(self.gemm, seconds)
 
     def child(self, contestant: Contestant, *, threads: int) -> Child:
         """A process for a contestant."""
@@ -206,13 +224,14 @@ class Trials:
         made = replace(checked, samples=tuple(samples), seconds=seconds_of(samples, self.threads))
         return entry.final(made)
 
-    def _measured_roofline(self) -> Roofline:
+    def measured_roofline(self) -> Roofline:
         """The multiply-adds of one thread, by the fastest of some timings."""
         with self.entry(peak_of_one_thread()) as entry:
             entry.extend(PEAK_SECONDS)
             prepared = entry.prepare()
             assert prepared.ok, prepared.detail
-            found = [entry.sample() for _ in range(self.limits.rounds)]
+            rounds = max(self.limits.rounds, PEAK_ROUNDS)
+            found = [entry.sample() for _ in range(rounds)]
         seconds = [s.cpu for s in found if isinstance(s, Sample)]
         assert seconds, found
         assert isinstance(self.machine, CpuMachine)
@@ -298,9 +317,8 @@ class Entry:
         value = timed.value
         assert value is not None
         started = time.monotonic()
-        roofline = self._trials.roofline
-        self._until += time.monotonic() - started  # the first trial waits while it is measured
-        forbidden = roofline.forbids(self._trials.gemm, value)
+        forbidden = self._trials.forbids(value)
+        self._until += time.monotonic() - started  # it waits while the core is measured
         if forbidden:
             return replace(timed, status="impossible", detail=forbidden)
         if self._trials.memory.shown.by_name["c"].argument.access != "write":
