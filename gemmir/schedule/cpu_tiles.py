@@ -115,16 +115,7 @@ def direct_tile(gemm: Gemm, machine: CpuMachine, kc: int) -> RegisterTile:
     """The tile that takes the fewest cycles for `kc` steps of k, with the tiles at the edges."""
     lanes = lanes_used(gemm, machine)
     columns = max(gemm.n, 1)
-    cut_columns = cuts_columns(gemm, machine)
-    widest = -(-columns // lanes) if cut_columns else columns // lanes
-    loads_of_b = lines_of_vector(gemm, machine)
-
-    def cycles(tile: RegisterTile) -> float:
-        return sum(
-            count * (kc * part.cycles_per_k(machine, loads_of_b) + TILE_OVERHEAD_CYCLES)
-            for part, count in _parts(gemm, tile, cut=cut_columns, even=has_even_rows(machine))
-        )
-
+    widest = -(-columns // lanes) if cuts_columns(gemm, machine) else columns // lanes
     most = most_vectors(machine)
     if has_masks(machine) and gemm.m <= FEW_ROWS:
         most = FEW_ROWS_VECTORS
@@ -135,7 +126,22 @@ def direct_tile(gemm: Gemm, machine: CpuMachine, kc: int) -> RegisterTile:
         for t in register_tiles(machine, lanes, most)
         if t.rows <= max(gemm.m, 1) and t.vectors <= max(widest, 1)
     )
-    return min(fitting, key=cycles)
+    return min(fitting, key=lambda tile: _cycles(gemm, machine, tile, kc))
+
+
+def direct_cycles(gemm: Gemm, machine: CpuMachine) -> float:
+    """What a product with such tiles takes where A and B lie near."""
+    return _cycles(gemm, machine, direct_tile(gemm, machine, gemm.k), gemm.k)
+
+
+def _cycles(gemm: Gemm, machine: CpuMachine, tile: RegisterTile, kc: int) -> float:
+    """Cycles of all tiles for `kc` steps of k."""
+    loads_of_b = lines_of_vector(gemm, machine)
+    parts = _parts(gemm, tile, cut=cuts_columns(gemm, machine), even=has_even_rows(machine))
+    return sum(
+        count * (kc * part.cycles_per_k(machine, loads_of_b) + TILE_OVERHEAD_CYCLES)
+        for part, count in parts
+    )
 
 
 def lines_of_vector(gemm: Gemm, machine: CpuMachine) -> int:

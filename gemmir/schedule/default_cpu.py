@@ -29,7 +29,7 @@ from gemmir.schedule.cpu_direct import (
     swapped,
     turned,
 )
-from gemmir.schedule.cpu_lanes import ALONG_K, LANE_STEPS, along_k, is_along_k
+from gemmir.schedule.cpu_lanes import ALONG_K, LANE_STEPS, along_k, is_along_k, lane_steps
 from gemmir.schedule.cpu_mixed import (
     in_panels,
     is_unsigned_by,
@@ -134,7 +134,8 @@ def cpu_passes(
     if dealt:
         yield from _end(gemm, machine, 1, fuse=fuse, expand=expand, dealt=True)
     elif along:
-        yield from _end(gemm, machine, LANE_STEPS, fuse=fuse, expand=expand, along=ALONG_K)
+        steps = LANE_STEPS if gemm.has_weights else lane_steps(share, machine)
+        yield from _end(gemm, machine, steps, fuse=fuse, expand=expand, along=ALONG_K)
     elif depth > 1:
         steps = steps_of_sums(share, machine, steps)
         unsigned = is_unsigned_by(gemm, machine, shape)

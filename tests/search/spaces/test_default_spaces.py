@@ -25,6 +25,7 @@ CASES: Final[dict[str, tuple[str, dict[str, Any], int]]] = {
     "direct": (V3, {"m": 50, "n": 50, "k": 50}, 1),
     "direct, k cut": (V4, {"m": 512, "n": 512, "k": 512}, 1),
     "lanes along k": (V3, {"m": 4096, "n": 4, "k": 4096}, 1),
+    "lanes along k, near": ("cpu:znver5", {"m": 300, "n": 7, "k": 64}, 1),
     "narrow": (V3, {"m": 4096, "n": 48, "k": 4096}, 1),
     "outer": (V3, {"m": 1000, "n": 1000, "k": 16}, 1),
     "outer, asked for": ("cpu:znver5", {"m": 2048, "n": 2048, "k": 64}, 1),
@@ -83,7 +84,9 @@ CASES: Final[dict[str, tuple[str, dict[str, Any], int]]] = {
 """A problem for each class of default schedules, with its target and threads."""
 
 LARGE: Final = {
-    name for name in CASES if name not in {"lanes along k", "scaled", "grid of a batch"}
+    name
+    for name in CASES
+    if name not in {"lanes along k", "lanes along k, near", "scaled", "grid of a batch"}
 }
 """Those of which a tuner has hundreds of points, and not only dozens."""
 

@@ -1,0 +1,55 @@
+"""Few columns by an A in L1 or L2: lanes go along k where a model says that they take less time."""
+
+from __future__ import annotations
+
+import pytest
+
+from gemmir import Gemm
+from gemmir.machine import CpuMachine, machine_for
+from gemmir.schedule.cpu_lanes import is_along_k
+from gemmir.schedule.default import default_schedule
+
+
+def cpu(name: str) -> CpuMachine:
+    machine = machine_for(f"cpu:{name}")
+    assert isinstance(machine, CpuMachine)
+    return machine
+
+
+@pytest.mark.parametrize(
+    ("name", "gemm", "holds"),
+    [
+        ("znver5", Gemm(m=640, n=2, k=128), True),
+        ("znver5", Gemm(m=300, n=8, k=64), True),
+        ("znver5", Gemm(m=300, n=8, k=16), False),  # half of a vector, and lanes to be added
+        ("znver5", Gemm(m=300, n=16, k=64), False),  # a whole vector
+        ("znver5", Gemm(m=4, n=8, k=64), False),  # a copy of B takes longer than is saved
+        ("znver5", Gemm(m=12, n=8, k=64, trans_b=True), True),  # and there is none
+        ("znver5", Gemm(m=300, n=8, k=64, trans_a=True), False),
+        ("znver5", Gemm(m=300, n=6, k=512, dtype="f64"), True),
+        ("znver5", Gemm(m=300, n=8, k=256, dtype="f64"), False),
+        ("znver3", Gemm(m=128, n=5, k=320), True),
+        ("znver3", Gemm(m=128, n=8, k=320), False),
+        ("neoverse-n1", Gemm(m=128, n=3, k=320), False),
+    ],
+)
+def test_when(name: str, gemm: Gemm, holds: bool) -> None:
+    assert is_along_k(gemm, cpu(name)) == holds
+
+
+@pytest.mark.parametrize(
+    ("name", "gemm", "tile"),
+    [
+        ("znver5", Gemm(m=300, n=8, k=64), "m,n sizes=4,4}"),
+        ("znver5", Gemm(m=200, n=1, k=16), "m,n sizes=8,1}"),
+        ("znver5", Gemm(m=640, n=2, k=128), "m,n sizes=2,2}"),  # lines of A in their order from L2
+        ("znver3", Gemm(m=640, n=2, k=128), "m,n sizes=4,2}"),
+        ("znver3", Gemm(m=300, n=3, k=128), "m,n sizes=3,3}"),
+    ],
+)
+def test_tiles_fill_vectors_of_sums(name: str, gemm: Gemm, tile: str) -> None:
+    text = str(default_schedule(gemm, cpu(name), 1))
+    copy = "" if gemm.n == 1 else "promote{operand=b to=l2 layout=panel:1},"
+    lanes = cpu(name).vector_bytes // 4
+    vectors = f"promote{{operand=c to=registers}},vectorize{{with=fma width={lanes} along=k}}"
+    assert text == f"{copy}tile{{loops={tile},{vectors}"
