@@ -1,11 +1,11 @@
 """The schedule for a CPU: which class a problem is of, and the loops around it.
 
 `class_of` chooses among these, in files `cpu_CLASS.py`. *Direct*: A and B are read in place.
-*Along k* (`cpu_lanes.py`): one side of C is thin, and lanes go along k. *Narrow*: few columns; A is
-read once. *Outer*: short k; C is written once. *Sliced*, *copied* and *streamed*: few rows; B is
-read once.
-*Deep*: a small C and a long k; slices of k are summed into C. *Packed*: blocks of B are packed into
-L2, and A is read where it lies; *packed both*: A is packed too.
+*Transposed*: B is stored n x k, copies of it do not pay, and lanes go along k. *Along k*
+(`cpu_lanes.py`): one side of C is thin, and lanes go along k. *Narrow*: few columns; A is read
+once. *Outer*: short k; C is written once. *Sliced*, *copied* and *streamed*: few rows; B is read
+once. *Deep*: a small C and a long k; slices of k are summed into C. *Packed*: blocks of B are
+packed into L2, and A is read where it lies; *packed both*: A is packed too.
 
 Other problems have schedules of their own: sums wider than their factors (`cpu_mixed.py`),
 a B of small integers that have scales (`cpu_weights.py`), scales of blocks (`cpu_scaled.py`), sizes
@@ -60,6 +60,7 @@ from gemmir.schedule.cpu_scaled import scaled
 from gemmir.schedule.cpu_sliced import is_sliced, sliced
 from gemmir.schedule.cpu_streamed import STREAM_BYTES, STREAM_ROWS, steps_of, streamed
 from gemmir.schedule.cpu_tiles import packed_tile
+from gemmir.schedule.cpu_transposed import is_transposed, outruns_turned, transposed
 from gemmir.schedule.cpu_weights import (
     WEIGHT_STEPS_PER_ITERATION,
     are_dealt,
@@ -102,6 +103,7 @@ def cpu_passes(
     threads = 1 if 0 in (gemm.m, gemm.n, gemm.k) else threads
     whole = threads == 1 and not version
     is_turned = whole and is_swapped(gemm) and class_of(swapped(gemm), machine) is direct
+    is_turned = is_turned and not outruns_turned(gemm, machine)
     if is_turned:
         yield "swap-operands"
         gemm = swapped(gemm)
@@ -133,6 +135,8 @@ def cpu_passes(
         yield from (turned if is_turned else shape)(share, machine)
     if dealt:
         yield from _end(gemm, machine, 1, fuse=fuse, expand=expand, dealt=True)
+    elif shape is transposed and not gemm.has_weights:
+        yield from _end(gemm, machine, 1, fuse=fuse, expand=expand, along=ALONG_K)
     elif along:
         steps = LANE_STEPS if gemm.has_weights else lane_steps(share, machine)
         yield from _end(gemm, machine, steps, fuse=fuse, expand=expand, along=ALONG_K)
@@ -321,6 +325,8 @@ def class_of(gemm: Gemm, machine: CpuMachine) -> Callable[[Gemm, CpuMachine], It
     item = item_bytes(gemm)
     if 0 in (gemm.m, gemm.n, gemm.k):
         return direct
+    if is_transposed(gemm, machine):
+        return transposed
     if is_along_k(gemm, machine) and not asks_for_a(gemm, machine):
         return along_k
     if is_narrow(gemm, machine):

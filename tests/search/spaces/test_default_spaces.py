@@ -26,6 +26,12 @@ CASES: Final[dict[str, tuple[str, dict[str, Any], int]]] = {
     "direct, k cut": (V4, {"m": 512, "n": 512, "k": 512}, 1),
     "lanes along k": (V3, {"m": 4096, "n": 4, "k": 4096}, 1),
     "lanes along k, near": ("cpu:znver5", {"m": 300, "n": 7, "k": 64}, 1),
+    "transposed": (V4, {"m": 12, "n": 100, "k": 1000, "trans_b": True}, 1),
+    "transposed, copied": (
+        V4,
+        {"m": 4, "n": 256, "k": 256, "trans_a": True, "trans_b": True},
+        1,
+    ),
     "narrow": (V3, {"m": 4096, "n": 48, "k": 4096}, 1),
     "outer": (V3, {"m": 1000, "n": 1000, "k": 16}, 1),
     "outer, asked for": ("cpu:znver5", {"m": 2048, "n": 2048, "k": 64}, 1),
