@@ -75,9 +75,11 @@ def packed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
         yield from packed_both(gemm, machine)
         return
     item, kc = item_bytes(gemm), _slice(gemm, machine)
+    tile, pairs = packed_tile(gemm, machine), packed_tile(gemm, machine, FUSED_VECTORS)
     few = PACKED_ROWS < gemm.m <= FUSED_ROWS and has_lines(gemm, machine)
-    fused = few and _asks_in_sums(gemm, machine, kc)
-    tile = packed_tile(gemm, machine, FUSED_VECTORS if fused else None)
+    is_even = round_up(gemm.n, pairs.columns) == round_up(gemm.n, tile.columns)
+    fused = few and is_even and _asks_in_sums(gemm, machine, kc)
+    tile = pairs if fused else tile
     stays = gemm.m * max(gemm.k, gemm.n) * item <= NEAR_A * machine.l2_bytes
     if has_even_rows(machine) and stays and not gemm.trans_b:
         yield from _panel_by_panel(gemm, machine, kc)

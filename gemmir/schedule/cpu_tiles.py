@@ -226,14 +226,18 @@ def packed_tile(gemm: Gemm, machine: CpuMachine, vectors: int | None = None) -> 
 
     That is 6 x 16 for f32 on AVX2 and NEON, and 8 x 32 on AVX-512, or 8 x 48 where C is cut into
     whole tiles with no more left over: on Zen 5 it is 0 to 1.6 % faster at 768 and 1536 cubed.
-    `vectors` decides the width where it is given.
+    One vector more is a tile of fewer rows, rather than one of two and a single one. `vectors`
+    decides the width where it is given.
     """
     lanes = lanes_used(gemm, machine)
     least = max(2, CACHE_LINE_BYTES // machine.vector_bytes)
+    total = -(-max(gemm.n, 1) // lanes)
     widths = [v for v in (least, least + 1) if v * PACKED_ROWS <= machine.vector_registers * 3 // 4]
-    if vectors is None:
+    if vectors is None and total == least + 1:
+        vectors = total
+    elif vectors is None:
         vectors = min(widths or [least], key=lambda v: (round_up(gemm.n, v * lanes), -v))
-    vectors = min(vectors, -(-max(gemm.n, 1) // lanes))
+    vectors = min(vectors, total)
     rows = min(most_rows(machine, vectors), PACKED_ROWS, max(gemm.m, 1))
     return RegisterTile(rows=rows, vectors=vectors, lanes=lanes)
 

@@ -53,7 +53,13 @@ from gemmir.schedule.cpu_packed import (
     packed,
     packed_both,
 )
-from gemmir.schedule.cpu_parts import along_last, in_panels_of, is_copied_apart, last_columns
+from gemmir.schedule.cpu_parts import (
+    along_last,
+    in_panels_of,
+    is_copied_apart,
+    last_columns,
+    wider_columns,
+)
 from gemmir.schedule.cpu_prepacked import prepacked
 from gemmir.schedule.cpu_runtime import runtime_passes
 from gemmir.schedule.cpu_scaled import scaled
@@ -107,8 +113,9 @@ def cpu_passes(
     if is_turned:
         yield "swap-operands"
         gemm = swapped(gemm)
-    elif whole and _has_parts(gemm, machine):
-        yield from _parts(gemm, machine, fuse=fuse, expand=expand)
+    last, along = _last_part(gemm, machine) if whole and not is_turned else (0, False)
+    if last:
+        yield from _parts(gemm, machine, last, along=along, fuse=fuse, expand=expand)
         return
     yield from _outer(gemm, machine, threads)
     share, even = _share(gemm, machine, threads)
@@ -161,27 +168,36 @@ def cpu_passes(
         yield from end(gemm, steps)
 
 
-def _has_parts(gemm: Gemm, machine: CpuMachine) -> bool:
-    """Whether last columns are computed apart: where B lies, or where panels are fewer without."""
+def _last_part(gemm: Gemm, machine: CpuMachine) -> tuple[int, bool]:
+    """How many last columns are computed apart, and whether along k; 0 where none are."""
     is_one = gemm.groups is None and gemm.scale_block is None and 0 not in (gemm.m, gemm.n, gemm.k)
-    if not is_one or gemm.has_weights or _is_mixed(gemm) or not last_columns(gemm, machine):
-        return False
-    shape, first = class_of(gemm, machine), _first_columns(gemm, machine)
-    if shape is not packed or class_of(first, machine) is not packed:
-        return shape is direct
-    whole, less = (in_panels_of(part, packed(part, machine)) for part in (gemm, first))
-    return is_copied_apart(gemm, machine) and whole - less >= lanes_used(gemm, machine)
+    if not is_one or gemm.has_weights or _is_mixed(gemm):
+        return 0, False
+    shape, last = class_of(gemm, machine), last_columns(gemm, machine)
+    if shape is not packed:
+        return (last if shape is direct else 0), True
+    whole = _in_panels(gemm, machine)
+    if last and is_copied_apart(gemm, machine):
+        first = with_size(gemm, {"n": gemm.n - last})
+        is_packed = class_of(first, machine) is packed
+        if is_packed and whole - _in_panels(first, machine) >= lanes_used(gemm, machine):
+            return last, True
+    wider = wider_columns(gemm, machine)
+    parts = (with_size(gemm, {"n": size}) for size in (gemm.n - wider, wider))
+    is_less = wider and sum(_in_panels(part, machine) for part in parts) < whole
+    return (wider if is_less else 0), False
 
 
-def _first_columns(gemm: Gemm, machine: CpuMachine) -> Gemm:
-    """What is left without last columns."""
-    return with_size(gemm, {"n": gemm.n - last_columns(gemm, machine)})
+def _in_panels(gemm: Gemm, machine: CpuMachine) -> int:
+    return in_panels_of(gemm, packed(gemm, machine))
 
 
-def _parts(gemm: Gemm, machine: CpuMachine, *, fuse: bool, expand: bool) -> Iterator[str]:
-    """Whole vectors or panels of columns, and behind them last columns with lanes along k."""
-    first = _first_columns(gemm, machine)
-    last = with_size(gemm, {"n": gemm.n - first.n})
+def _parts(
+    gemm: Gemm, machine: CpuMachine, columns: int, *, along: bool, fuse: bool, expand: bool
+) -> Iterator[str]:
+    """Whole vectors or panels, and behind them last columns, perhaps with lanes along k."""
+    first = with_size(gemm, {"n": gemm.n - columns})
+    last = with_size(gemm, {"n": columns})
     yield f"part{{loop=n at={first.n}}}"
     if class_of(gemm, machine) is packed:
         yield from packed(first, machine)
@@ -191,8 +207,12 @@ def _parts(gemm: Gemm, machine: CpuMachine, *, fuse: bool, expand: bool) -> Iter
         steps, wide = direct_steps(first, machine), wide_reads(first, machine)
         yield from _end(first, machine, steps, fuse=fuse, expand=expand, wide=wide)
     yield "otherwise"
-    yield from along_last(last, machine)
-    yield from _end(last, machine, 1, fuse=fuse, expand=expand, along=ALONG_K)
+    if along:
+        yield from along_last(last, machine)
+        yield from _end(last, machine, 1, fuse=fuse, expand=expand, along=ALONG_K)
+    else:
+        yield from packed(last, machine)
+        yield from _end(last, machine, K_STEPS_PER_ITERATION, fuse=fuse, expand=expand)
 
 
 def prepacked_passes(gemm: Gemm, machine: CpuMachine, threads: int) -> Iterator[str]:

@@ -1,0 +1,35 @@
+"""How packed schedules cut k."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from gemmir import Gemm
+from gemmir.machine import machine_for
+from gemmir.schedule.default import default_schedule
+
+
+@pytest.mark.parametrize(
+    ("name", "gemm", "kc"),
+    [
+        ("znver5", Gemm(m=1024, n=1024, k=1024), 256),
+        ("znver5", Gemm(m=1000, n=1000, k=1000), 200),  # equal slices
+        ("znver5", Gemm(m=2048, n=2048, k=2048), 512),  # C leaves L2, and is written half as often
+        ("znver5", Gemm(m=2048, n=2048, k=2048, dtype="f64"), 256),
+        ("znver5", Gemm(m=8192, n=256, k=1024), 512),
+        ("znver5", Gemm(m=1000, n=128, k=1000), None),  # all of B in half of L2
+        ("znver5", Gemm(m=1000, n=128, k=2048), 1024),
+        ("znver5", Gemm(m=1000, n=256, k=1024), 512),
+        ("znver3", Gemm(m=2048, n=2048, k=2048), 256),
+        ("znver3", Gemm(m=1000, n=128, k=1000), 252),
+    ],
+    ids=str,
+)
+def test_slices_are_longer_where_that_is_free_or_c_is_far(
+    name: str, gemm: Gemm, kc: int | None
+) -> None:
+    text = str(default_schedule(gemm, machine_for(f"cpu:{name}"), 1))
+    found = re.search(r"tile\{loops=k sizes=(\d+)\},promote", text)
+    assert (int(found[1]) if found else None) == kc
