@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
@@ -11,7 +10,6 @@ from gemmir.schedule.cpu_model import (
     CACHE_LINE_BYTES,
     L1_WAY_BYTES,
     broadcasts_from_memory,
-    has_masks,
     item_bytes,
     rows_in_l1,
     rows_in_l2,
@@ -24,11 +22,6 @@ from gemmir.schedule.cpu_tiles import (
     open_tiles,
     packed_tile,
 )
-
-TURNED_VECTORS = 3
-TURNED_ROWS = 6
-"""With AVX-512 8 x 3 vectors that are transposed before they are stored spill. On Zen 5 6 x 48 is
-1.05 times as fast for 48 cubed in f32, 1.02 in f64, and 1.00 to 1.02 for 96 cubed."""
 
 NEAR_L2 = 4
 """How many times L2 A and B are at most, where B is read in place with vectors of half a line."""
@@ -67,52 +60,12 @@ def _is_near(gemm: Gemm, machine: CpuMachine) -> bool:
     return is_aligned and stays and bytes_read <= NEAR_L2 * machine.l2_bytes
 
 
-def is_swapped(gemm: Gemm) -> bool:
-    """Whether A and B are both transposed, and C can be computed transposed instead.
-
-    Then neither is copied. C is stored lane by lane, which is the lesser cost while C has fewer
-    elements than A and B: 48 to 512 cubed take 3 to 12 % less time so on Zen 5.
-    """
-    alone = gemm.batch is None and gemm.groups is None and gemm.scale_block is None
-    plain = not gemm.epilogue and gemm.beta == 0 and gemm.dtype_b is None
-    one_type = gemm.element is gemm.accumulator is gemm.result
-    transposed = gemm.trans_a and gemm.trans_b and min(gemm.m, gemm.n) > 1
-    return (
-        transposed
-        and (alone and plain and one_type)
-        and (gemm.m + gemm.n) * gemm.k >= gemm.m * gemm.n
-    )
-
-
-def swapped(gemm: Gemm) -> Gemm:
-    """The product that gives the transpose of C: B and A as they lie."""
-    return replace(
-        gemm,
-        m=gemm.n,
-        n=gemm.m,
-        trans_a=False,
-        trans_b=False,
-        lda=gemm.leading("b"),
-        ldb=gemm.leading("a"),
-        ldc=None,
-    )
-
-
 def direct(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Register tiles read A and B where they lie; the operand that stays in L1 is walked inside."""
-    yield from _in_place(gemm, machine, direct_tile(gemm, machine, gemm.k))
+    yield from in_place(gemm, machine, direct_tile(gemm, machine, gemm.k))
 
 
-def turned(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
-    """The same where C is stored transposed: sums of three vectors leave room to turn them."""
-    tile = direct_tile(gemm, machine, gemm.k)
-    is_full = tile.vectors == TURNED_VECTORS and tile.rows > TURNED_ROWS
-    if has_masks(machine) and is_full and gemm.m % TURNED_ROWS == 0:
-        tile = replace(tile, rows=TURNED_ROWS)
-    yield from _in_place(gemm, machine, tile)
-
-
-def _in_place(gemm: Gemm, machine: CpuMachine, tile: RegisterTile) -> Iterator[str]:
+def in_place(gemm: Gemm, machine: CpuMachine, tile: RegisterTile) -> Iterator[str]:
     """Loops over `tile`, and the smaller ones at the edges."""
     columns = min(tile.columns, max(gemm.n, 1))
     down = ("m", tile.rows, last_rows(gemm.m, tile.rows, machine))

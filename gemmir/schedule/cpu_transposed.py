@@ -67,12 +67,9 @@ def is_transposed(gemm: Gemm, machine: CpuMachine) -> bool:
     return _cycles(gemm, machine) < products + COPIED_CYCLES * round_up(gemm.n, across) * gemm.k
 
 
-def outruns_turned(gemm: Gemm, machine: CpuMachine) -> bool:
-    """Whether it is faster to copy an A that is stored k x m than to compute C transposed."""
-    lanes = machine.lanes(item_bytes(gemm))
-    turned = gemm.n * -(-gemm.m // lanes) * gemm.k / machine.fma_per_cycle
-    copied = COPIED_CYCLES * gemm.m * gemm.k
-    return is_transposed(gemm, machine) and _cycles(gemm, machine) + copied < turned
+def cycles_with_rows(gemm: Gemm, machine: CpuMachine) -> float:
+    """What it takes if A is stored k x m, and copied into rows."""
+    return _cycles(gemm, machine) + COPIED_CYCLES * gemm.m * gemm.k
 
 
 def _cycles(gemm: Gemm, machine: CpuMachine) -> float:

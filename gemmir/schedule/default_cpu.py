@@ -25,9 +25,6 @@ from gemmir.schedule.cpu_direct import (
     clipped,
     direct,
     is_close,
-    is_swapped,
-    swapped,
-    turned,
 )
 from gemmir.schedule.cpu_lanes import ALONG_K, LANE_STEPS, along_k, is_along_k, lane_steps
 from gemmir.schedule.cpu_mixed import (
@@ -66,7 +63,15 @@ from gemmir.schedule.cpu_scaled import scaled
 from gemmir.schedule.cpu_sliced import is_sliced, sliced
 from gemmir.schedule.cpu_streamed import STREAM_BYTES, STREAM_ROWS, steps_of, streamed
 from gemmir.schedule.cpu_tiles import packed_tile
-from gemmir.schedule.cpu_transposed import is_transposed, outruns_turned, transposed
+from gemmir.schedule.cpu_transposed import cycles_with_rows, is_transposed, transposed
+from gemmir.schedule.cpu_turned import (
+    has_few_columns,
+    is_column,
+    is_turned,
+    swapped,
+    turned,
+    turned_cycles,
+)
 from gemmir.schedule.cpu_weights import (
     WEIGHT_STEPS_PER_ITERATION,
     are_dealt,
@@ -108,19 +113,21 @@ def cpu_passes(
         return
     threads = 1 if 0 in (gemm.m, gemm.n, gemm.k) else threads
     whole = threads == 1 and not version
-    is_turned = whole and is_swapped(gemm) and class_of(swapped(gemm), machine) is direct
-    is_turned = is_turned and not outruns_turned(gemm, machine)
-    if is_turned:
+    is_swapped = whole and _is_swapped(gemm, machine)
+    by_lanes = is_swapped and not is_column(gemm)
+    if is_swapped:
         yield "swap-operands"
         gemm = swapped(gemm)
-    last, along = _last_part(gemm, machine) if whole and not is_turned else (0, False)
+    last, along = _last_part(gemm, machine) if whole and not is_swapped else (0, False)
     if last:
         yield from _parts(gemm, machine, last, along=along, fuse=fuse, expand=expand)
         return
     yield from _outer(gemm, machine, threads)
     share, even = _share(gemm, machine, threads)
     shape = class_of(share, machine) if even else packed_both
-    if _is_mixed(gemm):
+    if by_lanes:
+        shape = direct
+    elif _is_mixed(gemm):
         shape = mixed_class(share, machine) if even else in_panels
     elif gemm.groups is not None:
         shape = packed_both
@@ -139,7 +146,7 @@ def cpu_passes(
         along, steps = weights_along_k(share, machine), WEIGHT_STEPS_PER_ITERATION
         yield from weights(share, machine, even=even)
     else:
-        yield from (turned if is_turned else shape)(share, machine)
+        yield from (turned if by_lanes else shape)(share, machine)
     if dealt:
         yield from _end(gemm, machine, 1, fuse=fuse, expand=expand, dealt=True)
     elif shape is transposed and not gemm.has_weights:
@@ -166,6 +173,16 @@ def cpu_passes(
         yield from _end(gemm, machine, steps, fuse=fuse, expand=expand, wide=wide)
     else:
         yield from end(gemm, steps)
+
+
+def _is_swapped(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether the transpose of C is computed: not where copying A into rows takes less."""
+    if not is_turned(gemm, machine):
+        return False
+    if not has_few_columns(gemm, machine) and class_of(swapped(gemm), machine) is not direct:
+        return False
+    in_rows = cycles_with_rows(gemm, machine)
+    return not is_transposed(gemm, machine) or turned_cycles(gemm, machine) < in_rows
 
 
 def _last_part(gemm: Gemm, machine: CpuMachine) -> tuple[int, bool]:
