@@ -183,7 +183,6 @@ def test_two_transposed_operands_are_read_where_they_lie() -> None:
     for other in (
         replace(both, trans_a=False),
         replace(both, beta=1.0),
-        replace(both, batch=2),
         replace(both, epilogue="relu"),
         replace(both, k=8),
     ):
