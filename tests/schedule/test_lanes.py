@@ -30,6 +30,12 @@ def cpu(name: str) -> CpuMachine:
         ("znver5", Gemm(m=300, n=8, k=256, dtype="f64"), False),
         ("znver3", Gemm(m=128, n=5, k=320), True),
         ("znver3", Gemm(m=128, n=8, k=320), False),
+        ("znver5", Gemm(m=640, n=10, k=640), True),
+        ("znver5", Gemm(m=1000, n=20, k=1000), True),  # a vector and a quarter, by an A from L3
+        ("znver5", Gemm(m=200, n=20, k=200), False),  # near, the last four columns are apart
+        ("znver5", Gemm(m=640, n=9, k=640, dtype="f64"), True),
+        ("znver5", Gemm(m=640, n=12, k=640, dtype="f64"), False),  # all columns of B are in L2
+        ("znver3", Gemm(m=640, n=12, k=640), True),
         ("neoverse-n1", Gemm(m=128, n=3, k=320), False),
     ],
 )
@@ -45,11 +51,39 @@ def test_when(name: str, gemm: Gemm, holds: bool) -> None:
         ("znver5", Gemm(m=640, n=2, k=128), "m,n sizes=2,2}"),  # lines of A in their order from L2
         ("znver3", Gemm(m=640, n=2, k=128), "m,n sizes=4,2}"),
         ("znver3", Gemm(m=300, n=3, k=128), "m,n sizes=3,3}"),
+        ("znver3", Gemm(m=300, n=3, k=128, dtype="f64"), "m,n sizes=3,3}"),
     ],
 )
 def test_tiles_fill_vectors_of_sums(name: str, gemm: Gemm, tile: str) -> None:
     text = str(default_schedule(gemm, cpu(name), 1))
     copy = "" if gemm.n == 1 else "promote{operand=b to=l2 layout=panel:1},"
-    lanes = cpu(name).vector_bytes // 4
+    lanes = cpu(name).lanes(gemm.element.item_bytes)
     vectors = f"promote{{operand=c to=registers}},vectorize{{with=fma width={lanes} along=k}}"
     assert text == f"{copy}tile{{loops={tile},{vectors}"
+
+
+@pytest.mark.parametrize(
+    ("name", "gemm", "tiles"),
+    [
+        ("znver5", Gemm(m=4096, n=6, k=2560), (3, 6)),
+        ("znver3", Gemm(m=4096, n=3, k=2560), (3, 3)),
+        ("znver3", Gemm(m=4096, n=6, k=2560), (3, 3)),
+        ("znver5", Gemm(m=4096, n=2, k=2560), None),  # few products for a line
+        ("znver5", Gemm(m=4096, n=6, k=2550), None),  # rows have no whole lines
+        ("znver5", Gemm(m=4096, n=6, k=512), None),  # A is in L3
+        ("znver5", Gemm(m=100000, n=4, k=64), None),  # rows are short
+    ],
+)
+def test_lines_from_memory_are_asked_for(
+    name: str, gemm: Gemm, tiles: tuple[int, int] | None
+) -> None:
+    text = str(default_schedule(gemm, cpu(name), 1))
+    assert "along=k" in text
+    if tiles is None:
+        assert "prefetch" not in text
+        return
+    rows, columns = tiles
+    edges = " edges=peel" if gemm.m % rows else ""
+    during = "n,k" if gemm.n > columns else "k"
+    assert f"tile{{loops=m sizes={rows}{edges}}},tile{{loops=n sizes={columns}}}" in text
+    assert f"tile{{loops=k sizes=16}},prefetch{{operand=a loop=m ahead=1 during={during}}}" in text

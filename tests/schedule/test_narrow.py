@@ -26,6 +26,10 @@ def cpu(name: str) -> CpuMachine:
         ("znver3", Gemm(m=4096, n=33, k=4096), False),
         ("znver3", Gemm(m=4096, n=16, k=4096, trans_a=True), False),
         ("znver5", Gemm(m=4096, n=64, k=4096), True),
+        ("znver5", Gemm(m=4096, n=9, k=4096), True),  # more than half of a vector
+        ("znver5", Gemm(m=4096, n=8, k=4096), False),
+        ("znver5", Gemm(m=4096, n=9, k=1024), False),
+        ("znver3", Gemm(m=4096, n=7, k=4096), False),  # no masks
         ("neoverse-n1", Gemm(m=4096, n=16, k=4096), False),
     ],
 )

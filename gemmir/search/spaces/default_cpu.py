@@ -346,6 +346,8 @@ class _Opening:
         during = f" during={','.join(p.during)}" if p.during else ""
         text = f"prefetch{{operand={p.operand} loop={p.loop} ahead={ahead} to={near_}{during}}}"
         self.draft.add(text, f"{ahead[1:]} > 0")
+        if "k" in (p.during or ()) and self.bound["k"] != self.whole["k"]:
+            self.draft.where(f"{ahead[1:]} == 0 or {self.bound['k']} < {self.whole['k']}")
         if p.loop == "k":
             self.draft.where(f"{ahead[1:]} < ceil({self.whole['k']} / {self.bound['k']})")
         if p.loop in self.opened:
@@ -395,6 +397,8 @@ class _Opening:
     @property
     def _products(self) -> int:
         """How many elements of k a step takes: those that are added at once, or the lanes."""
+        if self.vectorize.along is not None:
+            return self.vectorize.width or 1
         layouts = [p.layout or "" for p in self.passes if isinstance(p, Promote)]
         return max((int(text.partition("x")[2] or 1) for text in layouts), default=1)
 

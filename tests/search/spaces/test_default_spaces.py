@@ -32,6 +32,7 @@ CASES: Final[dict[str, tuple[str, dict[str, Any], int]]] = {
         {"m": 4, "n": 256, "k": 256, "trans_a": True, "trans_b": True},
         1,
     ),
+    "lanes along k, asked for": ("cpu:znver5", {"m": 4096, "n": 6, "k": 2560}, 1),
     "narrow": (V3, {"m": 4096, "n": 48, "k": 4096}, 1),
     "outer": (V3, {"m": 1000, "n": 1000, "k": 16}, 1),
     "outer, asked for": ("cpu:znver5", {"m": 2048, "n": 2048, "k": 64}, 1),
@@ -92,7 +93,14 @@ CASES: Final[dict[str, tuple[str, dict[str, Any], int]]] = {
 LARGE: Final = {
     name
     for name in CASES
-    if name not in {"lanes along k", "lanes along k, near", "scaled", "grid of a batch"}
+    if name
+    not in {
+        "lanes along k",
+        "lanes along k, near",
+        "lanes along k, asked for",
+        "scaled",
+        "grid of a batch",
+    }
 }
 """Those of which a tuner has hundreds of points, and not only dozens."""
 
