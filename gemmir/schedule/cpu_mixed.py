@@ -3,7 +3,8 @@
 *In panels*: the CPU adds several products of neighbours to a sum at once, and both operands are
 packed into panels of that depth; bytes that it cannot multiply so as they are become i16 there, of
 which every CPU adds two. Floats of 16 bits that it cannot multiply so become f32 there. *Widened*:
-few rows; elements are widened where they are read.
+few rows; elements are widened where they are read. *Stored*: few rows by a B that is stored n x k;
+so they are, with lanes along k.
 
 x86 multiplies bytes of which one has no sign; so A of i8 is made one (`unsign`), and sums of the
 columns of B are taken off: 1.3 times as fast as 128 taken off each product (measured on Zen 5).
@@ -19,11 +20,20 @@ from dataclasses import dataclass
 from gemmir.dtypes import ELEMENTS
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
-from gemmir.schedule.cpu_model import balanced, lanes_used, round_up
+from gemmir.schedule.cpu_model import balanced, broadcasts_from_memory, lanes_used, round_up
 from gemmir.schedule.cpu_tiles import RegisterTile, packed_tile, peel
 
 FEW_ROWS = 4
 """Up to this many rows every element of B is read once, and packing it costs more than it saves."""
+
+STORED_ROWS = {1: 16, 2: 6, 4: 2}
+"""Up to this many rows a B that is stored n x k is read where it lies, by how many products a CPU
+adds at once of panels. On Zen 5 by 256 to 4096 columns and k, with AVX-512: 1 to 16 rows of f16 are
+7 to 1.2 times as fast so, 1 to 6 of bf16 4 to 1 times, 1 and 2 of bytes 4 to 1 times; with AVX2 up
+to 16 rows of floats 7 to 1.1 times, and 1 and 2 of bytes 2.3 to 1.4 times."""
+
+STORED_SQUARE = 4
+"""Rows of A at a time; 3 with 16 registers."""
 
 STREAM_K = 8
 """Rows of B that are streamed together: as many streams as prefetchers follow."""
@@ -73,6 +83,8 @@ def mixed_class(gemm: Gemm, machine: CpuMachine) -> Callable[[Gemm, CpuMachine],
     """The shape of schedule for a product whose sums are wider than its factors."""
     if 0 in (gemm.m, gemm.n, gemm.k):
         return widened
+    if _is_stored(gemm, machine):
+        return stored
     if gemm.m <= FEW_ROWS and not (gemm.trans_b and min(gemm.n, gemm.k) > 1):
         return widened
     return in_panels if _fits(gemm, machine) else widened
@@ -126,6 +138,34 @@ def _fits(gemm: Gemm, machine: CpuMachine) -> bool:
     tile, item = _tile(gemm, machine), factors_of(gemm, machine).item_bytes
     widest = max(tile.rows, tile.columns) * gemm.k * item
     return not is_narrow(gemm) or widest <= machine.l3_bytes // 4
+
+
+def _is_stored(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether rows of B lie along k, and those of A are few; integers of A must lie so, too."""
+    across = gemm.trans_b and min(gemm.n, gemm.k) > 1
+    factors = factors_of(gemm, machine)
+    added = factors.depth if factors.as_ is None else 4 if gemm.accumulator.is_integer else 1
+    is_apart = gemm.trans_a and gemm.leading("a") > 1
+    lanes = machine.lanes(gemm.accumulator.item_bytes)
+    fits = gemm.m <= STORED_ROWS[added] and gemm.k >= 2 * lanes
+    in_order = not (is_apart and gemm.accumulator.is_integer)
+    return across and fits and in_order and broadcasts_from_memory(machine)
+
+
+def stored(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+    """A vector along k for each element of C; floats of A are widened once, in rows of their own.
+
+    A few rows of B are read at a time, each of which meets all of A.
+    """
+    room = machine.vector_registers - 1
+    most = next(side for side in range(STORED_SQUARE, 0, -1) if side * (side + 2) <= room)
+    rows = balanced(gemm.m, most, 1)
+    columns = min((room - rows) // (rows + 1), machine.vector_registers // 4, gemm.n)
+    if not gemm.accumulator.is_integer:
+        space = "l2" if gemm.m * gemm.k * 4 <= machine.l2_bytes // 2 else "l3"
+        yield f"promote{{operand=a to={space} layout=panel:1 as={gemm.accumulator.name}}}"
+    yield f"tile{{loops=n,m sizes={columns},{rows}{peel(gemm, rows, columns)}}}"
+    yield "promote{operand=c to=registers}"
 
 
 def in_panels(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:

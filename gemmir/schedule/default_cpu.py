@@ -32,6 +32,7 @@ from gemmir.schedule.cpu_mixed import (
     is_unsigned_by,
     mixed_class,
     steps_of_sums,
+    stored,
     unit_of,
 )
 from gemmir.schedule.cpu_model import (
@@ -149,7 +150,7 @@ def cpu_passes(
         yield from (turned if by_lanes else shape)(share, machine)
     if dealt:
         yield from _end(gemm, machine, 1, fuse=fuse, expand=expand, dealt=True)
-    elif shape is transposed and not gemm.has_weights:
+    elif shape in (transposed, stored) and not gemm.has_weights:
         yield from _end(gemm, machine, 1, fuse=fuse, expand=expand, along=ALONG_K)
     elif along:
         steps = LANE_STEPS if gemm.has_weights else lane_steps(share, machine)
@@ -271,7 +272,7 @@ def _end(
     if along is None:
         yield f"vectorize{{with={unit} width={lanes}{' dealt=true' if dealt else ''}}}"
     else:
-        lanes = machine.lanes((gemm.accumulator if gemm.has_weights else gemm.element).item_bytes)
+        lanes = machine.lanes(gemm.accumulator.item_bytes)
         yield f"vectorize{{with=fma width={lanes} along={along}}}"
     groups = -(-gemm.k // depth)
     if min(steps, groups) >= 2:

@@ -47,6 +47,7 @@ CASES: Final[dict[str, tuple[str, dict[str, Any], int]]] = {
     "dot": ("cpu:znver4", {"m": 512, "n": 512, "k": 512, "dtype": "u8", "dtype_b": "i8"}, 1),
     "i16": (V3, {"m": 512, "n": 512, "k": 512, "dtype": "i8"}, 1),
     "widened": (V3, {"m": 4, "n": 512, "k": 512, "dtype": "bf16"}, 1),
+    "stored": (V4, {"m": 4, "n": 512, "k": 512, "dtype": "f16", "trans_b": True}, 1),
     "weights": (V4, {"m": 16, "n": 512, "k": 512, "dtype_b": "i8", "weight_group": 128}, 1),
     "packed weights": (V4, {"m": 256, "n": 512, "k": 512, "dtype_b": "i4", "weight_group": 128}, 1),
     "scaled": (V4, {"m": 256, "n": 512, "k": 512, "scale_block": 128}, 1),
