@@ -45,6 +45,9 @@ FAR_C = 1 / 4
 many slices 2048 and 4096 cubed on Zen 5 with AVX-512 are 1 to 2 % faster, f32 and f64; where C is
 nearer 1 % is won or lost, and with AVX2 1 to 2 % lost everywhere."""
 
+A_IN_L1 = 2 / 3
+"""Of L1: so much may rows of A take that are read together."""
+
 NEAR_A = 2
 """How many times L2 A and C are at most that stay while panels of B go by, with AVX2: on Zen 5
 odd squares of 257 to 451 are 3 to 5 % faster than with blocks of B in L2, and none is slower."""
@@ -93,16 +96,19 @@ def packed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     yield f"promote{{operand=b to=l2 layout=panel:{columns}}}"
     yield f"tile{{loops=m sizes={tile.rows}{_peel(gemm.m, tile.rows)}}}"
     yield f"tile{{loops=n sizes={columns}}}"
-    if not _asks_in_sums(gemm, machine, kc) or gemm.n <= columns:
-        if gemm.m >= 2 * tile.rows:
+    several = gemm.m >= 2 * tile.rows
+    if not _asks_in_sums(gemm, machine, kc):
+        if several:
             yield "prefetch{operand=a loop=m ahead=1 to=l1 during=n}"
         yield "promote{operand=c to=registers prefetch=true}"
         return
-    yield "promote{operand=c to=registers}"
+    is_one_panel = gemm.n <= columns
+    yield f"promote{{operand=c to=registers{' prefetch=true' if is_one_panel else ''}}}"
     yield f"tile{{loops=k sizes={K_STEPS_PER_ITERATION}}}"
-    if gemm.m >= 2 * tile.rows:
-        yield "prefetch{operand=a loop=m ahead=1 to=l1 during=n,k}"
-    yield "prefetch{operand=c loop=n ahead=0 during=k}"
+    if several:
+        yield f"prefetch{{operand=a loop=m ahead=1 to=l1 during={'k' if is_one_panel else 'n,k'}}}"
+    if not is_one_panel:
+        yield "prefetch{operand=c loop=n ahead=0 during=k}"
     if fused:
         yield "fuse-pack{operand=b}"
 
@@ -117,18 +123,22 @@ def has_lines(gemm: Gemm, machine: CpuMachine) -> bool:
 def _slice(gemm: Gemm, machine: CpuMachine) -> int:
     """Elements of k at a time: equal slices of whole iterations, where a core asks for lines.
 
-    Then they are longer where all columns of B still fit into L2: on Zen 5 with AVX-512 16384 x 128
-    x 1000 is 4 % faster without slices, 1024 x 128 x 1024 1 %, and none is slower.
+    Then they are longer where all columns of B still fit into L2, and the rows of A that meet them
+    into L1: on Zen 5 with AVX-512 16384 x 128 x 1000 is 3 % faster without slices, 1024 x 128 x
+    1024 1 %, and none is slower.
     """
     item = item_bytes(gemm)
-    most = K_SLICE_BYTES // item
+    usual = K_SLICE_BYTES // item
     if machine.vector_registers < MANY_REGISTERS:
-        return balanced(gemm.k, most, K_STEPS_PER_ITERATION)
-    if gemm.m * gemm.n * item >= FAR_C * machine.l3_bytes:
-        most *= 2
-    most = max(most, machine.l2_bytes // 2 // (gemm.n * item))
-    even = balanced(gemm.k, most, K_STEPS_PER_ITERATION)
-    return equal_slice(gemm.k, most, LEAST_SLICE) or even
+        return balanced(gemm.k, usual, K_STEPS_PER_ITERATION)
+    is_far = gemm.m * gemm.n * item >= FAR_C * machine.l3_bytes
+    all_columns = machine.l2_bytes // 2 // (gemm.n * item)
+    most_of_a = int(A_IN_L1 * machine.l1_bytes) // (PACKED_ROWS * item)
+    most = max(usual * (2 if is_far else 1), min(all_columns, most_of_a))
+    if gemm.k <= most:
+        return gemm.k
+    equal = equal_slice(gemm.k, most, LEAST_SLICE * usual / most)
+    return equal or balanced(gemm.k, most, K_STEPS_PER_ITERATION)
 
 
 def equal_slice(extent: int, most: int, least: float) -> int | None:
