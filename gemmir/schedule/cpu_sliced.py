@@ -6,7 +6,16 @@ from collections.abc import Iterator
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
-from gemmir.schedule.cpu_model import item_bytes, lanes_used, round_up, rows_in_l2
+from gemmir.schedule.cpu_model import (
+    CACHE_LINE_BYTES,
+    broadcasts_from_memory,
+    item_bytes,
+    lanes_used,
+    round_up,
+    rows_in_l2,
+)
+from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION
+from gemmir.schedule.cpu_tiles import PACKED_ROWS, even_rows
 
 SLICE_K = 256
 """Rows of B that a tile of columns takes at once: C is added to seldom, and the tile stays in L2
@@ -18,6 +27,11 @@ SLICE_ROWS = 4
 SLICE_AHEAD = 2
 """Tiles that B is asked for ahead where it comes from memory (measured on Zen 5)."""
 
+SLICE_STEPS = 2
+"""Steps of k in an iteration of up to `MANY_ROWS` rows: prefetchers of L1 tell some 30 loads apart,
+and with more a line of B is fetched twice. On Zen 5 with AVX-512 4 to 12 rows are up to 1.1 times
+as fast so from L3 as with 4 steps, and 40 to 64 rows 0.96 to 1.0 times."""
+
 MANY_ROWS = 32
 """From more rows on, there is time enough between two tiles of B to ask for one from memory."""
 
@@ -27,27 +41,57 @@ def is_sliced(gemm: Gemm, machine: CpuMachine) -> bool:
 
     B comes from L3, or there are enough rows of A to wait for memory meanwhile.
     """
-    item = item_bytes(gemm)
-    keeps = rows_in_l2(gemm.leading("b") * item, machine) >= 2 * SLICE_K
-    few = SLICE_ROWS <= gemm.m <= machine.l2_bytes // 4 // (SLICE_K * item)
-    near = not _is_far(gemm, machine) or gemm.m > MANY_ROWS
-    return keeps and few and near and not gemm.trans_a
+    few = SLICE_ROWS <= gemm.m <= machine.l2_bytes // 4 // (SLICE_K * item_bytes(gemm))
+    row_bytes = gemm.leading("b") * item_bytes(gemm)
+    keeps = rows_in_l2(row_bytes, machine) >= 2 * SLICE_K or _bears_conflicts(gemm, machine)
+    waits = _is_far(gemm, machine) and gemm.m <= MANY_ROWS
+    return keeps and few and not waits and not gemm.trans_a
+
+
+def _bears_conflicts(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether slices are fast where rows of B drive each other out of L2.
+
+    Vectors are whole lines, and wait seldom enough: on Zen 5 12 to 32 rows are 1.0 to 1.25 times as
+    fast as streams, and 4 to 8 rows 1.05 to 1.2 times where none of B is in L2 from a last call. A
+    tile of 9 or 10 rows has half as many lines of each row of B.
+    """
+    is_wide = machine.vector_bytes == CACHE_LINE_BYTES and broadcasts_from_memory(machine)
+    is_high = even_rows(gemm.m, machine) > PACKED_ROWS
+    is_apart = gemm.m > PACKED_ROWS or bytes_of_b(gemm) > 2 * machine.l2_bytes
+    return is_wide and is_near(gemm, machine) and is_apart and not is_high and gemm.m <= MANY_ROWS
 
 
 def sliced(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Slices of k, in them tiles of columns, and all rows of A for each: nothing is copied."""
     lanes = lanes_used(gemm, machine)
-    rows = min(machine.vector_registers // 4, gemm.m)
-    vectors = min(machine.vector_registers * 3 // 4 // rows, 4)
-    columns = min(vectors * lanes, round_up(gemm.n, lanes))
+    near = is_near(gemm, machine)
+    rows = even_rows(gemm.m, machine) if near else min(machine.vector_registers // 4, gemm.m)
+    columns = min(machine.vector_registers * 3 // 4 // rows * lanes, round_up(gemm.n, lanes))
+    last = "" if gemm.m % rows == 0 else f" edges={'even' if near else 'peel'}"
     yield f"tile{{loops=k sizes={min(SLICE_K, gemm.k)}}}"
     yield f"tile{{loops=n sizes={columns}{'' if gemm.n % columns == 0 else ' edges=peel'}}}"
-    yield f"tile{{loops=m sizes={rows}{'' if gemm.m % rows == 0 else ' edges=peel'}}}"
+    yield f"tile{{loops=m sizes={rows}{last}}}"
     if _is_far(gemm, machine) and gemm.n // columns > SLICE_AHEAD:
         yield f"prefetch{{operand=b loop=n ahead={SLICE_AHEAD} to=l2 during=m}}"
     yield "promote{operand=c to=registers}"
 
 
+def steps_of_slices(gemm: Gemm, machine: CpuMachine) -> int:
+    """Unrolling of the loop over k."""
+    few = gemm.m <= MANY_ROWS and is_near(gemm, machine)
+    return SLICE_STEPS if few else K_STEPS_PER_ITERATION
+
+
+def is_near(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether B lies in L3, of which half is left for what else there is."""
+    return bytes_of_b(gemm) <= machine.l3_bytes // 2
+
+
 def _is_far(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether B comes from memory: it is larger than L3."""
-    return gemm.n * gemm.k * item_bytes(gemm) > machine.l3_bytes
+    return bytes_of_b(gemm) > machine.l3_bytes
+
+
+def bytes_of_b(gemm: Gemm) -> int:
+    """Bytes of all of B."""
+    return gemm.n * gemm.k * item_bytes(gemm)

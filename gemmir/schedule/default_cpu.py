@@ -3,8 +3,8 @@
 `class_of` chooses among these, in files `cpu_CLASS.py`. *Direct*: A and B are read in place.
 *Transposed*: B is stored n x k, copies of it do not pay, and lanes go along k. *Along k*
 (`cpu_lanes.py`): one side of C is thin, and lanes go along k. *Narrow*: few columns; A is read
-once. *Outer*: short k; C is written once. *Sliced*, *copied* and *streamed*: few rows; B is read
-once. *Deep*: a small C and a long k; slices of k are summed into C. *Packed*: blocks of B are
+once. *Outer*: short k; C is written once. *Few*, *sliced*, *copied* and *streamed*: few rows; B is
+read once. *Deep*: a small C and a long k; slices of k are summed into C. *Packed*: blocks of B are
 packed into L2, and A is read where it lies; *packed both*: A is packed too.
 
 Other problems have schedules of their own: sums wider than their factors (`cpu_mixed.py`),
@@ -26,6 +26,7 @@ from gemmir.schedule.cpu_direct import (
     direct,
     is_close,
 )
+from gemmir.schedule.cpu_few import few, is_few, steps_of_few
 from gemmir.schedule.cpu_lanes import ALONG_K, LANE_STEPS, along_k, is_along_k, lane_steps
 from gemmir.schedule.cpu_mixed import (
     in_panels,
@@ -61,8 +62,14 @@ from gemmir.schedule.cpu_parts import (
 from gemmir.schedule.cpu_prepacked import prepacked
 from gemmir.schedule.cpu_runtime import runtime_passes
 from gemmir.schedule.cpu_scaled import scaled
-from gemmir.schedule.cpu_sliced import is_sliced, sliced
-from gemmir.schedule.cpu_streamed import STREAM_BYTES, STREAM_ROWS, steps_of, streamed
+from gemmir.schedule.cpu_sliced import is_sliced, sliced, steps_of_slices
+from gemmir.schedule.cpu_streamed import (
+    STREAM_BYTES,
+    STREAM_ROWS,
+    outruns_others,
+    steps_of,
+    streamed,
+)
 from gemmir.schedule.cpu_tiles import packed_tile
 from gemmir.schedule.cpu_transposed import cycles_with_rows, is_transposed, transposed
 from gemmir.schedule.cpu_turned import (
@@ -141,6 +148,10 @@ def cpu_passes(
     steps = direct_steps(share, machine) if is_direct else K_STEPS_PER_ITERATION
     if shape is streamed:
         steps = steps_of(share, machine)
+    elif shape is few:
+        steps = steps_of_few(share, machine)
+    elif shape is sliced:
+        steps = steps_of_slices(share, machine)
     along = shape is along_k
     dealt = gemm.has_weights and are_dealt(share, machine, even=even)
     if gemm.has_weights:
@@ -373,12 +384,16 @@ def class_of(gemm: Gemm, machine: CpuMachine) -> Callable[[Gemm, CpuMachine], It
         return outer
     if gemm.trans_b and min(gemm.n, gemm.k) > 1:
         return packed
+    if is_few(gemm, machine):
+        return few
     bytes_b = gemm.n * gemm.k * item
     small = (gemm.m + gemm.n) * gemm.k * item <= machine.l2_bytes // 2
     whole_lines = machine.vector_bytes >= CACHE_LINE_BYTES
     if small and (whole_lines or gemm.k <= rows_in_l1(gemm.leading("b") * item, machine)):
         return direct
     is_long = gemm.n * item >= STREAM_BYTES and bytes_b > machine.l2_bytes // 2
+    if is_long and outruns_others(gemm, machine):
+        return streamed
     copies = is_long and is_copied(gemm, machine)
     if is_long and is_sliced(gemm, machine) and not (copies and outruns_slices(gemm, machine)):
         return sliced
