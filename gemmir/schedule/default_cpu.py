@@ -4,8 +4,9 @@
 *Transposed*: B is stored n x k, copies of it do not pay, and lanes go along k. *Along k*
 (`cpu_lanes.py`): one side of C is thin, and lanes go along k. *Narrow*: few columns; A is read
 once. *Outer*: short k; C is written once. *Few*, *sliced*, *copied* and *streamed*: few rows; B is
-read once. *Deep*: a small C and a long k; slices of k are summed into C. *Packed*: blocks of B are
-packed into L2, and A is read where it lies; *packed both*: A is packed too.
+read once. *Deep*: a small C and a long k; slices of k are summed into C. *Down*: A is stored k x m,
+and slices of k are read in place. *Packed*: blocks of B are packed into L2, and A is read where it
+lies; *packed both*: A is packed too.
 
 Other problems have schedules of their own: sums wider than their factors (`cpu_mixed.py`),
 a B of small integers that have scales (`cpu_weights.py`), scales of blocks (`cpu_scaled.py`), sizes
@@ -26,6 +27,7 @@ from gemmir.schedule.cpu_direct import (
     direct,
     is_close,
 )
+from gemmir.schedule.cpu_down import down, is_down
 from gemmir.schedule.cpu_few import few, is_few, steps_of_few
 from gemmir.schedule.cpu_lanes import ALONG_K, LANE_STEPS, along_k, is_along_k, lane_steps
 from gemmir.schedule.cpu_mixed import (
@@ -403,4 +405,6 @@ def class_of(gemm: Gemm, machine: CpuMachine) -> Callable[[Gemm, CpuMachine], It
         return streamed
     if is_deep(gemm, machine):
         return deep
-    return direct if is_close(gemm, machine) else packed
+    if is_close(gemm, machine):
+        return direct
+    return down if is_down(gemm, machine) else packed

@@ -38,6 +38,7 @@ CASES: Final[dict[str, tuple[str, dict[str, Any], int]]] = {
     "outer, asked for": ("cpu:znver5", {"m": 2048, "n": 2048, "k": 64}, 1),
     "deep": (V3, {"m": 64, "n": 64, "k": 65536}, 1),
     "deep, asked for": ("cpu:znver5", {"m": 64, "n": 64, "k": 65536}, 1),
+    "down": (V3, {"m": 32, "n": 64, "k": 512, "trans_a": True}, 1),
     "packed": (V3, {"m": 1000, "n": 1000, "k": 1024}, 1),
     "packed by first rows": ("cpu:znver5", {"m": 256, "n": 1024, "k": 1024}, 1),
     "packed both": (V3, {"m": 1024, "n": 1024, "k": 1024, "trans_a": True}, 1),
