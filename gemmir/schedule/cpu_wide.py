@@ -15,6 +15,10 @@ DIRECT_K_STEPS = 4
 """Unrolling where nothing is packed. With more, LLVM loads further ahead than 32 registers hold and
 spills: of 64 cubed, 16 steps of 8 x 32 reach 80 % of the peak on Zen 5, and 4 reach it."""
 
+MOST_UNROLLED_ROWS = 8
+"""Of a tile of one vector in 16 registers: of 12 rows LLVM spills 14 registers in 4 steps, and
+without them n of 8 in f32 is 1.05 to 1.33 times as fast with AVX2 on Zen 5, n of 4 in f64 1.06."""
+
 MOST_K_STEPS = 16
 """Where rows are read so and k is no more than this, it is unrolled altogether: without a loop
 16 cubed is 1 % faster on Zen 5."""
@@ -32,8 +36,11 @@ are 4 to 35 % faster so."""
 
 def direct_steps(gemm: Gemm, machine: CpuMachine) -> int:
     """How many steps of k an iteration of a direct schedule has."""
-    is_whole = gemm.k <= MOST_K_STEPS and _wide_rows(gemm, machine) > 0
-    return gemm.k if is_whole else DIRECT_K_STEPS
+    if gemm.k <= MOST_K_STEPS and _wide_rows(gemm, machine) > 0:
+        return gemm.k
+    tile = direct_tile(gemm, machine, gemm.k)
+    has_few = machine.vector_registers < MANY_REGISTERS
+    return 1 if has_few and tile.vectors == 1 and tile.rows > MOST_UNROLLED_ROWS else DIRECT_K_STEPS
 
 
 def wide_reads(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:

@@ -42,7 +42,8 @@ def stored(m: int, n: int, k: int, **others: Any) -> Gemm:
         (ZEN5, stored(64, 64, 16, trans_b=True), False),  # copies of A and B are the lesser cost
         (ZEN5, stored(384, 24, 16, trans_b=True), True),  # but for empty lanes
         (ZEN5, stored(200, 5, 3000, trans_b=True), True),
-        (ZEN3, stored(200, 15, 64), True),  # its last tile computes columns again
+        (ZEN3, stored(200, 11, 64), True),  # half of the second vector of a row is empty
+        (ZEN3, stored(200, 15, 64), False),
         (ZEN3, stored(96, 16, 96), False),
     ],
 )

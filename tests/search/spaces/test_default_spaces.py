@@ -23,6 +23,7 @@ V5E: Final = "tpu:v5e"
 
 CASES: Final[dict[str, tuple[str, dict[str, Any], int]]] = {
     "direct": (V3, {"m": 50, "n": 50, "k": 50}, 1),
+    "direct, masks": ("cpu:znver3", {"m": 124, "n": 37, "k": 27}, 1),
     "direct, k cut": (V4, {"m": 512, "n": 512, "k": 512}, 1),
     "lanes along k": (V3, {"m": 4096, "n": 4, "k": 4096}, 1),
     "lanes along k, near": ("cpu:znver5", {"m": 300, "n": 7, "k": 64}, 1),

@@ -1,0 +1,44 @@
+"""Columns behind whole tiles of a direct product, where masks are slow, and tiles of one vector."""
+
+from __future__ import annotations
+
+import pytest
+
+from gemmir import Gemm
+from gemmir.machine import CpuMachine, machine_for
+from gemmir.schedule.cpu_tiles import cuts_columns
+from gemmir.schedule.default import default_schedule
+
+
+def cpu(name: str) -> CpuMachine:
+    machine = machine_for(f"cpu:{name}")
+    assert isinstance(machine, CpuMachine)
+    return machine
+
+
+@pytest.mark.parametrize(
+    ("name", "gemm", "holds"),
+    [
+        ("znver3", Gemm(m=124, n=37, k=27), True),
+        ("znver3", Gemm(m=20, n=20, k=20), True),
+        ("znver3", Gemm(m=300, n=29, k=64), False),  # two tiles of 16, of which 3 columns are twice
+        ("znver3", Gemm(m=300, n=29, k=64, beta=1.0), True),  # C would be added twice
+        ("znver5", Gemm(m=300, n=29, k=64), True),
+        ("neoverse-n1", Gemm(m=20, n=22, k=20), False),
+    ],
+)
+def test_masks(name: str, gemm: Gemm, holds: bool) -> None:
+    assert cuts_columns(gemm, cpu(name)) == holds
+
+
+@pytest.mark.parametrize(
+    ("name", "gemm", "unrolled"),
+    [
+        ("znver3", Gemm(m=1155, n=8, k=35), False),  # 12 rows of one vector
+        ("znver3", Gemm(m=8, n=8, k=35), True),
+        ("znver3", Gemm(m=330, n=16, k=35), True),
+        ("znver5", Gemm(m=330, n=16, k=35), True),
+    ],
+)
+def test_many_rows_of_one_vector_are_not_unrolled(name: str, gemm: Gemm, unrolled: bool) -> None:
+    assert ("unroll{loop=k factor=4}" in str(default_schedule(gemm, cpu(name), 1))) == unrolled
