@@ -18,7 +18,7 @@ from gemmir.schedule.cpu_model import (
     rows_in_l2,
 )
 from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION
-from gemmir.schedule.cpu_sliced import MANY_ROWS, SLICE_K, is_near
+from gemmir.schedule.cpu_sliced import LEAST_WAITING, MANY_ROWS, SHORT_BYTES, SLICE_K, is_near
 from gemmir.schedule.cpu_tiles import LONE_ROWS, even_rows, has_even_rows
 
 STREAM_ROWS = 192
@@ -77,12 +77,12 @@ def stream_of(gemm: Gemm, machine: CpuMachine) -> Stream:
     a tile of C, the longer a wait for one of them.
     """
     item, lanes = item_bytes(gemm), lanes_used(gemm, machine)
-    near = _comes_fast(gemm, machine)
+    wide = _has_wide_tiles(gemm, machine)
     rows = balanced(gemm.m, machine.vector_registers // 4, 1)
-    copies = -(-gemm.m // rows) >= COPY_TILES and not near
+    copies = -(-gemm.m // rows) >= COPY_TILES and not wide
     rows = balanced(gemm.m, COPY_ROWS, 1) if copies else rows
-    rows = even_rows(gemm.m, machine) if near else rows
-    sums = machine.vector_registers * 3 // 4 if copies or near else machine.vector_registers // 2
+    rows = even_rows(gemm.m, machine) if wide else rows
+    sums = machine.vector_registers * 3 // 4 if copies or wide else machine.vector_registers // 2
     columns = min(max(min(sums // rows, 4), 1) * lanes, round_up(gemm.n, lanes))
     room = max(rows_in_l2(gemm.leading("b") * item, machine) // 2, 2 * STREAM_K)
     kc = min(COPY_K, room) if copies else STREAM_K
@@ -97,23 +97,34 @@ def stream_of(gemm: Gemm, machine: CpuMachine) -> Stream:
     )
 
 
-def _comes_fast(gemm: Gemm, machine: CpuMachine) -> bool:
-    """Whether B comes from L3 for rows that a tile of three quarters of the registers is for."""
-    few = gemm.m <= (MANY_ROWS if has_even_rows(machine) else LONE_ROWS)
-    return (
-        gemm.m >= PANEL_ROWS and few and broadcasts_from_memory(machine) and is_near(gemm, machine)
-    )
+def _has_wide_tiles(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether tiles of even rows take three quarters of the registers, and nothing is copied.
+
+    With AVX2 4 to 32 rows, also by a B from memory: on Zen 5 6 to 12 rows by 16 to 64 MiB are 1.1
+    to 1.9 times as fast as in slices or narrower tiles, 24 and 32 rows 1.0 to 1.35 times as fast as
+    by copies. With AVX-512 9 and 10 rows by a B from L3.
+    """
+    if not broadcasts_from_memory(machine) or gemm.m < PANEL_ROWS:
+        return False
+    if has_even_rows(machine):
+        return gemm.m <= MANY_ROWS
+    return gemm.m <= LONE_ROWS and is_near(gemm, machine)
 
 
 def outruns_others(gemm: Gemm, machine: CpuMachine) -> bool:
-    """Whether a B that could be sliced or copied is streamed: its rows fall into few sets of L1.
+    """Whether a B that could be sliced or copied is streamed.
 
-    C and A are in panels then, and share no set with B. With tiles of 12 sums on AVX2 8 to 32 rows
-    by 512 to 4096 columns in f32 are 0.95 to 1.1 times as fast on Zen 5 as slices and copies where
-    arrays begin on a line, and 1.0 to 1.5 times where they do not.
+    Its rows fall into few sets of L1, or it comes from memory, and then they are long. C and A are
+    in panels, and share no set with B: with tiles of 12 sums on AVX2 8 to 32 rows by 512 to 4096
+    columns in f32 are 0.95 to 1.1 times as fast on Zen 5 as slices and copies where arrays begin on
+    a line, and 1.0 to 1.5 times where they do not.
     """
-    few = has_even_rows(machine) and _comes_fast(gemm, machine)
-    return few and rows_in_l1(gemm.leading("b") * item_bytes(gemm), machine) < SLICE_K
+    if not has_even_rows(machine) or not _has_wide_tiles(gemm, machine):
+        return False
+    if not is_near(gemm, machine) and gemm.m > LEAST_WAITING:
+        return gemm.n * item_bytes(gemm) > SHORT_BYTES
+    collides = rows_in_l1(gemm.leading("b") * item_bytes(gemm), machine) < SLICE_K
+    return collides or not is_near(gemm, machine)
 
 
 def goes_by_row(gemm: Gemm, machine: CpuMachine) -> bool:

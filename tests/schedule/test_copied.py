@@ -27,10 +27,8 @@ def cpu(name: str) -> CpuMachine:
     [
         ("znver3", 32, 3072, 768, False),  # streams are faster
         ("znver3", 33, 3072, 768, True),
-        ("znver3", 12, 4096, 2048, False),  # four tiles of 3
-        ("znver3", 13, 4096, 2048, True),
-        ("znver3", 16, 4096, 2048, False),  # four tiles of 4 of a stream
-        ("znver3", 17, 4096, 2048, True),
+        ("znver3", 32, 4096, 4096, False),  # also from memory
+        ("znver3", 33, 4096, 4096, True),
         ("znver3", 256, 4096, 4096, True),
         ("znver3", 257, 4096, 4096, False),
         ("znver3", 192, 512, 4096, False),  # C is nearly as high as long

@@ -95,9 +95,15 @@ def test_no_tile_of_rows_is_much_smaller(name: str, rows: dict[int, int]) -> Non
         (33, 1024, 1024, False),
         (8, 4096, 2048, False),  # B is more than half of L3
         (8, 1000, 4096, True),
+        (12, 1000, 5000, False),  # B takes more than half of L3
+        (13, 1000, 5000, True),
+        (16, 1024, 16384, False),  # rows of B collide
+        (16, 1000, 16384, True),  # short ones from memory
+        (16, 1025, 16384, False),
+        (33, 1025, 16384, True),
     ],
 )
-def test_slices_bear_conflicts_of_whole_lines(m: int, n: int, k: int, is_sliced: bool) -> None:
+def test_when_slices_come_in_time(m: int, n: int, k: int, is_sliced: bool) -> None:
     assert (class_of(Gemm(m=m, n=n, k=k), cpu("znver5")) is sliced) == is_sliced
 
 
@@ -115,8 +121,11 @@ def test_slices_of_few_rows_have_two_steps() -> None:
         (8, 512, 1024, True),
         (32, 512, 1024, True),
         (33, 512, 1024, False),
-        (8, 1000, 1024, False),  # rows of B are in sets of their own
-        (20, 4096, 2048, False),  # B is more than half of L3
+        (8, 1000, 1024, False),  # rows of B are in sets of their own, and near
+        (20, 1025, 8192, True),  # from memory come long rows of it
+        (20, 1024, 8192, False),
+        (12, 1024, 8192, True),
+        (33, 1025, 8192, False),
     ],
 )
 def test_rows_of_b_that_share_sets_are_streamed(m: int, n: int, k: int, holds: bool) -> None:
