@@ -20,7 +20,13 @@ from gemmir.schedule.cpu_model import (
     round_up,
 )
 from gemmir.schedule.cpu_packed import K_SLICE_BYTES
-from gemmir.schedule.cpu_tiles import FMA_LATENCY_CYCLES, PACKED_ROWS, most_rows, peel
+from gemmir.schedule.cpu_tiles import (
+    FMA_LATENCY_CYCLES,
+    MANY_REGISTERS,
+    PACKED_ROWS,
+    most_rows,
+    peel,
+)
 
 FEW_ROWS = 64
 """Up to this many rows of A converting in registers is faster than packing B, whose elements are
@@ -46,11 +52,20 @@ fastest at 4 to 64 rows (measured on Zen 5: 8 x 48 with AVX-512, 5 x 16 and 3 x 
 MOST_ROWS = 8
 """Rows of A that are a power of two apart share the sets of L1, which has 8 ways at least."""
 
-THIN_ROWS = 8
-"""Up to this many rows, weights that are stored n x k are read where they lie."""
+THIN_ROWS = 16
+THIN_ROWS_OF_NIBBLES = 8
+"""Up to this many rows, weights that are stored n x k are read where they lie, the fewer ones for
+4 bits and 16 registers. On Zen 5 with AVX-512 12 to 24 rows by 8 bits in groups of 128 are 1.2 to
+1.5 times as fast so, by 4 bits 1.05 to 1.2 times; with AVX2 12 and 16 by 8 bits 2.6 and 1.1
+times, and by 4 bits 0.8 and 1.0 times."""
 
-SLICE_VECTORS = 4
-"""Fewer vectors along k are added up too often: once for each scale."""
+ROWS_PER_VECTOR = 2
+"""Up to so many rows for each vector of a slice along k, whose lanes are added up for each of them:
+3 and 4 rows by groups of 2 vectors are 1.2 to 2.7 times as fast so, and 12 0.7 times."""
+
+LEAST_VECTORS = 2
+LEAST_VECTORS_OF_FEW = 4
+"""Of a slice where there are several rows, with 32 registers and with 16. One row may have less."""
 
 MOST_STREAMS = 4
 """Rows of a stored B that are read at once: prefetchers follow few streams."""
@@ -98,9 +113,24 @@ def lanes_of_sum(gemm: Gemm, machine: CpuMachine) -> int:
 
 def weights_along_k(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether few rows of A go by a B that is stored n x k, in vectors along k."""
-    vectors = _slice(gemm) / machine.lanes(gemm.accumulator.item_bytes)
-    is_thin = gemm.m <= THIN_ROWS and not gemm.trans_a
-    return gemm.trans_b and is_thin and vectors >= SLICE_VECTORS and _slice(gemm) < gemm.k
+    in_rows = gemm.trans_b and min(gemm.n, gemm.k) > 1 and not gemm.trans_a
+    return in_rows and _slice(gemm) <= gemm.k and gemm.m <= _thin_rows(gemm, machine)
+
+
+def steps_along_k(gemm: Gemm, machine: CpuMachine) -> int:
+    """Unrolling of that loop over k: a slice may be a single vector."""
+    is_single = _slice(gemm) <= machine.lanes(gemm.accumulator.item_bytes)
+    return 1 if is_single else WEIGHT_STEPS_PER_ITERATION
+
+
+def _thin_rows(gemm: Gemm, machine: CpuMachine) -> int:
+    """How many rows of A are multiplied so."""
+    vectors = _slice(gemm) // machine.lanes(gemm.accumulator.item_bytes)
+    is_many = machine.vector_registers >= MANY_REGISTERS
+    if vectors < (LEAST_VECTORS if is_many else LEAST_VECTORS_OF_FEW):
+        return min(vectors, 1)
+    most = THIN_ROWS if is_many or gemm.element_b.per_byte == 1 else THIN_ROWS_OF_NIBBLES
+    return min(ROWS_PER_VECTOR * vectors, most)
 
 
 def are_dealt(gemm: Gemm, machine: CpuMachine, *, even: bool) -> bool:

@@ -29,7 +29,7 @@ from gemmir.schedule.cpu_direct import (
 )
 from gemmir.schedule.cpu_down import down, is_down
 from gemmir.schedule.cpu_few import few, is_few, steps_of_few
-from gemmir.schedule.cpu_lanes import ALONG_K, LANE_STEPS, along_k, is_along_k, lane_steps
+from gemmir.schedule.cpu_lanes import ALONG_K, along_k, is_along_k, lane_steps
 from gemmir.schedule.cpu_mixed import (
     in_panels,
     is_unsigned_by,
@@ -86,6 +86,7 @@ from gemmir.schedule.cpu_weights import (
     WEIGHT_STEPS_PER_ITERATION,
     are_dealt,
     lanes_of_sum,
+    steps_along_k,
     weights,
     weights_along_k,
 )
@@ -166,7 +167,7 @@ def cpu_passes(
     elif shape in (transposed, stored) and not gemm.has_weights:
         yield from _end(gemm, machine, 1, fuse=fuse, expand=expand, along=ALONG_K)
     elif along:
-        steps = LANE_STEPS if gemm.has_weights else lane_steps(share, machine)
+        steps = (steps_along_k if gemm.has_weights else lane_steps)(share, machine)
         yield from _end(gemm, machine, steps, fuse=fuse, expand=expand, along=ALONG_K)
     elif depth > 1:
         steps = steps_of_sums(share, machine, steps)
