@@ -12,6 +12,7 @@ from itertools import product
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu_deep import is_deep
 from gemmir.schedule.cpu_model import (
     CACHE_LINE_BYTES,
     balanced,
@@ -114,10 +115,11 @@ def _is_faster(gemm: Gemm, machine: CpuMachine) -> bool:
 
 
 def _cycles_otherwise(gemm: Gemm, machine: CpuMachine) -> float:
-    """With lanes along n, or where A is near and that is faster, along k for last columns only."""
+    """With lanes along n, or where B is read in place along k for last columns only."""
     cycles = direct_cycles(gemm, machine)
     last = last_columns(gemm, machine)
-    if not last or _is_large(gemm, machine):
+    is_small = (gemm.m + gemm.n) * gemm.k * item_bytes(gemm) <= machine.l2_bytes // 2
+    if not last or _is_large(gemm, machine) or (not is_small and is_deep(gemm, machine)):
         return cycles
     first, apart = (with_size(gemm, {"n": n}) for n in (gemm.n - last, last))
     tile = thin_tile(apart, machine)

@@ -15,6 +15,7 @@ from gemmir.schedule.cpu_model import (
     item_bytes,
     lanes_used,
     round_up,
+    rows_in_l1,
 )
 
 FMA_LATENCY_CYCLES = 4
@@ -154,12 +155,24 @@ def _fastest(gemm: Gemm, machine: CpuMachine, kc: int, *, cut: bool) -> tuple[fl
         most = FEW_ROWS_VECTORS
     elif has_masks(machine) and _leaves_one(-(-columns // lanes)):
         most = WIDE_VECTORS
+    tallest = min(max(gemm.m, 1), rows_apart(gemm, machine))
     fitting = (
         t
         for t in register_tiles(machine, lanes, most)
-        if t.rows <= max(gemm.m, 1) and t.vectors <= max(widest, 1)
+        if t.rows <= tallest and t.vectors <= max(widest, 1)
     )
     return min(((cycles(tile), tile) for tile in fitting), key=lambda found: found[0])
+
+
+def rows_apart(gemm: Gemm, machine: CpuMachine) -> int:
+    """How many rows of A a tile may read where they lie: each keeps a line in L1, beside B and C.
+
+    With AVX-512 on Zen 5 64 x 16 x 1024 in f32, whose rows are 4096 bytes apart, is 2.3 times as
+    fast by 8 rows as by 22.
+    """
+    if gemm.trans_a:
+        return machine.vector_registers
+    return max(rows_in_l1(gemm.leading("a") * item_bytes(gemm), machine) * 2 // 3, 1)
 
 
 def lines_of_vector(gemm: Gemm, machine: CpuMachine) -> int:

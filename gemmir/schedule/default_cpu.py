@@ -182,12 +182,17 @@ def cpu_passes(
             depth=depth,
             unsigned=unsigned,
         )
-    elif is_direct or (shape is deep and not gemm.has_weights):
+    elif is_direct or (_has_slices(share, machine, shape) and not gemm.has_weights):
         reads = wide_reads if is_direct else wide_reads_of_slices
         wide = reads(share, machine)
         yield from _end(gemm, machine, steps, fuse=fuse, expand=expand, wide=wide)
     else:
         yield from end(gemm, steps)
+
+
+def _has_slices(gemm: Gemm, machine: CpuMachine, shape: object) -> bool:
+    """Whether a tile reads slices of k, of an A whose lines it does not ask for."""
+    return shape is deep or (shape is narrow and not asks_for_a(gemm, machine))
 
 
 def _is_swapped(gemm: Gemm, machine: CpuMachine) -> bool:

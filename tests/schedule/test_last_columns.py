@@ -42,3 +42,18 @@ def test_masks(name: str, gemm: Gemm, holds: bool) -> None:
 )
 def test_many_rows_of_one_vector_are_not_unrolled(name: str, gemm: Gemm, unrolled: bool) -> None:
     assert ("unroll{loop=k factor=4}" in str(default_schedule(gemm, cpu(name), 1))) == unrolled
+
+
+@pytest.mark.parametrize(
+    ("gemm", "tile"),
+    [
+        (Gemm(m=64, n=16, k=1024), "m,n sizes=8,16}"),  # rows 4096 bytes apart
+        (Gemm(m=64, n=16, k=1000), "m,n sizes=22,16 edges=peel}"),
+        (Gemm(m=34, n=16, k=3662), "m,n sizes=17,16}"),  # k is long
+        (Gemm(m=1000, n=16, k=1000), "m sizes=24 edges=peel},tile{loops=n sizes=16}"),
+        (Gemm(m=4096, n=16, k=2050), "m sizes=8},tile{loops=n sizes=16}"),  # A comes from memory
+    ],
+)
+def test_rows_of_one_vector(gemm: Gemm, tile: str) -> None:
+    text = str(default_schedule(gemm, cpu("znver5"), 1))
+    assert text.startswith(f"tile{{loops={tile},promote{{operand=c to=registers}},")
