@@ -273,7 +273,7 @@ def _packed_both(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Panels of A in L3 and blocks of B in L2, both of the type of the sum."""
     lanes, item = lanes_of_sum(gemm, machine), gemm.accumulator.item_bytes
     vectors = min(2, -(-gemm.n // lanes))
-    columns, rows = vectors * lanes, min(most_rows(machine, vectors), gemm.m)
+    columns, rows = vectors * lanes, balanced(gemm.m, most_rows(machine, vectors), 1)
     kc = _depth(gemm, K_SLICE_BYTES // item)
     mc = balanced(gemm.m, max(machine.l3_bytes // 8 // (kc * item), 1), rows)
     nc = balanced(gemm.n, max(machine.l2_bytes // 2 // (kc * item), 1), columns)
