@@ -18,7 +18,7 @@ from gemmir.schedule.cpu_model import (
     item_bytes,
     lanes_used,
 )
-from gemmir.schedule.cpu_sliced import bytes_of_b, is_near
+from gemmir.schedule.cpu_sliced import LEAST_ROW_BYTES, bytes_of_b, is_near
 from gemmir.schedule.cpu_tiles import even_rows
 
 FEW_K = 8
@@ -33,8 +33,8 @@ MOST_VECTORS = 16
 """Columns of a tile of a single row, in vectors."""
 
 LEAST_BYTES, LEAST_BYTES_FAR = 512, 1024
-"""A row of B has so many at least, in L2 and in L3: shorter ones are a tile, for a long slice of k
-(on Zen 5 3 x 192 x 2393 with AVX-512 takes 0.82 of the time so)."""
+"""A row of B has so many at least with vectors of a line, in L2 and in L3: shorter ones are a tile,
+for a long slice of k (on Zen 5 3 x 192 x 2393 takes 0.82 of the time so)."""
 
 FEW_ROWS_WIDE, FEW_ROWS = 3, 7
 """Up to so many rows, with vectors of whole lines and without. On Zen 5 with AVX-512 2 and 3 rows
@@ -51,6 +51,7 @@ def is_few(gemm: Gemm, machine: CpuMachine) -> bool:
     is_wide = machine.vector_bytes >= CACHE_LINE_BYTES
     in_place = broadcasts_from_memory(machine) and not gemm.trans_b and not gemm.trans_a
     least = LEAST_BYTES if _is_in_l2(gemm, machine) else LEAST_BYTES_FAR
+    least = least if is_wide else LEAST_ROW_BYTES
     is_long = gemm.n * item_bytes(gemm) >= least
     is_apart = machine.l1_bytes < bytes_of_b(gemm) and is_near(gemm, machine)
     if not (in_place and is_long and is_apart):

@@ -64,7 +64,7 @@ from gemmir.schedule.cpu_parts import (
 from gemmir.schedule.cpu_prepacked import prepacked
 from gemmir.schedule.cpu_runtime import runtime_passes
 from gemmir.schedule.cpu_scaled import scaled
-from gemmir.schedule.cpu_sliced import is_sliced, sliced, steps_of_slices
+from gemmir.schedule.cpu_sliced import has_short_rows, is_sliced, sliced, steps_of_slices
 from gemmir.schedule.cpu_streamed import (
     STREAM_BYTES,
     STREAM_ROWS,
@@ -402,6 +402,8 @@ def class_of(gemm: Gemm, machine: CpuMachine) -> Callable[[Gemm, CpuMachine], It
     is_long = gemm.n * item >= STREAM_BYTES and bytes_b > machine.l2_bytes // 2
     if is_long and outruns_others(gemm, machine):
         return streamed
+    if not is_long and has_short_rows(gemm, machine):
+        return sliced
     copies = is_long and is_copied(gemm, machine)
     if is_long and is_sliced(gemm, machine) and not (copies and outruns_slices(gemm, machine)):
         return sliced

@@ -40,6 +40,8 @@ def text_of(gemm: Gemm, name: str) -> str:
         ("znver5", Gemm(m=3, n=320, k=320, trans_a=True), False),
         ("znver5", Gemm(m=3, n=128, k=512, dtype="f64"), True),
         ("znver3", Gemm(m=7, n=1000, k=1000), True),
+        ("znver3", Gemm(m=7, n=96, k=3000), True),
+        ("znver3", Gemm(m=7, n=95, k=3000), False),
         ("znver3", Gemm(m=8, n=1000, k=1000), False),
         ("znver3", Gemm(m=4, n=1024, k=1024), True),
         ("znver3", Gemm(m=5, n=1024, k=1024), False),  # rows of B are pages apart
@@ -133,3 +135,17 @@ def test_rows_of_b_that_share_sets_are_streamed(m: int, n: int, k: int, holds: b
     text = text_of(gemm, "znver3")
     is_wide = f"panel:{12 // even_rows(m, cpu('znver3')) * 8}" in text
     assert (class_of(gemm, cpu("znver3")) is streamed and is_wide) == holds
+
+
+@pytest.mark.parametrize(
+    ("name", "m", "n", "holds"),
+    [
+        ("znver5", 9, 96, True),
+        ("znver5", 9, 95, False),
+        ("znver5", 33, 200, False),
+        ("znver3", 9, 192, True),
+        ("znver3", 9, 191, False),
+    ],
+)
+def test_short_rows_are_sliced(name: str, m: int, n: int, holds: bool) -> None:
+    assert (class_of(Gemm(m=m, n=n, k=3000), cpu(name)) is sliced) == holds
