@@ -6,19 +6,16 @@ from collections.abc import Iterator
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
-from gemmir.schedule.cpu_model import balanced, has_masks, item_bytes, lanes_used, round_up
+from gemmir.schedule.cpu_model import balanced, item_bytes, rows_in_l1
 from gemmir.schedule.cpu_narrow import streaming_tile
 from gemmir.schedule.cpu_packed import K_STEPS_PER_ITERATION
 from gemmir.schedule.cpu_tiles import (
-    FEW_ROWS,
     MANY_REGISTERS,
     RegisterTile,
     direct_tile,
     has_even_rows,
     last_rows,
-    most_vectors,
     open_tiles,
-    widest_tile,
 )
 
 DEEP_STEPS = 16
@@ -49,8 +46,9 @@ def is_deep(gemm: Gemm, machine: CpuMachine) -> bool:
 def deep(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Small C and long k: slices of k, of which A and B take a quarter of L2, are summed into C.
 
-    With few registers and one tile across B takes half of L1 at most: all tiles of rows read it. On
-    Zen 5 with AVX2 16 x 16 x 16384 is 1.01 to 1.02 times as fast, others within 0.5 %.
+    With many registers they take half where both are read more than once. With few and one tile
+    across B takes half of L1 at most: all tiles of rows read it. On Zen 5 with AVX2 16 x 16 x 16384
+    is 1.01 to 1.02 times as fast, others within 0.5 %.
     """
     tile = deep_tile(gemm, machine)
     if _is_fetched(gemm, machine, tile):
@@ -62,7 +60,9 @@ def deep(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     if _stays(gemm, machine, tile):
         yield from _whole(gemm, machine, tile)
         return
-    most = machine.l2_bytes // 4 // ((gemm.m + gemm.n) * item_bytes(gemm))
+    is_again = gemm.m > tile.rows and gemm.n > tile.columns
+    share = 2 if is_again and machine.vector_registers >= MANY_REGISTERS else 4
+    most = machine.l2_bytes // share // ((gemm.m + gemm.n) * item_bytes(gemm))
     if has_even_rows(machine) and gemm.n <= tile.columns:
         most = min(most, machine.l1_bytes // 2 // (gemm.n * item_bytes(gemm)))
     kc = min(balanced(gemm.k, max(most, DEEP_STEPS), DEEP_STEPS), gemm.k)
@@ -103,8 +103,12 @@ def _is_far(gemm: Gemm, machine: CpuMachine, tile: RegisterTile) -> bool:
 
     A tile of one vector loads as much as it can already: 20 x 16 x 100000 is 8 % slower so.
     """
+    return _is_from_memory(gemm, machine) and tile.vectors > 1
+
+
+def _is_from_memory(gemm: Gemm, machine: CpuMachine) -> bool:
     bytes_read = (gemm.m + gemm.n) * gemm.k * item_bytes(gemm)
-    is_many = machine.vector_registers >= MANY_REGISTERS and tile.vectors > 1
+    is_many = machine.vector_registers >= MANY_REGISTERS
     return is_many and bytes_read > machine.l3_bytes // FAR_SHARE
 
 
@@ -131,19 +135,19 @@ def _fetched(gemm: Gemm, machine: CpuMachine, tile: RegisterTile) -> Iterator[st
 
 
 def deep_tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
-    """The widest tile where registers are few and it cuts a row of C evenly, 3 x 32 on AVX2.
+    """The tile that they have where A and B are near, if lines of its rows fit into L1 together.
 
-    It is up to 1.05 times as fast as 6 x 16 there (measured on Zen 5). With AVX-512 few rows have
-    the tile that they have where A and B are near: 1.07 to 1.45 times as fast for 1 to 6 rows.
+    On Zen 5 with AVX-512 12 x 192 x 4096 is 1.15 times as fast so as with tiles of 8 x 32, 100 x
+    100 x 1500 1.07 and 128 x 128 x 8192 1.03 times; from memory 64 x 64 x 65536 is 3 % slower.
+    Rows that fit into one tile are not cut: 8 x 100 x 2000 would be 1.2 times slower.
     """
-    if has_masks(machine) and gemm.m <= FEW_ROWS:
-        return direct_tile(gemm, machine, gemm.k)
-    lanes, widest = lanes_used(gemm, machine), most_vectors(machine)
-    total = round_up(gemm.n, lanes) // lanes
-    is_even = total % widest == 0 and machine.vector_registers < MANY_REGISTERS
-    if not is_even:
-        return streaming_tile(gemm, machine)
-    return widest_tile(gemm, machine)
+    streams = streaming_tile(gemm, machine)
+    if _is_from_memory(gemm, machine):
+        return streams
+    tile = direct_tile(gemm, machine, gemm.k)
+    row_bytes = gemm.leading("a") * item_bytes(gemm)
+    fits = gemm.trans_a or tile.rows <= rows_in_l1(row_bytes, machine)
+    return tile if fits and (tile.rows >= gemm.m or streams.rows < gemm.m) else streams
 
 
 def _is_fetched(gemm: Gemm, machine: CpuMachine, tile: RegisterTile) -> bool:

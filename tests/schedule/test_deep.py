@@ -121,3 +121,29 @@ def test_the_meaning_stays(gemm: Gemm, large: Gemm) -> None:
     schedule = text_of(large)
     assert NEXT_SLICE in schedule or "widen-reads" in schedule
     check(gemm, target=ZEN5, schedule=schedule).require_ok()
+
+
+@pytest.mark.parametrize(
+    ("gemm", "rows", "columns"),
+    [
+        (Gemm(m=12, n=192, k=4096), 6, 48),  # the tiles of near operands
+        (Gemm(m=100, n=100, k=1500), 6, 64),
+        (Gemm(m=10, n=100, k=2000), 5, 64),
+        (Gemm(m=8, n=100, k=2000), 8, 32),  # B is read once
+        (Gemm(m=16, n=16, k=16000), 16, 16),
+        (Gemm(m=16, n=16, k=16384), 8, 16),  # rows of A share sets of L1
+        (Gemm(m=64, n=64, k=65536), 8, 32),  # from memory
+    ],
+    ids=str,
+)
+def test_tiles_are_those_of_near_operands(gemm: Gemm, rows: int, columns: int) -> None:
+    text = text_of(gemm)
+    found = re.search(r"loops=m,n sizes=(\d+),(\d+)", text) or re.search(
+        r"loops=m sizes=(\d+).*loops=n sizes=(\d+)", text
+    )
+    assert found is not None and (int(found[1]), int(found[2])) == (rows, columns)
+
+
+def test_slices_are_longer_where_a_and_b_are_read_again() -> None:
+    assert text_of(Gemm(m=64, n=64, k=4096)).startswith("tile{loops=k sizes=1024},")
+    assert text_of(Gemm(m=8, n=64, k=20000)).startswith("tile{loops=k sizes=912},")
