@@ -11,6 +11,7 @@ from gemmir.schedule.schedule import Schedule
 
 PACKS_B: Final = re.compile(r"promote\{operand=b to=\w+ layout=panel:(\d+)(x\d+)?( as=\w+)?")
 PACKS_A: Final = re.compile(r"promote\{operand=a ")
+ALONG_K: Final = re.compile(r"vectorize\{.*along=k")
 UNSIGN: Final = "unsign"
 SUMS_C: Final = re.compile(r"promote\{operand=c to=l")
 OVER_PRODUCTS: Final = ("tile{loops=batch ", "parallelize{loop=group}")
@@ -21,7 +22,8 @@ TILE: Final = re.compile(r"tile\{loops=(\S+?) sizes=([^ }]+)(.*)")
 def prepacked_text(schedule: Schedule) -> str:
     """`schedule` with all of B packed first, in the panels in which it packs tiles of B.
 
-    Where it packs none, a panel is as wide as the innermost tile of n. Sums have the same order.
+    Where it packs none, a panel is as wide as the innermost tile of n, or a row of elements along k
+    where lanes go along it. Sums have the same order.
     Raises `CallError` GEM1347 where nothing says how wide, or each part of C its own width.
     """
     steps = schedule.steps
@@ -32,12 +34,18 @@ def prepacked_text(schedule: Schedule) -> str:
             "leave part out",
         )
     packs = [match for match in map(PACKS_B.match, steps) if match is not None]
-    width = int(packs[-1].group(1)) if packs else _width(steps)
+    is_along = any(ALONG_K.match(step) for step in steps)
+    width = 1 if is_along else int(packs[-1].group(1)) if packs else _width(steps)
     depth, as_ = (packs[-1].group(2) or "", packs[-1].group(3) or "") if packs else ("", "")
     first = f"promote{{operand=b to=l3 layout=panel:{width}{depth}{as_}}}"
     over = next((n for n, step in enumerate(steps) if not step.startswith(OVER_PRODUCTS)), 0)
-    rest = _others(steps[over:], width)
+    rest = filter(_stays, steps[over:]) if is_along else _others(steps[over:], width)
     return "\n".join([*steps[:over], first, "prepack{operand=b}", *rest])
+
+
+def _stays(step: str) -> bool:
+    """Whether `step` has a place where B is packed: it does not pack B, nor ask for it."""
+    return not PACKS_B.match(step) and not step.startswith("prefetch{operand=b")
 
 
 def _others(steps: Sequence[str], width: int) -> Iterator[str]:
@@ -51,7 +59,7 @@ def _others(steps: Sequence[str], width: int) -> Iterator[str]:
     for number, step in enumerate(steps):
         if step == UNSIGN:  # what it sums up in a call is packed before
             continue
-        if PACKS_B.match(step) or step.startswith("prefetch{operand=b"):
+        if not _stays(step):
             continue
         if step.startswith("prefetch{operand=a"):
             yield step.replace(" during=n", "")

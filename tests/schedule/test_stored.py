@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+import gemmir
 from gemmir import Gemm
+from gemmir.bench.operands import make
 from gemmir.check import check
 from gemmir.machine import machine_for
 from gemmir.schedule.default import default_schedule
+from gemmir.schedule.prepacked import prepacked_text
 
 BYTES: dict[str, Any] = {"dtype": "u8", "dtype_b": "i8"}
 
@@ -70,3 +73,20 @@ def test_tiles() -> None:
 def test_numbers(gemm: Gemm, target: str) -> None:
     assert any("along=k" in step for step in steps_of(target, gemm))
     check(gemm, target=target).require_ok()
+
+
+@pytest.mark.parametrize(
+    "gemm",
+    [
+        Gemm(m=3, n=21, k=45, dtype="bf16", trans_b=True),
+        Gemm(m=2, n=13, k=77, trans_b=True, **BYTES),
+    ],
+)
+def test_rows_along_k_are_packed_before_the_calls(gemm: Gemm) -> None:
+    schedule = default_schedule(gemm, machine_for("cpu:x86-64-v3"), 1)
+    first, second, *rest = prepacked_text(schedule).split("\n")
+    assert (first, second) == ("promote{operand=b to=l3 layout=panel:1}", "prepack{operand=b}")
+    assert rest == list(schedule.steps)
+    a, b, _ = (operand.array for operand in make(gemm, 5).by_name.values())
+    kernel = gemmir.compile(gemm, target="cpu:x86-64-v3", threads=1)
+    assert kernel(a, kernel.prepack(b)).tobytes() == kernel(a, b).tobytes()
