@@ -17,7 +17,8 @@ spills: of 64 cubed, 16 steps of 8 x 32 reach 80 % of the peak on Zen 5, and 4 r
 
 MOST_UNROLLED_ROWS = 8
 """Of a tile of one vector in 16 registers: of 12 rows LLVM spills 14 registers in 4 steps, and
-without them n of 8 in f32 is 1.05 to 1.33 times as fast with AVX2 on Zen 5, n of 4 in f64 1.06."""
+without them n of 8 in f32 is 1.05 to 1.33 times as fast with AVX2 on Zen 5, n of 4 in f64 1.06. So
+it is with a k of 8 or 16 that is unrolled altogether for wide reads."""
 
 MOST_K_STEPS = 16
 """Where rows are read so and k is no more than this, it is unrolled altogether: without a loop
@@ -26,6 +27,12 @@ MOST_K_STEPS = 16
 WIDE_BYTES = 16
 """Bytes of a row of A that are read at once: the elements of the shortest vectors are spread by one
 or two shuffles."""
+
+FEWEST_SPARE = 2
+REGISTERS_OF_WIDE_ROW = 2
+"""Registers beside one for each sum: a vector of B and an element, and what such a row has. With 12
+of 24 rows sums were spilled: with AVX-512 on Zen 5 k of 8 to 16 by 5 to 10 columns is 1.15 to 1.3
+times as fast in f32 with 2 to 4 of them, and 1.4 to 1.9 times in f64."""
 
 LOADS_KEPT_UP = 0.97
 """Loads and stores for each multiply-add beside which a core multiplies as fast as it can, where it
@@ -39,8 +46,13 @@ def direct_steps(gemm: Gemm, machine: CpuMachine) -> int:
     if gemm.k <= MOST_K_STEPS and _wide_rows(gemm, machine) > 0:
         return gemm.k
     tile = direct_tile(gemm, machine, gemm.k)
+    return 1 if _is_full(tile, machine) else DIRECT_K_STEPS
+
+
+def _is_full(tile: RegisterTile, machine: CpuMachine) -> bool:
+    """Whether sums leave no registers for what more than one step of k has."""
     has_few = machine.vector_registers < MANY_REGISTERS
-    return 1 if has_few and tile.vectors == 1 and tile.rows > MOST_UNROLLED_ROWS else DIRECT_K_STEPS
+    return has_few and tile.vectors == 1 and tile.rows > MOST_UNROLLED_ROWS
 
 
 def wide_reads(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
@@ -66,7 +78,11 @@ def _widened(gemm: Gemm, rows: int) -> Iterator[str]:
 def _wide_rows(gemm: Gemm, machine: CpuMachine) -> int:
     """How many rows of A are read several elements at a time where it is read in place."""
     tile = direct_tile(gemm, machine, gemm.k)
-    return min(round(_rows_wanted(gemm, machine, tile)), tile.rows // 2)
+    if _is_full(tile, machine):
+        return 0
+    spare = machine.vector_registers - tile.rows - FEWEST_SPARE
+    most = min(tile.rows // 2, spare // REGISTERS_OF_WIDE_ROW)
+    return min(round(_rows_wanted(gemm, machine, tile)), most)
 
 
 def _rows_wanted(gemm: Gemm, machine: CpuMachine, tile: RegisterTile) -> float:

@@ -57,3 +57,17 @@ def test_many_rows_of_one_vector_are_not_unrolled(name: str, gemm: Gemm, unrolle
 def test_rows_of_one_vector(gemm: Gemm, tile: str) -> None:
     text = str(default_schedule(gemm, cpu("znver5"), 1))
     assert text.startswith(f"tile{{loops={tile},promote{{operand=c to=registers}},")
+
+
+@pytest.mark.parametrize(
+    ("name", "gemm", "rows"),
+    [
+        ("znver5", Gemm(m=300, n=8, k=8, dtype="f64"), 3),  # beside 24 sums
+        ("znver5", Gemm(m=16, n=16, k=16), 3),
+        ("znver3", Gemm(m=8, n=8, k=8), 3),
+        ("znver3", Gemm(m=300, n=8, k=16), 0),  # beside 12 sums in 16 registers
+    ],
+)
+def test_wide_reads_have_registers(name: str, gemm: Gemm, rows: int) -> None:
+    text = str(default_schedule(gemm, cpu(name), 1))
+    assert (f"widen-reads{{rows={rows}" in text) if rows else ("widen-reads" not in text)
