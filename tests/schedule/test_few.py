@@ -149,3 +149,18 @@ def test_rows_of_b_that_share_sets_are_streamed(m: int, n: int, k: int, holds: b
 )
 def test_short_rows_are_sliced(name: str, m: int, n: int, holds: bool) -> None:
     assert (class_of(Gemm(m=m, n=n, k=3000), cpu(name)) is sliced) == holds
+
+
+@pytest.mark.parametrize(
+    ("name", "m", "n", "k", "kc"),
+    [
+        ("znver5", 64, 1000, 2560, 1280),  # a tile of B takes a quarter of L2
+        ("znver5", 16, 2761, 1200, 1200),
+        ("znver5", 48, 1280, 1024, 512),  # more rows of B collide in L2
+        ("znver5", 16, 1024, 1024, 256),  # these do already
+        ("znver5", 64, 1000, 5000, 256),  # B comes from memory
+        ("znver3", 20, 1000, 2560, 256),
+    ],
+)
+def test_slices_are_as_long_as_l2_keeps(name: str, m: int, n: int, k: int, kc: int) -> None:
+    assert text_of(Gemm(m=m, n=n, k=k), name).startswith(f"tile{{loops=k sizes={kc}}}")
