@@ -126,10 +126,9 @@ def test_the_meaning_stays(gemm: Gemm, large: Gemm) -> None:
 @pytest.mark.parametrize(
     ("gemm", "rows", "columns"),
     [
-        (Gemm(m=12, n=192, k=4096), 6, 48),  # the tiles of near operands
+        (Gemm(m=64, n=128, k=3000), 8, 48),  # the tiles of near operands
         (Gemm(m=100, n=100, k=1500), 6, 64),
-        (Gemm(m=10, n=100, k=2000), 5, 64),
-        (Gemm(m=8, n=100, k=2000), 8, 32),  # B is read once
+        (Gemm(m=6, n=80, k=3000), 6, 32),  # B is read once
         (Gemm(m=16, n=16, k=16000), 16, 16),
         (Gemm(m=16, n=16, k=16384), 8, 16),  # rows of A share sets of L1
         (Gemm(m=64, n=64, k=65536), 8, 32),  # from memory
