@@ -40,8 +40,8 @@ K_SLICE_BYTES = 1024
 quarter of the sets of L1. On Zen 5 the best of 96 to 512 elements, for f32 and f64, with AVX2 and
 with AVX-512."""
 
-FAR_C = 1 / 4
-"""Of L3, from which on C counts as far: every slice of k reads and writes all of it. With half as
+FAR_C = 8
+"""How many times L2 a C is that counts as far: every slice of k reads and writes it. With half as
 many slices 2048 and 4096 cubed on Zen 5 with AVX-512 are 1 to 2 % faster, f32 and f64; where C is
 nearer 1 % is won or lost, and with AVX2 1 to 2 % lost everywhere."""
 
@@ -131,7 +131,7 @@ def _slice(gemm: Gemm, machine: CpuMachine) -> int:
     usual = K_SLICE_BYTES // item
     if machine.vector_registers < MANY_REGISTERS:
         return balanced(gemm.k, usual, K_STEPS_PER_ITERATION)
-    is_far = gemm.m * gemm.n * item >= FAR_C * machine.l3_bytes
+    is_far = gemm.m * gemm.n * item >= FAR_C * machine.l2_bytes
     all_columns = machine.l2_bytes // 2 // (gemm.n * item)
     most_of_a = int(A_IN_L1 * machine.l1_bytes) // (PACKED_ROWS * item)
     most = max(usual * (2 if is_far else 1), min(all_columns, most_of_a))

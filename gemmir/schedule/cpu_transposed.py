@@ -51,7 +51,7 @@ def is_transposed(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether `gemm` is of this class: adding up lanes takes less than copies of B.
 
     Where one of A and B has few rows, the other is no larger than a quarter of L3: from memory it
-    comes in streams of whole rows.
+    comes in streams of whole rows. So is an A that is copied.
     """
     is_plain = gemm.dtype in ("f32", "f64") and gemm.element_b == gemm.element is gemm.result
     lanes = machine.lanes(item_bytes(gemm))
@@ -60,7 +60,7 @@ def is_transposed(gemm: Gemm, machine: CpuMachine) -> bool:
     if not broadcasts_from_memory(machine) or min(gemm.n, gemm.k) <= 1:
         return False
     is_far = max(gemm.m, gemm.n) * gemm.k * item_bytes(gemm) > machine.l3_bytes // 4
-    if is_far and min(gemm.m, gemm.n) <= THIN:
+    if is_far and (min(gemm.m, gemm.n) <= THIN or gemm.trans_a):
         return False
     across = lanes_used(gemm, machine)
     products = gemm.m * -(-gemm.n // across) * gemm.k / machine.fma_per_cycle
@@ -93,7 +93,8 @@ def transposed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Slices of k, and in them rows of the longer operand, each of which meets all of the other."""
     rows, columns, depth = _tile(gemm, machine)
     if gemm.trans_a and gemm.leading("a") > 1:
-        yield "promote{operand=a to=l2 layout=panel:1}"
+        fits = gemm.m * gemm.k * item_bytes(gemm) <= machine.l2_bytes // 2
+        yield f"promote{{operand=a to={'l2' if fits else 'l3'} layout=panel:1}}"
     if depth < gemm.k:
         yield f"tile{{loops=k sizes={depth}}}"
     order = f"n,m sizes={columns},{rows}" if gemm.n >= gemm.m else f"m,n sizes={rows},{columns}"

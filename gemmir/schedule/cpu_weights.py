@@ -118,9 +118,9 @@ def weights_along_k(gemm: Gemm, machine: CpuMachine) -> bool:
 
 
 def steps_along_k(gemm: Gemm, machine: CpuMachine) -> int:
-    """Unrolling of that loop over k: a slice may be a single vector."""
-    is_single = _slice(gemm) <= machine.lanes(gemm.accumulator.item_bytes)
-    return 1 if is_single else WEIGHT_STEPS_PER_ITERATION
+    """Unrolling of that loop over k: a slice may hold a single whole vector."""
+    vectors = _slice(gemm) // machine.lanes(gemm.accumulator.item_bytes)
+    return min(max(vectors, 1), WEIGHT_STEPS_PER_ITERATION)
 
 
 def _thin_rows(gemm: Gemm, machine: CpuMachine) -> int:

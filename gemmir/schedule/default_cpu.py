@@ -211,44 +211,40 @@ def _last_part(gemm: Gemm, machine: CpuMachine) -> tuple[int, bool]:
     if not is_one or gemm.has_weights or _is_mixed(gemm):
         return 0, False
     shape, last = class_of(gemm, machine), last_columns(gemm, machine)
-    if shape is not packed:
+    if shape not in (packed, outer):
         return (last if shape is direct else 0), True
-    whole = _in_panels(gemm, machine)
-    if last and is_copied_apart(gemm, machine):
+    whole = in_panels_of(gemm, shape(gemm, machine))
+    if last and shape is packed and is_copied_apart(gemm, machine):
         first = with_size(gemm, {"n": gemm.n - last})
-        is_packed = class_of(first, machine) is packed
-        if is_packed and whole - _in_panels(first, machine) >= lanes_used(gemm, machine):
+        less = in_panels_of(first, packed(first, machine))
+        if class_of(first, machine) is packed and whole - less >= lanes_used(gemm, machine):
             return last, True
     wider = wider_columns(gemm, machine)
     parts = (with_size(gemm, {"n": size}) for size in (gemm.n - wider, wider))
-    is_less = wider and sum(_in_panels(part, machine) for part in parts) < whole
+    is_less = wider and sum(in_panels_of(part, shape(part, machine)) for part in parts) < whole
     return (wider if is_less else 0), False
-
-
-def _in_panels(gemm: Gemm, machine: CpuMachine) -> int:
-    return in_panels_of(gemm, packed(gemm, machine))
 
 
 def _parts(
     gemm: Gemm, machine: CpuMachine, columns: int, *, along: bool, fuse: bool, expand: bool
 ) -> Iterator[str]:
     """Whole vectors or panels, and behind them last columns, perhaps with lanes along k."""
+    shape = class_of(gemm, machine)
     first = with_size(gemm, {"n": gemm.n - columns})
     last = with_size(gemm, {"n": columns})
     yield f"part{{loop=n at={first.n}}}"
-    if class_of(gemm, machine) is packed:
-        yield from packed(first, machine)
-        yield from _end(first, machine, K_STEPS_PER_ITERATION, fuse=fuse, expand=expand)
-    else:
-        yield from direct(first, machine)
+    yield from shape(first, machine)
+    if shape is direct:
         steps, wide = direct_steps(first, machine), wide_reads(first, machine)
         yield from _end(first, machine, steps, fuse=fuse, expand=expand, wide=wide)
+    else:
+        yield from _end(first, machine, K_STEPS_PER_ITERATION, fuse=fuse, expand=expand)
     yield "otherwise"
     if along:
         yield from along_last(last, machine)
         yield from _end(last, machine, 1, fuse=fuse, expand=expand, along=ALONG_K)
     else:
-        yield from packed(last, machine)
+        yield from shape(last, machine)
         yield from _end(last, machine, K_STEPS_PER_ITERATION, fuse=fuse, expand=expand)
 
 
