@@ -46,7 +46,7 @@ def test_where(name: str, gemm: Gemm, at: int | None) -> None:
         ("znver5", Gemm(m=1000, n=112, k=1000, trans_b=True), 64),
         ("znver5", Gemm(m=1000, n=56, k=1000, dtype="f64"), 32),
         ("znver5", Gemm(m=5000, n=80, k=48), 32),  # a short k
-        ("znver3", Gemm(m=5952, n=51, k=96), 32),
+        ("znver5", Gemm(m=4000, n=176, k=32), 128),
         ("znver5", Gemm(m=1000, n=96, k=1000), None),  # 6 vectors: 3 and 3
         ("znver5", Gemm(m=1000, n=144, k=1000), None),
         ("znver5", Gemm(m=1000, n=128, k=1000), None),
