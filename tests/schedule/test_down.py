@@ -22,6 +22,9 @@ def cpu(name: str) -> CpuMachine:
     [
         ("znver3", Gemm(m=32, n=64, k=512, trans_a=True), True),
         ("znver3", Gemm(m=32, n=64, k=512), False),
+        ("znver3", Gemm(m=96, n=256, k=256, trans_a=True), True),
+        ("znver3", Gemm(m=97, n=256, k=256, trans_a=True), False),  # rows of B share sets of L1
+        ("znver3", Gemm(m=256, n=250, k=256, trans_a=True), True),
         ("znver3", Gemm(m=1000, n=300, k=300, trans_a=True), False),  # larger than L2 twice
         ("znver5", Gemm(m=300, n=300, k=800, trans_a=True), True),
         ("znver5", Gemm(m=304, n=304, k=800, trans_a=True), False),  # rows of B are whole lines
