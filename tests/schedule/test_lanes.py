@@ -32,6 +32,8 @@ def cpu(name: str) -> CpuMachine:
         ("znver3", Gemm(m=128, n=8, k=320), False),
         ("znver5", Gemm(m=640, n=10, k=640), True),
         ("znver5", Gemm(m=1000, n=20, k=1000), True),  # a vector and a quarter, by an A from L3
+        ("znver5", Gemm(m=1000, n=20, k=1500), False),  # a copy of B that leaves L1
+        ("znver3", Gemm(m=640, n=10, k=3000), True),
         ("znver5", Gemm(m=200, n=20, k=200), False),  # near, the last four columns are apart
         ("znver5", Gemm(m=640, n=9, k=640, dtype="f64"), True),
         ("znver5", Gemm(m=640, n=12, k=640, dtype="f64"), False),  # all columns of B are in L2
