@@ -42,8 +42,8 @@ with AVX-512."""
 
 FAR_C = 8
 """How many times L2 a C is that counts as far: every slice of k reads and writes it. With half as
-many slices 2048 and 4096 cubed on Zen 5 with AVX-512 are 1 to 2 % faster, f32 and f64; where C is
-nearer 1 % is won or lost, and with AVX2 1 to 2 % lost everywhere."""
+many slices 2048 and 4096 cubed on Zen 5 with AVX-512 are up to 2 % faster, f32 and f64; where C is
+nearer 1 % is won or lost, and with AVX2 up to 2 % lost everywhere."""
 
 A_IN_L1 = 2 / 3
 """Of L1: so much may rows of A take that are read together."""

@@ -8,18 +8,12 @@ import pytest
 
 import gemmir
 from gemmir import Gemm
-from gemmir.machine import CpuMachine, machine_for
 from gemmir.schedule.cpu_copied import copied, copying_tile
 from gemmir.schedule.default import default_schedule
 from gemmir.schedule.default_cpu import class_of
+from tests.schedule.cpus import cpu
 
 ASK = "prefetch{operand=b loop=k ahead=1 to=l2 during=m,n}"
-
-
-def cpu(name: str) -> CpuMachine:
-    machine = machine_for(f"cpu:{name}")
-    assert isinstance(machine, CpuMachine)
-    return machine
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,9 @@ import pytest
 
 from gemmir import Gemm
 from gemmir.check import check
-from gemmir.machine import CpuMachine, machine_for
 from gemmir.schedule.cpu_down import down
 from gemmir.schedule.default_cpu import class_of
-
-
-def cpu(name: str) -> CpuMachine:
-    machine = machine_for(f"cpu:{name}")
-    assert isinstance(machine, CpuMachine)
-    return machine
+from tests.schedule.cpus import cpu
 
 
 @pytest.mark.parametrize(

@@ -5,19 +5,13 @@ from __future__ import annotations
 import pytest
 
 from gemmir import Gemm
-from gemmir.machine import CpuMachine, machine_for
 from gemmir.schedule.cpu_few import few
 from gemmir.schedule.cpu_sliced import sliced
 from gemmir.schedule.cpu_streamed import streamed
 from gemmir.schedule.cpu_tiles import even_rows
 from gemmir.schedule.default import default_schedule
 from gemmir.schedule.default_cpu import class_of
-
-
-def cpu(name: str) -> CpuMachine:
-    machine = machine_for(f"cpu:{name}")
-    assert isinstance(machine, CpuMachine)
-    return machine
+from tests.schedule.cpus import cpu
 
 
 def text_of(gemm: Gemm, name: str) -> str:

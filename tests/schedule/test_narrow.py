@@ -5,15 +5,9 @@ from __future__ import annotations
 import pytest
 
 from gemmir import Gemm
-from gemmir.machine import CpuMachine, machine_for
 from gemmir.schedule.cpu_narrow import asks_for_a
 from gemmir.schedule.default import default_schedule
-
-
-def cpu(name: str) -> CpuMachine:
-    machine = machine_for(f"cpu:{name}")
-    assert isinstance(machine, CpuMachine)
-    return machine
+from tests.schedule.cpus import cpu
 
 
 @pytest.mark.parametrize(

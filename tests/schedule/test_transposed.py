@@ -8,17 +8,11 @@ import pytest
 
 from gemmir import Gemm
 from gemmir.check import check
-from gemmir.machine import CpuMachine, machine_for
 from gemmir.schedule.cpu_packed import packed
 from gemmir.schedule.cpu_transposed import is_transposed, transposed
 from gemmir.schedule.default import default_schedule
 from gemmir.schedule.default_cpu import class_of
-
-
-def cpu(name: str) -> CpuMachine:
-    machine = machine_for(f"cpu:{name}")
-    assert isinstance(machine, CpuMachine)
-    return machine
+from tests.schedule.cpus import cpu
 
 
 def stored(m: int, n: int, k: int, **others: Any) -> Gemm:
