@@ -19,7 +19,7 @@ from gemmir.errors import BackendError
 from gemmir.gemm import Gemm
 from gemmir.ir.build import build
 from gemmir.machine import HOST, CpuMachine, machine_for
-from gemmir.schedule.cpu_any_size import unpacked
+from gemmir.schedule.cpu.any_size import unpacked
 from gemmir.sizes import ANY
 
 SPARE: Final = "_spare"

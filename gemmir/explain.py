@@ -42,7 +42,7 @@ from gemmir.passes.vectorize import Vectorize
 from gemmir.passes.version import Version
 from gemmir.passes.widen_reads import WidenReads
 from gemmir.schedule import pass_text
-from gemmir.schedule.cpu_tiles import FMA_LATENCY_CYCLES, LOADS_PER_CYCLE
+from gemmir.schedule.cpu.tiles import FMA_LATENCY_CYCLES, LOADS_PER_CYCLE
 
 if TYPE_CHECKING:
     from gemmir.compiler import Lowered

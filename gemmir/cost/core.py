@@ -8,8 +8,8 @@ from typing import Final
 
 from gemmir.cost.nest import Work
 from gemmir.machine import CpuMachine
-from gemmir.schedule.cpu_model import CACHE_LINE_BYTES, L1_WAY_BYTES, L2_WAY_BYTES, has_masks
-from gemmir.schedule.cpu_tiles import FMA_LATENCY_CYCLES, LOADS_PER_CYCLE, OVERLAP
+from gemmir.schedule.cpu.model import CACHE_LINE_BYTES, L1_WAY_BYTES, L2_WAY_BYTES, has_masks
+from gemmir.schedule.cpu.tiles import FMA_LATENCY_CYCLES, LOADS_PER_CYCLE, OVERLAP
 
 MASKED_STORE_CYCLES: Final = 8
 """A store of part of a vector without mask registers: uops.info, VMASKMOVPS of Zen 3 and Zen 5."""

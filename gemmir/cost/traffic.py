@@ -26,7 +26,7 @@ from gemmir.cost.footprint import (
     runs_of,
 )
 from gemmir.cost.nest import Access, Memory, Nest
-from gemmir.schedule.cpu_model import CACHE_LINE_BYTES
+from gemmir.schedule.cpu.model import CACHE_LINE_BYTES
 
 SHARPNESS: Final = 8
 """How sharply what is kept falls around the size of a cache."""

@@ -1,6 +1,6 @@
 """The schedule that is used when none is given, chosen by rules from the problem and the machine.
 
-For a CPU see `default_cpu`, for a GPU `default_gpu`, for a TPU `default_tpu`.
+For a CPU see `cpu`, for a GPU `default_gpu`, for a TPU `default_tpu`.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from gemmir.errors import ScheduleError
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine, Machine, TpuMachine, targets
-from gemmir.schedule.default_cpu import cpu_passes
+from gemmir.schedule.cpu.default import cpu_passes
 from gemmir.schedule.default_gpu import gpu_passes
 from gemmir.schedule.default_tpu import tpu_passes
 from gemmir.schedule.schedule import Schedule

@@ -1,0 +1,59 @@
+"""Schedules for CPUs of an A that is stored k x m and near: slices of k, and nothing is copied.
+
+Rows of a tile are neighbours in memory, so that each step of k reads them from one line or two. Of
+a slice of k those lines stay in L1 while all columns of B pass by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gemmir.gemm import Gemm
+from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu.model import (
+    balanced,
+    broadcasts_from_memory,
+    item_bytes,
+    rows_in_l1,
+)
+from gemmir.schedule.cpu.packed import K_SLICE_BYTES, K_STEPS_PER_ITERATION, has_lines
+from gemmir.schedule.cpu.tiles import last_rows, packed_tile
+
+NEAR_L2 = 2
+"""How many times L2 A and B are at most."""
+
+FEW_ROWS = 96
+"""Up to this many rows a copy is not worth it where rows of B share sets of L1 either: with AVX2 32
+to 96 x 256 x 256 are 1.0 to 1.1 times as fast without it, and 128 and more 0.9 times where arrays
+do not begin on a line."""
+
+
+def is_down(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether `gemm` is of this class: copies of A and B cost more than they save.
+
+    With vectors of a line B is copied where its rows are whole lines: it is not known whether it
+    begins on one, and on Zen 5 256 x 256 x 1000 is 1.07 times as fast so where it does, and 0.9
+    times where it does not. Others are 1.03 to 1.18 times as fast, and up to 1.9 times with AVX2.
+    """
+    is_apart = gemm.trans_a and gemm.leading("a") > 1 and broadcasts_from_memory(machine)
+    bytes_read = (gemm.m + gemm.n) * gemm.k * item_bytes(gemm)
+    is_near = bytes_read <= NEAR_L2 * machine.l2_bytes
+    row_bytes = gemm.leading("b") * item_bytes(gemm)
+    stays = gemm.m <= FEW_ROWS or _depth(gemm) <= rows_in_l1(row_bytes, machine)
+    return is_apart and not gemm.trans_b and is_near and stays and not has_lines(gemm, machine)
+
+
+def down(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+    """Slices of k, tiles of rows, and in them all columns."""
+    tile = packed_tile(gemm, machine)
+    columns = min(tile.columns, gemm.n)
+    kc = _depth(gemm)
+    if kc < gemm.k:
+        yield f"tile{{loops=k sizes={kc}}}"
+    yield f"tile{{loops=m sizes={tile.rows}{last_rows(gemm.m, tile.rows, machine)}}}"
+    yield f"tile{{loops=n sizes={columns}{'' if gemm.n % columns == 0 else ' edges=peel'}}}"
+    yield "promote{operand=c to=registers}"
+
+
+def _depth(gemm: Gemm) -> int:
+    return balanced(gemm.k, K_SLICE_BYTES // item_bytes(gemm), K_STEPS_PER_ITERATION)

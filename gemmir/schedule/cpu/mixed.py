@@ -1,0 +1,209 @@
+"""Schedules for CPUs of products that are summed in a wider type than their factors have.
+
+*In panels*: the CPU adds several products of neighbours to a sum at once, and both operands are
+packed into panels of that depth; bytes that it cannot multiply so as they are become i16 there, of
+which every CPU adds two. Floats of 16 bits that it cannot multiply so become f32 there. *Widened*:
+few rows; elements are widened where they are read. *Stored*: few rows by a B that is stored n x k;
+so they are, with lanes along k.
+
+x86 multiplies bytes of which one has no sign; so A of i8 is made one (`unsign`), and sums of the
+columns of B are taken off: 1.3 times as fast as 128 taken off each product (measured on Zen 5).
+
+A C that is narrower than its sums is written once: k is not cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from gemmir.dtypes import ELEMENTS
+from gemmir.gemm import Gemm
+from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu.model import balanced, broadcasts_from_memory, lanes_used, round_up
+from gemmir.schedule.cpu.tiles import RegisterTile, packed_tile, peel
+
+FEW_ROWS = 4
+"""Up to this many rows every element of B is read once, and packing it costs more than it saves."""
+
+FEW_ROWS_OF_BYTES = 2
+"""The same of bytes, which panels multiply four at a time. On Zen 5 by 64 to 4096 columns and k, 4
+rows are 0.9 to 1.8 times as fast in panels, 3 rows 0.8 to 1.6 and 2 rows 0.6 to 1.3 times."""
+
+STORED_ROWS = {1: 16, 2: 6, 4: 2}
+"""Up to this many rows a B that is stored n x k is read where it lies, by how many products a CPU
+adds at once of panels. On Zen 5 by 256 to 4096 columns and k, with AVX-512: 1 to 16 rows of f16 are
+7 to 1.2 times as fast so, 1 to 6 of bf16 4 to 1 times, 1 and 2 of bytes 4 to 1 times; with AVX2 up
+to 16 rows of floats 7 to 1.1 times, and 1 and 2 of bytes 2.3 to 1.4 times."""
+
+STORED_SQUARE = 4
+"""Rows of A at a time; 3 with 16 registers."""
+
+STREAM_K = 8
+"""Rows of B that are streamed together: as many streams as prefetchers follow."""
+
+SUMS_OF_PAIRS = 2
+"""One in so many registers holds a sum where products are added by another instruction: a product
+then needs one too. Panels of 6 rows, which leave no register, read B from L2 less often: on Zen 5
+with AVX2 1024 cubed is 1.09 times as fast so, other squares of 256 to 2048 as fast or up to 1 %
+faster."""
+
+FEW_FILLED = 64
+"""One row of C in so many may be filling for the taller panels: at 64 and 100 rows, where one in 20
+is, they are slower."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factors:
+    """How elements are multiplied: what they become in panels, and how many neighbours at once."""
+
+    as_: str | None
+    depth: int
+    item_bytes: int
+
+    @property
+    def layout(self) -> str:
+        """What follows the width of a panel in its layout."""
+        return f"x{self.depth}" if self.depth > 1 else ""
+
+    @property
+    def conversion(self) -> str:
+        """What `promote` is told of the elements."""
+        return f" as={self.as_}" if self.as_ else ""
+
+
+def factors_of(gemm: Gemm, machine: CpuMachine) -> Factors:
+    """The unit of `machine` for the elements of `gemm`."""
+    pair = (gemm.element.name, gemm.element_b.name)
+    if machine.adds_products(*pair):
+        item = gemm.element.item_bytes
+        return Factors(as_=None, depth=4 // item, item_bytes=item)
+    if gemm.accumulator.is_integer:
+        return Factors(as_="i16", depth=2, item_bytes=2)
+    return Factors(as_="f32", depth=1, item_bytes=ELEMENTS["f32"].item_bytes)
+
+
+def mixed_class(gemm: Gemm, machine: CpuMachine) -> Callable[[Gemm, CpuMachine], Iterator[str]]:
+    """The shape of schedule for a product whose sums are wider than its factors."""
+    if 0 in (gemm.m, gemm.n, gemm.k):
+        return widened
+    if _is_stored(gemm, machine):
+        return stored
+    few = FEW_ROWS_OF_BYTES if gemm.accumulator.is_integer else FEW_ROWS
+    if gemm.m <= few and not (gemm.trans_b and min(gemm.n, gemm.k) > 1):
+        return widened
+    return in_panels if _fits(gemm, machine) else widened
+
+
+def steps_of_sums(gemm: Gemm, machine: CpuMachine, steps: int) -> int:
+    """Steps of k in an iteration: one where products are added by an instruction of their own.
+
+    LLVM's code generator adds such products of several steps to each other first, and has no
+    registers for them (measured on AVX2: 4 x 16 is 1.04 times as fast, 6 x 16 1.2 times).
+    """
+    return 1 if _adds_apart(gemm, machine) else steps
+
+
+def unit_of(gemm: Gemm, machine: CpuMachine, shape: object) -> tuple[str, int]:
+    """The unit of `vectorize`, and how much of k it takes at once."""
+    depth = factors_of(gemm, machine).depth if shape is in_panels else 1
+    return ("dot", depth) if depth > 1 else ("fma", 1)
+
+
+def is_unsigned_by(gemm: Gemm, machine: CpuMachine, shape: object) -> bool:
+    """Whether A of i8 is multiplied as ui8: of two bytes x86 takes one without a sign."""
+    in_bytes = shape is in_panels and factors_of(gemm, machine).depth == 4
+    are_signed = gemm.element.name == gemm.element_b.name == "i8"
+    return in_bytes and are_signed and machine.llvm_triple.startswith("x86_64")
+
+
+def is_narrow(gemm: Gemm) -> bool:
+    """Whether C is of a narrower type than its sums."""
+    return gemm.result.item_bytes < gemm.accumulator.item_bytes
+
+
+def _adds_apart(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether products of i16 are added by an instruction of their own."""
+    return factors_of(gemm, machine).as_ == "i16" and not machine.adds_products("u8", "i8")
+
+
+def _tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
+    """That of f32, or a lower one where products have registers of their own.
+
+    Panels are filled up to whole tiles, whose rows are of even sizes therefore: 12 rows by 8 would
+    be multiplied as 16.
+    """
+    tile = packed_tile(gemm, machine)
+    most = tile.rows
+    if _adds_apart(gemm, machine):
+        rows = machine.vector_registers // SUMS_OF_PAIRS // tile.vectors
+        if (round_up(gemm.m, tile.rows) - gemm.m) * FEW_FILLED > gemm.m:
+            most = min(tile.rows, rows)
+    return replace(tile, rows=balanced(max(gemm.m, 1), most, 1))
+
+
+def _fits(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether the panels of all of k, which a narrow C asks for, have room in the last cache."""
+    tile, item = _tile(gemm, machine), factors_of(gemm, machine).item_bytes
+    widest = max(tile.rows, tile.columns) * gemm.k * item
+    return not is_narrow(gemm) or widest <= machine.l3_bytes // 4
+
+
+def _is_stored(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether rows of B lie along k, and those of A are few; integers of A must lie so, too."""
+    across = gemm.trans_b and min(gemm.n, gemm.k) > 1
+    factors = factors_of(gemm, machine)
+    added = factors.depth if factors.as_ is None else 4 if gemm.accumulator.is_integer else 1
+    is_apart = gemm.trans_a and gemm.leading("a") > 1
+    lanes = machine.lanes(gemm.accumulator.item_bytes)
+    fits = gemm.m <= STORED_ROWS[added] and gemm.k >= 2 * lanes
+    in_order = not (is_apart and gemm.accumulator.is_integer)
+    return across and fits and in_order and broadcasts_from_memory(machine)
+
+
+def stored(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+    """A vector along k for each element of C; floats of A are widened once, in rows of their own.
+
+    A few rows of B are read at a time, each of which meets all of A.
+    """
+    room = machine.vector_registers - 1
+    most = next(side for side in range(STORED_SQUARE, 0, -1) if side * (side + 2) <= room)
+    rows = balanced(gemm.m, most, 1)
+    columns = min((room - rows) // (rows + 1), machine.vector_registers // 4, gemm.n)
+    if not gemm.accumulator.is_integer:
+        space = "l2" if gemm.m * gemm.k * 4 <= machine.l2_bytes // 2 else "l3"
+        yield f"promote{{operand=a to={space} layout=panel:1 as={gemm.accumulator.name}}}"
+    yield f"tile{{loops=n,m sizes={columns},{rows}{peel(gemm, rows, columns)}}}"
+    yield "promote{operand=c to=registers}"
+
+
+def in_panels(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+    """Panels of A in L3 and blocks of B in L2, as products of f32 have them."""
+    tile, factors = _tile(gemm, machine), factors_of(gemm, machine)
+    item, columns = factors.item_bytes, min(tile.columns, gemm.n)
+    step = 4 * factors.depth
+    kc = gemm.k
+    if not is_narrow(gemm):
+        kc = min(balanced(gemm.k, machine.l1_bytes // (tile.columns * item), step), gemm.k)
+    mc = balanced(gemm.m, max(machine.l3_bytes // 8 // (kc * item), 1), tile.rows)
+    nc = balanced(gemm.n, max(machine.l2_bytes * 3 // 8 // (kc * item), 1), columns)
+    space = "l2" if nc * kc * item <= machine.l2_bytes // 2 else "l3"
+    how = f"{factors.layout}{factors.conversion}"
+    yield f"tile{{loops=m,k sizes={mc},{kc}}}"
+    yield f"promote{{operand=a to=l3 layout=panel:{tile.rows}{how}}}"
+    yield f"tile{{loops=n sizes={nc}}}"
+    yield f"promote{{operand=b to={space} layout=panel:{columns}{how}}}"
+    yield f"tile{{loops=m,n sizes={tile.rows},{columns}}}"
+    yield "promote{operand=c to=registers prefetch=true}"
+
+
+def widened(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+    """Elements are widened where they are read; B is read once where rows are few."""
+    lanes = lanes_used(gemm, machine)
+    rows = max(min(gemm.m, FEW_ROWS), 1)
+    vectors = max(min((machine.vector_registers - 1) // (rows + 1), 4), 1)
+    columns = min(vectors * lanes, -(-max(gemm.n, 1) // lanes) * lanes)
+    if not is_narrow(gemm) and gemm.k > STREAM_K:
+        yield f"tile{{loops=k sizes={STREAM_K}}}"
+    yield f"tile{{loops=n,m sizes={columns},{rows}{peel(gemm, rows, columns)}}}"
+    yield "promote{operand=c to=registers}"

@@ -1,0 +1,193 @@
+"""Streamed schedules for CPUs: few rows of A, for which B is read once, in whole rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gemmir.gemm import Gemm
+from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu.model import (
+    CACHE_LINE_BYTES,
+    balanced,
+    broadcasts_from_memory,
+    item_bytes,
+    lanes_used,
+    round_up,
+    rows_in_l1,
+    rows_in_l2,
+)
+from gemmir.schedule.cpu.packed import K_STEPS_PER_ITERATION
+from gemmir.schedule.cpu.sliced import LEAST_WAITING, MANY_ROWS, SHORT_BYTES, SLICE_K, is_near
+from gemmir.schedule.cpu.tiles import LONE_ROWS, even_rows, has_even_rows
+
+STREAM_ROWS = 192
+"""Up to this many rows of A, all of B goes by for each few rows of k (measured on Zen 5)."""
+
+STREAM_BYTES = 1024
+"""The least length of a row of B that is streamed: as far as it is asked for ahead."""
+
+STREAM_K = 8
+"""Rows of B that are streamed together: as many as prefetchers follow, and as have room in a set of
+L1 where they are a power of two apart."""
+
+COPY_K = 64
+"""Rows of B that are copied together at most, where enough rows of A use a copy (measured on
+Zen 5: with more, less of C stays in L1 from one slice of k to the next)."""
+
+COPY_TILES = 5
+"""Tiles of rows that use a copy of B in L1 often enough to pay for it (measured on Zen 5)."""
+
+COPY_ROWS = 4
+"""Rows of a tile that reads a copy: the tile is then four vectors wide, on AVX2 three, and rows of
+B are copied in longer pieces (measured on Zen 5)."""
+
+PANEL_ROWS = 4
+"""From this many rows on, C is summed in panels: its rows, B's and A's share the ways of a set."""
+
+AHEAD_BYTES, COPY_AHEAD_BYTES = 1024, 256
+"""How far ahead of its use a row of B is asked for, where it is multiplied and where it is copied:
+what goes by in the time that memory takes to answer, about 100 ns."""
+
+
+ROW_VECTORS = 4
+"""Of a tile of the one row of C that is in registers, where B goes by row by row."""
+
+ROW_AHEAD_BYTES = 8192
+"""How far ahead it is then asked for, in whole rows: two pages, so that a new page is no surprise
+to the prefetchers (measured on Zen 5: 16 KiB gain half as much, and 4 KiB nothing)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """How B goes by: `rows` x `columns` of C are in registers for `kc` rows of B."""
+
+    rows: int
+    columns: int
+    kc: int
+    block: int
+    copies: bool
+    ahead: int
+
+
+def stream_of(gemm: Gemm, machine: CpuMachine) -> Stream:
+    """The sizes for `gemm`: C takes half of L2, and what is asked for ahead half of its sets.
+
+    Sums take three quarters of the registers, or half where rows of B come from memory: the longer
+    a tile of C, the longer a wait for one of them.
+    """
+    item, lanes = item_bytes(gemm), lanes_used(gemm, machine)
+    wide = _has_wide_tiles(gemm, machine)
+    rows = balanced(gemm.m, machine.vector_registers // 4, 1)
+    copies = -(-gemm.m // rows) >= COPY_TILES and not wide
+    rows = balanced(gemm.m, COPY_ROWS, 1) if copies else rows
+    rows = even_rows(gemm.m, machine) if wide else rows
+    sums = machine.vector_registers * 3 // 4 if copies or wide else machine.vector_registers // 2
+    columns = min(max(min(sums // rows, 4), 1) * lanes, round_up(gemm.n, lanes))
+    room = max(rows_in_l2(gemm.leading("b") * item, machine) // 2, 2 * STREAM_K)
+    kc = min(COPY_K, room) if copies else STREAM_K
+    ahead = (COPY_AHEAD_BYTES if copies else AHEAD_BYTES) // (columns * item)
+    return Stream(
+        rows=rows,
+        columns=columns,
+        kc=min(kc, gemm.k),
+        block=balanced(gemm.n, max(machine.l2_bytes // 2 // (gemm.m * item), columns), columns),
+        copies=copies,
+        ahead=max(min(ahead, gemm.n // columns - 1), 0),
+    )
+
+
+def _has_wide_tiles(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether tiles of even rows take three quarters of the registers, and nothing is copied.
+
+    With AVX2 4 to 32 rows, also by a B from memory: on Zen 5 6 to 12 rows by 16 to 64 MiB are 1.1
+    to 1.9 times as fast as in slices or narrower tiles, 24 and 32 rows 1.0 to 1.35 times as fast as
+    by copies. With AVX-512 9 and 10 rows by a B from L3.
+    """
+    if not broadcasts_from_memory(machine) or gemm.m < PANEL_ROWS:
+        return False
+    if has_even_rows(machine):
+        return gemm.m <= MANY_ROWS
+    return gemm.m <= LONE_ROWS and is_near(gemm, machine)
+
+
+def outruns_others(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether a B that could be sliced or copied is streamed.
+
+    Its rows fall into few sets of L1, or it comes from memory, and then they are long. C and A are
+    in panels, and share no set with B: with tiles of 12 sums on AVX2 8 to 32 rows by 512 to 4096
+    columns in f32 are 0.95 to 1.1 times as fast on Zen 5 as slices and copies where arrays begin on
+    a line, and 1.0 to 1.5 times where they do not.
+    """
+    if not has_even_rows(machine) or not _has_wide_tiles(gemm, machine):
+        return False
+    if not is_near(gemm, machine) and gemm.m > LEAST_WAITING:
+        return gemm.n * item_bytes(gemm) > SHORT_BYTES
+    collides = rows_in_l1(gemm.leading("b") * item_bytes(gemm), machine) < SLICE_K
+    return collides or not is_near(gemm, machine)
+
+
+def goes_by_row(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether one row of A meets rows of B from memory one after the other, and C stays in L1.
+
+    In the order in which it lies, B comes faster than in several streams: on Zen 5 with AVX2 one
+    row by 4096 x 4096 is 1.07 times as fast, by 16384 x 2048 1.2 times and by 65536 x 512 1.4
+    times. A C that is longer than half of L1 is 0.8 to 1.0 times as fast, and so are vectors of
+    whole lines, which wait for half as many loads.
+    """
+    item = item_bytes(gemm)
+    is_far = gemm.n * gemm.k * item > machine.l3_bytes
+    is_near = gemm.n * item <= machine.l1_bytes // 2
+    is_dense = gemm.leading("b") == gemm.n and not gemm.trans_b
+    cuts_lines = machine.vector_bytes < CACHE_LINE_BYTES and broadcasts_from_memory(machine)
+    return gemm.m == 1 and is_far and is_near and is_dense and cuts_lines
+
+
+def _by_row(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+    """One row of B at a time, and a later one is asked for meanwhile."""
+    columns = min(ROW_VECTORS * lanes_used(gemm, machine), gemm.n)
+    ahead = max(ROW_AHEAD_BYTES // (gemm.n * item_bytes(gemm)), 1)
+    yield "tile{loops=k sizes=1}"
+    yield f"tile{{loops=n sizes={columns}{_peel(gemm, columns)}}}"
+    yield f"prefetch{{operand=b loop=k ahead={ahead} during=n}}"
+    yield "tile{loops=m sizes=1}"
+    yield "promote{operand=c to=registers}"
+
+
+def steps_of(gemm: Gemm, machine: CpuMachine) -> int:
+    """Unrolling of the loop over k: all of a slice, or as for anything packed."""
+    if goes_by_row(gemm, machine):
+        return 1
+    return K_STEPS_PER_ITERATION if stream_of(gemm, machine).copies else STREAM_K
+
+
+def streamed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+    """Few rows of k at a time, all of B goes by once, and C is summed in a cache."""
+    if goes_by_row(gemm, machine):
+        yield from _by_row(gemm, machine)
+        return
+    stream = stream_of(gemm, machine)
+    has_panels = gemm.m >= PANEL_ROWS
+    if has_panels and stream.block < gemm.n:
+        yield f"tile{{loops=n sizes={stream.block}{_peel(gemm, stream.block)}}}"
+    if has_panels:
+        yield f"promote{{operand=c to=l2 layout=panel:{stream.columns}}}"
+    yield f"tile{{loops=k sizes={stream.kc}}}"
+    if has_panels:
+        slab = gemm.m * stream.kc * item_bytes(gemm)
+        space = "l1" if slab <= machine.l1_bytes // 2 else "l2"
+        yield f"promote{{operand=a to={space} layout=panel:{stream.rows}}}"
+    yield f"tile{{loops=n sizes={stream.columns}{_peel(gemm, stream.columns)}}}"
+    prefetch = f"prefetch{{operand=b loop=n ahead={stream.ahead}"
+    if stream.ahead and gemm.m > 1 and not stream.copies:
+        yield f"{prefetch}}}"
+    if stream.copies:
+        yield f"promote{{operand=b to=l1 layout=panel:{stream.columns}}}"
+    yield f"tile{{loops=m sizes={stream.rows}}}"
+    if stream.ahead and stream.copies:
+        yield f"{prefetch} to=l2 during=m}}"
+    yield "promote{operand=c to=registers}"
+
+
+def _peel(gemm: Gemm, columns: int) -> str:
+    return "" if gemm.n % columns == 0 else " edges=peel"

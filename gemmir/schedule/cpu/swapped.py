@@ -1,0 +1,90 @@
+"""Schedules for CPUs that compute the transpose of C, from B and A as they lie.
+
+An A that is stored k x m is a second operand whose rows are adjacent along m, so that lanes go
+along m and each element of B is used for all of them. C is then stored lane by lane. That is worth
+it where B is stored n x k, and neither is copied, and where rows of C are too short for vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from gemmir.gemm import Gemm
+from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu.direct import in_place
+from gemmir.schedule.cpu.model import has_masks, item_bytes, lanes_used, round_up
+from gemmir.schedule.cpu.tiles import direct_cycles, direct_tile
+from gemmir.schedule.cpu.transposed import COPIED_CYCLES
+
+TURNED_VECTORS = 3
+TURNED_ROWS = 6
+"""With AVX-512 8 x 3 vectors that are transposed before they are stored spill. On Zen 5 6 x 48 is
+1.05 times as fast for 48 cubed in f32, 1.02 in f64, and 1.00 to 1.02 for 96 cubed."""
+
+STORED_CYCLES = 0.3
+"""Of an element of C that is stored so: on Zen 5 0.1 where k is 100, and 0.34 where it is 16."""
+
+LEAST_GAIN = 1.05
+"""By how much the model, whose error is about as large, has to prefer it where only A is
+transposed."""
+
+
+def is_turned(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether the transpose of C takes less time where what is read lies near."""
+    plain = not gemm.epilogue and gemm.beta == 0 and gemm.groups is None
+    one_type = gemm.element is gemm.accumulator is gemm.result and gemm.dtype_b is None
+    if not gemm.trans_a or not plain or not one_type or gemm.scale_block is not None:
+        return False
+    if gemm.m <= 1 or 0 in (gemm.n, gemm.k):
+        return False
+    if not gemm.trans_b or gemm.n == 1:
+        return LEAST_GAIN * turned_cycles(gemm, machine) < direct_cycles(gemm, machine)
+    lanes = lanes_used(gemm, machine)
+    columns = round_up(gemm.n, lanes)
+    products = gemm.m * columns // lanes * gemm.k / machine.fma_per_cycle
+    copies = COPIED_CYCLES * (gemm.m + columns) * gemm.k
+    return turned_cycles(gemm, machine) < products + copies
+
+
+def turned_cycles(gemm: Gemm, machine: CpuMachine) -> float:
+    """What the transpose of C takes where A and B lie near."""
+    return direct_cycles(swapped(gemm), machine) + STORED_CYCLES * gemm.m * gemm.n
+
+
+def has_few_columns(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether rows of C are no longer than a vector: then this is the way from wherever A comes."""
+    return gemm.n <= machine.lanes(item_bytes(gemm))
+
+
+def is_column(gemm: Gemm) -> bool:
+    """Whether C is one column of adjacent elements, and B too: their transposes are rows."""
+    in_place = gemm.trans_b or gemm.leading("b") == 1
+    return gemm.n == 1 and in_place and gemm.leading("c") == 1
+
+
+def swapped(gemm: Gemm) -> Gemm:
+    """The product that gives the transpose of C: B and A as they lie."""
+    is_row = is_column(gemm)
+    return replace(
+        gemm,
+        m=gemm.n,
+        n=gemm.m,
+        trans_a=not gemm.trans_b and not is_row,
+        trans_b=not gemm.trans_a,
+        lda=None if is_row else gemm.leading("b"),
+        ldb=gemm.leading("a"),
+        ldc=None,
+        batch_stride_a=gemm.batch_stride_b,
+        batch_stride_b=gemm.batch_stride_a,
+        batch_stride_c=None,
+    )
+
+
+def turned(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+    """Direct tiles of the transpose; sums of three vectors leave room to turn them."""
+    tile = direct_tile(gemm, machine, gemm.k)
+    is_full = tile.vectors == TURNED_VECTORS and tile.rows > TURNED_ROWS
+    if has_masks(machine) and is_full and gemm.m % TURNED_ROWS == 0:
+        tile = replace(tile, rows=TURNED_ROWS)
+    yield from in_place(gemm, machine, tile)
