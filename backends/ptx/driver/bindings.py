@@ -126,8 +126,10 @@ class BindingsDriver:
     def allocate(self, size: int) -> int:
         """The address of `size` bytes."""
         status, address = self._api.cuMemAlloc(size)
-        if status:
+        if int(status) == OUT_OF_MEMORY:
             raise no_memory(size, self._said(status))
+        if status:
+            raise failed("cuMemAlloc", self._said(status))
         return int(address)
 
     def free(self, address: int) -> None:
@@ -223,6 +225,9 @@ def _launch_arguments(
         None,
     )
 
+
+OUT_OF_MEMORY: Final = 2
+"""CUDA_ERROR_OUT_OF_MEMORY."""
 
 _NO_TIMING: Final = 2
 """CU_EVENT_DISABLE_TIMING."""

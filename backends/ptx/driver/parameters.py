@@ -12,6 +12,11 @@ from gemmir.errors import DeviceError
 
 POINTER_BYTES: Final = 8
 
+FIRST_MAP: Final = -0x210 % MAP_ALIGNMENT
+"""Where the first tensor map is in a buffer of parameters. That goes to byte 0x210 of a bank of
+constants on all GPUs that have tensor maps and run this code, those of sm_90 (EIATTR_PARAM_CBANK of
+their cubins), and a map is on a multiple of 64 bytes of that bank, not of the buffer."""
+
 
 class Parameters:
     """What a kernel is started with, made once and for all its launches.
@@ -24,6 +29,7 @@ class Parameters:
         """Raises `DeviceError` GEM0535 where blocks fill no clusters, and as `encode` does."""
         _require_clusters(kernel)
         count = len(kernel.tensor_maps)
+        self._has_maps = count > 0
         self._size = count * MAP_BYTES + len(addresses) * POINTER_BYTES
         self._room = (ctypes.c_uint8 * (self._size + MAP_ALIGNMENT))()
         begin = ctypes.addressof(self._room)
@@ -38,8 +44,9 @@ class Parameters:
         self.places = ctypes.addressof(self._places)
 
     def to_bytes(self) -> bytes:
-        """All parameters, one behind the other."""
-        return ctypes.string_at(self._start, self._size)
+        """All parameters, one behind the other, in the buffer that cuLaunchKernel takes."""
+        before = FIRST_MAP if self._has_maps else 0
+        return bytes(before) + ctypes.string_at(self._start, self._size)
 
 
 def _require_clusters(kernel: KernelLaunch) -> None:

@@ -26,6 +26,7 @@ from gemmir.backends.ptx.driver.base import (
     refused_code,
 )
 from gemmir.backends.ptx.driver.parameters import Parameters
+from gemmir.errors import DeviceError
 
 MODULE: Final = "pycuda.driver"
 
@@ -139,9 +140,11 @@ class PycudaDriver:
     def allocate(self, size: int) -> int:
         """The address of `size` bytes."""
         try:
-            made = self._api.mem_alloc(size)
-        except self._api.Error as error:
-            raise no_memory(size, _said(error)) from error
+            made = self._tried("cuMemAlloc", self._api.mem_alloc, size)
+        except DeviceError as error:
+            if isinstance(error.__cause__, self._api.MemoryError):
+                raise no_memory(size, _said(error.__cause__)) from error
+            raise
         self._allocations[int(made)] = made
         return int(made)
 

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import partial
-from itertools import accumulate
 from types import ModuleType, SimpleNamespace
 from typing import Any, Final, TypeAlias
 
@@ -34,6 +33,9 @@ FIRST_HANDLE: Final = 0x5500
 FIRST_STREAM: Final = 0x7700
 ALIGNMENT: Final = 256
 POINTER_BYTES: Final = 8
+
+PARAMETER_BASE: Final = 0x210
+"""Where parameters begin in the bank of constants of sm_90, by which a tensor map is aligned."""
 
 GARBAGE: Final = 0xFF
 """What new memory holds: NaNs of every float type."""
@@ -247,6 +249,16 @@ def parameter_sizes(text: str, symbol: str) -> list[int]:
     return [int(size or POINTER_BYTES) for size in _PARAMETER.findall(entry.group(1))]
 
 
+def parameter_ends(sizes: list[int]) -> list[int]:
+    """Where parameters of these sizes end in the bank of constants of sm_90."""
+    at, ends = PARAMETER_BASE, list[int]()
+    for size in sizes:
+        alignment = MAP_ALIGNMENT if size == MAP_BYTES else size
+        at += -at % alignment + size
+        ends.append(at)
+    return ends
+
+
 def _triple(found: tuple[int, ...]) -> tuple[int, int, int]:
     x, y, z = found
     return x, y, z
@@ -422,11 +434,15 @@ def pycuda_module(cuda: FakeCuda) -> ModuleType:
     class Error(Exception):
         pass
 
+    class NoMemoryError(Error):
+        pass
+
     def tried(function: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return function(*arguments)
         except FakeFaultError as error:
-            raise Error(f"call failed: {error.status.name.lower()}\n{error.log}") from None
+            kind = NoMemoryError if error.status == Status.OUT_OF_MEMORY else Error
+            raise kind(f"call failed: {error.status.name.lower()}\n{error.log}") from None
 
     class Context:
         def __init__(self, gpu: int) -> None:
@@ -484,8 +500,8 @@ def pycuda_module(cuda: FakeCuda) -> ModuleType:
             assert stream is None
 
             def parameters(sizes: list[int]) -> list[bytes]:
-                assert len(packed) == sum(sizes)
-                ends = list(accumulate(sizes))
+                ends = [end - PARAMETER_BASE for end in parameter_ends(sizes)]
+                assert len(packed) == max(ends, default=0)
                 return [packed[end - n : end] for n, end in zip(sizes, ends, strict=True)]
 
             tried(cuda.launch, self._function, grid, block, shared, 1, parameters)
@@ -528,6 +544,7 @@ def pycuda_module(cuda: FakeCuda) -> ModuleType:
     module = ModuleType("pycuda.driver")
     vars(module).update(
         Error=Error,
+        MemoryError=NoMemoryError,
         Context=Context,
         Device=Device,
         Event=Event,

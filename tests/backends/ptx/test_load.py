@@ -273,6 +273,13 @@ def test_no_room_on_the_gpu_is_a_memory_error(install: Install):
     assert isinstance(raised.value, MemoryError)
 
 
+def test_after_a_fault_there_is_not_said_to_be_no_room(install: Install):
+    cuda = install(FakeCuda())
+    cuda.failing["alloc"] = Status.ILLEGAL_ADDRESS
+    with pytest.raises(DeviceError, match=r"GEM0526: cuMemAlloc.*start it again"):
+        Memory(find_driver(), 0, 128)
+
+
 @pytest.mark.parametrize("call", ["launch", "synchronize", "function", "copy_in"])
 def test_a_call_that_fails_is_an_error_that_names_it(cuda: FakeCuda, call: str):
     made = program(ONE)

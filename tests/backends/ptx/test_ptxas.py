@@ -5,6 +5,7 @@ Skipped where no ptxas is found.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
@@ -14,6 +15,8 @@ import pytest
 import gemmir
 from gemmir import Gemm
 from gemmir.backends.ptx.assemble import Resources, cubin, find_ptxas
+from gemmir.backends.ptx.driver.parameters import FIRST_MAP, POINTER_BYTES
+from gemmir.backends.ptx.driver.tensor_maps import MAP_BYTES
 from gemmir.machine.gpu import SHIPPED_GPUS, GpuMachine
 from gemmir.schedule import Schedule
 from gemmir.schedule.default import default_schedule
@@ -53,6 +56,19 @@ def cases() -> Iterator[Case]:
 def assembled(case: Case) -> Resources:
     artifact = gemmir.lower(case.gemm, target=case.machine.target).artifact
     return cubin(artifact.text, artifact.cpu).resources
+
+
+def test_tensor_maps_are_where_ptxas_looks_for_them() -> None:
+    """Of each parameter EIATTR_KPARAM_INFO has its number, and then its offset in their buffer."""
+    artifact = gemmir.lower(Gemm(m=128, n=128, k=128, dtype="bf16"), "cuda:sm_90a").artifact
+    code = cubin(artifact.text, artifact.cpu).data
+    found = re.findall(rb"\x04\x17\x0c\x00.{4}(..)(..).{4}", code, re.DOTALL)
+    offsets = {int.from_bytes(n, "little"): int.from_bytes(at, "little") for n, at in found}
+    pointers = FIRST_MAP + 2 * MAP_BYTES
+    assert [offsets[n] for n in range(5)] == [
+        *(FIRST_MAP, FIRST_MAP + MAP_BYTES),
+        *range(pointers, pointers + 3 * POINTER_BYTES, POINTER_BYTES),
+    ]
 
 
 @pytest.mark.parametrize("case", list(cases()), ids=str)
