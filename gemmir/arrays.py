@@ -61,8 +61,8 @@ class Operand:
 
     def is_damaged(self, before: Operand) -> bool:
         """Whether anything has changed since `before` that no call may write."""
-        same = self.memory.view(np.uint8) == before.memory.view(np.uint8)
-        changed = ~same.reshape(self.memory.size, -1).all(axis=1)
+        bits = f"u{self.memory.itemsize}"
+        changed = self.memory.view(bits) != before.memory.view(bits)
         if self.argument.access != "read":
             shape, strides = self.argument.stored_shape, self.argument.stored_strides
             strided(changed[GUARD:], shape, strides)[...] = False
@@ -128,6 +128,11 @@ def make_operands(
             operand.array[...] = _random(generator, operand.array)
         found[argument.name] = operand
     return Operands(by_name=found)
+
+
+def guarded_bytes(argument: Argument) -> int:
+    """Bytes of the memory of an argument, with what lies around it."""
+    return argument.span_bytes + 2 * GUARD * DTYPES[argument.dtype].itemsize
 
 
 def strided(

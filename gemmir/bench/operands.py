@@ -34,8 +34,9 @@ def read(gemm: Gemm, folder: Path) -> Operands:
     return make_operands(_signature(gemm), given=given)
 
 
-def _signature(gemm: Gemm) -> Signature:
-    arguments = tuple(
+def arguments_of(gemm: Gemm) -> tuple[Argument, ...]:
+    """What each operand of `gemm` is, in order."""
+    return tuple(
         Argument(
             name=operand.name,
             dtype=operand.dtype,
@@ -45,7 +46,10 @@ def _signature(gemm: Gemm) -> Signature:
         )
         for operand in gemm.operands
     )
-    return Signature(symbol="", arguments=arguments)
+
+
+def _signature(gemm: Gemm) -> Signature:
+    return Signature(symbol="", arguments=arguments_of(gemm))
 
 
 def dequantised(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from gemmir.search.trials.gpu_roofline import GpuRoofline
 from gemmir.search.trials.memory import Memory, sums_exactly
 from gemmir.search.trials.places import missing_gpu
 from gemmir.search.trials.roofline import bytes_of
+from gemmir.search.trials.trials import Entry
 from gemmir.search.tuning.objective import MeasuredSeconds
 from tests.backends.ptx.conftest import hide, show
 from tests.backends.ptx.fakes import FakeCuda, bindings_module, pycuda_module
@@ -48,6 +50,7 @@ SCHEDULE = (
     "promote{operand=a to=shared layout=swizzle:32},"
     "promote{operand=b to=shared layout=swizzle:32},vectorize{with=mma width=8}"
 )
+TWO_WARPS = SCHEDULE.replace("32,24 over=warps", "16,24 over=warps")
 LIMITS = Limits(seconds=60.0, rounds=2, sample_seconds=0.004)
 
 
@@ -145,6 +148,25 @@ def test_what_is_right_in_the_emulator_wins_a_race(made: tuple[FakeGpu, Trials])
     assert len(times[SCHEDULE]) == 3 and list(failed) == [other]
     assert failed[other].status == "illegal"
     assert (objective.name, objective.is_measured) == ("time of a launch on Fake A100", True)
+
+
+def test_all_of_a_race_compile_before_one_is_waited_for(
+    made: tuple[FakeGpu, Trials], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu, trials = made
+    gpu.be("")
+    did: list[str] = []
+    for name in ("begin", "check"):
+        does = getattr(Entry, name)
+
+        def noted(entry: Entry, name: str = name, does: Callable[..., Any] = does) -> Any:
+            did.append(name)
+            return does(entry)
+
+        monkeypatch.setattr(Entry, name, noted)
+    times, _ = MeasuredSeconds(trials).race([SCHEDULE, TWO_WARPS], 1, np.random.default_rng(0))
+    assert did == ["begin", "begin", "check", "check"]
+    assert list(times) == [SCHEDULE, TWO_WARPS]
 
 
 @pytest.mark.parametrize("library", ["PyCUDA", "cuda-bindings"])

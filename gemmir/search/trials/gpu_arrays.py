@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from gemmir.arrays import GUARD, Operands
+from gemmir.arrays import GUARD, Operands, guarded_bytes
+from gemmir.backend import Argument
 from gemmir.backends.ptx.driver import LEGACY_STREAM, Driver, Memory, as_bytes
+from gemmir.kernel import DTYPES
 
 L2_TIMES: Final = 4
 """So many times the L2 lies between two launches on one place. A cache that replaces lines at
@@ -35,15 +38,11 @@ class Rotation:
 class OnGpu:
     """Room on a GPU for operands with what lies around them."""
 
-    def __init__(self, driver: Driver, gpu: int, like: Operands) -> None:
+    def __init__(self, driver: Driver, gpu: int, arguments: Sequence[Argument]) -> None:
         self._driver = driver
-        self._memories = {
-            name: Memory(driver, gpu, operand.memory.nbytes)
-            for name, operand in like.by_name.items()
-        }
+        self._memories = {a.name: Memory(driver, gpu, guarded_bytes(a)) for a in arguments}
         self.addresses = [
-            self._memories[name].address + GUARD * operand.memory.itemsize
-            for name, operand in like.by_name.items()
+            self._memories[a.name].address + GUARD * DTYPES[a.dtype].itemsize for a in arguments
         ]
 
     def send(self, operands: Operands) -> None:

@@ -94,7 +94,7 @@ class GpuCandidate:
         assert self._program is not None
         driver, gpu = self._program.driver, self.settings["gpu"]
         self._layout = Layout.of(problem)
-        self._first = OnGpu(driver, gpu, self._layout.like)
+        self._first = OnGpu(driver, gpu, self._layout.arguments)
         self._once = self._program.bind(self._first.addresses, gpu=gpu)
         about = {
             "schedule": list(lowered.schedule.steps),
@@ -138,7 +138,9 @@ class GpuCandidate:
         assert self._layout and self._program and self._first
         driver, gpu = self._program.driver, self.settings["gpu"]
         stream = driver.new_stream()
-        more = [OnGpu(driver, gpu, self._layout.like) for _ in range(self.settings["places"] - 1)]
+        more = [
+            OnGpu(driver, gpu, self._layout.arguments) for _ in range(self.settings["places"] - 1)
+        ]
         given = self._layout.operands(self.memory, CASES[-1])
         for place in more:
             place.send(given)

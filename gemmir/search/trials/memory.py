@@ -17,10 +17,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from gemmir.arrays import Operand, Operands
-from gemmir.bench.operands import make
+from gemmir.arrays import Operand, Operands, guarded_bytes
+from gemmir.backend import Argument
+from gemmir.bench.operands import arguments_of, make
 from gemmir.bench.race import expected_of
 from gemmir.gemm import COUNTS, EXACT_STEPS, OFFSETS, Gemm
+from gemmir.kernel import DTYPES
 from gemmir.reference import Reference
 
 CASES: Final = ("whole", "random")
@@ -39,30 +41,34 @@ MOST_FACTOR: Final = 16.0
 class Layout:
     """Where each operand, with what lies around it, is in an area of the memory."""
 
-    like: Operands
-    area_bytes: int
+    arguments: tuple[Argument, ...]
 
     @staticmethod
     def of(gemm: Gemm) -> Layout:
         """The layout for a problem."""
-        like = make(gemm, 0)
-        return Layout(like=like, area_bytes=sum(_rounded(o) for o in like.by_name.values()))
+        return Layout(arguments=arguments_of(gemm))
+
+    @property
+    def area_bytes(self) -> int:
+        """Bytes of an area."""
+        return sum(map(_rounded, self.arguments))
 
     def operands(self, memory: mmap.mmap, area: str) -> Operands:
         """The operands in an area, as views."""
         at = AREAS.index(area) * self.area_bytes
         found: dict[str, Operand] = {}
-        for name, operand in self.like.by_name.items():
-            held = operand.memory
-            view = np.frombuffer(memory, np.uint8, held.nbytes, at).view(held.dtype)
-            found[name] = Operand(argument=operand.argument, memory=view)
-            at += _rounded(operand)
+        for argument in self.arguments:
+            held = np.frombuffer(memory, np.uint8, guarded_bytes(argument), at)
+            found[argument.name] = Operand(
+                argument=argument, memory=held.view(DTYPES[argument.dtype])
+            )
+            at += _rounded(argument)
         return Operands(by_name=found)
 
 
-def _rounded(operand: Operand) -> int:
+def _rounded(argument: Argument) -> int:
     """Bytes of an operand in an area, in whole pages."""
-    return -(-operand.memory.nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+    return -(-guarded_bytes(argument) // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -134,16 +134,25 @@ class Child:
         self._has_ended = False
 
     def ask(self, do: str, *, until: float, **given: Any) -> dict[str, Any]:
-        """The answer to one question, until a moment of the monotonic clock.
+        """The answer to one question, as `answer` gives it."""
+        self.say(do, **given)
+        return self.answer(until=until)
+
+    def say(self, do: str, **given: Any) -> None:
+        """Ask one question, and do not wait for the answer."""
+        with suppress(OSError):  # no answer will come either
+            self._socket.sendall(json.dumps({"do": do, "with": given}).encode() + b"\n")
+
+    def answer(self, *, until: float) -> dict[str, Any]:
+        """The answer to the question, until a moment of the monotonic clock.
 
         `LateError` where there is none by then, `GoneError` where there never will be one.
         """
         try:
-            self._socket.sendall(json.dumps({"do": do, "with": given}).encode() + b"\n")
             line = self._lines.read(until)
         except TimeoutError:
             self.end()
-            raise LateError(do) from None
+            raise LateError from None
         except OSError:
             line = b""
         if not line:

@@ -261,6 +261,7 @@ class Entry:
         self._flops = 0
         self._about: Mapping[str, Any] = {}
         self._error: float | None = None
+        self._has_begun = False
 
     def __enter__(self) -> Entry:
         return self
@@ -280,9 +281,16 @@ class Entry:
         except TemplateError:
             self._trials.forget(self.contestant)
 
+    def begin(self) -> None:
+        """Have it compile, while others do something else; `prepare` waits for it."""
+        self._child.say("prepare", gemm=asdict(self._trials.gemm))
+        self._has_begun = True
+
     def prepare(self) -> Outcome:
         """Compile; ok where there is something to be called."""
-        found = self._ask("prepare", gemm=asdict(self._trials.gemm))
+        if not self._has_begun:
+            self.begin()
+        found = self._answer("prepare")
         if isinstance(found, Outcome):
             return found
         self._flops, self._about = found["flops"], found["about"]
@@ -350,8 +358,12 @@ class Entry:
         return replace(self._ok(), status=status, detail=detail)
 
     def _ask(self, do: str, **given: Any) -> dict[str, Any] | Outcome:
+        self._child.say(do, **given)
+        return self._answer(do)
+
+    def _answer(self, do: str) -> dict[str, Any] | Outcome:
         try:
-            answer = self._child.ask(do, until=self._until, **given)
+            answer = self._child.answer(until=self._until)
         except LateError:
             return self._bad(
                 "timeout", f"{do} has not ended within {self._trials.limits.seconds:g} s"

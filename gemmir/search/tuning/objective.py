@@ -102,11 +102,12 @@ class MeasuredSeconds:
         times: dict[str, list[float]] = {text: [] for text in schedules}
         failed: dict[str, Outcome] = {}
         with ExitStack() as stack:
-            entries: dict[str, Entry] = {}
-            for text in schedules:
-                entry = self._entered(text, stack, failed)
-                if entry is not None:
-                    entries[text] = entry
+            entries = {text: stack.enter_context(self._entry(text)) for text in schedules}
+            for text, entry in entries.items():
+                entry.extend(self._trials.limits.seconds)
+                found = entry.check()
+                if not found.ok:
+                    failed[text] = found
             for _ in range(rounds):
                 for place in order.permutation(len(schedules)):
                     text = schedules[int(place)]
@@ -119,14 +120,12 @@ class MeasuredSeconds:
                         times[text].append(found)
         return {t: s for t, s in times.items() if t not in failed}, failed
 
-    def _entered(self, text: str, stack: ExitStack, failed: dict[str, Outcome]) -> Entry | None:
-        """A process that has been checked, or what came of it."""
-        entry = stack.enter_context(self._trials.entry(self._trials.contestant(text)))
-        found = entry.check()
-        if found.ok:
-            return entry
-        failed[text] = found
-        return None
+    def _entry(self, text: str) -> Entry:
+        """A process; those for a GPU, which have all CPUs, compile at the same time."""
+        entry = self._trials.entry(self._trials.contestant(text))
+        if self.device:
+            entry.begin()
+        return entry
 
     def _sampled(self, entry: Entry) -> float | Outcome:
         entry.extend(self._trials.limits.seconds)
