@@ -123,6 +123,10 @@ def plan(
     around = around[during.count(loop) :] or around
     read = gemm.prev_op.source if isinstance(gemm.prev_op, PackOp) and filled else value
     found = _moving(read, around[0]) if around else None
+    if found is None and around and _most_trips(around[0]) == 1:
+        if ahead > 0:
+            return None
+        found = _of_one(read, around[0], loop)
     if found is None:
         raise ScheduleError(
             "GEM1311",
@@ -257,6 +261,15 @@ def _moving(value: SSAValue, loop: scf.ForOp) -> tuple[memref.SubviewOp, int] | 
             if offset is variable:
                 return window, dim
     return None
+
+
+def _of_one(
+    value: SSAValue, loop: scf.ForOp, dimension: str
+) -> tuple[memref.SubviewOp, int] | None:
+    """The window of C that the only iteration of `loop` cuts, whose place is a constant."""
+    windows = (window for window in chain(_copied_from(value))[1] if dimension in ("m", "n"))
+    found = next((window for window in windows if window.parent is loop.body.block), None)
+    return None if found is None else (found, len(offsets_of(found)) - 2 + "mn".index(dimension))
 
 
 def _filled_by(value: SSAValue) -> list[Operation]:

@@ -18,7 +18,9 @@ from gemmir.evaluate import evaluate
 from gemmir.gemm import Gemm
 from gemmir.ir.build import build
 from gemmir.lowering import run_passes, run_stages
+from gemmir.machine import machine_for
 from gemmir.schedule import Schedule
+from gemmir.schedule.default import default_schedule
 from gemmir.sizes import ANY
 from tests.strategies import arrays_for, examples
 
@@ -104,6 +106,15 @@ def test_a_row_has_the_same_bits_in_all_versions(threads: int) -> None:
     for rows in (1, 2, 3, 4, 5, 7, 13, 64, 97):
         part = kernel(arrays["a"][:rows], arrays["b"])
         np.testing.assert_array_equal(part.view(np.uint32), whole[:rows].view(np.uint32))
+
+
+def test_slices_with_lanes_along_k_do_not_go_on() -> None:
+    """Of a B that is stored n x k, by which 5 to 8 rows have k cut."""
+    gemm = Gemm(m=ANY, n=256, k=3000, trans_b=True)
+    passes = str(default_schedule(gemm, machine_for("cpu:znver5"))).split("otherwise")
+    along = [version for version in passes if "along=k" in version and "loops=k" in version]
+    assert along and not any("carry=true" in version for version in along)
+    gemmir.lower(gemm, "cpu:znver5")
 
 
 def test_check_and_explain_know_it() -> None:

@@ -263,6 +263,24 @@ def test_c_is_asked_for_while_it_is_summed(after: After) -> None:
     assert "prefetchw" in assembly(gemmir.lower(gemm, "cpu:znver4", schedule).artifact)
 
 
+def test_c_of_a_last_block_of_one_tile_is_asked_for_too(after: After) -> None:
+    """Its loop over n has one iteration, whose tile begins at a constant."""
+    gemm = Gemm(m=8, n=48, k=64)
+    blocks = "tile{loops=n sizes=32 edges=peel},tile{loops=m sizes=4},tile{loops=n sizes=16}"
+    sums = "promote{operand=c to=registers},tile{loops=k sizes=4}"
+    module = after(gemm, f"{blocks},{sums},prefetch{{operand=c loop=n ahead=0 during=k}}")
+    assert [around(op) for op in prefetches(module)] == [["k", "n", "m", "n"]] * 2
+    assert {sizes_of(window(op)) for op in prefetches(module)} == {(1, 16)}
+
+
+def test_a_last_block_of_one_tile_has_no_next_one(after: After) -> None:
+    gemm = Gemm(m=8, n=48, k=8)
+    blocks = "tile{loops=n sizes=32 edges=peel},tile{loops=m sizes=4},tile{loops=n sizes=16}"
+    module = after(gemm, f"{blocks},prefetch{{operand=b loop=n ahead=1}}")
+    (op,) = prefetches(module)
+    assert around(op) == ["n", "m", "n"]
+
+
 def test_sums_in_panels_stay_where_they_are() -> None:
     panels = "promote{operand=c to=l2 layout=panel:8},tile{loops=n sizes=8}"
     sums = "promote{operand=c to=registers},tile{loops=k sizes=4}"

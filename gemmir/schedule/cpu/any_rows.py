@@ -13,11 +13,12 @@ there are, whichever version takes it.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu.along_k import ALONG_K
 from gemmir.schedule.cpu.any_size import LARGE
 from gemmir.schedule.cpu.copied import copied_any
 from gemmir.schedule.cpu.model import (
@@ -220,12 +221,16 @@ class AnyRows:
         if gemm.k > most:
             yield f"tile{{loops=k sizes={balanced(gemm.k, most, K_STEPS_PER_ITERATION)}}}"
 
-    def _carried(self, passes: Iterator[str] | list[str]) -> Iterator[str]:
-        """`passes` where sums go on from slice to slice, if C holds what they go on from."""
-        gemm = self.gemm
+    def _carried(self, passes: Iterable[str]) -> Iterator[str]:
+        """`passes` where sums go on from slice to slice, if C holds what they go on from.
+
+        It does not where lanes go along k.
+        """
+        gemm, texts = self.gemm, list(passes)
         plain = gemm.alpha == 1 and gemm.beta == 0 and gemm.result is gemm.accumulator
+        plain &= not any(f"along={ALONG_K}" in text for text in texts)
         is_cut = False
-        for text in passes:
+        for text in texts:
             is_cut |= _cuts_k(text, gemm.k)
             yield text.replace(ANCHOR, CARRIED) if plain and is_cut else text
 

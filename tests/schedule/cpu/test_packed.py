@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+import gemmir
 from gemmir import Gemm
 from gemmir.machine import machine_for
 from gemmir.schedule.default import default_schedule
@@ -43,3 +44,12 @@ def test_lines_are_asked_for_in_the_sums_of_a_single_panel() -> None:
     for part in text.split(",otherwise,"):
         assert "tile{loops=k sizes=4},prefetch{operand=a loop=m ahead=1 during=k}" in part
         assert "prefetch{operand=c" not in part
+
+
+def test_a_last_block_may_be_one_panel() -> None:
+    """Nine blocks of seven panels leave one, whose loop over n has one iteration."""
+    gemm = Gemm(m=1000, n=3072, k=768)
+    text = str(default_schedule(gemm, machine_for("cpu:znver5"), 1))
+    assert text.startswith("tile{loops=n sizes=336 edges=peel}") and "panel:48" in text
+    assert "prefetch{operand=c loop=n ahead=0 during=k}" in text
+    gemmir.lower(gemm, "cpu:znver5")
