@@ -11,6 +11,7 @@ threads are numbered through the block instead.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -37,6 +38,13 @@ SIMT_SLICES = ((128, 2), (64, 2))
 memory holds two blocks. For f32 at 4096 cubed on an H200 slices of 32, 64 and 128 bytes gave 44, 48
 and 49 TFLOP/s, and a third stage nothing."""
 
+SIMT_SLICE_OF_FEW = (64, 3)
+MOST_PRODUCTS_OF_FEW = 1024
+"""The slice of blocks of fewer than eight warps, whose unrolled loop would have more products of a
+thread than so many, 16 KiB of instructions: few warps share what is fetched of a longer one. For
+f32 at 1024 cubed on an H200 blocks of 32 x 64, 64 x 64 and 64 x 128 took 99, 90 and 80 us with
+slices of 128 bytes, and 53, 57 and 55 us so."""
+
 BLOCKS_PER_SM = 2
 """Blocks that should fit a multiprocessor together, so that one computes while another waits."""
 
@@ -44,8 +52,9 @@ BLOCK_OVERHEAD_BYTES = 1024
 """Shared memory that the system takes of each block from compute capability 8.0 on: CUDA C++
 Programming Guide, section on shared memory."""
 
-WARPS = ((4, 2), (2, 2), (2, 1), (1, 1))
-"""Warps of a block along m and n, the shape with the least traffic first."""
+WARPS = ((4, 2), (2, 2), (1, 2), (1, 1))
+"""Warps of a block along m and n, the shape with the least traffic first. Two are side by side, for
+longer rows of B: f32 at 1024 cubed took 52 us on an H200, and 57 with one below the other."""
 
 LOAD_BYTES = 16
 """The widest load of a thread, and the padding between columns that spreads transposed stores."""
@@ -277,11 +286,14 @@ def _simt_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool) -> Iterator[str
         yield f"tile{{loops=m,n sizes={warp_m},{warp_n} over=warps}}"
     yield f"tile{{loops=m,n sizes={thread_m},{thread_n} over=threads}}"
     yield "promote{operand=c to=registers}"
-    slice_ = SLICE_BYTES // item
+    slice_, stages = SLICE_BYTES // item, SIMT_SLICES[0][1]
     if gemm.k:
         is_async = machine.has_async_copies and _copies_asynchronously(gemm)
         if is_async:
             slice_ = _fitting(machine, block_m + block_n, SIMT_SLICES)[0] // item
+            are_few = warps_m * warps_n < math.prod(WARPS[0])
+            if are_few and thread_m * thread_n * slice_ > MOST_PRODUCTS_OF_FEW:
+                slice_, stages = SIMT_SLICE_OF_FEW[0] // item, SIMT_SLICE_OF_FEW[1]
         slice_ = min(slice_, gemm.scale_block or slice_)
         yield f"tile{{loops=k sizes={slice_}}}"
         yield from _second_sum(gemm)
@@ -289,7 +301,7 @@ def _simt_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool) -> Iterator[str
         yield f"promote{{operand=b to=shared layout=panel:{max(BANKS_BYTES // item, thread_n)}}}"
         slices = -(-gemm.k // slice_)
         if slices > 1 and is_async:
-            yield f"pipeline{{loop=k stages={min(SIMT_SLICES[0][1], slices)} with=cp.async}}"
+            yield f"pipeline{{loop=k stages={min(stages, slices)} with=cp.async}}"
     if fuse:
         yield "fuse-epilogue"
     yield f"vectorize{{with=fma width={LOAD_BYTES // item}}}"
