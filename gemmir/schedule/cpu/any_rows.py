@@ -23,6 +23,7 @@ from gemmir.schedule.cpu.any_size import LARGE
 from gemmir.schedule.cpu.copied import copied_any
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
+    K_STEPS_PER_ITERATION,
     balanced,
     broadcasts_from_memory,
     item_bytes,
@@ -30,7 +31,7 @@ from gemmir.schedule.cpu.model import (
     rows_in_l1,
     with_size,
 )
-from gemmir.schedule.cpu.packed import K_STEPS_PER_ITERATION, packed_both
+from gemmir.schedule.cpu.packed import packed_both
 from gemmir.schedule.cpu.tiles import RegisterTile, has_even_rows, most_rows, packed_tile
 
 EXACT_ROWS = 8

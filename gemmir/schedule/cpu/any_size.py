@@ -15,8 +15,8 @@ from dataclasses import replace
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
-from gemmir.schedule.cpu.model import item_bytes
-from gemmir.schedule.cpu.packed import K_STEPS_PER_ITERATION, packed_both
+from gemmir.schedule.cpu.model import K_STEPS_PER_ITERATION, item_bytes
+from gemmir.schedule.cpu.packed import packed_both
 from gemmir.schedule.cpu.tiles import RegisterTile, most_rows
 
 SMALL = 512

@@ -16,14 +16,16 @@ from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu.direct import is_close
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
+    K_STEPS_PER_ITERATION,
     balanced,
     broadcasts_from_memory,
+    equal_slice,
+    has_lines,
     item_bytes,
     lanes_used,
     round_up,
     rows_in_l1,
 )
-from gemmir.schedule.cpu.packed import K_STEPS_PER_ITERATION, equal_slice, has_lines
 from gemmir.schedule.cpu.sliced import SLICE_K
 from gemmir.schedule.cpu.tiles import (
     MANY_REGISTERS,

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
-from gemmir.schedule.cpu.model import balanced, item_bytes, rows_in_l1
-from gemmir.schedule.cpu.narrow import streaming_tile
-from gemmir.schedule.cpu.packed import K_STEPS_PER_ITERATION
+from gemmir.schedule.cpu.model import K_STEPS_PER_ITERATION, balanced, item_bytes, rows_in_l1
 from gemmir.schedule.cpu.tiles import (
     MANY_REGISTERS,
     RegisterTile,
@@ -16,6 +14,7 @@ from gemmir.schedule.cpu.tiles import (
     has_even_rows,
     last_rows,
     open_tiles,
+    streaming_tile,
 )
 
 DEEP_STEPS = 16

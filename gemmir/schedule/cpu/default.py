@@ -47,7 +47,10 @@ from gemmir.schedule.cpu.mixed import (
 )
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
+    K_SLICE_BYTES,
+    K_STEPS_PER_ITERATION,
     item_bytes,
+    lanes_of_sum,
     lanes_used,
     round_up,
     rows_in_l1,
@@ -55,12 +58,7 @@ from gemmir.schedule.cpu.model import (
 )
 from gemmir.schedule.cpu.narrow import asks_for_a, is_narrow, narrow
 from gemmir.schedule.cpu.outer import is_outer, outer
-from gemmir.schedule.cpu.packed import (
-    K_SLICE_BYTES,
-    K_STEPS_PER_ITERATION,
-    packed,
-    packed_both,
-)
+from gemmir.schedule.cpu.packed import packed, packed_both
 from gemmir.schedule.cpu.prepacked import prepacked
 from gemmir.schedule.cpu.runtime import runtime_passes
 from gemmir.schedule.cpu.scaled import scaled
@@ -85,7 +83,6 @@ from gemmir.schedule.cpu.transposed import cycles_with_rows, is_transposed, tran
 from gemmir.schedule.cpu.weights import (
     WEIGHT_STEPS_PER_ITERATION,
     are_dealt,
-    lanes_of_sum,
     steps_along_k,
     weights,
     weights_along_k,

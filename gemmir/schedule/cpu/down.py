@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu.model import (
+    K_SLICE_BYTES,
+    K_STEPS_PER_ITERATION,
     balanced,
     broadcasts_from_memory,
+    has_lines,
     item_bytes,
     rows_in_l1,
 )
-from gemmir.schedule.cpu.packed import K_SLICE_BYTES, K_STEPS_PER_ITERATION, has_lines
 from gemmir.schedule.cpu.tiles import last_rows, packed_tile
 
 NEAR_L2 = 2

@@ -14,22 +14,17 @@ from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
+    K_STEPS_PER_ITERATION,
     balanced,
     broadcasts_from_memory,
     has_masks,
     item_bytes,
     lanes_used,
-    round_up,
 )
-from gemmir.schedule.cpu.packed import K_STEPS_PER_ITERATION
-from gemmir.schedule.cpu.tiles import RegisterTile, direct_tile, most_rows
+from gemmir.schedule.cpu.tiles import STREAMS, most_rows, streaming_tile
 
 NARROW_VECTORS = 4
 """Up to this many vectors of columns: each element of A is used so often, too seldom for a copy."""
-
-STREAMS = 8
-"""Rows of A that are read together: as many streams as the hardware prefetchers follow, and as many
-lines as have room in a set of L1 beside others where rows are a power of two apart."""
 
 SLICE_BYTES = 512
 """Of each row of A at a time, where B stays in L1: of 8 rows that are as many lines as a core asks
@@ -56,23 +51,6 @@ def is_narrow(gemm: Gemm, machine: CpuMachine) -> bool:
     fits = least <= gemm.n <= NARROW_VECTORS * lanes
     is_plain = not gemm.trans_a and not gemm.trans_b
     return large and fits and is_plain and gemm.m > 8 * gemm.n
-
-
-def streaming_tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
-    """A tile whose rows of A are streams: at most `STREAMS`, and two vectors wide, or all of 3.
-
-    One vector of 8 rows has as many sums as multiply-adds wait for, with none to spare. By an A
-    that no prefetcher has to bring from memory it has more: with AVX-512 on Zen 5 n of 16 in f32 is
-    1.1 to 1.3 times as fast by 12 to 24 rows, two of which are read several elements at a time.
-    """
-    lanes = lanes_used(gemm, machine)
-    total = round_up(gemm.n, lanes) // lanes
-    vectors = total if total <= 3 else 2
-    is_near = gemm.m * gemm.k * item_bytes(gemm) <= machine.l3_bytes // 2
-    if vectors == 1 and is_near and has_masks(machine):
-        return direct_tile(gemm, machine, gemm.k)
-    rows = min(STREAMS, most_rows(machine, vectors), gemm.m)
-    return RegisterTile(rows=rows, vectors=vectors, lanes=lanes)
 
 
 def narrow(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:

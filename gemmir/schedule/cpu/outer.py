@@ -12,8 +12,13 @@ from gemmir.schedule.cpu.model import (
     lanes_used,
     rows_in_l1,
 )
-from gemmir.schedule.cpu.narrow import streaming_tile
-from gemmir.schedule.cpu.tiles import MANY_REGISTERS, RegisterTile, last_rows, widest_tile
+from gemmir.schedule.cpu.tiles import (
+    MANY_REGISTERS,
+    RegisterTile,
+    last_rows,
+    streaming_tile,
+    widest_tile,
+)
 
 OUTER_K = 64
 """Up to this many products an element, C takes about as long to come and go as to compute: 8 bytes

@@ -12,15 +12,17 @@ CPUs on which rows that are apart take a register each.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu.model import (
-    CACHE_LINE_BYTES,
+    K_SLICE_BYTES,
+    K_STEPS_PER_ITERATION,
     balanced,
     broadcasts_from_memory,
+    equal_slice,
+    has_lines,
     item_bytes,
     lanes_used,
     round_up,
@@ -34,11 +36,6 @@ from gemmir.schedule.cpu.tiles import (
     most_vectors,
     packed_tile,
 )
-
-K_SLICE_BYTES = 1024
-"""Of each row of A at a time: a quarter of a page, so that rows that lie pages apart share a
-quarter of the sets of L1. On Zen 5 the best of 96 to 512 elements, for f32 and f64, with AVX2 and
-with AVX-512."""
 
 FAR_C = 8
 """How many times L2 a C is that counts as far: every slice of k reads and writes it. With half as
@@ -66,9 +63,6 @@ where they do not."""
 FUSED_VECTORS = 2
 """Columns of a panel that is filled so, in vectors of a line each: lines come in pairs. Three lines
 of each row are slower."""
-
-K_STEPS_PER_ITERATION = 4
-"""Unrolling of the k loop: of the 84 instructions of a 6 x 16 tile, 4 are then loop control."""
 
 
 def packed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
@@ -113,13 +107,6 @@ def packed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
         yield "fuse-pack{operand=b}"
 
 
-def has_lines(gemm: Gemm, machine: CpuMachine) -> bool:
-    """Whether vectors are a line of the cache, and rows of B as it is stored whole lines long."""
-    row_bytes = gemm.leading("b") * item_bytes(gemm)
-    is_wide = machine.vector_bytes == CACHE_LINE_BYTES
-    return is_wide and not gemm.trans_b and row_bytes % CACHE_LINE_BYTES == 0
-
-
 def _slice(gemm: Gemm, machine: CpuMachine) -> int:
     """Elements of k at a time: equal slices of whole iterations, where a core asks for lines.
 
@@ -139,14 +126,6 @@ def _slice(gemm: Gemm, machine: CpuMachine) -> int:
         return gemm.k
     equal = equal_slice(gemm.k, most, LEAST_SLICE * usual / most)
     return equal or balanced(gemm.k, most, K_STEPS_PER_ITERATION)
-
-
-def equal_slice(extent: int, most: int, least: float) -> int | None:
-    """The largest whole iterations, of `least` of `most` at least, that cut `extent` into equal
-    slices; None where there are none, or nothing to cut."""
-    step = K_STEPS_PER_ITERATION
-    sizes = range(most // step * step, max(math.ceil(most * least), step) - 1, -step)
-    return next((size for size in sizes if size < extent and extent % size == 0), None)
 
 
 def _panel_by_panel(gemm: Gemm, machine: CpuMachine, kc: int) -> Iterator[str]:

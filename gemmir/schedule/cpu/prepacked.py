@@ -11,8 +11,7 @@ from dataclasses import replace
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
-from gemmir.schedule.cpu.model import balanced, item_bytes, round_up
-from gemmir.schedule.cpu.packed import K_STEPS_PER_ITERATION
+from gemmir.schedule.cpu.model import K_STEPS_PER_ITERATION, balanced, item_bytes, round_up
 from gemmir.schedule.cpu.tiles import PACKED_ROWS, RegisterTile, most_rows, packed_tile
 
 LEAST_SUMS = 8

@@ -8,6 +8,7 @@ from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
+    K_STEPS_PER_ITERATION,
     balanced,
     broadcasts_from_memory,
     item_bytes,
@@ -15,7 +16,6 @@ from gemmir.schedule.cpu.model import (
     round_up,
     rows_in_l2,
 )
-from gemmir.schedule.cpu.packed import K_STEPS_PER_ITERATION
 from gemmir.schedule.cpu.tiles import PACKED_ROWS, even_rows
 
 SLICE_K = 256

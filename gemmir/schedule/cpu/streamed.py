@@ -9,6 +9,7 @@ from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
+    K_STEPS_PER_ITERATION,
     balanced,
     broadcasts_from_memory,
     item_bytes,
@@ -17,7 +18,6 @@ from gemmir.schedule.cpu.model import (
     rows_in_l1,
     rows_in_l2,
 )
-from gemmir.schedule.cpu.packed import K_STEPS_PER_ITERATION
 from gemmir.schedule.cpu.sliced import LEAST_WAITING, MANY_ROWS, SHORT_BYTES, SLICE_K, is_near
 from gemmir.schedule.cpu.tiles import LONE_ROWS, even_rows, has_even_rows
 

@@ -14,12 +14,13 @@ from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
+    K_SLICE_BYTES,
     L1_WAY_BYTES,
     balanced,
     broadcasts_from_memory,
+    lanes_of_sum,
     round_up,
 )
-from gemmir.schedule.cpu.packed import K_SLICE_BYTES
 from gemmir.schedule.cpu.tiles import (
     FMA_LATENCY_CYCLES,
     MANY_REGISTERS,
@@ -101,14 +102,6 @@ def weights(gemm: Gemm, machine: CpuMachine, *, even: bool) -> Iterator[str]:
         yield from made(gemm, machine)
     else:
         yield from _in_registers(gemm, machine, even=even)
-
-
-def lanes_of_sum(gemm: Gemm, machine: CpuMachine) -> int:
-    """Lanes of the vectors used, or fewer where a row of C is shorter."""
-    lanes = machine.lanes(gemm.accumulator.item_bytes)
-    while lanes > gemm.n:
-        lanes //= 2
-    return lanes
 
 
 def weights_along_k(gemm: Gemm, machine: CpuMachine) -> bool:
