@@ -31,7 +31,7 @@ from gemmir.machine.host import require_runnable
 from gemmir.packed import Packing
 from gemmir.runtime_kernel import RuntimeKernel
 from gemmir.schedule import Schedule, check_fits
-from gemmir.schedule.cpu.default import prepacked_passes
+from gemmir.schedule.cpu.prepacked import prepacked_passes
 from gemmir.schedule.default import default_text, require_one_thread
 from gemmir.schedule.prepacked import prepacked_text
 from gemmir.threads import checked, planned, running

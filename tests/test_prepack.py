@@ -20,7 +20,7 @@ from gemmir.errors import CallError
 from gemmir.kernel import Array, Kernel
 from gemmir.machine import CpuMachine, machine_for
 from gemmir.schedule import Schedule, check_fits
-from gemmir.schedule.cpu.default import prepacked_passes
+from gemmir.schedule.cpu.prepacked import prepacked_passes
 from gemmir.schedule.prepacked import prepacked_text
 
 OWN = (

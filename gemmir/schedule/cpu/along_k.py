@@ -22,6 +22,7 @@ from gemmir.schedule.cpu.model import (
     with_size,
 )
 from gemmir.schedule.cpu.narrow import LEAST_ASKED_BYTES
+from gemmir.schedule.cpu.schedule_class import Microkernel, ScheduleClass
 from gemmir.schedule.cpu.tiles import LOADS_PER_CYCLE, OVERLAP, direct_cycles, peel
 
 THIN_ROWS = 16
@@ -80,9 +81,6 @@ AVX-512 2000 x 20 x 1200 in f32 is 1.3 times as fast with lanes along k, and 200
 
 LEAST_GAIN = 1.05
 """By how much lanes along n have to be slower by the model, whose error is larger than that."""
-
-ALONG_K = "k"
-"""What the lanes go along, as `vectorize` calls it."""
 
 LANE_STEPS = 2
 """Unrolling of the loop over k where A comes from afar: a step is a vector of each row, with up to
@@ -227,13 +225,13 @@ def tile_of_few_rows(gemm: Gemm, machine: CpuMachine) -> tuple[int, int]:
     return balanced(gemm.m, other, 1), streamed
 
 
-def lane_steps(gemm: Gemm, machine: CpuMachine) -> int:
-    """How many vectors along k an iteration takes."""
+def _microkernel(gemm: Gemm, machine: CpuMachine) -> Microkernel:
     is_asked = gemm.m >= gemm.n and _asks_for_lines(gemm, machine)
-    return LANE_STEPS if _is_large(gemm, machine) and not is_asked else 1
+    steps = LANE_STEPS if _is_large(gemm, machine) and not is_asked else 1
+    return Microkernel(steps=steps, along="k")
 
 
-def along_k(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """The long side goes by once, and tiles of the thin one are taken in turn."""
     rows, columns = (thin_tile if gemm.m >= gemm.n else tile_of_few_rows)(gemm, machine)
     is_packed = not gemm.trans_b and gemm.leading("b") > 1
@@ -255,3 +253,6 @@ def _asked(gemm: Gemm, rows: int, columns: int) -> Iterator[str]:
     yield "promote{operand=c to=registers}"
     yield f"tile{{loops=k sizes={CACHE_LINE_BYTES // item_bytes(gemm)}}}"
     yield f"prefetch{{operand=a loop=m ahead=1 during={'n,' if gemm.n > columns else ''}k}}"
+
+
+ALONG_K = ScheduleClass(name="lanes along k", loops=_loops, microkernel=_microkernel)

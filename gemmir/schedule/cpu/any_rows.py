@@ -18,8 +18,7 @@ from dataclasses import dataclass
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
-from gemmir.schedule.cpu.along_k import ALONG_K
-from gemmir.schedule.cpu.any_size import LARGE
+from gemmir.schedule.cpu.any_size import LARGE, End
 from gemmir.schedule.cpu.copied import copied_any
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
@@ -32,6 +31,7 @@ from gemmir.schedule.cpu.model import (
     with_size,
 )
 from gemmir.schedule.cpu.packed import packed_both
+from gemmir.schedule.cpu.schedule_class import Microkernel
 from gemmir.schedule.cpu.tiles import RegisterTile, has_even_rows, most_rows, packed_tile
 
 EXACT_ROWS = 8
@@ -76,14 +76,14 @@ class AnyRows:
     """How products of any number of rows are cut into versions.
 
     `static` gives all passes of a problem whose sizes are known, `end` those behind the loops and
-    copies of one, of which so many steps of k are unrolled.
+    copies of one.
     """
 
     gemm: Gemm
     machine: CpuMachine
     threads: int
     static: Callable[[Gemm], Iterator[str]]
-    end: Callable[[Gemm, int], Iterator[str]]
+    end: End
 
     def passes(self) -> Iterator[str]:
         """All passes."""
@@ -96,10 +96,10 @@ class AnyRows:
         if self._has_conflicts(part) and self._has_full_lines(part):
             yield f"version{{loops=m most={UNPACKED_ROWS}}}"
             yield from self._outer(whole)
-            yield from self._carried([*self._few(part), *self.end(part, K_STEPS_PER_ITERATION)])
+            yield from self._carried([*self._few(part), *self.end(part, Microkernel())])
             yield "otherwise"
         yield from self._outer(whole)
-        yield from self._carried([*self._loops(part), *self.end(part, K_STEPS_PER_ITERATION)])
+        yield from self._carried([*self._loops(part), *self.end(part, Microkernel())])
 
     def _exact(self, rows: int, whole: Gemm) -> Iterator[str]:
         """All passes for so many rows: those of the problem, or wide tiles where B is in L3."""
@@ -109,7 +109,7 @@ class AnyRows:
             yield from self.static(self.gemm.at(m=rows))
             return
         yield from self._few(whole, rows)
-        yield from self.end(whole, K_STEPS_PER_ITERATION)
+        yield from self.end(whole, Microkernel())
 
     def _exact_rows(self, gemm: Gemm) -> Sequence[int]:
         """Numbers of rows that have a version: few, where they wait for B.
@@ -229,7 +229,7 @@ class AnyRows:
         """
         gemm, texts = self.gemm, list(passes)
         plain = gemm.alpha == 1 and gemm.beta == 0 and gemm.result is gemm.accumulator
-        plain &= not any(f"along={ALONG_K}" in text for text in texts)
+        plain &= not any("along=k" in text for text in texts)
         is_cut = False
         for text in texts:
             is_cut |= _cuts_k(text, gemm.k)

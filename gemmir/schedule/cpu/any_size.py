@@ -15,8 +15,9 @@ from dataclasses import replace
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
-from gemmir.schedule.cpu.model import K_STEPS_PER_ITERATION, item_bytes
+from gemmir.schedule.cpu.model import item_bytes
 from gemmir.schedule.cpu.packed import packed_both
+from gemmir.schedule.cpu.schedule_class import Microkernel
 from gemmir.schedule.cpu.tiles import RegisterTile, most_rows
 
 SMALL = 512
@@ -37,8 +38,11 @@ ROW_POINTERS = 8
 BLOCK_COLUMN_BYTES = 1024
 """Bytes of a column of a packed block of B: 256 steps of k in f32 (measured on Zen 5)."""
 
-End = Callable[[Gemm, int], Iterator[str]]
-"""The passes behind loops and copies, for so many unrolled steps of k."""
+ROLLED = Microkernel(steps=1)
+"""A loop over k that is not unrolled."""
+
+End = Callable[[Gemm, Microkernel], Iterator[str]]
+"""The passes behind loops and copies."""
 
 
 def any_size(gemm: Gemm, machine: CpuMachine, end: End) -> Iterator[str]:
@@ -59,14 +63,14 @@ def any_size(gemm: Gemm, machine: CpuMachine, end: End) -> Iterator[str]:
             most = ",".join(map(str, named.values()))
             yield f"version{{loops={','.join(named)} most={most}}}"
             yield from passes
-            yield from end(whole, 1)
+            yield from end(whole, ROLLED)
             yield "otherwise"
     if whole.trans_a:
         yield from packed_both(whole, machine)
-        yield from end(whole, K_STEPS_PER_ITERATION)
+        yield from end(whole, Microkernel())
         return
     yield from _half_packed(whole, machine, _tile(whole, machine, 2))
-    yield from end(whole, 1)
+    yield from end(whole, ROLLED)
 
 
 def unpacked(gemm: Gemm, machine: CpuMachine) -> str:

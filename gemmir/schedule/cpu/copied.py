@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu.direct import is_close
+from gemmir.schedule.cpu.few_rows import SLICE_K, has_long_rows, is_far
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
     K_STEPS_PER_ITERATION,
@@ -26,7 +27,7 @@ from gemmir.schedule.cpu.model import (
     round_up,
     rows_in_l1,
 )
-from gemmir.schedule.cpu.sliced import SLICE_K
+from gemmir.schedule.cpu.schedule_class import ScheduleClass
 from gemmir.schedule.cpu.tiles import (
     MANY_REGISTERS,
     PACKED_ROWS,
@@ -83,12 +84,13 @@ to 11 % faster."""
 
 def is_copied(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether `gemm` is of this class: rows enough to copy B for, and so few that C stays near."""
+    if not has_long_rows(gemm, machine):
+        return False
     if fills_blocks(gemm, machine):
         return gemm.m >= FILLED_LEAST
-    is_far = _is_far(gemm, machine)
     tile, stream = copying_tile(gemm, machine), machine.vector_registers // 4
     is_high = tile.rows >= PACKED_ROWS
-    least = LEAST_TILES_FAR if is_far and is_high else LEAST_TILES
+    least = LEAST_TILES_FAR if is_far(gemm, machine) and is_high else LEAST_TILES
     in_place = not gemm.trans_a and not gemm.trans_b and broadcasts_from_memory(machine)
     few = gemm.m <= min(COPIED_ROWS, gemm.n // COLUMNS_A_ROW)
     rows = stream if gemm.m % stream == 0 else tile.rows
@@ -102,14 +104,9 @@ def fills_blocks(gemm: Gemm, machine: CpuMachine) -> bool:
     return in_place and few and _filled_slice(gemm, machine) is not None
 
 
-def _is_far(gemm: Gemm, machine: CpuMachine) -> bool:
-    """Whether B comes from memory."""
-    return gemm.n * gemm.k * item_bytes(gemm) > machine.l3_bytes
-
-
 def _filled_columns(gemm: Gemm, machine: CpuMachine) -> int:
     """Columns of a block that the first rows fill."""
-    is_long = gemm.m <= FILLED_SLICES and _is_far(gemm, machine)
+    is_long = gemm.m <= FILLED_SLICES and is_far(gemm, machine)
     panels = FILLED_PANELS_FAR if is_long else FILLED_PANELS
     return panels * FILLED_TILE * lanes_used(gemm, machine)
 
@@ -121,12 +118,14 @@ def _filled_slice(gemm: Gemm, machine: CpuMachine) -> int | None:
 
 
 def outruns_slices(gemm: Gemm, machine: CpuMachine) -> bool:
-    """Whether copies are better than slices of a B that is read where it lies.
+    """Whether `gemm` is of this class, and copies are better than slices of a B where it lies.
 
     Rows of B may drive each other out of L1, and tiles of few registers then wait for L2:
     128 x 768 x 3072 is 1.04 times as fast with AVX2 if B is copied. With more of them a load is
     used twice as often, and copies gain nothing, but those of many rows that fill blocks.
     """
+    if not is_copied(gemm, machine):
+        return False
     if fills_blocks(gemm, machine):
         return gemm.m > FILLED_SLICES
     is_small = machine.vector_registers < MANY_REGISTERS
@@ -147,7 +146,7 @@ def copying_tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
     return RegisterTile(rows=rows, vectors=vectors, lanes=lanes)
 
 
-def copied(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Blocks of B one below the other, so that C stays near, each copied for all rows of A."""
     if fills_blocks(gemm, machine):
         yield from _filled(gemm, machine)
@@ -196,3 +195,6 @@ def _blocks(gemm: Gemm, machine: CpuMachine, last: str) -> Iterator[str]:
     if kc < gemm.k:
         yield "prefetch{operand=b loop=k ahead=1 to=l2 during=m,n}"
     yield "promote{operand=c to=registers prefetch=true}"
+
+
+COPIED = ScheduleClass(name="copied", loops=_loops)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu.model import K_STEPS_PER_ITERATION, balanced, item_bytes, rows_in_l1
+from gemmir.schedule.cpu.schedule_class import Microkernel, ScheduleClass
 from gemmir.schedule.cpu.tiles import (
     MANY_REGISTERS,
     RegisterTile,
@@ -16,6 +17,7 @@ from gemmir.schedule.cpu.tiles import (
     open_tiles,
     streaming_tile,
 )
+from gemmir.schedule.cpu.wide_reads import wide_rows_of_slices
 
 DEEP_STEPS = 16
 """The least slice of k, and what slices are multiples of: a cache line of f32."""
@@ -42,7 +44,7 @@ def is_deep(gemm: Gemm, machine: CpuMachine) -> bool:
     return is_long and gemm.m * gemm.n * item <= machine.l2_bytes // 8
 
 
-def deep(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Small C and long k: slices of k, of which A and B take a quarter of L2, are summed into C.
 
     With many registers they take half where both are read more than once. With few and one tile
@@ -161,3 +163,12 @@ def _is_fetched(gemm: Gemm, machine: CpuMachine, tile: RegisterTile) -> bool:
     fits = gemm.n * FETCHED_BYTES <= machine.l1_bytes
     few = machine.vector_registers < MANY_REGISTERS
     return few and is_far and fits and gemm.m >= 2 * tile.rows and gemm.n > tile.columns
+
+
+def deep_microkernel(gemm: Gemm, machine: CpuMachine) -> Microkernel:
+    """The usual one, which may read several elements of some rows of A at a time."""
+    tile = deep_tile(gemm, machine)
+    return Microkernel(wide_rows=wide_rows_of_slices(gemm, machine, tile))
+
+
+DEEP = ScheduleClass(name="deep", loops=_loops, microkernel=deep_microkernel)

@@ -14,6 +14,7 @@ from gemmir.schedule.cpu.model import (
     rows_in_l1,
     rows_in_l2,
 )
+from gemmir.schedule.cpu.schedule_class import Microkernel, ScheduleClass
 from gemmir.schedule.cpu.tiles import (
     RegisterTile,
     cuts_columns,
@@ -22,9 +23,21 @@ from gemmir.schedule.cpu.tiles import (
     open_tiles,
     packed_tile,
 )
+from gemmir.schedule.cpu.wide_reads import direct_steps, wide_rows
 
 NEAR_L2 = 4
 """How many times L2 A and B are at most, where B is read in place with vectors of half a line."""
+
+
+def is_in_l2(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether A and B stay in half of L2, from where vectors are read fast enough.
+
+    Those of half a line are where L1 holds a line of each row of B.
+    """
+    item = item_bytes(gemm)
+    is_small = (gemm.m + gemm.n) * gemm.k * item <= machine.l2_bytes // 2
+    has_whole_lines = machine.vector_bytes >= CACHE_LINE_BYTES
+    return is_small and (has_whole_lines or gemm.k <= rows_in_l1(gemm.leading("b") * item, machine))
 
 
 def is_close(gemm: Gemm, machine: CpuMachine) -> bool:
@@ -60,7 +73,7 @@ def _is_near(gemm: Gemm, machine: CpuMachine) -> bool:
     return is_aligned and stays and bytes_read <= NEAR_L2 * machine.l2_bytes
 
 
-def direct(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Register tiles read A and B where they lie; the operand that stays in L1 is walked inside."""
     yield from in_place(gemm, machine, direct_tile(gemm, machine, gemm.k))
 
@@ -102,8 +115,18 @@ def _last_columns(gemm: Gemm, columns: int, machine: CpuMachine) -> str:
     return " edges=peel" if cuts_columns(gemm, machine) else " edges=overlap"
 
 
-def clipped(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+def _clipped(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Register tiles of rows whose number is known at run time."""
     tile = packed_tile(gemm, machine)
     yield f"tile{{loops=m,n sizes={tile.rows},{tile.columns}}}"
     yield "promote{operand=c to=registers}"
+
+
+def _microkernel(gemm: Gemm, machine: CpuMachine) -> Microkernel:
+    return Microkernel(steps=direct_steps(gemm, machine), wide_rows=wide_rows(gemm, machine))
+
+
+DIRECT = ScheduleClass(name="direct", loops=_loops, microkernel=_microkernel)
+
+
+CLIPPED = ScheduleClass(name="clipped", loops=_clipped)

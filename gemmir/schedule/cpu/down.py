@@ -19,6 +19,7 @@ from gemmir.schedule.cpu.model import (
     item_bytes,
     rows_in_l1,
 )
+from gemmir.schedule.cpu.schedule_class import ScheduleClass
 from gemmir.schedule.cpu.tiles import last_rows, packed_tile
 
 NEAR_L2 = 2
@@ -45,7 +46,7 @@ def is_down(gemm: Gemm, machine: CpuMachine) -> bool:
     return is_apart and not gemm.trans_b and is_near and stays and not has_lines(gemm, machine)
 
 
-def down(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Slices of k, tiles of rows, and in them all columns."""
     tile = packed_tile(gemm, machine)
     columns = min(tile.columns, gemm.n)
@@ -59,3 +60,6 @@ def down(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
 
 def _depth(gemm: Gemm) -> int:
     return balanced(gemm.k, K_SLICE_BYTES // item_bytes(gemm), K_STEPS_PER_ITERATION)
+
+
+DOWN = ScheduleClass(name="down", loops=_loops)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu.few_rows import LEAST_ROW_BYTES, bytes_of_b, is_near
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
     L1_WAY_BYTES,
@@ -18,7 +19,7 @@ from gemmir.schedule.cpu.model import (
     item_bytes,
     lanes_used,
 )
-from gemmir.schedule.cpu.sliced import LEAST_ROW_BYTES, bytes_of_b, is_near
+from gemmir.schedule.cpu.schedule_class import Microkernel, ScheduleClass
 from gemmir.schedule.cpu.tiles import even_rows
 
 FEW_K = 8
@@ -62,12 +63,12 @@ def is_few(gemm: Gemm, machine: CpuMachine) -> bool:
     return gemm.m <= (PAGE_ROWS if in_pages else FEW_ROWS)
 
 
-def few(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Some rows of B at a time, and tiles of C that take three quarters of the registers."""
     rows = even_rows(gemm.m, machine)
     vectors = min(machine.vector_registers * 3 // 4 // rows, MOST_VECTORS)
     columns = min(vectors * lanes_used(gemm, machine), gemm.n)
-    kc = steps_of_few(gemm, machine)
+    kc = _steps(gemm, machine)
     if kc < gemm.k:
         yield f"tile{{loops=k sizes={kc}}}"
     yield f"tile{{loops=n sizes={columns}{'' if gemm.n % columns == 0 else ' edges=peel'}}}"
@@ -75,7 +76,7 @@ def few(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     yield "promote{operand=c to=registers}"
 
 
-def steps_of_few(gemm: Gemm, machine: CpuMachine) -> int:
+def _steps(gemm: Gemm, machine: CpuMachine) -> int:
     """Rows of B at a time, all of which are an iteration.
 
     A load of L2 takes two cycles where a line of B is fetched twice, and one where it is not; in
@@ -88,3 +89,10 @@ def steps_of_few(gemm: Gemm, machine: CpuMachine) -> int:
 def _is_in_l2(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether B is in L2, of which an eighth is left for what else there is."""
     return bytes_of_b(gemm) <= machine.l2_bytes * 7 // 8
+
+
+def _microkernel(gemm: Gemm, machine: CpuMachine) -> Microkernel:
+    return Microkernel(steps=_steps(gemm, machine))
+
+
+FEW = ScheduleClass(name="few", loops=_loops, microkernel=_microkernel)

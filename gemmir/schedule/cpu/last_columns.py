@@ -20,6 +20,7 @@ from gemmir.schedule.cpu.model import (
     lanes_used,
     round_up,
 )
+from gemmir.schedule.cpu.schedule_class import ScheduleClass, microkernel_along_k
 
 LANE_SUM_PRODUCTS = 3
 """Multiply-adds that take as long as to add the lanes of an element of C, where those of several
@@ -94,7 +95,7 @@ def wider_columns(gemm: Gemm, machine: CpuMachine) -> int:
     return gemm.n - before * lanes if plain and before > 0 else 0
 
 
-def along_last(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Loops and copies for a product of so few columns."""
     room = machine.vector_registers - FREE_REGISTERS
     fitting = (r for r in (MOST_ROWS, 4, 2) if (r + 1) * (gemm.n + 1) - 1 <= room)
@@ -102,3 +103,6 @@ def along_last(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     yield "promote{operand=b to=l1 layout=panel:1}"
     yield f"tile{{loops=m sizes={rows}{'' if gemm.m % rows == 0 else ' edges=peel'}}}"
     yield "promote{operand=c to=registers}"
+
+
+LAST_COLUMNS = ScheduleClass(name="last columns", loops=_loops, microkernel=microkernel_along_k)

@@ -14,13 +14,21 @@ A C that is narrower than its sums is written once: k is not cut.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from gemmir.dtypes import ELEMENTS
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
-from gemmir.schedule.cpu.model import balanced, broadcasts_from_memory, lanes_used, round_up
+from gemmir.schedule.cpu.model import (
+    K_STEPS_PER_ITERATION,
+    balanced,
+    broadcasts_from_memory,
+    is_n_x_k,
+    lanes_used,
+    round_up,
+)
+from gemmir.schedule.cpu.schedule_class import Microkernel, ScheduleClass, microkernel_along_k
 from gemmir.schedule.cpu.tiles import RegisterTile, packed_tile, peel
 
 FEW_ROWS = 4
@@ -83,38 +91,15 @@ def factors_of(gemm: Gemm, machine: CpuMachine) -> Factors:
     return Factors(as_="f32", depth=1, item_bytes=ELEMENTS["f32"].item_bytes)
 
 
-def mixed_class(gemm: Gemm, machine: CpuMachine) -> Callable[[Gemm, CpuMachine], Iterator[str]]:
-    """The shape of schedule for a product whose sums are wider than its factors."""
-    if 0 in (gemm.m, gemm.n, gemm.k):
-        return widened
-    if _is_stored(gemm, machine):
-        return stored
+def is_mixed(gemm: Gemm) -> bool:
+    """Whether products are summed in a wider type than that of both factors."""
+    return gemm.product.is_mixed and not gemm.has_weights
+
+
+def has_few_rows(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether so few rows read a B that is not stored n x k that panels do not pay."""
     few = FEW_ROWS_OF_BYTES if gemm.accumulator.is_integer else FEW_ROWS
-    if gemm.m <= few and not (gemm.trans_b and min(gemm.n, gemm.k) > 1):
-        return widened
-    return in_panels if _fits(gemm, machine) else widened
-
-
-def steps_of_sums(gemm: Gemm, machine: CpuMachine, steps: int) -> int:
-    """Steps of k in an iteration: one where products are added by an instruction of their own.
-
-    LLVM's code generator adds such products of several steps to each other first, and has no
-    registers for them (measured on AVX2: 4 x 16 is 1.04 times as fast, 6 x 16 1.2 times).
-    """
-    return 1 if _adds_apart(gemm, machine) else steps
-
-
-def unit_of(gemm: Gemm, machine: CpuMachine, shape: object) -> tuple[str, int]:
-    """The unit of `vectorize`, and how much of k it takes at once."""
-    depth = factors_of(gemm, machine).depth if shape is in_panels else 1
-    return ("dot", depth) if depth > 1 else ("fma", 1)
-
-
-def is_unsigned_by(gemm: Gemm, machine: CpuMachine, shape: object) -> bool:
-    """Whether A of i8 is multiplied as ui8: of two bytes x86 takes one without a sign."""
-    in_bytes = shape is in_panels and factors_of(gemm, machine).depth == 4
-    are_signed = gemm.element.name == gemm.element_b.name == "i8"
-    return in_bytes and are_signed and machine.llvm_triple.startswith("x86_64")
+    return gemm.m <= few and not is_n_x_k(gemm)
 
 
 def is_narrow(gemm: Gemm) -> bool:
@@ -142,26 +127,25 @@ def _tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
     return replace(tile, rows=balanced(max(gemm.m, 1), most, 1))
 
 
-def _fits(gemm: Gemm, machine: CpuMachine) -> bool:
+def fits_panels(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether the panels of all of k, which a narrow C asks for, have room in the last cache."""
     tile, item = _tile(gemm, machine), factors_of(gemm, machine).item_bytes
     widest = max(tile.rows, tile.columns) * gemm.k * item
     return not is_narrow(gemm) or widest <= machine.l3_bytes // 4
 
 
-def _is_stored(gemm: Gemm, machine: CpuMachine) -> bool:
+def is_stored(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether rows of B lie along k, and those of A are few; integers of A must lie so, too."""
-    across = gemm.trans_b and min(gemm.n, gemm.k) > 1
     factors = factors_of(gemm, machine)
     added = factors.depth if factors.as_ is None else 4 if gemm.accumulator.is_integer else 1
     is_apart = gemm.trans_a and gemm.leading("a") > 1
     lanes = machine.lanes(gemm.accumulator.item_bytes)
     fits = gemm.m <= STORED_ROWS[added] and gemm.k >= 2 * lanes
     in_order = not (is_apart and gemm.accumulator.is_integer)
-    return across and fits and in_order and broadcasts_from_memory(machine)
+    return is_n_x_k(gemm) and fits and in_order and broadcasts_from_memory(machine)
 
 
-def stored(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+def _stored(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """A vector along k for each element of C; floats of A are widened once, in rows of their own.
 
     A few rows of B are read at a time, each of which meets all of A.
@@ -177,7 +161,7 @@ def stored(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     yield "promote{operand=c to=registers}"
 
 
-def in_panels(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+def _in_panels(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Panels of A in L3 and blocks of B in L2, as products of f32 have them."""
     tile, factors = _tile(gemm, machine), factors_of(gemm, machine)
     item, columns = factors.item_bytes, min(tile.columns, gemm.n)
@@ -197,7 +181,27 @@ def in_panels(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     yield "promote{operand=c to=registers prefetch=true}"
 
 
-def widened(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+def _microkernel_of_panels(gemm: Gemm, machine: CpuMachine) -> Microkernel:
+    """As much of k at once as the panels have.
+
+    Where products are added by an instruction of their own, k is not unrolled: LLVM's code
+    generator adds such products of several steps to each other first, and has no registers for them
+    (measured on AVX2: 4 x 16 is 1.04 times as fast, 6 x 16 1.2 times). Of two bytes x86 takes one
+    without a sign.
+    """
+    depth = factors_of(gemm, machine).depth
+    if depth == 1:
+        return Microkernel()
+    are_signed = depth == 4 and gemm.element.name == gemm.element_b.name == "i8"
+    return Microkernel(
+        steps=1 if _adds_apart(gemm, machine) else K_STEPS_PER_ITERATION,
+        unit="dot",
+        depth=depth,
+        is_unsigned=are_signed and machine.llvm_triple.startswith("x86_64"),
+    )
+
+
+def _widened(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Elements are widened where they are read; B is read once where rows are few."""
     lanes = lanes_used(gemm, machine)
     rows = max(min(gemm.m, FEW_ROWS), 1)
@@ -207,3 +211,12 @@ def widened(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
         yield f"tile{{loops=k sizes={STREAM_K}}}"
     yield f"tile{{loops=n,m sizes={columns},{rows}{peel(gemm, rows, columns)}}}"
     yield "promote{operand=c to=registers}"
+
+
+STORED = ScheduleClass(name="stored", loops=_stored, microkernel=microkernel_along_k)
+
+
+IN_PANELS = ScheduleClass(name="in panels", loops=_in_panels, microkernel=_microkernel_of_panels)
+
+
+WIDENED = ScheduleClass(name="widened", loops=_widened)

@@ -107,6 +107,11 @@ def rows_in_l1(row_bytes: int, machine: CpuMachine) -> int:
     return machine.l1_bytes // math.gcd(row_bytes, L1_WAY_BYTES)
 
 
+def is_n_x_k(gemm: Gemm) -> bool:
+    """Whether B is stored n x k, and is no row or column."""
+    return gemm.trans_b and min(gemm.n, gemm.k) > 1
+
+
 def has_lines(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether vectors are a line of the cache, and rows of B as it is stored whole lines long."""
     row_bytes = gemm.leading("b") * item_bytes(gemm)

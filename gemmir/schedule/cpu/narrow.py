@@ -3,7 +3,7 @@
 Where A comes from memory and k can be cut into slices of whole lines, slices of B stay in L1, and
 each line of a tile of A is asked for while the tile before is multiplied (`asks_for_a`). Otherwise,
 with vectors of whole cache lines, a tile holds all of a row of C, and slices are as short as
-requests that come together allow (`narrow_in_l1`).
+requests that come together allow (`_in_l1`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu.deep import deep_microkernel
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
     K_STEPS_PER_ITERATION,
@@ -21,6 +22,7 @@ from gemmir.schedule.cpu.model import (
     item_bytes,
     lanes_used,
 )
+from gemmir.schedule.cpu.schedule_class import Microkernel, ScheduleClass
 from gemmir.schedule.cpu.tiles import STREAMS, most_rows, streaming_tile
 
 NARROW_VECTORS = 4
@@ -53,14 +55,14 @@ def is_narrow(gemm: Gemm, machine: CpuMachine) -> bool:
     return large and fits and is_plain and gemm.m > 8 * gemm.n
 
 
-def narrow(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Slices of k, of which B takes half of L2; in them a few whole rows of A at a time."""
     depth = _asked_depth(gemm, machine)
     if depth:
         yield from _asked(gemm, machine, depth)
         return
     if _stays_in_l1(gemm, machine):
-        yield from narrow_in_l1(gemm, machine)
+        yield from _in_l1(gemm, machine)
         return
     tile = streaming_tile(gemm, machine)
     rows, columns = tile.rows, tile.columns
@@ -128,7 +130,7 @@ def _stays_in_l1(gemm: Gemm, machine: CpuMachine) -> bool:
     return machine.vector_bytes >= CACHE_LINE_BYTES and several and from_memory
 
 
-def narrow_in_l1(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+def _in_l1(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Short slices of k: B in L1, and of A a few pieces of rows, asked for one tile ahead."""
     lanes = lanes_used(gemm, machine)
     vectors = -(-gemm.n // lanes)
@@ -143,3 +145,10 @@ def narrow_in_l1(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     if gemm.m >= 2 * rows:
         yield "prefetch{operand=a loop=m ahead=1}"
     yield "promote{operand=c to=registers prefetch=true}"
+
+
+def _microkernel(gemm: Gemm, machine: CpuMachine) -> Microkernel:
+    return Microkernel() if asks_for_a(gemm, machine) else deep_microkernel(gemm, machine)
+
+
+NARROW = ScheduleClass(name="narrow", loops=_loops, microkernel=_microkernel)

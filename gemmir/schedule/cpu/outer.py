@@ -12,6 +12,7 @@ from gemmir.schedule.cpu.model import (
     lanes_used,
     rows_in_l1,
 )
+from gemmir.schedule.cpu.schedule_class import ScheduleClass
 from gemmir.schedule.cpu.tiles import (
     MANY_REGISTERS,
     RegisterTile,
@@ -32,7 +33,7 @@ def is_outer(gemm: Gemm, machine: CpuMachine) -> bool:
     return 0 < gemm.k <= OUTER_K and fits and gemm.m * gemm.n * item >= machine.l2_bytes
 
 
-def outer(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """B in panels, and C tile by tile along its rows, each asked for before it is written."""
     in_place = _reads_b(gemm, machine)
     tile = widest_tile(gemm, machine) if in_place else streaming_tile(gemm, machine)
@@ -71,3 +72,6 @@ def _reads_b(gemm: Gemm, machine: CpuMachine) -> bool:
     stays = gemm.k <= rows_in_l1(row_bytes, machine) and not gemm.trans_b
     whole = gemm.n % lanes_used(gemm, machine) == 0
     return fits and stays and whole and machine.vector_bytes < CACHE_LINE_BYTES
+
+
+OUTER = ScheduleClass(name="outer", loops=_loops)

@@ -23,10 +23,12 @@ from gemmir.schedule.cpu.model import (
     broadcasts_from_memory,
     equal_slice,
     has_lines,
+    is_n_x_k,
     item_bytes,
     lanes_used,
     round_up,
 )
+from gemmir.schedule.cpu.schedule_class import ScheduleClass
 from gemmir.schedule.cpu.tiles import (
     MANY_REGISTERS,
     PACKED_ROWS,
@@ -65,7 +67,12 @@ FUSED_VECTORS = 2
 of each row are slower."""
 
 
-def packed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+def has_n_x_k(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether B is stored n x k: it must be packed, for its columns are not adjacent."""
+    return is_n_x_k(gemm)
+
+
+def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Blocks of B in L2, each multiplied by all rows of A where they lie."""
     down = gemm.trans_a and min(gemm.m, gemm.k) > 1
     if down or not broadcasts_from_memory(machine):
@@ -173,3 +180,9 @@ def packed_both(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     yield f"promote{{operand=b to=l2 layout=panel:{columns}}}"
     yield f"tile{{loops=m,n sizes={tile.rows},{columns}}}"
     yield "promote{operand=c to=registers prefetch=true}"
+
+
+PACKED = ScheduleClass(name="packed", loops=_loops)
+
+
+PACKED_BOTH = ScheduleClass(name="packed both", loops=packed_both)

@@ -11,7 +11,9 @@ from dataclasses import replace
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu.cores import shares_batch
 from gemmir.schedule.cpu.model import K_STEPS_PER_ITERATION, balanced, item_bytes, round_up
+from gemmir.schedule.cpu.schedule_class import Microkernel
 from gemmir.schedule.cpu.tiles import PACKED_ROWS, RegisterTile, most_rows, packed_tile
 
 LEAST_SUMS = 8
@@ -37,7 +39,17 @@ def prepacked_tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
     return replace(tile, rows=rows, vectors=min(vectors, -(-n // tile.lanes)))
 
 
-def prepacked(gemm: Gemm, machine: CpuMachine, threads: int) -> Iterator[str]:
+def prepacked_passes(gemm: Gemm, machine: CpuMachine, threads: int) -> Iterator[str]:
+    """The passes for a product of one type, without scales, whose B is packed before the calls."""
+    by_batch = shares_batch(gemm, threads)
+    if gemm.batch is not None:
+        yield f"tile{{loops=batch sizes=1{' over=cores' if by_batch else ''}}}"
+    yield from _loops(gemm, machine, 1 if by_batch else threads)
+    expand = bool({"gelu", "silu"} & set(gemm.steps))
+    yield from Microkernel().passes(gemm, machine, fuse=bool(gemm.steps), expand=expand)
+
+
+def _loops(gemm: Gemm, machine: CpuMachine, threads: int) -> Iterator[str]:
     """The loops inside that over a batch, with the copy of B before them."""
     tile = prepacked_tile(gemm, machine)
     columns = min(tile.columns, max(gemm.n, 1))

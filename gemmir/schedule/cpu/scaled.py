@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu.schedule_class import ScheduleClass
 from gemmir.schedule.cpu.tiles import packed_tile
 
 
-def scaled(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Register tiles inside of one block of scales; those of a slice of k and of all of it."""
     tile = packed_tile(gemm, machine)
     rows, block = max(tile.rows // 2, 1), gemm.scale_block
@@ -27,3 +28,6 @@ def _halves(size: int) -> Iterator[int]:
     while size > 1:
         size //= 2
         yield size
+
+
+SCALED = ScheduleClass(name="scaled", loops=_loops)

@@ -6,6 +6,17 @@ from collections.abc import Iterator
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu.few_rows import (
+    LEAST_ROW_BYTES,
+    LEAST_WAITING,
+    MANY_ROWS,
+    SHORT_BYTES,
+    SLICE_K,
+    bytes_of_b,
+    has_long_rows,
+    is_far,
+    is_near,
+)
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
     K_STEPS_PER_ITERATION,
@@ -16,11 +27,8 @@ from gemmir.schedule.cpu.model import (
     round_up,
     rows_in_l2,
 )
+from gemmir.schedule.cpu.schedule_class import Microkernel, ScheduleClass
 from gemmir.schedule.cpu.tiles import PACKED_ROWS, even_rows
-
-SLICE_K = 256
-"""Rows of B that a tile of columns takes at once, at least: C is added to seldom, and the tile
-stays in L2 for the next rows of A (measured on Zen 5)."""
 
 SLICE_ROWS = 4
 """From this many rows on, B is not what all of the time goes into (measured on Zen 5)."""
@@ -28,38 +36,26 @@ SLICE_ROWS = 4
 SLICE_AHEAD = 2
 """Tiles that B is asked for ahead where it comes from memory (measured on Zen 5)."""
 
-LEAST_WAITING = 12
-"""More rows wait for a B that is in L3 with little room to spare, and for short rows of one in
-memory."""
-
-SHORT_BYTES = 4096
-"""A row of B that is short then: a page."""
-
-LEAST_ROW_BYTES = 384
-"""The least length of a row of B that few rows of A meet in slices: 96 elements of f32, and twice
-as many where a vector is no line."""
-
 SLICE_STEPS = 2
 """Steps of k in an iteration of up to `MANY_ROWS` rows: prefetchers of L1 tell some 30 loads apart,
 and with more a line of B is fetched twice. On Zen 5 with AVX-512 4 to 12 rows are up to 1.1 times
 as fast so from L3 as with 4 steps, and 40 to 64 rows 0.96 to 1.0 times."""
 
-MANY_ROWS = 32
-"""From more rows on, there is time enough between two tiles of B to ask for one from memory."""
-
 
 def is_sliced(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether `gemm` is of this class: L2 can keep two slices of B, and a quarter of it those of A.
 
-    B comes in time for so many rows of A.
+    B comes in time for so many rows of A, and its rows are long, or long enough for so few of A.
     """
+    if not has_long_rows(gemm, machine) and not _has_short_rows(gemm, machine):
+        return False
     few = SLICE_ROWS <= gemm.m <= machine.l2_bytes // 4 // (SLICE_K * item_bytes(gemm))
     row_bytes = gemm.leading("b") * item_bytes(gemm)
     keeps = rows_in_l2(row_bytes, machine) >= 2 * SLICE_K or _bears_conflicts(gemm, machine)
     return keeps and few and _comes_in_time(gemm, machine) and not gemm.trans_a
 
 
-def has_short_rows(gemm: Gemm, machine: CpuMachine) -> bool:
+def _has_short_rows(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether few rows meet a B that is long and not wide, and slices outrun those of a small C.
 
     All rows are a tile, or even ones: on Zen 5 5 to 28 rows by 96 to 210 columns in f32 are 1.0 to
@@ -69,7 +65,7 @@ def has_short_rows(gemm: Gemm, machine: CpuMachine) -> bool:
     few = gemm.m <= MANY_ROWS and broadcasts_from_memory(machine)
     is_full = machine.vector_bytes == CACHE_LINE_BYTES
     is_wide = gemm.n * item_bytes(gemm) >= (LEAST_ROW_BYTES if is_full else 2 * LEAST_ROW_BYTES)
-    return few and is_wide and is_near(gemm, machine) and is_sliced(gemm, machine)
+    return few and is_wide and is_near(gemm, machine)
 
 
 def _comes_in_time(gemm: Gemm, machine: CpuMachine) -> bool:
@@ -82,7 +78,7 @@ def _comes_in_time(gemm: Gemm, machine: CpuMachine) -> bool:
     if is_near(gemm, machine) or gemm.m > MANY_ROWS:
         return True
     is_short = gemm.n * item_bytes(gemm) <= SHORT_BYTES
-    return gemm.m > LEAST_WAITING and (is_short or not _is_far(gemm, machine))
+    return gemm.m > LEAST_WAITING and (is_short or not is_far(gemm, machine))
 
 
 def _bears_conflicts(gemm: Gemm, machine: CpuMachine) -> bool:
@@ -98,7 +94,7 @@ def _bears_conflicts(gemm: Gemm, machine: CpuMachine) -> bool:
     return is_wide and is_near(gemm, machine) and is_apart and not is_high and gemm.m <= MANY_ROWS
 
 
-def sliced(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Slices of k, in them tiles of columns, and all rows of A for each: nothing is copied."""
     lanes = lanes_used(gemm, machine)
     near = is_near(gemm, machine)
@@ -108,7 +104,7 @@ def sliced(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     yield f"tile{{loops=k sizes={_slice(gemm, machine, columns)}}}"
     yield f"tile{{loops=n sizes={columns}{'' if gemm.n % columns == 0 else ' edges=peel'}}}"
     yield f"tile{{loops=m sizes={rows}{last}}}"
-    if _is_far(gemm, machine) and gemm.n // columns > SLICE_AHEAD:
+    if is_far(gemm, machine) and gemm.n // columns > SLICE_AHEAD:
         yield f"prefetch{{operand=b loop=n ahead={SLICE_AHEAD} to=l2 during=m}}"
     yield "promote{operand=c to=registers}"
 
@@ -128,22 +124,9 @@ def _slice(gemm: Gemm, machine: CpuMachine, columns: int) -> int:
     return min(balanced(gemm.k, most, K_STEPS_PER_ITERATION), gemm.k)
 
 
-def steps_of_slices(gemm: Gemm, machine: CpuMachine) -> int:
-    """Unrolling of the loop over k."""
+def _microkernel(gemm: Gemm, machine: CpuMachine) -> Microkernel:
     few = gemm.m <= MANY_ROWS and is_near(gemm, machine)
-    return SLICE_STEPS if few else K_STEPS_PER_ITERATION
+    return Microkernel(steps=SLICE_STEPS if few else K_STEPS_PER_ITERATION)
 
 
-def is_near(gemm: Gemm, machine: CpuMachine) -> bool:
-    """Whether B lies in L3, of which half is left for what else there is."""
-    return bytes_of_b(gemm) <= machine.l3_bytes // 2
-
-
-def _is_far(gemm: Gemm, machine: CpuMachine) -> bool:
-    """Whether B comes from memory: it is larger than L3."""
-    return bytes_of_b(gemm) > machine.l3_bytes
-
-
-def bytes_of_b(gemm: Gemm) -> int:
-    """Bytes of all of B."""
-    return gemm.n * gemm.k * item_bytes(gemm)
+SLICED = ScheduleClass(name="sliced", loops=_loops, microkernel=_microkernel)

@@ -7,6 +7,15 @@ from dataclasses import dataclass
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu.few_rows import (
+    LEAST_WAITING,
+    MANY_ROWS,
+    SHORT_BYTES,
+    SLICE_K,
+    has_long_rows,
+    is_far,
+    is_near,
+)
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
     K_STEPS_PER_ITERATION,
@@ -18,14 +27,11 @@ from gemmir.schedule.cpu.model import (
     rows_in_l1,
     rows_in_l2,
 )
-from gemmir.schedule.cpu.sliced import LEAST_WAITING, MANY_ROWS, SHORT_BYTES, SLICE_K, is_near
+from gemmir.schedule.cpu.schedule_class import Microkernel, ScheduleClass
 from gemmir.schedule.cpu.tiles import LONE_ROWS, even_rows, has_even_rows
 
 STREAM_ROWS = 192
 """Up to this many rows of A, all of B goes by for each few rows of k (measured on Zen 5)."""
-
-STREAM_BYTES = 1024
-"""The least length of a row of B that is streamed: as far as it is asked for ahead."""
 
 STREAM_K = 8
 """Rows of B that are streamed together: as many as prefetchers follow, and as have room in a set of
@@ -119,12 +125,19 @@ def outruns_others(gemm: Gemm, machine: CpuMachine) -> bool:
     columns in f32 are 0.95 to 1.1 times as fast on Zen 5 as slices and copies where arrays begin on
     a line, and 1.0 to 1.5 times where they do not.
     """
+    if not has_long_rows(gemm, machine):
+        return False
     if not has_even_rows(machine) or not _has_wide_tiles(gemm, machine):
         return False
     if not is_near(gemm, machine) and gemm.m > LEAST_WAITING:
         return gemm.n * item_bytes(gemm) > SHORT_BYTES
     collides = rows_in_l1(gemm.leading("b") * item_bytes(gemm), machine) < SLICE_K
     return collides or not is_near(gemm, machine)
+
+
+def is_streamed(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether `gemm` is of this class, where nothing else is better: few rows, and B's are long."""
+    return has_long_rows(gemm, machine) and gemm.m <= STREAM_ROWS
 
 
 def goes_by_row(gemm: Gemm, machine: CpuMachine) -> bool:
@@ -135,12 +148,10 @@ def goes_by_row(gemm: Gemm, machine: CpuMachine) -> bool:
     times. A C that is longer than half of L1 is 0.8 to 1.0 times as fast, and so are vectors of
     whole lines, which wait for half as many loads.
     """
-    item = item_bytes(gemm)
-    is_far = gemm.n * gemm.k * item > machine.l3_bytes
-    is_near = gemm.n * item <= machine.l1_bytes // 2
+    stays = gemm.n * item_bytes(gemm) <= machine.l1_bytes // 2
     is_dense = gemm.leading("b") == gemm.n and not gemm.trans_b
     cuts_lines = machine.vector_bytes < CACHE_LINE_BYTES and broadcasts_from_memory(machine)
-    return gemm.m == 1 and is_far and is_near and is_dense and cuts_lines
+    return gemm.m == 1 and is_far(gemm, machine) and stays and is_dense and cuts_lines
 
 
 def _by_row(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
@@ -154,14 +165,15 @@ def _by_row(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     yield "promote{operand=c to=registers}"
 
 
-def steps_of(gemm: Gemm, machine: CpuMachine) -> int:
-    """Unrolling of the loop over k: all of a slice, or as for anything packed."""
+def _microkernel(gemm: Gemm, machine: CpuMachine) -> Microkernel:
+    """All of a slice is an iteration, or it is unrolled as for anything packed."""
     if goes_by_row(gemm, machine):
-        return 1
-    return K_STEPS_PER_ITERATION if stream_of(gemm, machine).copies else STREAM_K
+        return Microkernel(steps=1)
+    copies = stream_of(gemm, machine).copies
+    return Microkernel(steps=K_STEPS_PER_ITERATION if copies else STREAM_K)
 
 
-def streamed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Few rows of k at a time, all of B goes by once, and C is summed in a cache."""
     if goes_by_row(gemm, machine):
         yield from _by_row(gemm, machine)
@@ -191,3 +203,6 @@ def streamed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
 
 def _peel(gemm: Gemm, columns: int) -> str:
     return "" if gemm.n % columns == 0 else " edges=peel"
+
+
+STREAMED = ScheduleClass(name="streamed", loops=_loops, microkernel=_microkernel)

@@ -12,8 +12,9 @@ from dataclasses import replace
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
-from gemmir.schedule.cpu.direct import in_place
+from gemmir.schedule.cpu.direct import DIRECT, in_place
 from gemmir.schedule.cpu.model import has_masks, item_bytes, lanes_used, round_up
+from gemmir.schedule.cpu.schedule_class import ScheduleClass
 from gemmir.schedule.cpu.tiles import direct_cycles, direct_tile
 from gemmir.schedule.cpu.transposed import COPIED_CYCLES
 
@@ -81,10 +82,13 @@ def swapped(gemm: Gemm) -> Gemm:
     )
 
 
-def turned(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Direct tiles of the transpose; sums of three vectors leave room to turn them."""
     tile = direct_tile(gemm, machine, gemm.k)
     is_full = tile.vectors == TURNED_VECTORS and tile.rows > TURNED_ROWS
     if has_masks(machine) and is_full and gemm.m % TURNED_ROWS == 0:
         tile = replace(tile, rows=TURNED_ROWS)
     yield from in_place(gemm, machine, tile)
+
+
+SWAPPED = ScheduleClass(name="swapped", loops=_loops, microkernel=DIRECT.microkernel)

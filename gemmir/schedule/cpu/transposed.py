@@ -19,6 +19,7 @@ from gemmir.schedule.cpu.model import (
     lanes_used,
     round_up,
 )
+from gemmir.schedule.cpu.schedule_class import ScheduleClass, microkernel_along_k
 from gemmir.schedule.cpu.tiles import LOADS_PER_CYCLE, OVERLAP
 
 COPIED_CYCLES = 0.4
@@ -89,7 +90,7 @@ def _lines(gemm: Gemm, machine: CpuMachine) -> float:
     return 1 + machine.vector_bytes / CACHE_LINE_BYTES if is_cut else 1
 
 
-def transposed(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Slices of k, and in them rows of the longer operand, each of which meets all of the other."""
     rows, columns, depth = _tile(gemm, machine)
     if gemm.trans_a and gemm.leading("a") > 1:
@@ -121,3 +122,6 @@ def _tile(gemm: Gemm, machine: CpuMachine) -> tuple[int, int, int]:
         depth = balanced(gemm.k, most, lanes)
     outer = min(outer, long)
     return (inner, outer, depth) if gemm.n >= gemm.m else (outer, inner, depth)
+
+
+TRANSPOSED = ScheduleClass(name="transposed", loops=_loops, microkernel=microkernel_along_k)

@@ -9,6 +9,7 @@ rows of k are no vectors of n; but for very few rows of A, of which lanes go alo
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
@@ -18,9 +19,11 @@ from gemmir.schedule.cpu.model import (
     L1_WAY_BYTES,
     balanced,
     broadcasts_from_memory,
+    is_n_x_k,
     lanes_of_sum,
     round_up,
 )
+from gemmir.schedule.cpu.schedule_class import Microkernel, ScheduleClass
 from gemmir.schedule.cpu.tiles import (
     FMA_LATENCY_CYCLES,
     MANY_REGISTERS,
@@ -90,30 +93,39 @@ WEIGHT_STEPS_PER_ITERATION = 2
 loses in code)."""
 
 
-def weights(gemm: Gemm, machine: CpuMachine, *, even: bool) -> Iterator[str]:
-    """The tiles of a B of weights; `even` says that every core has as much as `gemm`."""
+def class_of_weights(gemm: Gemm, machine: CpuMachine, *, even: bool) -> ScheduleClass:
+    """The class of a B of weights; `even` says that every core has as much as `gemm`."""
+    if _are_along_k(gemm, machine):
+        loops = partial(_along_k, even=even)
+        return ScheduleClass(name="weights along k", loops=loops, microkernel=_lanes_along_k)
+    if _are_dealt(gemm, machine, even=even):
+        return ScheduleClass(name="weights dealt", loops=_dealt, microkernel=_of_dealt)
     across = gemm.trans_b and (min(gemm.n, gemm.k) > 1 or gemm.element_b.per_byte > 1)
-    if weights_along_k(gemm, machine):
-        yield from _along_k(gemm, machine, even=even)
-    elif are_dealt(gemm, machine, even=even):
-        yield from _dealt(gemm, machine)
-    elif across or gemm.m > FEW_ROWS:
-        made = _dequantised if even and _reads_a(gemm, machine) else _packed_both
-        yield from made(gemm, machine)
-    else:
-        yield from _in_registers(gemm, machine, even=even)
+    if not across and gemm.m <= FEW_ROWS:
+        loops = partial(_in_registers, even=even)
+        return ScheduleClass(name="weights in registers", loops=loops, microkernel=_of_two_steps)
+    loops = _dequantised if even and _reads_a(gemm, machine) else _packed_both
+    return ScheduleClass(name="weights in panels", loops=loops, microkernel=_of_two_steps)
 
 
-def weights_along_k(gemm: Gemm, machine: CpuMachine) -> bool:
+def _are_along_k(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether few rows of A go by a B that is stored n x k, in vectors along k."""
-    in_rows = gemm.trans_b and min(gemm.n, gemm.k) > 1 and not gemm.trans_a
+    in_rows = is_n_x_k(gemm) and not gemm.trans_a
     return in_rows and _slice(gemm) <= gemm.k and gemm.m <= _thin_rows(gemm, machine)
 
 
-def steps_along_k(gemm: Gemm, machine: CpuMachine) -> int:
-    """Unrolling of that loop over k: a slice may hold a single whole vector."""
+def _lanes_along_k(gemm: Gemm, machine: CpuMachine) -> Microkernel:
+    """A slice may hold a single whole vector."""
     vectors = _slice(gemm) // machine.lanes(gemm.accumulator.item_bytes)
-    return min(max(vectors, 1), WEIGHT_STEPS_PER_ITERATION)
+    return Microkernel(steps=min(max(vectors, 1), WEIGHT_STEPS_PER_ITERATION), along="k")
+
+
+def _of_two_steps(gemm: Gemm, machine: CpuMachine) -> Microkernel:
+    return Microkernel(steps=WEIGHT_STEPS_PER_ITERATION)
+
+
+def _of_dealt(gemm: Gemm, machine: CpuMachine) -> Microkernel:
+    return Microkernel(steps=1, is_dealt=True)
 
 
 def _thin_rows(gemm: Gemm, machine: CpuMachine) -> int:
@@ -126,7 +138,7 @@ def _thin_rows(gemm: Gemm, machine: CpuMachine) -> int:
     return min(ROWS_PER_VECTOR * vectors, most)
 
 
-def are_dealt(gemm: Gemm, machine: CpuMachine, *, even: bool) -> bool:
+def _are_dealt(gemm: Gemm, machine: CpuMachine, *, even: bool) -> bool:
     """Whether a row of 64 weights of 4 bits is dealt to 8 vectors: one row of A, vectors of 8.
 
     Most weights then take a shuffle of bytes to become floats, and not a shift and a mask: on Zen 5

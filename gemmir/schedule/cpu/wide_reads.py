@@ -3,11 +3,8 @@ k is unrolled."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
-from gemmir.schedule.cpu.deep import deep_tile
 from gemmir.schedule.cpu.model import has_shuffles_beside, item_bytes
 from gemmir.schedule.cpu.tiles import MANY_REGISTERS, RegisterTile, direct_tile, lines_of_vector
 
@@ -43,7 +40,7 @@ are 4 to 35 % faster so."""
 
 def direct_steps(gemm: Gemm, machine: CpuMachine) -> int:
     """How many steps of k an iteration of a direct schedule has."""
-    if gemm.k <= MOST_K_STEPS and _wide_rows(gemm, machine) > 0:
+    if gemm.k <= MOST_K_STEPS and wide_rows(gemm, machine) > 0:
         return gemm.k
     tile = direct_tile(gemm, machine, gemm.k)
     return 1 if _is_full(tile, machine) else DIRECT_K_STEPS
@@ -55,27 +52,7 @@ def _is_full(tile: RegisterTile, machine: CpuMachine) -> bool:
     return has_few and tile.vectors == 1 and tile.rows > MOST_UNROLLED_ROWS
 
 
-def wide_reads(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
-    """The pass that reads some rows of A so where a product is read in place, or none."""
-    yield from _widened(gemm, _wide_rows(gemm, machine))
-
-
-def wide_reads_of_slices(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
-    """The same of a long k in slices: one row less where the number is between two.
-
-    On Zen 5 one of 8 rows makes 16 x 16 x 16384 and four others 1.02 to 1.05 times as fast, two
-    1.00 to 1.03, and three 0.98 to 1.01.
-    """
-    tile = deep_tile(gemm, machine)
-    yield from _widened(gemm, min(int(_rows_wanted(gemm, machine, tile)), tile.rows // 2))
-
-
-def _widened(gemm: Gemm, rows: int) -> Iterator[str]:
-    if rows > 0:
-        yield f"widen-reads{{rows={rows} width={WIDE_BYTES // item_bytes(gemm)}}}"
-
-
-def _wide_rows(gemm: Gemm, machine: CpuMachine) -> int:
+def wide_rows(gemm: Gemm, machine: CpuMachine) -> int:
     """How many rows of A are read several elements at a time where it is read in place."""
     tile = direct_tile(gemm, machine, gemm.k)
     if _is_full(tile, machine):
@@ -83,6 +60,15 @@ def _wide_rows(gemm: Gemm, machine: CpuMachine) -> int:
     spare = machine.vector_registers - tile.rows - FEWEST_SPARE
     most = min(tile.rows // 2, spare // REGISTERS_OF_WIDE_ROW)
     return min(round(_rows_wanted(gemm, machine, tile)), most)
+
+
+def wide_rows_of_slices(gemm: Gemm, machine: CpuMachine, tile: RegisterTile) -> int:
+    """The same of a long k in slices: one row less where the number is between two.
+
+    On Zen 5 one of 8 rows makes 16 x 16 x 16384 and four others 1.02 to 1.05 times as fast, two
+    1.00 to 1.03, and three 0.98 to 1.01.
+    """
+    return min(int(_rows_wanted(gemm, machine, tile)), tile.rows // 2)
 
 
 def _rows_wanted(gemm: Gemm, machine: CpuMachine, tile: RegisterTile) -> float:

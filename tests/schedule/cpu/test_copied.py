@@ -8,8 +8,8 @@ import pytest
 
 import gemmir
 from gemmir import Gemm
-from gemmir.schedule.cpu.copied import copied, copying_tile
-from gemmir.schedule.cpu.default import class_of
+from gemmir.schedule.cpu.classes import plain_class_of
+from gemmir.schedule.cpu.copied import COPIED, copying_tile
 from gemmir.schedule.default import default_schedule
 from tests.schedule.cpus import cpu
 
@@ -42,13 +42,13 @@ ASK = "prefetch{operand=b loop=k ahead=1 to=l2 during=m,n}"
     ],
 )
 def test_the_class_is_of_some_rows(name: str, m: int, n: int, k: int, holds: bool) -> None:
-    assert (class_of(Gemm(m=m, n=n, k=k), cpu(name)) is copied) == holds
+    assert (plain_class_of(Gemm(m=m, n=n, k=k), cpu(name)) is COPIED) == holds
 
 
 @pytest.mark.parametrize(("trans_a", "trans_b"), [(True, False), (False, True)])
 def test_what_is_transposed_is_none(trans_a: bool, trans_b: bool) -> None:
     gemm = Gemm(m=128, n=3072, k=768, trans_a=trans_a, trans_b=trans_b)
-    assert class_of(gemm, cpu("znver3")) is not copied
+    assert plain_class_of(gemm, cpu("znver3")) is not COPIED
 
 
 @pytest.mark.parametrize(

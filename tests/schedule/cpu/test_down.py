@@ -6,8 +6,8 @@ import pytest
 
 from gemmir import Gemm
 from gemmir.check import check
-from gemmir.schedule.cpu.default import class_of
-from gemmir.schedule.cpu.down import down
+from gemmir.schedule.cpu.classes import plain_class_of
+from gemmir.schedule.cpu.down import DOWN
 from tests.schedule.cpus import cpu
 
 
@@ -27,11 +27,11 @@ from tests.schedule.cpus import cpu
     ],
 )
 def test_when(name: str, gemm: Gemm, holds: bool) -> None:
-    assert (class_of(gemm, cpu(name)) is down) == holds
+    assert (plain_class_of(gemm, cpu(name)) is DOWN) == holds
 
 
 def test_slices_are_a_kilobyte_of_k() -> None:
-    assert list(down(Gemm(m=300, n=300, k=800, trans_a=True), cpu("znver5"))) == [
+    assert list(DOWN.loops(Gemm(m=300, n=300, k=800, trans_a=True), cpu("znver5"))) == [
         "tile{loops=k sizes=200}",
         "tile{loops=m sizes=8 edges=peel}",
         "tile{loops=n sizes=32 edges=peel}",
@@ -42,5 +42,5 @@ def test_slices_are_a_kilobyte_of_k() -> None:
 @pytest.mark.parametrize("m", [12, 31])
 def test_numbers(m: int) -> None:
     gemm = Gemm(m=m, n=64, k=530, trans_a=True, epilogue="bias", beta=0.5)
-    assert class_of(gemm, cpu("znver3")) is down
+    assert plain_class_of(gemm, cpu("znver3")) is DOWN
     check(gemm, target="cpu:znver3").require_ok()

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from gemmir import Gemm
-from gemmir.schedule.cpu.default import class_of
-from gemmir.schedule.cpu.few import few
-from gemmir.schedule.cpu.sliced import sliced
-from gemmir.schedule.cpu.streamed import streamed
+from gemmir.schedule.cpu.classes import plain_class_of
+from gemmir.schedule.cpu.few import FEW
+from gemmir.schedule.cpu.sliced import SLICED
+from gemmir.schedule.cpu.streamed import STREAMED
 from gemmir.schedule.cpu.tiles import even_rows
 from gemmir.schedule.default import default_schedule
 from tests.schedule.cpus import cpu
@@ -44,7 +44,7 @@ def text_of(gemm: Gemm, name: str) -> str:
     ],
 )
 def test_when(name: str, gemm: Gemm, holds: bool) -> None:
-    assert (class_of(gemm, cpu(name)) is few) == holds
+    assert (plain_class_of(gemm, cpu(name)) is FEW) == holds
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_no_tile_of_rows_is_much_smaller(name: str, rows: dict[int, int]) -> Non
     ],
 )
 def test_when_slices_come_in_time(m: int, n: int, k: int, is_sliced: bool) -> None:
-    assert (class_of(Gemm(m=m, n=n, k=k), cpu("znver5")) is sliced) == is_sliced
+    assert (plain_class_of(Gemm(m=m, n=n, k=k), cpu("znver5")) is SLICED) == is_sliced
 
 
 def test_slices_of_few_rows_have_two_steps() -> None:
@@ -128,7 +128,7 @@ def test_rows_of_b_that_share_sets_are_streamed(m: int, n: int, k: int, holds: b
     gemm = Gemm(m=m, n=n, k=k)
     text = text_of(gemm, "znver3")
     is_wide = f"panel:{12 // even_rows(m, cpu('znver3')) * 8}" in text
-    assert (class_of(gemm, cpu("znver3")) is streamed and is_wide) == holds
+    assert (plain_class_of(gemm, cpu("znver3")) is STREAMED and is_wide) == holds
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_rows_of_b_that_share_sets_are_streamed(m: int, n: int, k: int, holds: b
     ],
 )
 def test_short_rows_are_sliced(name: str, m: int, n: int, holds: bool) -> None:
-    assert (class_of(Gemm(m=m, n=n, k=3000), cpu(name)) is sliced) == holds
+    assert (plain_class_of(Gemm(m=m, n=n, k=3000), cpu(name)) is SLICED) == holds
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import pytest
 
 from gemmir import Gemm
 from gemmir.check import check
-from gemmir.schedule.cpu.default import class_of
-from gemmir.schedule.cpu.packed import packed
-from gemmir.schedule.cpu.transposed import is_transposed, transposed
+from gemmir.schedule.cpu.classes import plain_class_of
+from gemmir.schedule.cpu.packed import PACKED
+from gemmir.schedule.cpu.transposed import TRANSPOSED, is_transposed
 from gemmir.schedule.default import default_schedule
 from tests.schedule.cpus import cpu
 
@@ -44,11 +44,11 @@ def stored(m: int, n: int, k: int, **others: Any) -> Gemm:
 )
 def test_when(name: str, gemm: Gemm, holds: bool) -> None:
     assert is_transposed(gemm, cpu(name)) == holds
-    assert (class_of(gemm, cpu(name)) is transposed) == holds
+    assert (plain_class_of(gemm, cpu(name)) is TRANSPOSED) == holds
 
 
 def test_otherwise_b_is_packed() -> None:
-    assert class_of(stored(64, 64, 64), cpu("znver5")) is packed
+    assert plain_class_of(stored(64, 64, 64), cpu("znver5")) is PACKED
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_few_rows_of_an_a_stored_k_x_m_are_copied(m: int, n: int, k: int, holds:
     ],
 )
 def test_tiles(name: str, gemm: Gemm, tiles: list[str]) -> None:
-    *steps, last = transposed(gemm, cpu(name))
+    *steps, last = TRANSPOSED.loops(gemm, cpu(name))
     assert steps == [f"tile{{loops={text}}}" for text in tiles]
     assert last == "promote{operand=c to=registers}"
 
