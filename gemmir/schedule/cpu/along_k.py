@@ -13,6 +13,7 @@ from itertools import product
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu.deep import is_deep
+from gemmir.schedule.cpu.edges import peel
 from gemmir.schedule.cpu.last_columns import last_columns
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
@@ -23,7 +24,7 @@ from gemmir.schedule.cpu.model import (
 )
 from gemmir.schedule.cpu.narrow import LEAST_ASKED_BYTES
 from gemmir.schedule.cpu.schedule_class import Microkernel, ScheduleClass
-from gemmir.schedule.cpu.tiles import LOADS_PER_CYCLE, OVERLAP, direct_cycles, peel
+from gemmir.schedule.cpu.tiles import LOADS_PER_CYCLE, OVERLAP, direct_cycles
 
 THIN_ROWS = 16
 """Up to this many rows of A, a transposed B is used where it lies (measured on Zen 5: with more, a

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu.direct import is_close
+from gemmir.schedule.cpu.edges import last_rows, peel_loop
 from gemmir.schedule.cpu.few_rows import SLICE_K, has_long_rows, is_far
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
@@ -28,13 +29,7 @@ from gemmir.schedule.cpu.model import (
     rows_in_l1,
 )
 from gemmir.schedule.cpu.schedule_class import ScheduleClass
-from gemmir.schedule.cpu.tiles import (
-    MANY_REGISTERS,
-    PACKED_ROWS,
-    RegisterTile,
-    last_rows,
-    most_rows,
-)
+from gemmir.schedule.cpu.tiles import MANY_REGISTERS, PACKED_ROWS, RegisterTile, most_rows
 
 COPIED_ROWS = 256
 """Up to this many rows of A. On Zen 5 4096 x 4096 by 128 and 256 rows are 1.05 times as fast with
@@ -159,7 +154,7 @@ def _filled(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     columns, kc = FILLED_TILE * lanes_used(gemm, machine), _filled_slice(gemm, machine)
     nc = _filled_columns(gemm, machine)
     if nc < gemm.n:
-        yield f"tile{{loops=n sizes={nc}{'' if gemm.n % nc == 0 else ' edges=peel'}}}"
+        yield f"tile{{loops=n sizes={nc}{peel_loop(gemm.n, nc)}}}"
     yield f"tile{{loops=k sizes={kc}}}"
     yield f"promote{{operand=b to=l1 layout=panel:{columns}}}"
     yield f"tile{{loops=m sizes={FILLED_TILE}{last_rows(gemm.m, FILLED_TILE, machine)}}}"
@@ -186,7 +181,7 @@ def _blocks(gemm: Gemm, machine: CpuMachine, last: str) -> Iterator[str]:
     nc = PANELS * tile.columns
     kc = balanced(gemm.k, machine.l1_bytes // 2 // (nc * item), K_STEPS_PER_ITERATION)
     if nc < gemm.n:
-        yield f"tile{{loops=n sizes={nc}{'' if gemm.n % nc == 0 else ' edges=peel'}}}"
+        yield f"tile{{loops=n sizes={nc}{peel_loop(gemm.n, nc)}}}"
     if kc < gemm.k:
         yield f"tile{{loops=k sizes={kc}}}"
     yield f"promote{{operand=b to=l1 layout=panel:{tile.columns}}}"

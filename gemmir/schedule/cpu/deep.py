@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu.edges import last_rows, open_tiles, peel_loop
 from gemmir.schedule.cpu.model import K_STEPS_PER_ITERATION, balanced, item_bytes, rows_in_l1
 from gemmir.schedule.cpu.schedule_class import Microkernel, ScheduleClass
 from gemmir.schedule.cpu.tiles import (
@@ -13,8 +14,6 @@ from gemmir.schedule.cpu.tiles import (
     RegisterTile,
     direct_tile,
     has_even_rows,
-    last_rows,
-    open_tiles,
     streaming_tile,
 )
 from gemmir.schedule.cpu.wide_reads import wide_rows_of_slices
@@ -73,7 +72,7 @@ def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
 
 def _whole(gemm: Gemm, machine: CpuMachine, tile: RegisterTile) -> Iterator[str]:
     """Register tiles of all of k, or of a slice, which B stays in a cache for."""
-    across = "" if gemm.n % tile.columns == 0 else " edges=peel"
+    across = peel_loop(gemm.n, tile.columns)
     rows = ("m", tile.rows, last_rows(gemm.m, tile.rows, machine))
     yield from open_tiles(rows, ("n", tile.columns, across))
     yield "promote{operand=c to=registers}"
@@ -86,7 +85,7 @@ def _asked(gemm: Gemm, machine: CpuMachine, tile: RegisterTile) -> Iterator[str]
     while the first rows are multiplied, an eighth of the time at 64 rows. Of A the next rows are
     asked for, of which each has too few lines for a prefetcher.
     """
-    across = "" if gemm.n % tile.columns == 0 else " edges=peel"
+    across = peel_loop(gemm.n, tile.columns)
     stays = gemm.n * FAR_BYTES <= machine.l1_bytes * 2 // 3
     kc = (FAR_BYTES if stays else FAR_BYTES // 2) // item_bytes(gemm)
     yield f"tile{{loops=k sizes={kc}}}"
@@ -126,7 +125,7 @@ def _stays(gemm: Gemm, machine: CpuMachine, tile: RegisterTile) -> bool:
 
 def _fetched(gemm: Gemm, machine: CpuMachine, tile: RegisterTile) -> Iterator[str]:
     """Slices of two lines of each row of A, beside which the next slice of B comes to L1."""
-    across = "" if gemm.n % tile.columns == 0 else " edges=peel"
+    across = peel_loop(gemm.n, tile.columns)
     yield f"tile{{loops=k sizes={FETCHED_BYTES // item_bytes(gemm)}}}"
     yield f"tile{{loops=m sizes={tile.rows}{last_rows(gemm.m, tile.rows, machine)}}}"
     yield "prefetch{operand=b loop=k ahead=1 to=l1 during=m}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu.edges import last_rows, open_tiles
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
     L1_WAY_BYTES,
@@ -15,14 +16,7 @@ from gemmir.schedule.cpu.model import (
     rows_in_l2,
 )
 from gemmir.schedule.cpu.schedule_class import Microkernel, ScheduleClass
-from gemmir.schedule.cpu.tiles import (
-    RegisterTile,
-    cuts_columns,
-    direct_tile,
-    last_rows,
-    open_tiles,
-    packed_tile,
-)
+from gemmir.schedule.cpu.tiles import RegisterTile, cuts_columns, direct_tile, packed_tile
 from gemmir.schedule.cpu.wide_reads import direct_steps, wide_rows
 
 NEAR_L2 = 4

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu.edges import last_rows, peel_loop
 from gemmir.schedule.cpu.model import (
     K_SLICE_BYTES,
     K_STEPS_PER_ITERATION,
@@ -20,7 +21,7 @@ from gemmir.schedule.cpu.model import (
     rows_in_l1,
 )
 from gemmir.schedule.cpu.schedule_class import ScheduleClass
-from gemmir.schedule.cpu.tiles import last_rows, packed_tile
+from gemmir.schedule.cpu.tiles import packed_tile
 
 NEAR_L2 = 2
 """How many times L2 A and B are at most."""
@@ -54,7 +55,7 @@ def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     if kc < gemm.k:
         yield f"tile{{loops=k sizes={kc}}}"
     yield f"tile{{loops=m sizes={tile.rows}{last_rows(gemm.m, tile.rows, machine)}}}"
-    yield f"tile{{loops=n sizes={columns}{'' if gemm.n % columns == 0 else ' edges=peel'}}}"
+    yield f"tile{{loops=n sizes={columns}{peel_loop(gemm.n, columns)}}}"
     yield "promote{operand=c to=registers}"
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu.edges import peel_loop
 from gemmir.schedule.cpu.few_rows import LEAST_ROW_BYTES, bytes_of_b, is_near
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
@@ -71,7 +72,7 @@ def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     kc = _steps(gemm, machine)
     if kc < gemm.k:
         yield f"tile{{loops=k sizes={kc}}}"
-    yield f"tile{{loops=n sizes={columns}{'' if gemm.n % columns == 0 else ' edges=peel'}}}"
+    yield f"tile{{loops=n sizes={columns}{peel_loop(gemm.n, columns)}}}"
     yield f"tile{{loops=m sizes={rows}{'' if gemm.m % rows == 0 else ' edges=even'}}}"
     yield "promote{operand=c to=registers}"
 

@@ -13,6 +13,7 @@ from typing import Final
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu.edges import peel_loop
 from gemmir.schedule.cpu.model import (
     broadcasts_from_memory,
     has_masks,
@@ -101,7 +102,7 @@ def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     fitting = (r for r in (MOST_ROWS, 4, 2) if (r + 1) * (gemm.n + 1) - 1 <= room)
     rows = min(next(fitting, 1), gemm.m)
     yield "promote{operand=b to=l1 layout=panel:1}"
-    yield f"tile{{loops=m sizes={rows}{'' if gemm.m % rows == 0 else ' edges=peel'}}}"
+    yield f"tile{{loops=m sizes={rows}{peel_loop(gemm.m, rows)}}}"
     yield "promote{operand=c to=registers}"
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from gemmir.dtypes import ELEMENTS
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu.edges import peel
 from gemmir.schedule.cpu.model import (
     K_STEPS_PER_ITERATION,
     balanced,
@@ -29,7 +30,7 @@ from gemmir.schedule.cpu.model import (
     round_up,
 )
 from gemmir.schedule.cpu.schedule_class import Microkernel, ScheduleClass, microkernel_along_k
-from gemmir.schedule.cpu.tiles import RegisterTile, packed_tile, peel
+from gemmir.schedule.cpu.tiles import RegisterTile, packed_tile
 
 FEW_ROWS = 4
 """Up to this many rows every element of B is read once, and packing it costs more than it saves."""

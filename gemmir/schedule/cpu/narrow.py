@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu.deep import deep_microkernel
+from gemmir.schedule.cpu.edges import peel_loop
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
     K_STEPS_PER_ITERATION,
@@ -72,7 +73,7 @@ def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
         yield f"tile{{loops=k sizes={kc}}}"
     if gemm.n > columns:
         yield f"promote{{operand=b to=l2 layout=panel:{columns}}}"
-    yield f"tile{{loops=m sizes={rows}{'' if gemm.m % rows == 0 else ' edges=peel'}}}"
+    yield f"tile{{loops=m sizes={rows}{peel_loop(gemm.m, rows)}}}"
     yield f"tile{{loops=n sizes={columns}}}"
     yield "promote{operand=c to=registers}"
 
@@ -112,7 +113,7 @@ def _asked(gemm: Gemm, machine: CpuMachine, depth: int) -> Iterator[str]:
     if gemm.leading("b") != columns:
         space = "l1" if depth * columns * item <= machine.l1_bytes else "l2"
         yield f"promote{{operand=b to={space} layout=panel:{columns}}}"
-    yield f"tile{{loops=m sizes={rows}{'' if gemm.m % rows == 0 else ' edges=peel'}}}"
+    yield f"tile{{loops=m sizes={rows}{peel_loop(gemm.m, rows)}}}"
     yield f"tile{{loops=n sizes={columns}}}"
     yield "promote{operand=c to=registers}"
     yield f"tile{{loops=k sizes={CACHE_LINE_BYTES // item}}}"
@@ -140,7 +141,7 @@ def _in_l1(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
         yield f"tile{{loops=k sizes={kc}}}"
     if gemm.leading("b") != vectors * lanes:
         yield f"promote{{operand=b to=l1 layout=panel:{vectors * lanes}}}"
-    yield f"tile{{loops=m sizes={rows}{'' if gemm.m % rows == 0 else ' edges=peel'}}}"
+    yield f"tile{{loops=m sizes={rows}{peel_loop(gemm.m, rows)}}}"
     yield f"tile{{loops=n sizes={vectors * lanes}}}"
     if gemm.m >= 2 * rows:
         yield "prefetch{operand=a loop=m ahead=1}"

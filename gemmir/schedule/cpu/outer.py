@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu.edges import last_rows
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
     item_bytes,
@@ -13,13 +14,7 @@ from gemmir.schedule.cpu.model import (
     rows_in_l1,
 )
 from gemmir.schedule.cpu.schedule_class import ScheduleClass
-from gemmir.schedule.cpu.tiles import (
-    MANY_REGISTERS,
-    RegisterTile,
-    last_rows,
-    streaming_tile,
-    widest_tile,
-)
+from gemmir.schedule.cpu.tiles import MANY_REGISTERS, RegisterTile, streaming_tile, widest_tile
 
 OUTER_K = 64
 """Up to this many products an element, C takes about as long to come and go as to compute: 8 bytes

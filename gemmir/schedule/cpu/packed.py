@@ -16,6 +16,7 @@ from collections.abc import Iterator
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu.edges import last_rows, peel_loop
 from gemmir.schedule.cpu.model import (
     K_SLICE_BYTES,
     K_STEPS_PER_ITERATION,
@@ -33,7 +34,6 @@ from gemmir.schedule.cpu.tiles import (
     MANY_REGISTERS,
     PACKED_ROWS,
     has_even_rows,
-    last_rows,
     most_rows,
     most_vectors,
     packed_tile,
@@ -91,11 +91,11 @@ def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     columns = min(tile.columns, gemm.n)
     nc = balanced(gemm.n, max(machine.l2_bytes // 2 // (kc * item), 1), columns)
     if nc < gemm.n:
-        yield f"tile{{loops=n sizes={nc}{_peel(gemm.n, nc)}}}"
+        yield f"tile{{loops=n sizes={nc}{peel_loop(gemm.n, nc)}}}"
     if kc < gemm.k:
         yield f"tile{{loops=k sizes={kc}}}"
     yield f"promote{{operand=b to=l2 layout=panel:{columns}}}"
-    yield f"tile{{loops=m sizes={tile.rows}{_peel(gemm.m, tile.rows)}}}"
+    yield f"tile{{loops=m sizes={tile.rows}{peel_loop(gemm.m, tile.rows)}}}"
     yield f"tile{{loops=n sizes={columns}}}"
     several = gemm.m >= 2 * tile.rows
     if not _asks_in_sums(gemm, machine, kc):
@@ -147,7 +147,7 @@ def _panel_by_panel(gemm: Gemm, machine: CpuMachine, kc: int) -> Iterator[str]:
     columns = min(vectors * lanes, gemm.n)
     if kc < gemm.k:
         yield f"tile{{loops=k sizes={kc}}}"
-    yield f"tile{{loops=n sizes={columns}{_peel(gemm.n, columns)}}}"
+    yield f"tile{{loops=n sizes={columns}{peel_loop(gemm.n, columns)}}}"
     yield f"promote{{operand=b to=l1 layout=panel:{columns}}}"
     yield f"tile{{loops=m sizes={rows}{last_rows(gemm.m, rows, machine)}}}"
     yield "promote{operand=c to=registers prefetch=true}"
@@ -160,10 +160,6 @@ def _asks_in_sums(gemm: Gemm, machine: CpuMachine, kc: int) -> bool:
     """
     is_whole = gemm.k % kc == 0 and kc % K_STEPS_PER_ITERATION == 0
     return is_whole and machine.vector_registers >= MANY_REGISTERS
-
-
-def _peel(extent: int, size: int) -> str:
-    return "" if extent % size == 0 else " edges=peel"
 
 
 def packed_both(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:

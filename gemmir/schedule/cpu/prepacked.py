@@ -12,6 +12,7 @@ from dataclasses import replace
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu.cores import shares_batch
+from gemmir.schedule.cpu.edges import peel_loop
 from gemmir.schedule.cpu.model import K_STEPS_PER_ITERATION, balanced, item_bytes, round_up
 from gemmir.schedule.cpu.schedule_class import Microkernel
 from gemmir.schedule.cpu.tiles import PACKED_ROWS, RegisterTile, most_rows, packed_tile
@@ -66,5 +67,5 @@ def _loops(gemm: Gemm, machine: CpuMachine, threads: int) -> Iterator[str]:
         yield f"tile{{loops=k sizes={kc}}}"
     if threads == 1 or by_rows:
         yield f"tile{{loops=n sizes={columns}}}"
-    yield f"tile{{loops=m sizes={tile.rows}{'' if gemm.m % tile.rows == 0 else ' edges=peel'}}}"
+    yield f"tile{{loops=m sizes={tile.rows}{peel_loop(gemm.m, tile.rows)}}}"
     yield f"promote{{operand=c to=registers{' prefetch=true' if kc < gemm.k else ''}}}"

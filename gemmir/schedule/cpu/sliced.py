@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu.edges import peel_loop
 from gemmir.schedule.cpu.few_rows import (
     LEAST_ROW_BYTES,
     LEAST_WAITING,
@@ -102,7 +103,7 @@ def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     columns = min(machine.vector_registers * 3 // 4 // rows * lanes, round_up(gemm.n, lanes))
     last = "" if gemm.m % rows == 0 else f" edges={'even' if near else 'peel'}"
     yield f"tile{{loops=k sizes={_slice(gemm, machine, columns)}}}"
-    yield f"tile{{loops=n sizes={columns}{'' if gemm.n % columns == 0 else ' edges=peel'}}}"
+    yield f"tile{{loops=n sizes={columns}{peel_loop(gemm.n, columns)}}}"
     yield f"tile{{loops=m sizes={rows}{last}}}"
     if is_far(gemm, machine) and gemm.n // columns > SLICE_AHEAD:
         yield f"prefetch{{operand=b loop=n ahead={SLICE_AHEAD} to=l2 during=m}}"

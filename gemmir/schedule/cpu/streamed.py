@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu.edges import peel_loop
 from gemmir.schedule.cpu.few_rows import (
     LEAST_WAITING,
     MANY_ROWS,
@@ -159,7 +160,7 @@ def _by_row(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     columns = min(ROW_VECTORS * lanes_used(gemm, machine), gemm.n)
     ahead = max(ROW_AHEAD_BYTES // (gemm.n * item_bytes(gemm)), 1)
     yield "tile{loops=k sizes=1}"
-    yield f"tile{{loops=n sizes={columns}{_peel(gemm, columns)}}}"
+    yield f"tile{{loops=n sizes={columns}{peel_loop(gemm.n, columns)}}}"
     yield f"prefetch{{operand=b loop=k ahead={ahead} during=n}}"
     yield "tile{loops=m sizes=1}"
     yield "promote{operand=c to=registers}"
@@ -181,7 +182,7 @@ def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     stream = stream_of(gemm, machine)
     has_panels = gemm.m >= PANEL_ROWS
     if has_panels and stream.block < gemm.n:
-        yield f"tile{{loops=n sizes={stream.block}{_peel(gemm, stream.block)}}}"
+        yield f"tile{{loops=n sizes={stream.block}{peel_loop(gemm.n, stream.block)}}}"
     if has_panels:
         yield f"promote{{operand=c to=l2 layout=panel:{stream.columns}}}"
     yield f"tile{{loops=k sizes={stream.kc}}}"
@@ -189,7 +190,7 @@ def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
         slab = gemm.m * stream.kc * item_bytes(gemm)
         space = "l1" if slab <= machine.l1_bytes // 2 else "l2"
         yield f"promote{{operand=a to={space} layout=panel:{stream.rows}}}"
-    yield f"tile{{loops=n sizes={stream.columns}{_peel(gemm, stream.columns)}}}"
+    yield f"tile{{loops=n sizes={stream.columns}{peel_loop(gemm.n, stream.columns)}}}"
     prefetch = f"prefetch{{operand=b loop=n ahead={stream.ahead}"
     if stream.ahead and gemm.m > 1 and not stream.copies:
         yield f"{prefetch}}}"
@@ -199,10 +200,6 @@ def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     if stream.ahead and stream.copies:
         yield f"{prefetch} to=l2 during=m}}"
     yield "promote{operand=c to=registers}"
-
-
-def _peel(gemm: Gemm, columns: int) -> str:
-    return "" if gemm.n % columns == 0 else " edges=peel"
 
 
 STREAMED = ScheduleClass(name="streamed", loops=_loops, microkernel=_microkernel)

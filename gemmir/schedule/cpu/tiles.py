@@ -246,13 +246,6 @@ def has_even_rows(machine: CpuMachine) -> bool:
     return machine.vector_registers < MANY_REGISTERS
 
 
-def last_rows(extent: int, rows: int, machine: CpuMachine) -> str:
-    """What becomes of rows that `rows` does not divide."""
-    if extent % rows == 0:
-        return ""
-    return " edges=even" if has_even_rows(machine) else " edges=peel"
-
-
 def even_rows(rows: int, machine: CpuMachine) -> int:
     """Rows of a tile that reads B from a cache, where the last one is not to be much smaller.
 
@@ -265,17 +258,6 @@ def even_rows(rows: int, machine: CpuMachine) -> int:
         return rows if rows <= lone else balanced(rows, PACKED_ROWS, 1)
     most = most_rows(machine, 2)
     return rows if rows <= most else min(SMALL_TILES, key=lambda size: round_up(rows, size))
-
-
-def open_tiles(*loops: tuple[str, int, str]) -> Iterator[str]:
-    """Loops by name, size and edges, outermost first: one `tile` where they can share it."""
-    edges = {last for _, _, last in loops} - {""}
-    if len(edges) < 2:
-        names, sizes = (",".join(str(loop[part]) for loop in loops) for part in (0, 1))
-        yield f"tile{{loops={names} sizes={sizes}{''.join(edges)}}}"
-        return
-    for name, size, last in loops:
-        yield f"tile{{loops={name} sizes={size}{last}}}"
 
 
 def cuts_columns(gemm: Gemm, machine: CpuMachine) -> bool:
@@ -311,8 +293,3 @@ def packed_tile(gemm: Gemm, machine: CpuMachine, vectors: int | None = None) -> 
     vectors = min(vectors, total)
     rows = min(most_rows(machine, vectors), PACKED_ROWS, max(gemm.m, 1))
     return RegisterTile(rows=rows, vectors=vectors, lanes=lanes)
-
-
-def peel(gemm: Gemm, rows: int, columns: int) -> str:
-    """Smaller last tiles where C is not cut into whole ones."""
-    return "" if gemm.m % rows == 0 and gemm.n % columns == 0 else " edges=peel"

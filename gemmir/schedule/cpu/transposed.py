@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu.edges import peel
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
     balanced,
@@ -99,8 +100,7 @@ def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     if depth < gemm.k:
         yield f"tile{{loops=k sizes={depth}}}"
     order = f"n,m sizes={columns},{rows}" if gemm.n >= gemm.m else f"m,n sizes={rows},{columns}"
-    even = gemm.m % rows == 0 and gemm.n % columns == 0
-    yield f"tile{{loops={order}{'' if even else ' edges=peel'}}}"
+    yield f"tile{{loops={order}{peel(gemm, rows, columns)}}}"
     yield "promote{operand=c to=registers}"
 
 

@@ -13,6 +13,7 @@ from functools import partial
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
+from gemmir.schedule.cpu.edges import peel, peel_loop
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
     K_SLICE_BYTES,
@@ -24,13 +25,7 @@ from gemmir.schedule.cpu.model import (
     round_up,
 )
 from gemmir.schedule.cpu.schedule_class import Microkernel, ScheduleClass
-from gemmir.schedule.cpu.tiles import (
-    FMA_LATENCY_CYCLES,
-    MANY_REGISTERS,
-    PACKED_ROWS,
-    most_rows,
-    peel,
-)
+from gemmir.schedule.cpu.tiles import FMA_LATENCY_CYCLES, MANY_REGISTERS, PACKED_ROWS, most_rows
 
 FEW_ROWS = 64
 """Up to this many rows of A converting in registers is faster than packing B, whose elements are
@@ -263,11 +258,11 @@ def _dequantised(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     kc = _depth(gemm, K_SLICE_BYTES // item)
     nc = balanced(gemm.n, max(machine.l2_bytes // 2 // (kc * item), 1), columns)
     if nc < gemm.n:
-        yield f"tile{{loops=n sizes={nc}{'' if gemm.n % nc == 0 else ' edges=peel'}}}"
+        yield f"tile{{loops=n sizes={nc}{peel_loop(gemm.n, nc)}}}"
     if kc < gemm.k:
         yield f"tile{{loops=k sizes={kc}}}"
     yield f"promote{{operand=b to=l2 layout=panel:{columns} as={gemm.accumulator.name}}}"
-    yield f"tile{{loops=m sizes={rows}{'' if gemm.m % rows == 0 else ' edges=peel'}}}"
+    yield f"tile{{loops=m sizes={rows}{peel_loop(gemm.m, rows)}}}"
     yield f"tile{{loops=n sizes={columns}}}"
     if gemm.m >= 2 * rows:
         yield "prefetch{operand=a loop=m ahead=1 to=l1 during=n}"
