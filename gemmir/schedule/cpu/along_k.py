@@ -19,6 +19,7 @@ from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
     balanced,
     broadcasts_from_memory,
+    bytes_of,
     item_bytes,
     with_size,
 )
@@ -106,7 +107,7 @@ def is_along_k(gemm: Gemm, machine: CpuMachine) -> bool:
 
 
 def _is_large(gemm: Gemm, machine: CpuMachine) -> bool:
-    return (gemm.m + gemm.n) * gemm.k * item_bytes(gemm) > machine.l2_bytes
+    return bytes_of(gemm, "ab") > machine.l2_bytes
 
 
 def _is_faster(gemm: Gemm, machine: CpuMachine) -> bool:
@@ -116,7 +117,7 @@ def _is_faster(gemm: Gemm, machine: CpuMachine) -> bool:
     if not is_short or gemm.m < gemm.n or not broadcasts_from_memory(machine):
         return False
     is_wide = gemm.n > lanes and machine.vector_bytes >= CACHE_LINE_BYTES
-    if is_wide and gemm.n * gemm.k * item_bytes(gemm) > COPY_IN_L1 * machine.l1_bytes:
+    if is_wide and bytes_of(gemm, "b") > COPY_IN_L1 * machine.l1_bytes:
         return False
     along = thin_cycles(gemm, machine, *thin_tile(gemm, machine))
     return LEAST_GAIN * along < _cycles_otherwise(gemm, machine)
@@ -126,7 +127,7 @@ def _cycles_otherwise(gemm: Gemm, machine: CpuMachine) -> float:
     """With lanes along n, or where B is read in place along k for last columns only."""
     cycles = direct_cycles(gemm, machine)
     last = last_columns(gemm, machine)
-    is_small = (gemm.m + gemm.n) * gemm.k * item_bytes(gemm) <= machine.l2_bytes // 2
+    is_small = bytes_of(gemm, "ab") <= machine.l2_bytes // 2
     if not last or _is_large(gemm, machine) or (not is_small and is_deep(gemm, machine)):
         return cycles
     first, apart = (with_size(gemm, {"n": n}) for n in (gemm.n - last, last))
@@ -160,7 +161,7 @@ def _asks_for_lines(gemm: Gemm, machine: CpuMachine) -> bool:
     """
     item = item_bytes(gemm)
     line = CACHE_LINE_BYTES // item
-    is_far = gemm.m * gemm.k * item > machine.l3_bytes // 2
+    is_far = bytes_of(gemm, "a") > machine.l3_bytes // 2
     is_whole = gemm.k % line == 0 and gemm.leading("a") % line == 0
     is_long = gemm.k * item >= LEAST_ASKED_BYTES
     products = gemm.n * CACHE_LINE_BYTES // machine.vector_bytes
@@ -171,7 +172,7 @@ def _asks_for_lines(gemm: Gemm, machine: CpuMachine) -> bool:
 
 def _waits_for_lines(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether an A that is not in L1 is read by vectors of whole lines."""
-    is_far = gemm.m * gemm.k * item_bytes(gemm) > machine.l1_bytes * 3 // 4
+    is_far = bytes_of(gemm, "a") > machine.l1_bytes * 3 // 4
     return is_far and machine.vector_bytes >= CACHE_LINE_BYTES
 
 
@@ -182,8 +183,8 @@ def thin_cycles(gemm: Gemm, machine: CpuMachine, rows: int, columns: int) -> flo
     rows do not stay in L1.
     """
     item = item_bytes(gemm)
-    far_a = _loads_of_vector(gemm.m * gemm.k * item, machine)
-    far_b = _loads_of_vector(gemm.n * gemm.k * item, machine)
+    far_a = _loads_of_vector(bytes_of(gemm, "a"), machine)
+    far_b = _loads_of_vector(bytes_of(gemm, "b"), machine)
     stays = rows * gemm.k * item <= machine.l1_bytes // 2
     cycles = 0.0
     for height, down in ((rows, gemm.m // rows), (gemm.m % rows, 1)):
@@ -237,7 +238,7 @@ def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     rows, columns = (thin_tile if gemm.m >= gemm.n else tile_of_few_rows)(gemm, machine)
     is_packed = not gemm.trans_b and gemm.leading("b") > 1
     if is_packed:
-        fits = gemm.n * gemm.k * item_bytes(gemm) <= machine.l2_bytes // 2
+        fits = bytes_of(gemm, "b") <= machine.l2_bytes // 2
         yield f"promote{{operand=b to={'l2' if fits else 'l3'} layout=panel:1}}"
     if gemm.m >= gemm.n and _asks_for_lines(gemm, machine):
         yield from _asked(gemm, rows, columns)

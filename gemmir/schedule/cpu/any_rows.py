@@ -25,6 +25,8 @@ from gemmir.schedule.cpu.model import (
     K_STEPS_PER_ITERATION,
     balanced,
     broadcasts_from_memory,
+    bytes_of,
+    bytes_of_row,
     item_bytes,
     lanes_used,
     rows_in_l1,
@@ -103,7 +105,7 @@ class AnyRows:
 
     def _exact(self, rows: int, whole: Gemm) -> Iterator[str]:
         """All passes for so many rows: those of the problem, or wide tiles where B is in L3."""
-        is_near = whole.n * whole.k * item_bytes(whole) <= self.machine.l3_bytes // 2
+        is_near = bytes_of(whole, "b") <= self.machine.l3_bytes // 2
         is_read = self._has_conflicts(whole) and self._has_full_lines(whole)
         if rows < LEAST_FEW_ROWS or not is_near or not is_read or self.threads > 1:
             yield from self.static(self.gemm.at(m=rows))
@@ -116,7 +118,7 @@ class AnyRows:
 
         One row is a product of a vector in any case.
         """
-        if gemm.n * gemm.k * item_bytes(gemm) <= self.machine.l2_bytes // 2:
+        if bytes_of(gemm, "b") <= self.machine.l2_bytes // 2:
             return (1,)
         is_streamed = has_even_rows(self.machine) and self._is_copied(self._share(gemm))
         return (*range(1, EXACT_ROWS + 1), *(EVEN_STREAMS if is_streamed else ()))
@@ -143,7 +145,7 @@ class AnyRows:
 
     def _has_conflicts(self, gemm: Gemm) -> bool:
         """Whether rows of B fall into few sets of L1."""
-        return rows_in_l1(gemm.leading("b") * item_bytes(gemm), self.machine) < LEAST_ROWS_IN_L1
+        return rows_in_l1(bytes_of_row(gemm, "b"), self.machine) < LEAST_ROWS_IN_L1
 
     def _has_full_lines(self, gemm: Gemm) -> bool:
         """Whether a vector is a whole cache line, and rows of B can be read by vectors."""

@@ -21,6 +21,7 @@ from gemmir.schedule.cpu.model import (
     K_STEPS_PER_ITERATION,
     balanced,
     broadcasts_from_memory,
+    bytes_of_row,
     equal_slice,
     has_lines,
     item_bytes,
@@ -124,7 +125,7 @@ def outruns_slices(gemm: Gemm, machine: CpuMachine) -> bool:
     if fills_blocks(gemm, machine):
         return gemm.m > FILLED_SLICES
     is_small = machine.vector_registers < MANY_REGISTERS
-    return is_small and rows_in_l1(gemm.leading("b") * item_bytes(gemm), machine) < SLICE_K
+    return is_small and rows_in_l1(bytes_of_row(gemm, "b"), machine) < SLICE_K
 
 
 def copying_tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:

@@ -11,6 +11,8 @@ from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
     L1_WAY_BYTES,
     broadcasts_from_memory,
+    bytes_of,
+    bytes_of_row,
     item_bytes,
     rows_in_l1,
     rows_in_l2,
@@ -28,10 +30,9 @@ def is_in_l2(gemm: Gemm, machine: CpuMachine) -> bool:
 
     Those of half a line are where L1 holds a line of each row of B.
     """
-    item = item_bytes(gemm)
-    is_small = (gemm.m + gemm.n) * gemm.k * item <= machine.l2_bytes // 2
+    is_small = bytes_of(gemm, "ab") <= machine.l2_bytes // 2
     has_whole_lines = machine.vector_bytes >= CACHE_LINE_BYTES
-    return is_small and (has_whole_lines or gemm.k <= rows_in_l1(gemm.leading("b") * item, machine))
+    return is_small and (has_whole_lines or gemm.k <= rows_in_l1(bytes_of_row(gemm, "b"), machine))
 
 
 def is_close(gemm: Gemm, machine: CpuMachine) -> bool:
@@ -41,15 +42,14 @@ def is_close(gemm: Gemm, machine: CpuMachine) -> bool:
     in f32 and f64, of 128 to 768, 23 are 0.8 to 8 % faster than with a copy. Rows that are whole
     pages apart are copied.
     """
-    item = item_bytes(gemm)
     if gemm.trans_a or not broadcasts_from_memory(machine):
         return False
-    if 0 in (gemm.leading(x) * item % L1_WAY_BYTES for x in "ab"):
+    if 0 in (bytes_of_row(gemm, x) % L1_WAY_BYTES for x in "ab"):
         return False
-    bytes_read = (gemm.m + gemm.n) * gemm.k * item
+    bytes_read = bytes_of(gemm, "ab")
     if machine.vector_bytes >= CACHE_LINE_BYTES:
         return bytes_read <= 2 * machine.l2_bytes
-    rows = rows_in_l1(gemm.leading("b") * item, machine)
+    rows = rows_in_l1(bytes_of_row(gemm, "b"), machine)
     return (bytes_read <= machine.l2_bytes and gemm.k <= 2 * rows) or _is_near(gemm, machine)
 
 
@@ -60,9 +60,9 @@ def _is_near(gemm: Gemm, machine: CpuMachine) -> bool:
     is slower, while rows begin at half a vector: else some vectors are in two lines, and a last
     tile computes more again.
     """
-    row_bytes = gemm.leading("b") * item_bytes(gemm)
+    row_bytes = bytes_of_row(gemm, "b")
     is_aligned = row_bytes % (machine.vector_bytes // 2) == 0
-    bytes_read = (gemm.m + gemm.n) * gemm.k * item_bytes(gemm)
+    bytes_read = bytes_of(gemm, "ab")
     stays = gemm.k <= rows_in_l2(row_bytes, machine)
     return is_aligned and stays and bytes_read <= NEAR_L2 * machine.l2_bytes
 
@@ -90,12 +90,12 @@ def _b_stays(gemm: Gemm, machine: CpuMachine, columns: int) -> bool:
     256 in f32 and f64 are 0.2 to 1 % faster so on Zen 5, and with a larger B up to 2.5 % slower.
     """
     item = item_bytes(gemm)
-    bytes_b = gemm.n * gemm.k * item
+    bytes_b = bytes_of(gemm, "b")
     if bytes_b <= machine.l1_bytes // 2:
         return True
     if machine.vector_bytes < CACHE_LINE_BYTES or bytes_b > machine.l2_bytes // 2:
         return False
-    row_bytes = gemm.leading("b") * item
+    row_bytes = bytes_of_row(gemm, "b")
     is_cut = row_bytes % CACHE_LINE_BYTES != 0
     lines = -(-columns * item // CACHE_LINE_BYTES) + is_cut
     collides = gemm.k > rows_in_l1(row_bytes, machine)

@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu.edges import peel_loop
-from gemmir.schedule.cpu.few_rows import LEAST_ROW_BYTES, bytes_of_b, is_near
+from gemmir.schedule.cpu.few_rows import LEAST_ROW_BYTES, is_near
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
     L1_WAY_BYTES,
     broadcasts_from_memory,
+    bytes_of,
+    bytes_of_row,
     item_bytes,
     lanes_used,
 )
@@ -55,12 +57,12 @@ def is_few(gemm: Gemm, machine: CpuMachine) -> bool:
     least = LEAST_BYTES if _is_in_l2(gemm, machine) else LEAST_BYTES_FAR
     least = least if is_wide else LEAST_ROW_BYTES
     is_long = gemm.n * item_bytes(gemm) >= least
-    is_apart = machine.l1_bytes < bytes_of_b(gemm) and is_near(gemm, machine)
+    is_apart = machine.l1_bytes < bytes_of(gemm, "b") and is_near(gemm, machine)
     if not (in_place and is_long and is_apart):
         return False
     if is_wide:
         return gemm.m <= FEW_ROWS_WIDE and (gemm.m > 1 or _is_in_l2(gemm, machine))
-    in_pages = gemm.leading("b") * item_bytes(gemm) % L1_WAY_BYTES == 0
+    in_pages = bytes_of_row(gemm, "b") % L1_WAY_BYTES == 0
     return gemm.m <= (PAGE_ROWS if in_pages else FEW_ROWS)
 
 
@@ -89,7 +91,7 @@ def _steps(gemm: Gemm, machine: CpuMachine) -> int:
 
 def _is_in_l2(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether B is in L2, of which an eighth is left for what else there is."""
-    return bytes_of_b(gemm) <= machine.l2_bytes * 7 // 8
+    return bytes_of(gemm, "b") <= machine.l2_bytes * 7 // 8
 
 
 def _microkernel(gemm: Gemm, machine: CpuMachine) -> Microkernel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
-from gemmir.schedule.cpu.model import item_bytes
+from gemmir.schedule.cpu.model import bytes_of, item_bytes
 
 SLICE_K = 256
 """Rows of B that a tile of columns takes at once, at least: C is added to seldom, and the tile
@@ -32,19 +32,14 @@ STREAM_BYTES = 1024
 def has_long_rows(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether rows of B are long enough to be streamed, and half of L2 does not hold B."""
     is_long = gemm.n * item_bytes(gemm) >= STREAM_BYTES
-    return is_long and bytes_of_b(gemm) > machine.l2_bytes // 2
+    return is_long and bytes_of(gemm, "b") > machine.l2_bytes // 2
 
 
 def is_near(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether B lies in L3, of which half is left for what else there is."""
-    return bytes_of_b(gemm) <= machine.l3_bytes // 2
+    return bytes_of(gemm, "b") <= machine.l3_bytes // 2
 
 
 def is_far(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether B comes from memory: it is larger than L3."""
-    return bytes_of_b(gemm) > machine.l3_bytes
-
-
-def bytes_of_b(gemm: Gemm) -> int:
-    """Bytes of all of B."""
-    return gemm.n * gemm.k * item_bytes(gemm)
+    return bytes_of(gemm, "b") > machine.l3_bytes

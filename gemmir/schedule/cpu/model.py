@@ -34,6 +34,17 @@ def item_bytes(gemm: Gemm) -> int:
     return gemm.element.item_bytes
 
 
+def bytes_of(gemm: Gemm, operands: str) -> int:
+    """Bytes of the matrices that are named: "ab" are those that are read, and "c" is C."""
+    sizes = {"a": gemm.m * gemm.k, "b": gemm.n * gemm.k, "c": gemm.m * gemm.n}
+    return sum(sizes[name] for name in operands) * item_bytes(gemm)
+
+
+def bytes_of_row(gemm: Gemm, operand: str) -> int:
+    """Bytes between the beginnings of two rows of A or B as they are stored."""
+    return gemm.leading(operand) * item_bytes(gemm)
+
+
 def lanes_used(gemm: Gemm, machine: CpuMachine) -> int:
     """Lanes of the vectors of sums: those of the machine, or fewer where a row of C is shorter.
 
@@ -114,9 +125,8 @@ def is_n_x_k(gemm: Gemm) -> bool:
 
 def has_lines(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether vectors are a line of the cache, and rows of B as it is stored whole lines long."""
-    row_bytes = gemm.leading("b") * item_bytes(gemm)
     is_wide = machine.vector_bytes == CACHE_LINE_BYTES
-    return is_wide and not gemm.trans_b and row_bytes % CACHE_LINE_BYTES == 0
+    return is_wide and not gemm.trans_b and bytes_of_row(gemm, "b") % CACHE_LINE_BYTES == 0
 
 
 def equal_slice(extent: int, most: int, least: float) -> int | None:

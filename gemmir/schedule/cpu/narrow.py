@@ -19,6 +19,7 @@ from gemmir.schedule.cpu.model import (
     K_STEPS_PER_ITERATION,
     balanced,
     broadcasts_from_memory,
+    bytes_of,
     has_masks,
     item_bytes,
     lanes_used,
@@ -50,7 +51,7 @@ def is_narrow(gemm: Gemm, machine: CpuMachine) -> bool:
     lanes = machine.lanes(item_bytes(gemm))
     is_asked = has_masks(machine) and _asked_depth(gemm, machine) > 0
     least = lanes // 2 + 1 if is_asked else lanes
-    large = gemm.m * gemm.k * item_bytes(gemm) > machine.l2_bytes
+    large = bytes_of(gemm, "a") > machine.l2_bytes
     fits = least <= gemm.n <= NARROW_VECTORS * lanes
     is_plain = not gemm.trans_a and not gemm.trans_b
     return large and fits and is_plain and gemm.m > 8 * gemm.n
@@ -86,7 +87,7 @@ def _asked_depth(gemm: Gemm, machine: CpuMachine) -> int:
     item = item_bytes(gemm)
     line, least = CACHE_LINE_BYTES // item, LEAST_ASKED_BYTES // item
     most = max(machine.l1_bytes // 2 // (gemm.n * item), least) // line * line
-    is_far = gemm.m * gemm.k * item > machine.l3_bytes // 2
+    is_far = bytes_of(gemm, "a") > machine.l3_bytes // 2
     sizes = range(min(most, gemm.k), most // 2 - 1, -line)
     is_usual = broadcasts_from_memory(machine) and gemm.leading("a") % line == 0
     fits = is_far and is_usual and gemm.m >= 2 * STREAMS
@@ -127,7 +128,7 @@ def _stays_in_l1(gemm: Gemm, machine: CpuMachine) -> bool:
     5 % slower.
     """
     several = gemm.n > lanes_used(gemm, machine)
-    from_memory = gemm.m * gemm.k * item_bytes(gemm) > machine.l3_bytes // 2
+    from_memory = bytes_of(gemm, "a") > machine.l3_bytes // 2
     return machine.vector_bytes >= CACHE_LINE_BYTES and several and from_memory
 
 

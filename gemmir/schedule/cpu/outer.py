@@ -9,7 +9,8 @@ from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu.edges import last_rows
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
-    item_bytes,
+    bytes_of,
+    bytes_of_row,
     lanes_used,
     rows_in_l1,
 )
@@ -23,9 +24,8 @@ of f32 in the time of 64 products at 256 GFLOP/s and 16 GB/s, what a core of Zen
 
 def is_outer(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether `gemm` is of this class: C fills L2, and B half of it at most."""
-    item = item_bytes(gemm)
-    fits = gemm.n * gemm.k * item <= machine.l2_bytes // 2
-    return 0 < gemm.k <= OUTER_K and fits and gemm.m * gemm.n * item >= machine.l2_bytes
+    fits = bytes_of(gemm, "b") <= machine.l2_bytes // 2
+    return 0 < gemm.k <= OUTER_K and fits and bytes_of(gemm, "c") >= machine.l2_bytes
 
 
 def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
@@ -50,9 +50,8 @@ def _asks_for_rows(gemm: Gemm, machine: CpuMachine, tile: RegisterTile) -> bool:
     1500 x 1500 and 2048 x 1000 x 64 1 %. A C from memory takes longer than all else, and an A of a
     quarter of L2 stays.
     """
-    item = item_bytes(gemm)
-    leaves = gemm.m * gemm.k * item > machine.l2_bytes // 4
-    in_l3 = gemm.m * gemm.n * item <= machine.l3_bytes * 3 // 4
+    leaves = bytes_of(gemm, "a") > machine.l2_bytes // 4
+    in_l3 = bytes_of(gemm, "c") <= machine.l3_bytes * 3 // 4
     is_many = machine.vector_registers >= MANY_REGISTERS and gemm.m >= 2 * tile.rows
     return leaves and in_l3 and is_many and not gemm.trans_a
 
@@ -62,8 +61,8 @@ def _reads_b(gemm: Gemm, machine: CpuMachine) -> bool:
 
     With AVX2 on Zen 5 that is up to 1.05 times as fast as a copy.
     """
-    row_bytes = gemm.leading("b") * item_bytes(gemm)
-    fits = gemm.n * gemm.k * item_bytes(gemm) <= machine.l1_bytes
+    row_bytes = bytes_of_row(gemm, "b")
+    fits = bytes_of(gemm, "b") <= machine.l1_bytes
     stays = gemm.k <= rows_in_l1(row_bytes, machine) and not gemm.trans_b
     whole = gemm.n % lanes_used(gemm, machine) == 0
     return fits and stays and whole and machine.vector_bytes < CACHE_LINE_BYTES

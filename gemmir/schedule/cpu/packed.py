@@ -22,6 +22,7 @@ from gemmir.schedule.cpu.model import (
     K_STEPS_PER_ITERATION,
     balanced,
     broadcasts_from_memory,
+    bytes_of,
     equal_slice,
     has_lines,
     is_n_x_k,
@@ -125,7 +126,7 @@ def _slice(gemm: Gemm, machine: CpuMachine) -> int:
     usual = K_SLICE_BYTES // item
     if machine.vector_registers < MANY_REGISTERS:
         return balanced(gemm.k, usual, K_STEPS_PER_ITERATION)
-    is_far = gemm.m * gemm.n * item >= FAR_C * machine.l2_bytes
+    is_far = bytes_of(gemm, "c") >= FAR_C * machine.l2_bytes
     all_columns = machine.l2_bytes // 2 // (gemm.n * item)
     most_of_a = int(A_IN_L1 * machine.l1_bytes) // (PACKED_ROWS * item)
     most = max(usual * (2 if is_far else 1), min(all_columns, most_of_a))

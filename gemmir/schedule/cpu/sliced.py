@@ -13,7 +13,6 @@ from gemmir.schedule.cpu.few_rows import (
     MANY_ROWS,
     SHORT_BYTES,
     SLICE_K,
-    bytes_of_b,
     has_long_rows,
     is_far,
     is_near,
@@ -23,6 +22,8 @@ from gemmir.schedule.cpu.model import (
     K_STEPS_PER_ITERATION,
     balanced,
     broadcasts_from_memory,
+    bytes_of,
+    bytes_of_row,
     item_bytes,
     lanes_used,
     round_up,
@@ -51,7 +52,7 @@ def is_sliced(gemm: Gemm, machine: CpuMachine) -> bool:
     if not has_long_rows(gemm, machine) and not _has_short_rows(gemm, machine):
         return False
     few = SLICE_ROWS <= gemm.m <= machine.l2_bytes // 4 // (SLICE_K * item_bytes(gemm))
-    row_bytes = gemm.leading("b") * item_bytes(gemm)
+    row_bytes = bytes_of_row(gemm, "b")
     keeps = rows_in_l2(row_bytes, machine) >= 2 * SLICE_K or _bears_conflicts(gemm, machine)
     return keeps and few and _comes_in_time(gemm, machine) and not gemm.trans_a
 
@@ -91,7 +92,7 @@ def _bears_conflicts(gemm: Gemm, machine: CpuMachine) -> bool:
     """
     is_wide = machine.vector_bytes == CACHE_LINE_BYTES and broadcasts_from_memory(machine)
     is_high = even_rows(gemm.m, machine) > PACKED_ROWS
-    is_apart = gemm.m > PACKED_ROWS or bytes_of_b(gemm) > 2 * machine.l2_bytes
+    is_apart = gemm.m > PACKED_ROWS or bytes_of(gemm, "b") > 2 * machine.l2_bytes
     return is_wide and is_near(gemm, machine) and is_apart and not is_high and gemm.m <= MANY_ROWS
 
 
@@ -119,7 +120,7 @@ def _slice(gemm: Gemm, machine: CpuMachine, columns: int) -> int:
     item = item_bytes(gemm)
     if machine.vector_bytes < CACHE_LINE_BYTES or not is_near(gemm, machine):
         return min(SLICE_K, gemm.k)
-    kept = rows_in_l2(gemm.leading("b") * item, machine) // 2
+    kept = rows_in_l2(bytes_of_row(gemm, "b"), machine) // 2
     tile, slab = machine.l2_bytes // 4 // (columns * item), machine.l2_bytes // 2 // (gemm.m * item)
     most = max(min(kept, tile, slab), SLICE_K)
     return min(balanced(gemm.k, most, K_STEPS_PER_ITERATION), gemm.k)

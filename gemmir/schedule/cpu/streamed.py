@@ -22,6 +22,7 @@ from gemmir.schedule.cpu.model import (
     K_STEPS_PER_ITERATION,
     balanced,
     broadcasts_from_memory,
+    bytes_of_row,
     item_bytes,
     lanes_used,
     round_up,
@@ -91,7 +92,7 @@ def stream_of(gemm: Gemm, machine: CpuMachine) -> Stream:
     rows = even_rows(gemm.m, machine) if wide else rows
     sums = machine.vector_registers * 3 // 4 if copies or wide else machine.vector_registers // 2
     columns = min(max(min(sums // rows, 4), 1) * lanes, round_up(gemm.n, lanes))
-    room = max(rows_in_l2(gemm.leading("b") * item, machine) // 2, 2 * STREAM_K)
+    room = max(rows_in_l2(bytes_of_row(gemm, "b"), machine) // 2, 2 * STREAM_K)
     kc = min(COPY_K, room) if copies else STREAM_K
     ahead = (COPY_AHEAD_BYTES if copies else AHEAD_BYTES) // (columns * item)
     return Stream(
@@ -132,7 +133,7 @@ def outruns_others(gemm: Gemm, machine: CpuMachine) -> bool:
         return False
     if not is_near(gemm, machine) and gemm.m > LEAST_WAITING:
         return gemm.n * item_bytes(gemm) > SHORT_BYTES
-    collides = rows_in_l1(gemm.leading("b") * item_bytes(gemm), machine) < SLICE_K
+    collides = rows_in_l1(bytes_of_row(gemm, "b"), machine) < SLICE_K
     return collides or not is_near(gemm, machine)
 
 

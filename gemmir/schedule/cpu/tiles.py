@@ -11,6 +11,8 @@ from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
     balanced,
     broadcasts_from_memory,
+    bytes_of,
+    bytes_of_row,
     has_masks,
     item_bytes,
     lanes_used,
@@ -139,7 +141,7 @@ def streaming_tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
     lanes = lanes_used(gemm, machine)
     total = round_up(gemm.n, lanes) // lanes
     vectors = total if total <= 3 else 2
-    is_near = gemm.m * gemm.k * item_bytes(gemm) <= machine.l3_bytes // 2
+    is_near = bytes_of(gemm, "a") <= machine.l3_bytes // 2
     if vectors == 1 and is_near and has_masks(machine):
         return direct_tile(gemm, machine, gemm.k)
     rows = min(STREAMS, most_rows(machine, vectors), gemm.m)
@@ -193,13 +195,13 @@ def rows_apart(gemm: Gemm, machine: CpuMachine) -> int:
     """
     if gemm.trans_a:
         return machine.vector_registers
-    return -(-rows_in_l1(gemm.leading("a") * item_bytes(gemm), machine) * 2 // 3)
+    return -(-rows_in_l1(bytes_of_row(gemm, "a"), machine) * 2 // 3)
 
 
 def lines_of_vector(gemm: Gemm, machine: CpuMachine) -> int:
     """How many cache lines a vector of B lies in, and one of C: 2 where a line ends inside it."""
     whole = min(lanes_used(gemm, machine) * item_bytes(gemm), CACHE_LINE_BYTES)
-    is_cut = gemm.leading("b") * item_bytes(gemm) % whole != 0
+    is_cut = bytes_of_row(gemm, "b") % whole != 0
     return 2 if is_cut and machine.vector_bytes >= CACHE_LINE_BYTES else 1
 
 

@@ -16,6 +16,8 @@ from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
     balanced,
     broadcasts_from_memory,
+    bytes_of,
+    bytes_of_row,
     item_bytes,
     lanes_used,
     round_up,
@@ -87,7 +89,7 @@ def _cycles(gemm: Gemm, machine: CpuMachine) -> float:
 
 def _lines(gemm: Gemm, machine: CpuMachine) -> float:
     """How many cache lines a vector lies in: more than one where rows are no whole lines."""
-    is_cut = any(gemm.leading(x) * item_bytes(gemm) % CACHE_LINE_BYTES for x in "ab")
+    is_cut = any(bytes_of_row(gemm, x) % CACHE_LINE_BYTES for x in "ab")
     return 1 + machine.vector_bytes / CACHE_LINE_BYTES if is_cut else 1
 
 
@@ -95,7 +97,7 @@ def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Slices of k, and in them rows of the longer operand, each of which meets all of the other."""
     rows, columns, depth = _tile(gemm, machine)
     if gemm.trans_a and gemm.leading("a") > 1:
-        fits = gemm.m * gemm.k * item_bytes(gemm) <= machine.l2_bytes // 2
+        fits = bytes_of(gemm, "a") <= machine.l2_bytes // 2
         yield f"promote{{operand=a to={'l2' if fits else 'l3'} layout=panel:1}}"
     if depth < gemm.k:
         yield f"tile{{loops=k sizes={depth}}}"
