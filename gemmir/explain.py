@@ -38,7 +38,7 @@ from gemmir.passes.swap_operands import SwapOperands
 from gemmir.passes.tile import Tile
 from gemmir.passes.unroll import Unroll
 from gemmir.passes.unsign import Unsign
-from gemmir.passes.vectorize import Vectorize
+from gemmir.passes.vectorize import DOT, Vectorize
 from gemmir.passes.version import Version
 from gemmir.passes.widen_reads import WidenReads
 from gemmir.schedule import pass_text
@@ -96,14 +96,15 @@ class Reduction:
 
     `blocks` slices of at most `block` products, each summed from zero in one accumulator in the
     order of k by fused multiply-adds, and added in the same order. With several `lanes` a slice has
-    an accumulator for each, which takes every so many products, and whose halves are added. `depth`
-    is the most roundings that a product goes through; `bound_depth` is what the error bound allows
-    for.
+    an accumulator for each, which takes every so many products, or groups of `neighbours`, and
+    whose halves are added. `depth` is the most roundings that a product goes through; `bound_depth`
+    is what the error bound allows for.
     """
 
     block: int
     blocks: int
     lanes: int = 1
+    neighbours: int = 1
     depth: int
     bound_depth: int
 
@@ -259,6 +260,7 @@ class _Walk:
     carries: bool = False
     registers: Registers | None = None
     lanes: int = 1
+    neighbours: int = 1
 
     @property
     def item_bytes(self) -> int:
@@ -282,6 +284,7 @@ def _follow(lowered: Lowered) -> tuple[tuple[Step, ...], _Walk | None]:
         machine=_cpu_of(lowered),
         width=widths[0] if widths else lanes,
         tile={"m": problem.m, "n": problem.n, "k": problem.k, "batch": problem.batch or 1},
+        neighbours=_neighbours(lowered.schedule.passes, problem),
     )
     others: list[dict[str, int]] = []
     parts: list[_Walk] = []
@@ -506,6 +509,7 @@ def _reduction(walk: _Walk) -> Reduction:
         block=block,
         blocks=blocks,
         lanes=walk.lanes,
+        neighbours=walk.neighbours,
         depth=_ceil(block, walk.lanes) + walk.lanes.bit_length() - 1 + max(blocks - 1, 0),
         bound_depth=k + walk.problem.roundings,
     )
@@ -568,6 +572,15 @@ def _depth(p: Promote) -> int:
     return int(depth) if depth.isdigit() else 1
 
 
+def _neighbours(passes: Sequence[ModulePass], problem: Gemm) -> int:
+    """How many products of neighbours along k are added at once: of panels, or of rows of both."""
+    found = [_depth(p) for p in passes if isinstance(p, Promote)]
+    if any(isinstance(p, Vectorize) and p.with_ == DOT and p.along for p in passes):
+        is_wider = any(isinstance(p, Promote) and p.as_ == "i16" for p in passes)
+        found.append(2 if is_wider else 4 // problem.element.item_bytes)
+    return max(found, default=1)
+
+
 def _limit(loop: InnerLoop, lowered: Lowered) -> Limit:
     assert lowered.problem is not None
     item_bytes = lowered.problem.accumulator.item_bytes
@@ -575,7 +588,7 @@ def _limit(loop: InnerLoop, lowered: Lowered) -> Limit:
     steps = math.prod(p.factor for p in passes if isinstance(p, Unroll) and p.loop == "k")
     widths = [p.width for p in passes if isinstance(p, Vectorize) and p.width]
     lanes = widths[0] if widths else _cpu_of(lowered).lanes(item_bytes)
-    depth = max((_depth(p) for p in passes if isinstance(p, Promote)), default=1)
+    depth = _neighbours(passes, lowered.problem)
     return Limit(
         cycles_by={
             "multiply-adds": loop.fmas / _cpu_of(lowered).fma_per_cycle,
@@ -651,9 +664,10 @@ def _tile_lines(found: Explanation) -> Iterator[str]:
 
 def _reduction_lines(found: Reduction, of: str, *, has_versions: bool) -> Iterator[str]:
     if found.lanes > 1:
+        what = "product" if found.neighbours == 1 else f"{found.neighbours} products"
         yield (
             f"reduction  each element of {of}: {found.lanes} accumulators of every {found.lanes}th "
-            "product, in the order of"
+            f"{what}, in the order of"
         )
         yield "           k, the upper half of which is added to the lower one until one is left"
     elif found.blocks <= 1:

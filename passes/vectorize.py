@@ -102,7 +102,7 @@ from gemmir.ir.index import (
     round_down,
     upper_bound,
 )
-from gemmir.ir.lane_products import ALONG_K, require_adjacent, sum_lanes
+from gemmir.ir.lane_products import ALONG_K, dot_factors, require_adjacent, sum_lanes
 from gemmir.ir.loops import DIMENSION, carry, conditional, open_loop, require_gemms
 from gemmir.ir.nvgpu import LdMatrixOp, MmaSyncOp
 from gemmir.ir.panel_copies import plan_pack, vectorize_pack
@@ -178,7 +178,11 @@ class GemmPlan:
 
 
 def plan_gemm(
-    gemm: GemmOp, with_: str, width: int, shape: tuple[int, ...] | None = None
+    gemm: GemmOp,
+    with_: str,
+    width: int,
+    shape: tuple[int, ...] | None = None,
+    along: str | None = None,
 ) -> GemmPlan:
     """Check that `gemm` can go to the unit.
 
@@ -230,7 +234,7 @@ def plan_gemm(
             columns=columns,
             width=width,
             k=extents(gemm.a)[1],
-            depth=_dot_depth(gemm),
+            depth=_dot_depth(gemm, along),
         )
     if not _can_widen(gemm):
         of = product_name(element, gemm.precision)
@@ -277,16 +281,21 @@ def _require_whole_bytes(gemm: GemmOp, width: int, along: str | None) -> None:
         )
 
 
-def _dot_depth(gemm: GemmOp) -> int:
-    """How many products are added at once; A may lie as it does, and B is in panels for that."""
+def _dot_depth(gemm: GemmOp, along: str | None) -> int:
+    """How many products are added at once.
+
+    A may lie as it does, and B is in panels for that, but with lanes along k, where neighbours are.
+    """
     factors = [memref_type(v).element_type for v in (gemm.a, gemm.b)]
-    depth = dot_depth(*factors)
+    depth = dot_depth(*(dot_factors(gemm) if along == ALONG_K else factors))
     if depth is None or gemm.precision is not None:
         raise ScheduleError(
             "GEM1323",
             f"vectorize: with=dot has no products of {factors[0]} and {factors[1]}",
             "promote both with as=i16, or use bf16, i8 or u8, or with=fma",
         )
+    if along == ALONG_K:
+        return depth
     for name, value, dim in (("a", gemm.a, 0), ("b", gemm.b, 1)):
         layout = _panel_of(value, dim)
         found = 1 if layout is None else layout.depth.data
@@ -679,7 +688,7 @@ class Vectorize(ModulePass):
 
     `shape` is m, n and k of the instruction of the tensor cores, where there are several. A
     warpgroup, wgmma, and the matrix unit of a TPU, mxu, take whole tiles and have neither. With
-    along=k the lanes of fma are products along k, which are added at the end. With `dealt` vectors
+    along=k the lanes of fma and dot are products along k, added at the end. With `dealt` vectors
     of fma have every width-th of width * width columns, and are put in order behind the sum.
     """
 
@@ -709,11 +718,11 @@ class Vectorize(ModulePass):
             raise ScheduleError(
                 "GEM0370", f"vectorize: with={self.with_!r} is no unit", f"use {', '.join(UNITS)}"
             )
-        if self.along is not None and (self.along != ALONG_K or self.with_ != FMA):
+        if self.along is not None and (self.along != ALONG_K or self.with_ not in (FMA, DOT)):
             raise ScheduleError(
                 "GEM1317",
                 f"vectorize: along={self.along} with={self.with_}",
-                "use along=k with=fma, or leave along out",
+                "use along=k with=fma or with=dot, or leave along out",
             )
         if self.with_ in (MMA, WGMMA, MXU):
             _require_one_type(products, self.with_)
@@ -756,7 +765,7 @@ class Vectorize(ModulePass):
     def _vectorize(self, op: builtin.ModuleOp, products: Sequence[GemmOp], width: int) -> None:
         dealt = self._dealt(products, width)
         for gemm in products:
-            plan = plan_gemm(gemm, self.with_, width, self.shape)
+            plan = plan_gemm(gemm, self.with_, width, self.shape, self.along)
             if self.with_ == FMA:
                 _require_whole_bytes(gemm, width, self.along)
             plan = replace(plan, dealt=gemm in dealt)
@@ -765,7 +774,9 @@ class Vectorize(ModulePass):
             else:
                 require_adjacent(gemm, width)
                 plan = replace(plan, width=plan.columns)
-                total = sum_lanes(gemm, plan.accumulator, width, exponent=_exponent(gemm))
+                total = sum_lanes(
+                    gemm, plan.accumulator, width, depth=plan.depth, exponent=_exponent(gemm)
+                )
                 sums = _brought_down(gemm, [total])
             first = gemm.first
             gemm.detach()

@@ -21,7 +21,7 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Attribute, Operation, SSAValue
 
 from gemmir.backends.llvm.bf16 import convert_bf16
-from gemmir.backends.llvm.dots import dot_products, words_of
+from gemmir.backends.llvm.dots import dot_products, pair_products, words_of
 from gemmir.backends.llvm.emitter import (
     Columns,
     Emitter,
@@ -387,6 +387,9 @@ def _multiply_add(e: Emitter, of: Attribute) -> Callable[[str, str, str], str]:
 
 def _pair_product(e: Emitter, op: PairProductOp) -> None:
     """Column by column of the tile, so that what is read of B is dead after its products."""
+    if op.depth > 1:
+        pair_products(e, op)
+        return
     add_product = _multiply_add(e, op.result.type)
     lhs, rhs, acc = e.rows(op.lhs), e.rows(op.rhs), list(e.rows(op.acc))
     for column, y in enumerate(rhs):

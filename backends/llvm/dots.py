@@ -29,12 +29,15 @@ from typing import Final
 from xdsl.dialects.builtin import FixedBitwidthType, bf16, f32, i32
 from xdsl.ir import Attribute, SSAValue
 
-from gemmir.backends.llvm.emitter import Emitter, Words, element_of
+from gemmir.backends.llvm.emitter import Emitter, Rows, Words, element_of, set_rows
 from gemmir.backends.llvm.text import lanes_type, scalar_type, splat_literal
-from gemmir.ir.dialect import OuterProductOp, is_unsigned
+from gemmir.ir.dialect import OuterProductOp, PairProductOp, is_unsigned
 
 Sum = Callable[[str, str], str]
 """From a word of A and a sum to the new sum, of one row of B."""
+
+Products = Callable[[str, str, str], str]
+"""From vectors of words of A and of B and a sum to the new sum."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,41 +119,133 @@ def find_instruction(e: Emitter, lhs: str, rhs: str, lanes: int) -> tuple[Instru
     return None
 
 
-def dot_products(e: Emitter, op: OuterProductOp) -> Sum:
-    """How words of A are multiplied by the row of B of `op` and added."""
-    lhs, rhs = (str(element_of(v.type)) for v in (op.lhs, op.rhs))
-    (row,) = e.rows(op.rhs)
-    held = e.stored(element_of(op.rhs.type))
-    found = find_instruction(e, lhs, rhs, e.shape(op.result.type)[1])
+@dataclass(frozen=True, kw_only=True)
+class _Unit:
+    """How one instruction of this CPU multiplies vectors of factors and adds to sums of type `t`.
+
+    Vectors of both are LLVM's of `kinds`, which the instruction may take the other way.
+    """
+
+    e: Emitter
+    one: Instruction
+    swapped: bool
+    t: str
+    kinds: tuple[str, str]
+
+    def sum(self, x: str, y: str, total: str) -> str:
+        """`total` and the products of x and y, of the kinds of A and B."""
+        sides = [f"{self.kinds[0]} {x}", f"{self.kinds[1]} {y}"]
+        operands = ", ".join(reversed(sides) if self.swapped else sides)
+        text, name = self.e.text, self.one.name
+        if self.one.adds:
+            return text.value(f"call {self.t} @{name}({self.t} {total}, {operands})")
+        return text.value(
+            f"add {self.t} {total}, {text.value(f'call {self.t} @{name}({operands})')}"
+        )
+
+    def excess(self, row: str) -> str:
+        """128 times the sums of neighbours in `row`, a vector of bytes that have a sign."""
+        wide = _once(self.e, f"bitcast {self.words} {self.upper} to {self.kinds[0]}")
+        factors = f"{self.kinds[0]} {wide}, {self.kinds[1]} {row}"
+        return _once(self.e, f"call {self.t} @{self.one.name}({self.t} zeroinitializer, {factors})")
+
+    def flipped(self, words: str) -> str:
+        """Bytes that have 128 added, as words."""
+        return _once(self.e, f"xor {self.words} {words}, {self.upper}")
+
+    def cast(self, words: str, side: int) -> str:
+        """Words as factors of A, or as those of B."""
+        return _once(self.e, f"bitcast {self.words} {words} to {self.kinds[side]}")
+
+    @property
+    def words(self) -> str:
+        """A vector of words, of which each lane has one."""
+        return f"<{self.one.lanes} x i32>"
+
+    @property
+    def upper(self) -> str:
+        return splat_literal(str(UPPER_BITS), "i32", self.one.lanes)
+
+
+def _unit_for(e: Emitter, op: OuterProductOp | PairProductOp) -> _Unit | None:
+    """The instruction for the products of `op`; None where this CPU has none for its width."""
+    lhs, rhs = (element_of(v.type) for v in (op.lhs, op.rhs))
+    found = find_instruction(e, str(lhs), str(rhs), e.shape(op.result.type)[1])
     if found is None:
-        return _widened(e, op, row, scalar_type(held))
+        return None
     one, swapped = found
-    lanes, t = one.lanes, e.row_type(op.result.type)
-    kinds = [f"<{lanes * op.depth} x {scalar_type(element_of(v.type))}>" for v in (op.lhs, op.rhs)]
-    words = f"<{lanes} x i32>"
-    if held != element_of(op.rhs.type):
-        row = _once(e, f"bitcast <{lanes * op.depth} x {scalar_type(held)}> {row} to {kinds[1]}")
+    kinds = tuple(f"<{one.lanes * op.depth} x {scalar_type(x)}>" for x in (lhs, rhs))
+    t = e.row_type(op.result.type)
     factors = f"{kinds[0]}, {kinds[1]}"
     e.text.declare(f"{t} @{one.name}({f'{t}, ' if one.adds else ''}{factors})")
+    return _Unit(e=e, one=one, swapped=swapped, t=t, kinds=(kinds[0], kinds[1]))
 
-    upper = splat_literal(str(UPPER_BITS), "i32", lanes)
-    excess = ""
-    if one.shifted:
-        shift = _once(e, f"bitcast {words} {upper} to {kinds[0]}")
-        operands = f"{t} zeroinitializer, {kinds[0]} {shift}, {kinds[1]} {row}"
-        excess = _once(e, f"call {t} @{one.name}({operands})")
 
-    def add(word: str, total: str) -> str:
+def dot_products(e: Emitter, op: OuterProductOp) -> Sum:
+    """How words of A are multiplied by the row of B of `op` and added."""
+    (row,) = e.rows(op.rhs)
+    held, lanes = e.stored(element_of(op.rhs.type)), e.shape(op.result.type)[1]
+    words = lanes_type(i32, lanes)
+    unit = _unit_for(e, op)
+    if unit is None:
+        row = _once(e, f"bitcast <{lanes * op.depth} x {scalar_type(held)}> {row} to {words}")
+        add = _widened(e, op)
+        return lambda word, total: add(_spread(e, word, words, lanes), row, total)
+    if held != element_of(op.rhs.type):
+        row = _once(
+            e, f"bitcast <{lanes * op.depth} x {scalar_type(held)}> {row} to {unit.kinds[1]}"
+        )
+    excess = unit.excess(row) if unit.one.shifted else ""
+
+    def add_word(word: str, total: str) -> str:
         spread = _spread(e, word, words, lanes)
-        if one.shifted:
-            spread = _once(e, f"xor {words} {spread}, {upper}")
-        x = _once(e, f"bitcast {words} {spread} to {kinds[0]}")
-        sides = [f"{kinds[0]} {x}", f"{kinds[1]} {row}"]
-        operands = ", ".join(reversed(sides) if swapped else sides)
-        if one.adds:
-            total = e.text.value(f"call {t} @{one.name}({t} {total}, {operands})")
-            return e.text.value(f"sub {t} {total}, {excess}") if one.shifted else total
-        return e.text.value(f"add {t} {total}, {e.text.value(f'call {t} @{one.name}({operands})')}")
+        if unit.one.shifted:
+            spread = unit.flipped(spread)
+        total = unit.sum(unit.cast(spread, 0), row, total)
+        return e.text.value(f"sub {unit.t} {total}, {excess}") if unit.one.shifted else total
+
+    return add_word
+
+
+def pair_products(e: Emitter, op: PairProductOp) -> None:
+    """Each row of A with each of B, in words of neighbours, column by column of the tile.
+
+    Of two bytes that have a sign one is made one that has none: those of the longer side, so that
+    fewer sums are taken off.
+    """
+    lanes = e.shape(op.result.type)[1]
+    words = lanes_type(i32, lanes)
+    unit = _unit_for(e, op)
+    sides = [_as_words(e, v, lanes * op.depth, words) for v in (op.lhs, op.rhs)]
+    rows, columns = len(sides[0]), len(sides[1])
+    acc = list(e.rows(op.acc))
+    add = _widened(e, op) if unit is None else _pair(unit, rows < columns)
+    for column, y in enumerate(sides[1]):
+        for row, x in enumerate(sides[0]):
+            at = row * columns + column
+            acc[at] = add(x, y, acc[at])
+    set_rows(e, op.result, acc)
+
+
+def _as_words(e: Emitter, value: SSAValue, count: int, words: str) -> Rows:
+    """Rows of `count` factors as vectors of words."""
+    kind = f"<{count} x {scalar_type(e.stored(element_of(value.type)))}>"
+    return [_once(e, f"bitcast {kind} {row} to {words}") for row in e.rows(value)]
+
+
+def _pair(unit: _Unit, takes_b: bool) -> Products:
+    """How words of a row of A and of one of B are multiplied and added.
+
+    Where the instruction wants one side without a sign, that is B where `takes_b`.
+    """
+    if not unit.one.shifted:
+        return lambda x, y, total: unit.sum(unit.cast(x, 0), unit.cast(y, 1), total)
+
+    def add(x: str, y: str, total: str) -> str:
+        flipped, kept = (y, x) if takes_b else (x, y)
+        row = unit.cast(kept, 1)
+        total = unit.sum(unit.cast(unit.flipped(flipped), 0), row, total)
+        return unit.e.text.value(f"sub {unit.t} {total}, {unit.excess(row)}")
 
     return add
 
@@ -174,28 +269,28 @@ def _once(e: Emitter, text: str) -> str:
 
 def _spread(e: Emitter, word: str, words: str, lanes: int) -> str:
     """`word` in every lane."""
+    if lanes == 1:
+        return word
     one = _once(e, f"insertelement {words} poison, i32 {word}, i64 0")
     zeros = f"<{lanes} x i32> zeroinitializer"
     return _once(e, f"shufflevector {words} {one}, {words} poison, {zeros}")
 
 
-def _widened(e: Emitter, op: OuterProductOp, row: str, scalar: str) -> Sum:
-    """Products of widened elements, added one after another."""
-    t, lanes, depth = e.row_type(op.result.type), e.shape(op.result.type)[1], op.depth
+def _widened(e: Emitter, op: OuterProductOp | PairProductOp) -> Products:
+    """Products of widened elements of words, added one after another."""
+    t, lanes = e.row_type(op.result.type), e.shape(op.result.type)[1]
     a, b = (element_of(v.type) for v in (op.lhs, op.rhs))
-    words = lanes_type(i32, lanes)
-    groups = _once(e, f"bitcast <{lanes * depth} x {scalar}> {row} to {words}")
-    steps = [_element(e, groups, b, lanes, place) for place in range(depth)]
     is_float = element_of(op.result.type) == f32
     name = ""
     if is_float:
         name = f"@llvm.fma.{'f32' if lanes == 1 else f'v{lanes}f32'}"
         e.text.declare(f"{t} {name}({t}, {t}, {t})")
 
-    def add(word: str, total: str) -> str:
-        spread = word if lanes == 1 else _spread(e, word, words, lanes)
-        for place, y in enumerate(steps):
-            x = _element(e, spread, a, lanes, place)
+    def add(x_words: str, y_words: str, total: str) -> str:
+        for place in range(op.depth):
+            x, y = (
+                _element(e, words, of, lanes, place) for words, of in ((x_words, a), (y_words, b))
+            )
             if is_float:
                 total = e.text.value(f"call {t} {name}({t} {x}, {t} {y}, {t} {total})")
             else:

@@ -55,6 +55,7 @@ EXAMPLES: Final = {
         "vectorize{with=fma width=8 along=k}",
         "vectorize{with=fma width=8 dealt=true}",
         "vectorize{with=dot width=16}",
+        "vectorize{with=dot width=16 along=k}",
         "vectorize{with=mma width=8}",
         "vectorize{with=wgmma}",
         "vectorize{with=mxu}",

@@ -415,9 +415,8 @@ class Reader:
         if isinstance(op, OuterProductOp | PairProductOp):
             count = self._registers(made)
             rows, lanes, _ = _vector(made)
-            depth = op.depth if isinstance(op, OuterProductOp) else 1
             work.products += count * share
-            work.flops += 2 * rows * lanes * depth * share
+            work.flops += 2 * rows * lanes * op.depth * share
         elif isinstance(op, ColumnOp):
             work.shuffles += 2 * _vector(op.block.type)[0] * share
         elif isinstance(op, LaneSumOp):

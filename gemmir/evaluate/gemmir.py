@@ -22,7 +22,7 @@ from gemmir.evaluate.nvgpu import begin_copy
 from gemmir.evaluate.products import multiply
 from gemmir.evaluate.scf import iterations
 from gemmir.evaluate.team import is_team, run_team
-from gemmir.evaluate.values import Array, Element, dtype_of
+from gemmir.evaluate.values import Array, dtype_of
 from gemmir.evaluate.view import PanelView, View
 from gemmir.ir.dialect import (
     SIGN_TAKEN,
@@ -266,11 +266,18 @@ def _unsign(frame: Frame, op: UnsignOp) -> Step:
     return step
 
 
-def _add_pairs(lhs: Array, rhs: Array, acc: Array) -> Element:
-    """The products of each row of `lhs` with each of `rhs`, added to the rows of `acc`."""
-    count = len(rhs)
-    first, second = np.repeat(lhs, count, axis=0), np.tile(rhs, (len(lhs), 1))
-    return fused_multiply_add(first, second, acc)
+def _pair_product(frame: Frame, op: PairProductOp) -> Step:
+    """Each row of one factor with each of the other; neighbours are added one after another."""
+    made, depth = dtype_of(op.result.type), op.depth
+
+    def step(lhs: Array, rhs: Array, acc: Array) -> tuple[Array]:
+        x, y = np.repeat(lhs, len(rhs), axis=0), np.tile(rhs, (len(lhs), 1))
+        x, y = x.astype(made, copy=False), y.astype(made, copy=False)
+        for i in range(depth):
+            acc = fused_multiply_add(x[:, i::depth], y[:, i::depth], acc)
+        return (acc,)
+
+    return step
 
 
 def unsigned(x: Array) -> Array:
@@ -320,6 +327,6 @@ MEANINGS: Final[Meanings] = {
     UnsignOp: _unsign,
     VisitsOp: _visits,
     OuterProductOp: _outer_product,
-    PairProductOp: elementwise(_add_pairs),
+    PairProductOp: _pair_product,
     LaneSumOp: _lane_sum,
 }

@@ -880,6 +880,17 @@ def _matrices(
     return types, shapes
 
 
+def _require_summed(name: str, depth: int, types: Sequence[Attribute]) -> None:
+    """Refuse a type of sums that `depth` products of both factors are not added to at once."""
+    lhs, rhs, summed = types
+    if depth == 1 and (lhs, rhs) != (summed, summed):
+        raise VerifyException(f"{name}: element types differ")
+    if depth > 1 and (depth != dot_depth(lhs, rhs) or summed != summed_type(lhs, rhs)):
+        raise VerifyException(
+            f"{name}: {depth} products of {lhs} and {rhs} are not added to {summed} at once"
+        )
+
+
 @irdl_op_definition
 class OuterProductOp(IRDLOperation):
     """acc + lhs @ rhs for columns lhs (r x d), rows rhs (d x c) and a tile acc (r x c).
@@ -910,20 +921,13 @@ class OuterProductOp(IRDLOperation):
 
     def verify_(self) -> None:
         types, (lhs, rhs, acc) = _matrices(self.name, (self.lhs, self.rhs, self.acc))
-        depth, factors = lhs[1], (types[0].element_type, types[1].element_type)
+        depth = lhs[1]
         if lhs != (acc[0], depth) or rhs != (depth, acc[1]):
             raise VerifyException(
                 f"{self.name}: {lhs} by {rhs} is not a rank-{depth} update of {acc}; "
                 f"expected {(acc[0], depth)} by {(depth, acc[1])}"
             )
-        summed = types[2].element_type
-        if depth == 1 and set(factors) != {summed}:
-            raise VerifyException(f"{self.name}: element types differ")
-        if depth > 1 and (depth != dot_depth(*factors) or summed != summed_type(*factors)):
-            raise VerifyException(
-                f"{self.name}: {depth} products of {factors[0]} and {factors[1]} are not added "
-                f"to {summed} at once"
-            )
+        _require_summed(self.name, depth, [t.element_type for t in types])
 
     @property
     def depth(self) -> int:
@@ -933,10 +937,11 @@ class OuterProductOp(IRDLOperation):
 
 @irdl_op_definition
 class PairProductOp(IRDLOperation):
-    """acc + lhs * rhs for each pair of a row of lhs (r x w) and one of rhs (c x w), lane by lane.
+    """acc + lhs * rhs for each pair of a row of lhs (r x wd) and one of rhs (c x wd), lane by lane.
 
-    The row i * c + j of acc (r * c x w) is that of the pair i and j. Each element is one fused
-    multiply-add.
+    The row i * c + j of acc (r * c x w) is that of the pair i and j. For d = 1 each element is one
+    fused multiply-add. Otherwise d products of neighbours are added to each lane: lane l has those
+    of elements l * d to l * d + d - 1, of types and as exactly as `gemmir.outerproduct` adds them.
     """
 
     name = "gemmir.pairproduct"
@@ -958,13 +963,19 @@ class PairProductOp(IRDLOperation):
 
     def verify_(self) -> None:
         types, (lhs, rhs, acc) = _matrices(self.name, (self.lhs, self.rhs, self.acc))
-        if acc != (lhs[0] * rhs[0], lhs[1]) or lhs[1] != rhs[1]:
+        depth = max(lhs[1] // acc[1], 1)
+        if acc[0] != lhs[0] * rhs[0] or lhs[1] != rhs[1] or lhs[1] != acc[1] * depth:
             raise VerifyException(
                 f"{self.name}: {lhs} and {rhs} have {lhs[0] * rhs[0]} pairs of rows of {lhs[1]}, "
                 f"and acc is {acc}"
             )
-        if len({t.element_type for t in types}) > 1:
-            raise VerifyException(f"{self.name}: element types differ")
+        _require_summed(self.name, depth, [t.element_type for t in types])
+
+    @property
+    def depth(self) -> int:
+        """How many products are added to each lane."""
+        lhs, acc = (cast("VectorType[Attribute]", v.type).get_shape() for v in (self.lhs, self.acc))
+        return lhs[1] // acc[1]
 
 
 @irdl_op_definition

@@ -7,24 +7,33 @@
                                     %z = gemmir.lanesum %y                        : vector<4x2xf32>
 
 For a tile with fewer columns than the unit has lanes, and a B whose columns are adjacent along k.
-The read of B exchanges its dimensions. What of k does not fill a vector is read with zeros.
+The read of B exchanges its dimensions. What of k does not fill a vector is read with zeros. Where
+several products are added to a lane at once, vectors of A and B are as many times as long.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from xdsl.builder import Builder
 from xdsl.dialects import scf
-from xdsl.dialects.builtin import StringAttr, VectorType
+from xdsl.dialects.builtin import IntegerType, StringAttr, VectorType, i16
 from xdsl.ir import Block, Region, SSAValue
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import PanelAttr
 from gemmir.ir.carried_sums import carried_from
 from gemmir.ir.conversions import converted
-from gemmir.ir.dialect import GemmOp, LaneSumOp, PairProductOp, memref_type, strides_of
+from gemmir.ir.dialect import (
+    GemmOp,
+    LaneSumOp,
+    Number,
+    PairProductOp,
+    memref_type,
+    strides_of,
+)
 from gemmir.ir.index import INDEX, as_index, at_end, before, round_down
 from gemmir.ir.loops import DIMENSION, carry
-from gemmir.ir.nvgpu import matrix_shape
 from gemmir.ir.partial_sums import loops_inside
 from gemmir.ir.transfers import read, splat
 from gemmir.ir.views import chain, extents, subview
@@ -74,10 +83,13 @@ def _is_adjacent(value: SSAValue, dim: int) -> bool:
     return not isinstance(of.layout, PanelAttr) and strides_of(of)[dim] == 1
 
 
-def sum_lanes(gemm: GemmOp, accumulator: SSAValue, width: int, *, exponent: int = 0) -> SSAValue:
+def sum_lanes(
+    gemm: GemmOp, accumulator: SSAValue, width: int, *, depth: int = 1, exponent: int = 0
+) -> SSAValue:
     """The tile of C as one vector, summed in `width` lanes over all loops over k around `gemm`.
 
-    Elements of B that are integers count times 2**exponent.
+    To each lane `depth` products are added at once. Elements of B that are integers count times
+    2**exponent.
     """
     rows, columns = memref_type(accumulator).get_shape()
     zero = splat(gemm, 0, VectorType(gemm.summed, (rows * columns, width)))
@@ -85,23 +97,22 @@ def sum_lanes(gemm: GemmOp, accumulator: SSAValue, width: int, *, exponent: int 
     begin, finish = carry(outer, [zero])
     k = extents(gemm.a)[1]
     builder = before(gemm)
-    whole = round_down(builder, gemm, k, width)
+    taken = width * depth
+    whole = round_down(builder, gemm, k, taken)
+    kinds = dot_factors(gemm) if depth > 1 else (gemm.summed, gemm.summed)
+    add = _Adding(gemm=gemm, shape=(rows, columns), taken=taken, kinds=kinds, exponent=exponent)
     (total,) = begin
     if whole != 0:
         body = Block(arg_types=[INDEX, total.type])
         inner = at_end(body)
-        step = _add(
-            inner, gemm, (rows, columns), body.args[0], body.args[1], exponent, is_whole=True
-        )
+        step = add(inner, body.args[0], body.args[1], is_whole=True)
         inner.insert(scf.YieldOp(step))
-        begin_at, end, by = (as_index(gemm, e) for e in (0, whole, width))
+        begin_at, end, by = (as_index(gemm, e) for e in (0, whole, taken))
         loop = scf.ForOp(begin_at, end, by, [total], Region(body))
         loop.attributes[DIMENSION] = StringAttr("k")
         total = builder.insert(loop).results[0]
     if whole != k:
-        total = _add(
-            builder, gemm, (rows, columns), as_index(gemm, whole), total, exponent, is_whole=False
-        )
+        total = add(builder, as_index(gemm, whole), total, is_whole=False)
     (total,) = finish([total])
     if outer:
         builder = _behind(total)
@@ -115,23 +126,34 @@ def _behind(value: SSAValue) -> Builder:
     return before(owner.next_op)
 
 
-def _add(
-    builder: Builder,
-    gemm: GemmOp,
-    shape: tuple[int, int],
-    k: SSAValue,
-    total: SSAValue,
-    exponent: int,
-    *,
-    is_whole: bool,
-) -> SSAValue:
-    """Add the products of the vectors at `k` to `total`."""
-    rows, columns = shape
-    lanes = matrix_shape(total)[1]
-    full = extents(gemm.a)[0] == rows, extents(gemm.b)[1] == columns
-    lhs = read(builder, gemm, gemm.a, (0, k), (rows, lanes), (full[0], is_whole))
-    at = (k, 0)
-    rhs = read(builder, gemm, gemm.b, at, (columns, lanes), (full[1], is_whole), exchanged=True)
-    lhs = converted(builder, lhs, gemm.summed)
-    rhs = converted(builder, rhs, gemm.summed, exponent=exponent)
-    return builder.insert(PairProductOp(lhs, rhs, total)).result
+@dataclass(frozen=True, kw_only=True)
+class _Adding:
+    """Adds the products of a tile of `shape` for `taken` elements along k to the lanes of sums.
+
+    Factors are multiplied as `kinds`.
+    """
+
+    gemm: GemmOp
+    shape: tuple[int, int]
+    taken: int
+    kinds: tuple[Number, Number]
+    exponent: int
+
+    def __call__(
+        self, builder: Builder, k: SSAValue, total: SSAValue, *, is_whole: bool
+    ) -> SSAValue:
+        gemm, (rows, columns), taken = self.gemm, self.shape, self.taken
+        full = extents(gemm.a)[0] == rows, extents(gemm.b)[1] == columns
+        lhs = read(builder, gemm, gemm.a, (0, k), (rows, taken), (full[0], is_whole))
+        at = (k, 0)
+        rhs = read(builder, gemm, gemm.b, at, (columns, taken), (full[1], is_whole), exchanged=True)
+        lhs = converted(builder, lhs, self.kinds[0])
+        rhs = converted(builder, rhs, self.kinds[1], exponent=self.exponent)
+        return builder.insert(PairProductOp(lhs, rhs, total)).result
+
+
+def dot_factors(gemm: GemmOp) -> tuple[Number, Number]:
+    """As what A and B are multiplied where neighbours are added at once: bytes by i16 as i16."""
+    a, b = (memref_type(v).element_type for v in (gemm.a, gemm.b))
+    are_integers = isinstance(a, IntegerType) and isinstance(b, IntegerType)
+    return (i16, i16) if are_integers and i16 in (a, b) else (a, b)

@@ -343,8 +343,11 @@ def _check_shape(
         )
 
 
-def _check_dots(walk: _Walk) -> None:
-    """Refuse products that this CPU does not add several at a time, as it does those of i16."""
+def _check_dots(walk: _Walk, along: str | None) -> None:
+    """Refuse products that this CPU does not add several at a time, as it does those of i16.
+
+    With lanes along k pairs of bf16 may be taken apart instead.
+    """
     machine = walk.machine
     factors = tuple(walk.packed_as.get(operand, name) for operand, name in walk.factors.items())
     if not isinstance(machine, CpuMachine):
@@ -353,6 +356,8 @@ def _check_dots(walk: _Walk) -> None:
             f"vectorize: with=dot is a unit of CPUs, and {machine.target} is none",
             "use with=mma or with=fma",
         )
+    if along is not None and factors == ("bf16", "bf16"):
+        return
     is_known = any(set(pair) == set(factors) for *pair, _ in DOT_FEATURES)
     if not is_known or machine.adds_products(*factors):
         return
@@ -367,7 +372,7 @@ def _check_dots(walk: _Walk) -> None:
 
 def _check_vectors(walk: _Walk, p: Vectorize) -> None:
     if p.with_ == DOT:
-        _check_dots(walk)
+        _check_dots(walk, p.along)
     if p.with_ == MMA:
         _check_tensor_cores(walk, p)
     if p.with_ == WGMMA:

@@ -53,6 +53,63 @@ def thin(draw: st.DrawFn) -> tuple[Gemm, str]:
     return gemm, ",".join(steps)
 
 
+@st.composite
+def narrow(draw: st.DrawFn) -> tuple[Gemm, str, str]:
+    """Problems of bytes and bf16, whose neighbours are added at once, with and without VNNI."""
+    pair = draw(st.sampled_from([("u8", "i8"), ("i8", "i8"), ("u8", "u8"), ("bf16", "bf16")]))
+    is_float = pair[0] == "bf16"
+    has_dots = draw(st.booleans()) and pair != ("u8", "u8")
+    gemm = Gemm(
+        m=draw(st.integers(1, 6)),
+        n=draw(st.integers(1, 7)),
+        k=draw(st.integers(1, 300)),
+        dtype=pair[0],
+        dtype_b=pair[1],
+        beta=draw(st.sampled_from([0.0, 1.0])),
+        trans_a=draw(st.booleans()),
+        trans_b=draw(st.booleans()),
+        epilogue=draw(st.sampled_from(["", "bias+relu"])) if is_float else "",
+    )
+    as_ = "" if has_dots or is_float else " as=i16"
+    is_copied = bool(as_) or gemm.trans_a
+    slices = f"tile{{loops=k sizes={draw(st.integers(1, 150))}}}"
+    before, behind = draw(st.booleans()), draw(st.booleans())
+    steps = [
+        *([slices] if before else []),
+        *([f"promote{{operand=a to=l2 layout=panel:1{as_}}}"] if is_copied else []),
+        *([] if gemm.trans_b else ["promote{operand=b to=l2 layout=panel:1}"]),
+        "tile{loops=m,n sizes=3,2}",
+        C,
+        *([slices] if behind and not before else []),
+        f"vectorize{{with=dot width={draw(st.sampled_from([4, 8]))} along=k}}",
+    ]
+    return gemm, ",".join(steps), "cpu:znver4" if has_dots else "cpu:x86-64-v3"
+
+
+@given(narrow())
+@examples(0.5)
+def test_neighbours_are_added_at_once(drawn: tuple[Gemm, str, str]) -> None:
+    gemm, schedule, target = drawn
+    check(gemm, target=target, schedule=schedule).require_ok()
+
+
+@pytest.mark.parametrize(("m", "n"), [(1, 4), (4, 2), (3, 3)])
+@pytest.mark.parametrize("pair", [("u8", "i8"), ("i8", "u8"), ("i8", "i8"), ("u8", "u8")])
+@pytest.mark.parametrize("target", ["cpu:znver4", "cpu:x86-64-v3"])
+def test_no_sum_of_bytes_saturates(target: str, pair: tuple[str, str], m: int, n: int) -> None:
+    gemm = Gemm(m=m, n=n, k=200, dtype=pair[0], dtype_b=pair[1], trans_b=True)
+    wide = target == "cpu:x86-64-v3" or pair == ("u8", "u8")
+    as_ = "promote{operand=a to=l2 layout=panel:1 as=i16}," if wide else ""
+    schedule = f"{as_}{C},vectorize{{with=dot width=8 along=k}}"
+    kernel = gemmir.lower(gemm, target, schedule).compile()
+    ends = {"u8": (0, 255), "i8": (-128, 127)}
+    for first in ends[pair[0]]:
+        for second in ends[pair[1]]:
+            a = np.full((m, 200), first, np.uint8 if pair[0] == "u8" else np.int8)
+            b = np.full((n, 200), second, np.uint8 if pair[1] == "u8" else np.int8)
+            assert (kernel(a, b) == 200 * first * second).all(), (first, second)
+
+
 @given(thin())
 @examples(0.5)
 def test_the_meaning_stays(drawn: tuple[Gemm, str]) -> None:
@@ -105,3 +162,18 @@ def test_what_is_not_adjacent_along_k_is_refused() -> None:
     with pytest.raises(ScheduleError, match="a is not adjacent along k") as found:
         gemmir.lower(gemm, "cpu:x86-64-v3", f"{C},vectorize{{with=fma width=8 along=k}}")
     assert found.value.code == "GEM1316"
+
+
+def test_products_of_f16_are_not_added_at_once() -> None:
+    gemm = Gemm(m=2, n=2, k=40, dtype="f16", trans_b=True)
+    with pytest.raises(ScheduleError, match="no products of f16 and f16") as found:
+        gemmir.lower(gemm, "cpu:x86-64-v3", f"{C},vectorize{{with=dot width=8 along=k}}")
+    assert found.value.code == "GEM1323"
+
+
+def test_tensor_cores_have_no_lanes_along_k(after: After) -> None:
+    gemm = Gemm(m=2, n=2, k=64, dtype="bf16", trans_b=True)
+    with pytest.raises(ScheduleError, match="along=k with=mma") as found:
+        after(gemm, f"{C},vectorize{{with=mma width=8 along=k}}")
+    assert found.value.code == "GEM1317"
+    assert "with=fma or with=dot" in found.value.hint
