@@ -3,8 +3,8 @@
 *In panels*: the CPU adds several products of neighbours to a sum at once, and both operands are
 packed into panels of that depth; bytes that it cannot multiply so as they are become i16 there, of
 which every CPU adds two. Floats of 16 bits that it cannot multiply so become f32 there. *Widened*:
-few rows; elements are widened where they are read. *Stored*: few rows by a B that is stored n x k;
-so they are, with lanes along k.
+few rows; elements are widened where they are read. *Stored*: rows by a B that is stored n x k are
+multiplied where it lies, with lanes along k, of which the CPU adds several at once, too.
 
 x86 multiplies bytes of which one has no sign; so A of i8 is made one (`unsign`), and sums of the
 columns of B are taken off: 1.3 times as fast as 128 taken off each product (measured on Zen 5).
@@ -22,6 +22,7 @@ from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu.edges import peel
 from gemmir.schedule.cpu.model import (
+    CACHE_LINE_BYTES,
     K_STEPS_PER_ITERATION,
     balanced,
     broadcasts_from_memory,
@@ -39,14 +40,32 @@ FEW_ROWS_OF_BYTES = 2
 """The same of bytes, which panels multiply four at a time. On Zen 5 by 64 to 4096 columns and k, 4
 rows are 0.9 to 1.8 times as fast in panels, 3 rows 0.8 to 1.6 and 2 rows 0.6 to 1.3 times."""
 
-STORED_ROWS = {1: 16, 2: 6, 4: 2}
-"""Up to this many rows a B that is stored n x k is read where it lies, by how many products a CPU
-adds at once of panels. On Zen 5 by 256 to 4096 columns and k, with AVX-512: 1 to 16 rows of f16 are
-7 to 1.2 times as fast so, 1 to 6 of bf16 4 to 1 times, 1 and 2 of bytes 4 to 1 times; with AVX2 up
-to 16 rows of floats 7 to 1.1 times, and 1 and 2 of bytes 2.3 to 1.4 times."""
+STORED_ROWS = 16
+"""Up to this many rows a B that is stored n x k is read where it lies if its floats are widened: on
+Zen 5 by 256 to 4096 columns and k, f16 is 7 to 1.2 times as fast so with AVX-512, and floats are 7
+to 1.1 times with AVX2."""
+
+ADDED_CYCLES = 2
+"""What it takes to add up the lanes of an element of C with vectors of whole lines, of which each
+has to be made up for by a copy of `COPIED_CYCLES` for each element of B. On Zen 4 rows by 64 to
+4096 columns and k are as fast in panels from m = k / 16 on for bytes, and from k / 5 for bf16."""
+
+COPIED_CYCLES = {1: 1 / 8, 2: 2 / 5}
+"""Of an element of B of so many bytes that is turned on its way into a panel."""
+
+PAIRED_ROWS = 32
+PAIRED_K = 8
+RAGGED_K = 32
+"""Bytes that become i16, B in registers each time it is read: one row of A for so many of k, for
+so many more where the last vector along k is not whole, and so many rows at most. Measured as
+above with AVX2."""
 
 STORED_SQUARE = 4
-"""Rows of A at a time; 3 with 16 registers."""
+"""Rows of A at a time, by as many columns as registers hold."""
+
+FAR = 8
+"""Of a B that takes more than one in so many parts of L3 the next rows are asked for, line by line.
+On Zen 4 rows by 4096 x 4096 take 0.6 to 0.9 of the time so, and by 2 MiB as long or 1.1 times."""
 
 STREAM_K = 8
 """Rows of B that are streamed together: as many streams as prefetchers follow."""
@@ -136,30 +155,59 @@ def fits_panels(gemm: Gemm, machine: CpuMachine) -> bool:
 
 
 def is_stored(gemm: Gemm, machine: CpuMachine) -> bool:
-    """Whether rows of B lie along k, and those of A are few; integers of A must lie so, too."""
+    """Whether rows of B lie along k, and those of A are few."""
+    across = is_n_x_k(gemm) and broadcasts_from_memory(machine)
+    return across and gemm.m <= _stored_rows(gemm, machine)
+
+
+def _stored_rows(gemm: Gemm, machine: CpuMachine) -> int:
+    """How many rows of A take less time by a B where it lies than in panels."""
     factors = factors_of(gemm, machine)
-    added = factors.depth if factors.as_ is None else 4 if gemm.accumulator.is_integer else 1
-    is_apart = gemm.trans_a and gemm.leading("a") > 1
-    lanes = machine.lanes(gemm.accumulator.item_bytes)
-    fits = gemm.m <= STORED_ROWS[added] and gemm.k >= 2 * lanes
-    in_order = not (is_apart and gemm.accumulator.is_integer)
-    return is_n_x_k(gemm) and fits and in_order and broadcasts_from_memory(machine)
+    if factors.depth == 1:
+        return STORED_ROWS if gemm.k >= 2 * machine.lanes(gemm.accumulator.item_bytes) else 0
+    if factors.as_ is None:
+        most = int(gemm.k * COPIED_CYCLES[factors.item_bytes] / ADDED_CYCLES)
+    else:
+        is_whole = gemm.k % machine.lanes(factors.item_bytes) == 0
+        most = min(gemm.k // (PAIRED_K if is_whole else RAGGED_K), PAIRED_ROWS)
+    row_bytes = gemm.k * factors.item_bytes
+    near, far = machine.l2_bytes // 2 // row_bytes, machine.l3_bytes // 4 // row_bytes
+    return min(most, max(near, min(far, STORED_SQUARE)))
 
 
 def _stored(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
-    """A vector along k for each element of C; floats of A are widened once, in rows of their own.
+    """A vector along k for each element of C, of an A in rows of their own, which may be wider.
 
-    A few rows of B are read at a time, each of which meets all of A.
+    A few rows of B are read at a time, each of which meets all of A. Where B comes from afar, the
+    next rows are asked for meanwhile.
     """
+    factors = factors_of(gemm, machine)
     room = machine.vector_registers - 1
-    most = next(side for side in range(STORED_SQUARE, 0, -1) if side * (side + 2) <= room)
-    rows = balanced(gemm.m, most, 1)
+    rows = balanced(gemm.m, STORED_SQUARE, 1)
     columns = min((room - rows) // (rows + 1), machine.vector_registers // 4, gemm.n)
-    if not gemm.accumulator.is_integer:
-        space = "l2" if gemm.m * gemm.k * 4 <= machine.l2_bytes // 2 else "l3"
-        yield f"promote{{operand=a to={space} layout=panel:1 as={gemm.accumulator.name}}}"
+    fits = gemm.m * gemm.k * factors.item_bytes <= machine.l2_bytes // 2
+    space = "l2" if fits else "l3"
+    yield f"promote{{operand=a to={space} layout=panel:1{factors.conversion}}}"
     yield f"tile{{loops=n,m sizes={columns},{rows}{peel(gemm, rows, columns)}}}"
     yield "promote{operand=c to=registers}"
+    line = CACHE_LINE_BYTES // gemm.element_b.item_bytes
+    if gemm.k % line == 0 and _asks_for_rows(gemm, machine, columns):
+        yield f"tile{{loops=k sizes={line}}}"
+        yield "prefetch{operand=b loop=n ahead=1 to=l2 during=k}"
+
+
+def _asks_for_rows(gemm: Gemm, machine: CpuMachine, columns: int) -> bool:
+    """Whether B comes from afar, and L2 holds its next rows beside these."""
+    row_bytes = gemm.k * gemm.element_b.item_bytes
+    is_far = gemm.n * row_bytes > machine.l3_bytes // FAR and gemm.n > columns
+    return is_far and 2 * columns * row_bytes <= machine.l2_bytes // 2
+
+
+def _microkernel_of_stored(gemm: Gemm, machine: CpuMachine) -> Microkernel:
+    """A vector along k for each element of C, of as many products at once as the CPU adds."""
+    depth = factors_of(gemm, machine).depth
+    whole = microkernel_along_k(gemm, machine)
+    return replace(whole, unit="dot", depth=depth) if depth > 1 else whole
 
 
 def _in_panels(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
@@ -214,7 +262,7 @@ def _widened(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     yield "promote{operand=c to=registers}"
 
 
-STORED = ScheduleClass(name="stored", loops=_stored, microkernel=microkernel_along_k)
+STORED = ScheduleClass(name="stored", loops=_stored, microkernel=_microkernel_of_stored)
 
 
 IN_PANELS = ScheduleClass(name="in panels", loops=_in_panels, microkernel=_microkernel_of_panels)
