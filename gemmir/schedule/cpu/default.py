@@ -20,9 +20,9 @@ from gemmir.schedule.cpu.swapped import (
     SWAPPED,
     has_few_columns,
     is_column,
-    is_turned,
+    is_faster_swapped,
     swapped,
-    turned_cycles,
+    swapped_cycles,
 )
 from gemmir.schedule.cpu.transposed import cycles_with_rows, is_transposed
 
@@ -77,9 +77,9 @@ def cpu_passes(
 
 def _is_swapped(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether the transpose of C is computed: not where copying A into rows takes less."""
-    if not is_turned(gemm, machine):
+    if not is_faster_swapped(gemm, machine):
         return False
     if not has_few_columns(gemm, machine) and plain_class_of(swapped(gemm), machine) is not DIRECT:
         return False
     in_rows = cycles_with_rows(gemm, machine)
-    return not is_transposed(gemm, machine) or turned_cycles(gemm, machine) < in_rows
+    return not is_transposed(gemm, machine) or swapped_cycles(gemm, machine) < in_rows

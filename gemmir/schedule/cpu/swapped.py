@@ -18,8 +18,8 @@ from gemmir.schedule.cpu.schedule_class import ScheduleClass
 from gemmir.schedule.cpu.tiles import direct_cycles, direct_tile
 from gemmir.schedule.cpu.transposed import COPIED_CYCLES
 
-TURNED_VECTORS = 3
-TURNED_ROWS = 6
+SWAPPED_VECTORS = 3
+SWAPPED_ROWS = 6
 """With AVX-512 8 x 3 vectors that are transposed before they are stored spill. On Zen 5 6 x 48 is
 1.05 times as fast for 48 cubed in f32, 1.02 in f64, and 1.00 to 1.02 for 96 cubed."""
 
@@ -31,7 +31,7 @@ LEAST_GAIN = 1.05
 transposed."""
 
 
-def is_turned(gemm: Gemm, machine: CpuMachine) -> bool:
+def is_faster_swapped(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether the transpose of C takes less time where what is read lies near."""
     plain = not gemm.epilogue and gemm.beta == 0 and gemm.groups is None
     one_type = gemm.element is gemm.accumulator is gemm.result and gemm.dtype_b is None
@@ -40,15 +40,15 @@ def is_turned(gemm: Gemm, machine: CpuMachine) -> bool:
     if gemm.m <= 1 or 0 in (gemm.n, gemm.k):
         return False
     if not gemm.trans_b or gemm.n == 1:
-        return LEAST_GAIN * turned_cycles(gemm, machine) < direct_cycles(gemm, machine)
+        return LEAST_GAIN * swapped_cycles(gemm, machine) < direct_cycles(gemm, machine)
     lanes = lanes_used(gemm, machine)
     columns = round_up(gemm.n, lanes)
     products = gemm.m * columns // lanes * gemm.k / machine.fma_per_cycle
     copies = COPIED_CYCLES * (gemm.m + columns) * gemm.k
-    return turned_cycles(gemm, machine) < products + copies
+    return swapped_cycles(gemm, machine) < products + copies
 
 
-def turned_cycles(gemm: Gemm, machine: CpuMachine) -> float:
+def swapped_cycles(gemm: Gemm, machine: CpuMachine) -> float:
     """What the transpose of C takes where A and B lie near."""
     return direct_cycles(swapped(gemm), machine) + STORED_CYCLES * gemm.m * gemm.n
 
@@ -85,9 +85,9 @@ def swapped(gemm: Gemm) -> Gemm:
 def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Direct tiles of the transpose; sums of three vectors leave room to turn them."""
     tile = direct_tile(gemm, machine, gemm.k)
-    is_full = tile.vectors == TURNED_VECTORS and tile.rows > TURNED_ROWS
-    if has_masks(machine) and is_full and gemm.m % TURNED_ROWS == 0:
-        tile = replace(tile, rows=TURNED_ROWS)
+    is_full = tile.vectors == SWAPPED_VECTORS and tile.rows > SWAPPED_ROWS
+    if has_masks(machine) and is_full and gemm.m % SWAPPED_ROWS == 0:
+        tile = replace(tile, rows=SWAPPED_ROWS)
     yield from in_place(gemm, machine, tile)
 
 

@@ -92,15 +92,15 @@ def class_of_weights(gemm: Gemm, machine: CpuMachine, *, even: bool) -> Schedule
     """The class of a B of weights; `even` says that every core has as much as `gemm`."""
     if _are_along_k(gemm, machine):
         loops = partial(_along_k, even=even)
-        return ScheduleClass(name="weights along k", loops=loops, microkernel=_lanes_along_k)
+        return ScheduleClass(name="weights along k", loops=loops, microkernel=_microkernel_along_k)
     if _are_dealt(gemm, machine, even=even):
-        return ScheduleClass(name="weights dealt", loops=_dealt, microkernel=_of_dealt)
+        return ScheduleClass(name="weights dealt", loops=_dealt, microkernel=_microkernel_of_dealt)
     across = gemm.trans_b and (min(gemm.n, gemm.k) > 1 or gemm.element_b.per_byte > 1)
     if not across and gemm.m <= FEW_ROWS:
         loops = partial(_in_registers, even=even)
-        return ScheduleClass(name="weights in registers", loops=loops, microkernel=_of_two_steps)
+        return ScheduleClass(name="weights in registers", loops=loops, microkernel=_microkernel)
     loops = _dequantised if even and _reads_a(gemm, machine) else _packed_both
-    return ScheduleClass(name="weights in panels", loops=loops, microkernel=_of_two_steps)
+    return ScheduleClass(name="weights in panels", loops=loops, microkernel=_microkernel)
 
 
 def _are_along_k(gemm: Gemm, machine: CpuMachine) -> bool:
@@ -109,17 +109,17 @@ def _are_along_k(gemm: Gemm, machine: CpuMachine) -> bool:
     return in_rows and _slice(gemm) <= gemm.k and gemm.m <= _thin_rows(gemm, machine)
 
 
-def _lanes_along_k(gemm: Gemm, machine: CpuMachine) -> Microkernel:
+def _microkernel_along_k(gemm: Gemm, machine: CpuMachine) -> Microkernel:
     """A slice may hold a single whole vector."""
     vectors = _slice(gemm) // machine.lanes(gemm.accumulator.item_bytes)
     return Microkernel(steps=min(max(vectors, 1), WEIGHT_STEPS_PER_ITERATION), along="k")
 
 
-def _of_two_steps(gemm: Gemm, machine: CpuMachine) -> Microkernel:
+def _microkernel(gemm: Gemm, machine: CpuMachine) -> Microkernel:
     return Microkernel(steps=WEIGHT_STEPS_PER_ITERATION)
 
 
-def _of_dealt(gemm: Gemm, machine: CpuMachine) -> Microkernel:
+def _microkernel_of_dealt(gemm: Gemm, machine: CpuMachine) -> Microkernel:
     return Microkernel(steps=1, is_dealt=True)
 
 
