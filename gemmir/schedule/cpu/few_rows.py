@@ -24,7 +24,6 @@ as many where a vector is no line."""
 MANY_ROWS = 32
 """From more rows on, there is time enough between two tiles of B to ask for one from memory."""
 
-
 STREAM_BYTES = 1024
 """The least length of a row of B that is streamed: as far as it is asked for ahead."""
 

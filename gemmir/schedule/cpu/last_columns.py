@@ -47,7 +47,6 @@ MOST_ROWS = 8
 FREE_REGISTERS = 2
 """Registers that are left for addresses and masks of such a tile."""
 
-
 WIDER_VECTORS = 3
 """Of the last tile, where tiles of two vectors leave one over."""
 

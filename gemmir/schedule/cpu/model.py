@@ -19,7 +19,6 @@ Lake, where 64 KiB are a way. Sapphire Rapids has 2048."""
 CACHE_LINE_BYTES = 64
 """A cache line of every CPU that is shipped here."""
 
-
 K_SLICE_BYTES = 1024
 """Of each row of A at a time: a quarter of a page, so that rows that lie pages apart share a
 quarter of the sets of L1. On Zen 5 the best of 96 to 512 elements, for f32 and f64, with AVX2 and
@@ -58,7 +57,7 @@ def lanes_used(gemm: Gemm, machine: CpuMachine) -> int:
 
 
 def lanes_of_sum(gemm: Gemm, machine: CpuMachine) -> int:
-    """Lanes of the vectors used, or fewer where a row of C is shorter."""
+    """Likewise by weights, with which no vector is longer than a row of C."""
     lanes = machine.lanes(gemm.accumulator.item_bytes)
     while lanes > gemm.n:
         lanes //= 2

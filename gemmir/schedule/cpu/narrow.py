@@ -35,7 +35,6 @@ SLICE_BYTES = 512
 for at once. On Zen 5, 4096 x 32, 48 and 64 x 4096 in f32 are 1.14 to 1.21 times as fast as with B
 in L2, and with twice the bytes hardly faster."""
 
-
 LEAST_ASKED_BYTES = 512
 """Of each row of A at a time, where lines are asked for one by one. Each slice costs C, which comes
 and goes with it."""

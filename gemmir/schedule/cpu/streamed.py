@@ -57,7 +57,6 @@ AHEAD_BYTES, COPY_AHEAD_BYTES = 1024, 256
 """How far ahead of its use a row of B is asked for, where it is multiplied and where it is copied:
 what goes by in the time that memory takes to answer, about 100 ns."""
 
-
 ROW_VECTORS = 4
 """Of a tile of the one row of C that is in registers, where B goes by row by row."""
 

@@ -57,7 +57,6 @@ another, so that 12 sums, 3 elements and a vector fill all of them. Rows that re
 than those of 6 x 16: 32 cubed is 1.03 times as fast on Zen 5, and 1.04 times in f64. With AVX-512
 where narrower tiles leave a single vector."""
 
-
 LONE_ROWS = 10
 """With AVX-512 a single tile may have a few more: 9 and 10 rows by 2 vectors."""
 
