@@ -21,6 +21,7 @@ from gemmir.schedule.cpu.model import (
     broadcasts_from_memory,
     bytes_of,
     item_bytes,
+    space_of_next_rows,
     with_size,
 )
 from gemmir.schedule.cpu.narrow import LEAST_ASKED_BYTES
@@ -241,20 +242,21 @@ def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
         fits = bytes_of(gemm, "b") <= machine.l2_bytes // 2
         yield f"promote{{operand=b to={'l2' if fits else 'l3'} layout=panel:1}}"
     if gemm.m >= gemm.n and _asks_for_lines(gemm, machine):
-        yield from _asked(gemm, rows, columns)
+        yield from _asked(gemm, rows, columns, space_of_next_rows(machine))
         return
     order = f"m,n sizes={rows},{columns}" if gemm.m > gemm.n else f"n,m sizes={columns},{rows}"
     yield f"tile{{loops={order}{peel(gemm, rows, columns)}}}"
     yield "promote{operand=c to=registers}"
 
 
-def _asked(gemm: Gemm, rows: int, columns: int) -> Iterator[str]:
+def _asked(gemm: Gemm, rows: int, columns: int, space: str) -> Iterator[str]:
     """Tiles that ask for a line of each of the next rows of A, when they read one of these."""
     yield f"tile{{loops=m sizes={rows}{peel(gemm, rows, gemm.n)}}}"
     yield f"tile{{loops=n sizes={columns}{peel(gemm, gemm.m, columns)}}}"
     yield "promote{operand=c to=registers}"
     yield f"tile{{loops=k sizes={CACHE_LINE_BYTES // item_bytes(gemm)}}}"
-    yield f"prefetch{{operand=a loop=m ahead=1 during={'n,' if gemm.n > columns else ''}k}}"
+    during = "n,k" if gemm.n > columns else "k"
+    yield f"prefetch{{operand=a loop=m ahead=1 to={space} during={during}}}"
 
 
 ALONG_K = ScheduleClass(name="lanes along k", loops=_loops, microkernel=_microkernel)

@@ -32,23 +32,38 @@ def test_when(name: str, gemm: Gemm, holds: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "n", "dtype", "begins", "line"),
+    ("n", "dtype", "begins", "line"),
     [
-        ("znver3", 8, "f32", "tile{loops=k sizes=512},tile{loops=m sizes=8},", 16),
-        ("znver3", 16, "f32", "tile{loops=k sizes=256},tile{loops=m sizes=6 edges=peel},", 16),
-        ("znver3", 16, "f64", "tile{loops=k sizes=128},tile{loops=m sizes=3 edges=peel},", 8),
-        ("znver5", 32, "f32", "tile{loops=k sizes=128},tile{loops=m sizes=8},", 16),
-        (
-            "znver5",
-            50,
-            "f32",
-            "tile{loops=k sizes=128},promote{operand=b to=l1 layout=panel:64}",
-            16,
-        ),
+        (16, "f32", "tile{loops=k sizes=256},tile{loops=m sizes=8},", 16),
+        (16, "f64", "tile{loops=k sizes=128},tile{loops=m sizes=8},", 8),
+        (32, "f32", "tile{loops=k sizes=128},tile{loops=m sizes=8},", 16),
+        (50, "f32", "tile{loops=k sizes=128},promote{operand=b to=l1 layout=panel:64}", 16),
     ],
 )
-def test_slices_of_b_stay_in_l1(name: str, n: int, dtype: str, begins: str, line: int) -> None:
-    text = str(default_schedule(Gemm(m=4096, n=n, k=4096, dtype=dtype), cpu(name), 1))
+def test_slices_of_b_stay_in_a_roomy_l1(n: int, dtype: str, begins: str, line: int) -> None:
+    text = str(default_schedule(Gemm(m=4096, n=n, k=4096, dtype=dtype), cpu("znver5"), 1))
     assert text.startswith(begins)
     ask = f"tile{{loops=k sizes={line}}},prefetch{{operand=a loop=m ahead=1 during=k}}"
+    assert f"promote{{operand=c to=registers}},{ask}" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "k", "begins"),
+    [
+        ("znver3", 8, 4096, "tile{loops=m sizes=8},tile{loops=n sizes=8},"),
+        ("znver3", 16, 4096, "tile{loops=m sizes=6 edges=peel},tile{loops=n sizes=16},"),
+        ("znver4", 16, 4096, "tile{loops=m sizes=8},tile{loops=n sizes=16},"),
+        ("znver4", 16, 256, "tile{loops=m sizes=8},tile{loops=n sizes=16},"),
+        ("znver4", 24, 4096, "promote{operand=b to=l2 layout=panel:32},tile{loops=m sizes=8},"),
+        ("znver4", 64, 4096, "tile{loops=k sizes=2048},tile{loops=m sizes=6 edges=peel},"),
+    ],
+)
+def test_whole_rows_are_asked_to_l2_where_l1_has_no_room(
+    name: str, n: int, k: int, begins: str
+) -> None:
+    """As long as half of L2 holds B."""
+    gemm = Gemm(m=4096 * 4096 // k, n=n, k=k)
+    text = str(default_schedule(gemm, cpu(name), 1))
+    assert text.startswith(begins)
+    ask = "tile{loops=k sizes=16},prefetch{operand=a loop=m ahead=1 to=l2 during=k}"
     assert f"promote{{operand=c to=registers}},{ask}" in text
