@@ -19,6 +19,7 @@ from gemmir.schedule.cpu.few_rows import SLICE_K, has_long_rows, is_far
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
     K_STEPS_PER_ITERATION,
+    ROOMY_L1_BYTES,
     balanced,
     broadcasts_from_memory,
     bytes_of_row,
@@ -55,6 +56,11 @@ FILLED_ROWS = 384
 """Up to this many rows, the first of which fill the blocks. On Zen 5 40 to 200 rows of f32 are 4 to
 7 % faster so than blocks that are copied before, or sliced or packed B, 256 rows 2 to 6 %, f64 1 to
 8 %; with 512 rows a packed B is as fast or 1 % faster."""
+
+FILLED_ROWS_NARROW = 192
+"""Likewise where L1 is no roomy one, whose blocks have fewer steps of k between a load and a store
+of a tile of C: in f32 on Zen 4 48, 64 and 160 rows of 4096 x 4096 are 1.2, 1.15 and 1.03 times as
+fast so as otherwise, 128 rows as fast, 256 x 2560 x 4096 0.78 times and 200 x 256 x 11008 0.67."""
 
 FILLED_SLICES = 128
 """From more rows than this on blocks that are filled so outrun slices of a B that is not copied: on
@@ -96,7 +102,8 @@ def is_copied(gemm: Gemm, machine: CpuMachine) -> bool:
 def fills_blocks(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether the first rows of A fill each block: vectors and rows of B are whole lines."""
     in_place = not gemm.trans_a and broadcasts_from_memory(machine) and has_lines(gemm, machine)
-    few = gemm.m <= FILLED_ROWS and not is_close(gemm, machine)
+    most = FILLED_ROWS if machine.l1_bytes >= ROOMY_L1_BYTES else FILLED_ROWS_NARROW
+    few = gemm.m <= most and not is_close(gemm, machine)
     return in_place and few and _filled_slice(gemm, machine) is not None
 
 

@@ -9,7 +9,7 @@ import pytest
 import gemmir
 from gemmir import Gemm
 from gemmir.schedule.cpu.classes import plain_class_of
-from gemmir.schedule.cpu.copied import COPIED, copying_tile
+from gemmir.schedule.cpu.copied import COPIED, copying_tile, fills_blocks
 from gemmir.schedule.default import default_schedule
 from tests.schedule.cpus import cpu
 
@@ -32,6 +32,9 @@ ASK = "prefetch{operand=b loop=k ahead=1 to=l2 during=m,n}"
         ("znver5", 129, 768, 3072, True),
         ("znver5", 384, 768, 3072, True),
         ("znver5", 385, 768, 3072, False),
+        ("znver4", 64, 4096, 4096, True),
+        ("znver4", 192, 4096, 4096, True),  # the first rows fill blocks
+        ("znver4", 193, 768, 3072, False),
         ("znver5", 32, 3072, 768, False),
         ("znver5", 33, 3072, 768, True),
         ("znver5", 33, 4096, 4096, True),
@@ -43,6 +46,16 @@ ASK = "prefetch{operand=b loop=k ahead=1 to=l2 during=m,n}"
 )
 def test_the_class_is_of_some_rows(name: str, m: int, n: int, k: int, holds: bool) -> None:
     assert (plain_class_of(Gemm(m=m, n=n, k=k), cpu(name)) is COPIED) == holds
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "fills"),
+    [("znver4", 192, True), ("znver4", 193, False), ("znver5", 384, True), ("znver5", 385, False)],
+)
+def test_the_first_rows_fill_blocks_of_a_narrow_l1_for_fewer_rows(
+    name: str, rows: int, fills: bool
+) -> None:
+    assert fills_blocks(Gemm(m=rows, n=2560, k=4096), cpu(name)) == fills
 
 
 @pytest.mark.parametrize(("trans_a", "trans_b"), [(True, False), (False, True)])

@@ -91,3 +91,18 @@ def test_both_parts_are_computed(epilogue: str, columns: int) -> None:
     expected = np.maximum(a @ b + bias, 0) if epilogue else a @ b
     found = kernel(a, b, bias) if epilogue else kernel(a, b)
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("gemm", "space"),
+    [
+        (Gemm(m=20, n=22, k=1300), "l1"),
+        (Gemm(m=20, n=22, k=2151), "l2"),  # a copy of 50 KiB
+        (Gemm(m=7, n=22, k=2151), None),  # which 7 rows do not pay for
+    ],
+)
+def test_a_copy_that_leaves_l1_is_in_l2_or_none(gemm: Gemm, space: str | None) -> None:
+    text = str(gemmir.lower(gemm, "cpu:znver4").schedule)
+    assert ("otherwise" in text) == (space is not None)
+    if space:
+        assert f"otherwise,promote{{operand=b to={space} layout=panel:1}}" in text
