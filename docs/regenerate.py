@@ -45,6 +45,7 @@ from gemmir.search.spaces.names import PROBLEM
 
 DOCS: Final = Path(__file__).parent
 TARGET: Final = "cpu:x86-64-v3"
+TILES_TARGET: Final = "cpu:sapphirerapids"
 GPU_TARGET: Final = "cuda:sm_80"
 HOPPER_TARGET: Final = "cuda:sm_90a"
 TPU_TARGET: Final = "tpu:v5e"
@@ -238,6 +239,8 @@ def _gemm(fields: Mapping[str, str]) -> gemmir.Gemm:
 def _target(passes: str) -> str:
     if "over=grid" in passes:
         return TPU_TARGET
+    if "with=amx" in passes:
+        return TILES_TARGET
     if any(word in passes for word in ("over=clusters", "over=warpgroups", "persist")):
         return HOPPER_TARGET
     on_gpu = "over=blocks" in passes or "split-k" in passes

@@ -440,6 +440,14 @@ def threads_variable(symbol: str) -> str:
     return f"{symbol}_threads"
 
 
+def tiles_constant(symbol: str) -> str:
+    """The int32 constant beside `symbol` that says that it uses matrix tiles.
+
+    Whoever calls it asks the operating system for their registers first.
+    """
+    return f"{symbol}_tiles"
+
+
 def signature_of(module: ModuleOp) -> Signature:
     """The signature of the only public function with a body in `module`.
 

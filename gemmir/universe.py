@@ -24,6 +24,12 @@ def _gemmir() -> Dialect:
     return GEMMIR
 
 
+def _amx() -> Dialect:
+    from gemmir.ir.amx import AMX
+
+    return AMX
+
+
 def _nvgpu() -> Dialect:
     from gemmir.ir.nvgpu import NVGPU
 
@@ -41,6 +47,7 @@ def _passes() -> dict[str, Callable[[], type[ModulePass]]]:
 
 
 GEMMIR_UNIVERSE = Universe(
-    all_dialects={"gemmir": _gemmir, "nvgpu": _nvgpu, "pallas": _pallas}, all_passes=_passes()
+    all_dialects={"gemmir": _gemmir, "amx": _amx, "nvgpu": _nvgpu, "pallas": _pallas},
+    all_passes=_passes(),
 )
 """The entry point `gemmir` of the group `xdsl.universe`."""

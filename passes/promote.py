@@ -15,7 +15,8 @@ tile has its full static size, and what is written back is clipped to C.
 
 With `layout=panel:16x4` panels have some depth: 4 neighbours along k are adjacent for each row of A
 or column of B, for instructions that add several products to each sum; k is filled up with zeros
-too.
+too. With `layout=panel:32x2x32` it is so up to a multiple of 32, for instructions that take so much
+of k at once.
 
 In shared memory lies the tile of the whole block, which its threads copy together: with
 `layout=panel:WIDTH` columns of A and rows of B are adjacent, WIDTH elements apart; with
@@ -154,13 +155,13 @@ def plan_pack(
             "registers or vmem for c",
         )
     value, dim = (gemm.a, 0) if operand == "a" else (gemm.b, 1)
-    width, depth = panel_size(operand, layout)
+    width, depth, step = panel_size(operand, layout)
     require_unpacked(value, operand)
     if len(extents(value)) != 2:
         raise ScheduleError("GEM0333", "promote: a batch cannot be packed", "tile batch by 1 first")
     _require_bounds(gemm, operand, extents(value))
     shape = [upper_bound(e) for e in extents(value)]
-    across = max(-(-(shape[1 - dim] or 1) // depth), 1) * depth
+    across = max(-(-(shape[1 - dim] or 1) // step), 1) * step
     shape[dim] = max(-(-(shape[dim] or 0) // width), 1) * width
     shape[1 - dim] = across
     element = _converted_type(gemm, operand, as_)
@@ -175,6 +176,7 @@ def plan_pack(
             width,
             across * width if depth > 1 else _apart(value, width, across),
             depth=depth,
+            step=step,
         ),
         space=Space(to),
     )

@@ -20,6 +20,7 @@ from xdsl.ir import Block, Region, SSAValue
 from xdsl.passes import ModulePass
 
 from gemmir.errors import ScheduleError
+from gemmir.ir.amx import TileProductOp, tile_type
 from gemmir.ir.dialect import OuterProductOp, PairProductOp
 from gemmir.ir.index import INDEX, as_index, at_end, before, constant_of, round_down
 from gemmir.ir.loops import DIMENSION, dimension_of
@@ -63,6 +64,9 @@ def _step(loop: scf.ForOp) -> int:
     """How much of k one copy of the body takes: that of its product, or 1."""
     kinds = MmaSyncOp | PairProductOp | OuterProductOp
     products = [op for op in loop.body.block.ops if isinstance(op, kinds)]
+    tiles = [op for op in loop.body.block.ops if isinstance(op, TileProductOp)]
+    if tiles:
+        return tile_type(tiles[0].lhs).shape[1]
     return matrix_shape(products[0].lhs)[1] if products else 1
 
 

@@ -22,6 +22,13 @@ a whole, and reads A and B from shared memory:
                                         %bk = nvgpu.ldmatrix "b" %b[%k, 0]   : vector<16x32xbf16>
                                         %y  = nvgpu.mma.sync %ak, %bk, %x    : vector<64x32xf32>
 
+The matrix tiles of a CPU take whole tiles of packed panels (`gemmir.ir.tile_products`):
+
+    gemmir.gemm %a, %b, %acc   ->   scf.for %k … step 32 iter_args(%x = 0, …)
+      (32 x k, k x 32, 32 x 32)         %p = amx.tile_load %a[0, %k]    : !amx.tile<16x32xbf16>
+                                        %q = amx.tile_load %b[%k, 0]    : !amx.tile<16x32xbf16>
+                                        %y = amx.tile_mulf %p, %q, %x   : !amx.tile<16x16xf32>
+
 On Hopper a warpgroup multiplies what the TMA has copied, and lets one product be under way while it
 waits for the next stage:
 
@@ -99,7 +106,7 @@ from gemmir.ir.index import (
     constant_of,
     equals,
     erase_condition,
-    round_down,
+    round_up,
     upper_bound,
 )
 from gemmir.ir.lane_products import ALONG_K, dot_factors, require_adjacent, sum_lanes
@@ -109,6 +116,7 @@ from gemmir.ir.panel_copies import plan_pack, vectorize_pack
 from gemmir.ir.partial_sums import adding, beginning, loops_inside
 from gemmir.ir.scales import widened
 from gemmir.ir.team_copies import plan_share, vectorize_share
+from gemmir.ir.tile_products import multiply_tiles, plan_tiles
 from gemmir.ir.transfers import Tile, computed, read, splat, store_tile
 from gemmir.ir.views import chain, extents, offsets_of, sizes_of, subview, total_offsets
 from gemmir.ir.warpgroup import (
@@ -121,8 +129,8 @@ from gemmir.ir.warpgroup import (
 from gemmir.ir.warpgroup_products import begin_product, finished, require_warpgroup
 from gemmir.ir.whole_blocks import plan_blocks, vectorize_blocks
 
-FMA, DOT, MMA, WGMMA, MXU = "fma", "dot", "mma", "wgmma", "mxu"
-UNITS = (FMA, DOT, MMA, WGMMA, MXU)
+FMA, DOT, AMX, MMA, WGMMA, MXU = "fma", "dot", "amx", "mma", "wgmma", "mxu"
+UNITS = (FMA, DOT, AMX, MMA, WGMMA, MXU)
 
 MMA_SHAPES: Mapping[str, tuple[tuple[int, int, int], ...]] = {
     "f16": ((16, 8, 16), (16, 8, 8)),
@@ -188,14 +196,7 @@ def plan_gemm(
 
     `ScheduleError` (GEM0372 to GEM0376, GEM0378) if not.
     """
-    accumulator = chain(gemm.c)[0]
-    space = memref_type(accumulator).memory_space
-    if not isinstance(space, SpaceAttr) or space.data != Space.REGISTERS:
-        raise ScheduleError(
-            "GEM0372",
-            "vectorize: C is not in registers",
-            "put promote{operand=c to=registers} before vectorize",
-        )
+    accumulator = _in_registers(gemm)
     rows, columns = memref_type(accumulator).get_shape()
     element = memref_type(gemm.a).element_type
     if with_ == WGMMA:
@@ -248,6 +249,19 @@ def plan_gemm(
     return GemmPlan(
         accumulator=accumulator, rows=rows, columns=columns, width=width, k=extents(gemm.a)[1]
     )
+
+
+def _in_registers(gemm: GemmOp) -> SSAValue:
+    """The accumulator of `gemm`; `ScheduleError` GEM0372 where C is not in registers."""
+    accumulator = chain(gemm.c)[0]
+    space = memref_type(accumulator).memory_space
+    if not isinstance(space, SpaceAttr) or space.data != Space.REGISTERS:
+        raise ScheduleError(
+            "GEM0372",
+            "vectorize: C is not in registers",
+            "put promote{operand=c to=registers} before vectorize",
+        )
+    return accumulator
 
 
 def _require_one_type(products: Sequence[GemmOp], with_: str) -> None:
@@ -384,7 +398,7 @@ def _whole_panel(builder: Builder, value: SSAValue, dim: int, extent: int) -> SS
     """The window `value` with all of its panel along `dim`: past a clipped tile there are zeros.
 
     Where there is only one panel, a tile may be narrower.
-    So there are behind the last of k in a panel of some depth.
+    So there are behind the last of k in a panel of some depth, up to a whole step.
     """
     layout = _panel_of(value, dim)
     assert layout is not None
@@ -399,14 +413,7 @@ def _whole_panel(builder: Builder, value: SSAValue, dim: int, extent: int) -> SS
     offsets = total_offsets(builder, views)
     sizes = list(extents(value))
     sizes[dim] = extent
-    depth, along_k = layout.depth.data, sizes[1 - dim]
-    if depth > 1:
-        if not isinstance(along_k, int):
-            room = as_index(views[0], depth - 1)
-            along_k = builder.insert(arith.AddiOp(along_k, room)).result
-        else:
-            along_k += depth - 1
-        sizes[1 - dim] = round_down(builder, views[0], along_k, depth)
+    sizes[1 - dim] = round_up(builder, views[0], sizes[1 - dim], layout.step.data)
     return subview(builder, buffer, offsets, sizes, one_panel=True)
 
 
@@ -442,6 +449,25 @@ def vectorize_gemm(gemm: GemmOp, plan: GemmPlan) -> list[SSAValue]:
     if plan.mma is None:
         return _in_order(plan, _brought_down(gemm, finish(_sum_over_k(gemm, plan, begin))))
     return finish(_multiply(gemm, plan, plan.mma, begin))
+
+
+def vectorize_tiles(gemm: GemmOp) -> None:
+    """Lower `gemm` to matrix tiles, whose sums epilogues read from a buffer; erases `gemm`."""
+    accumulator = _in_registers(gemm)
+    plan = plan_tiles(gemm)
+    a, b = (
+        _operand(before(gemm), value, dim, extent)[0]
+        for value, dim, extent in ((gemm.a, 0, plan.rows), (gemm.b, 1, plan.columns))
+    )
+    buffer = multiply_tiles(gemm, a, b, plan)
+    first = gemm.first
+    gemm.detach()
+    gemm.erase()
+    erase_condition(first)
+    _erase_accumulator(accumulator)
+    users = [use.operation for use in buffer.uses]
+    if all(isinstance(view, memref.SubviewOp) and not view.result.uses for view in users):
+        _erase_accumulator(buffer)
 
 
 def _begin_from(start: EpilogueOp, plan: GemmPlan) -> list[SSAValue]:
@@ -765,6 +791,9 @@ class Vectorize(ModulePass):
     def _vectorize(self, op: builtin.ModuleOp, products: Sequence[GemmOp], width: int) -> None:
         dealt = self._dealt(products, width)
         for gemm in products:
+            if self.with_ == AMX:
+                vectorize_tiles(gemm)
+                continue
             plan = plan_gemm(gemm, self.with_, width, self.shape, self.along)
             if self.with_ == FMA:
                 _require_whole_bytes(gemm, width, self.along)

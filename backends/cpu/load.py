@@ -15,9 +15,10 @@ from dataclasses import replace
 from functools import cache
 from typing import Final
 
-from gemmir.backend import Loaded, Signature, threads_variable
+from gemmir.backend import Loaded, Signature, threads_variable, tiles_constant
 from gemmir.backends.cpu import openmp, pool
 from gemmir.backends.cpu.elf import ELF_MACHINES, elf_machine
+from gemmir.backends.cpu.permission import ask_for_tiles
 from gemmir.errors import BackendError
 from gemmir.llvm import LOCK, Jit, Library, TargetMachine, binding
 from gemmir.machine.host import architecture, feature_string, host_cpu
@@ -72,8 +73,10 @@ def load(object_bytes: bytes, signature: Signature) -> Loaded:
     It does not check that this computer has the instructions that the code uses: see
     `gemmir.machine.host.missing_features`. Raises `BackendError` GEM0403 where the file is for
     another architecture or cannot be linked, and `MissingError` GEM0604 where it needs an OpenMP
-    runtime and there is none.
+    runtime and there is none, GEM0632 where it uses matrix tiles and Linux gives none.
     """
+    if tiles_constant(signature.symbol).encode() in object_bytes:
+        ask_for_tiles()
     imports = dict(openmp.addresses()) if openmp.is_needed(object_bytes) else {}
     if pool.is_needed(object_bytes):
         with LOCK:

@@ -18,13 +18,14 @@ from gemmir.backends.llvm.emitter import Emitter, Pointer, Table
 from gemmir.backends.llvm.memory import MEMORY
 from gemmir.backends.llvm.nibbles import NIBBLES
 from gemmir.backends.llvm.structure import STRUCTURE, reserve_teams
+from gemmir.backends.llvm.tiles import TILES
 from gemmir.errors import BackendError
 from gemmir.ir.arguments import layout_of
 from gemmir.ir.build import ARGUMENT_NAME
 from gemmir.ir.dialect import memref_type
 from gemmir.sizes import Unknown
 
-EMITTERS: Table = {**ARITHMETIC, **MEMORY, **STRUCTURE, **NIBBLES, **DEALS}
+EMITTERS: Table = {**ARITHMETIC, **MEMORY, **STRUCTURE, **NIBBLES, **DEALS, **TILES}
 
 
 def emit_module(module: ModuleOp, features: Iterable[str] = ()) -> str:

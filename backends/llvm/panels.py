@@ -33,7 +33,7 @@ def depth_of(value: SSAValue) -> int:
 
 def read_groups(e: Emitter, op: vector.TransferReadOp) -> None:
     """A row of B as one line, or a column of A row by row."""
-    t, place = op.result.type, _place(e, op.source, op.indices)
+    t, place = op.result.type, place_of_group(e, op.source, op.indices)
     assert isinstance(t, VectorType)
     source = memref_type(op.source)
     layout, scalar = _layout(source), scalar_type(e.stored(source.element_type))
@@ -66,8 +66,11 @@ def write_groups(e: Emitter, op: vector.TransferWriteOp) -> None:
     depth, width = layout.depth.data, layout.width.data
     shape = shape_of(t)
     along, across = shape if layout.dim.data == 0 else shape[::-1]
-    if along != width or across % depth or depth * element.size != GROUP_BYTES:
+    if along != width or across % depth or depth * element.size % GROUP_BYTES:
         raise BackendError("GEM1326", f"{t} is no whole group of {depth} of {target}")
+    if depth * element.size > GROUP_BYTES:
+        _write_rows(e, op, depth, width)
+        return
     value = e.values[op.vector]
     by_columns = isinstance(value, Columns)
     lines = value.lines if isinstance(value, Columns) else e.rows(op.vector)
@@ -78,10 +81,28 @@ def write_groups(e: Emitter, op: vector.TransferWriteOp) -> None:
             interleaved(e, lines[at : at + depth], element, width) for at in range(0, across, depth)
         ]
         stored = f"<{width * depth} x {scalar_type(element)}>"
-    place, scalar = _place(e, op.source, op.indices), scalar_type(element)
+    place, scalar = place_of_group(e, op.source, op.indices), scalar_type(element)
     for number, group in enumerate(groups):
         at = e.text.offset(place, scalar, number * width * depth)
         e.text.line(f"store {stored} {group}, ptr {at}, align {GROUP_BYTES}")
+
+
+def _write_rows(e: Emitter, op: vector.TransferWriteOp, depth: int, width: int) -> None:
+    """Groups that are longer than a word: each row along k is stored piece by piece."""
+    scalar = scalar_type(e.stored(memref_type(op.source).element_type))
+    place = place_of_group(e, op.source, op.indices)
+    across = shape_of(op.vector.type)[1]
+    for number, row in enumerate(e.rows(op.vector)):
+        for first in range(0, across, depth):
+            piece = row
+            if across > depth:
+                lanes = ", ".join(f"i32 {first + lane}" for lane in range(depth))
+                whole = f"<{across} x {scalar}>"
+                piece = e.text.value(
+                    f"shufflevector {whole} {row}, {whole} poison, <{depth} x i32> <{lanes}>"
+                )
+            at = e.text.offset(place, scalar, first * width + number * depth)
+            e.text.line(f"store <{depth} x {scalar}> {piece}, ptr {at}, align {GROUP_BYTES}")
 
 
 def lanes_type_of_words(lanes: int) -> str:
@@ -94,7 +115,7 @@ def _layout(of: MemRefType[Any]) -> PanelAttr:
     return of.layout
 
 
-def _place(e: Emitter, memory: SSAValue, indices: Sequence[SSAValue]) -> str:
+def place_of_group(e: Emitter, memory: SSAValue, indices: Sequence[SSAValue]) -> str:
     """The address of a group: along the panel each element takes `depth`, across each a width."""
     t = memref_type(memory)
     layout = _layout(t)

@@ -27,6 +27,7 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Attribute
 
 from gemmir.errors import BackendError
+from gemmir.ir.amx import TileType
 
 Stride: TypeAlias = int | str
 """How far apart elements are: a number, or an operand where that is known at run time only."""
@@ -39,6 +40,7 @@ _SCALARS: dict[type[Attribute], str] = {
     Float32Type: "float",
     Float64Type: "double",
     IndexType: "i64",
+    TileType: "x86_amx",
 }
 
 ELEMENT_BYTES = {"i8": 1, "i16": 2, "bfloat": 2, "half": 2, "i32": 4, "float": 4, "double": 8}

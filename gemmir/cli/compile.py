@@ -70,11 +70,16 @@ def _so(lowered: Lowered) -> bytes:
 
 
 def _header(lowered: Lowered) -> bytes:
+    from gemmir.backend import tiles_constant
     from gemmir.backends.cpu.assemble import header
     from gemmir.backends.cpu.openmp import ENTRY
 
     artifact = lowered.artifact
-    return header(artifact.signature, is_threaded=ENTRY in artifact.text).encode()
+    return header(
+        artifact.signature,
+        is_threaded=ENTRY in artifact.text,
+        has_tiles=tiles_constant(artifact.signature.symbol) in artifact.text,
+    ).encode()
 
 
 @dataclass(frozen=True, kw_only=True)

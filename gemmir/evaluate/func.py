@@ -13,6 +13,7 @@ from xdsl.utils.exceptions import VerifyException
 
 from gemmir.dtypes import restrided
 from gemmir.evaluate import (
+    amx,
     arith,
     gemmir,
     grid,
@@ -120,6 +121,7 @@ MEANINGS: Final[Meanings] = {
     **vector.MEANINGS,
     **scf.MEANINGS,
     **gemmir.MEANINGS,
+    **amx.MEANINGS,
     **nvgpu.MEANINGS,
     **grid.MEANINGS,
     **warpgroup.MEANINGS,

@@ -248,10 +248,10 @@ class PanelView(View):
     def whole_panels(self, shape: tuple[int, ...]) -> PanelView:
         """The panels that the leading `shape` touches, to their full width, past the extents.
 
-        So are groups of `depth` neighbours that it touches whole.
+        So are steps of neighbours that it touches whole, which are groups of `depth` at least.
         """
-        full = list(shape)
-        full[1 - self.dim] = -(-shape[1 - self.dim] // self.depth) * self.depth
+        full, step = list(shape), self.layout.step.data
+        full[1 - self.dim] = -(-shape[1 - self.dim] // step) * step
         full[self.dim] = -(-shape[self.dim] // self.width) * self.width
         return PanelView(self.buffer, tuple(full), self.layout, self.offset)
 

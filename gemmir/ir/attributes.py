@@ -81,7 +81,8 @@ class PanelAttr(MemRefLayoutAttr, ParametrizedAttribute):
     different banks of a memory.
 
     With a fifth number, `depth`, so many neighbours along the other dimension are adjacent instead,
-    for each element along `dim`: what one instruction multiplies and sums.
+    for each element along `dim`: what one instruction multiplies and sums. With a sixth one,
+    `step`, a multiple of the depth, there are zeros behind the last up to a multiple of that many.
     """
 
     name = "gemmir.panel"
@@ -91,9 +92,16 @@ class PanelAttr(MemRefLayoutAttr, ParametrizedAttribute):
     stride: IntAttr
     pitch: IntAttr
     depth: IntAttr
+    step: IntAttr
 
     def __init__(
-        self, dim: int, width: int, stride: int, pitch: int | None = None, depth: int = 1
+        self,
+        dim: int,
+        width: int,
+        stride: int,
+        pitch: int | None = None,
+        depth: int = 1,
+        step: int | None = None,
     ) -> None:
         super().__init__(
             IntAttr(dim),
@@ -101,6 +109,7 @@ class PanelAttr(MemRefLayoutAttr, ParametrizedAttribute):
             IntAttr(stride),
             IntAttr(width if pitch is None else pitch),
             IntAttr(depth),
+            IntAttr(depth if step is None else step),
         )
 
     def verify(self) -> None:
@@ -109,6 +118,10 @@ class PanelAttr(MemRefLayoutAttr, ParametrizedAttribute):
         if min(self.width.data, self.depth.data) < 1:
             raise VerifyException(
                 f"panel width {self.width.data} or depth {self.depth.data} is not positive"
+            )
+        if self.step.data < 1 or self.step.data % self.depth.data:
+            raise VerifyException(
+                f"panel step {self.step.data} is no multiple of the depth {self.depth.data}"
             )
         for name, distance in (("pitch", self.pitch), ("stride", self.stride)):
             if distance.data < self.width.data:
@@ -133,16 +146,20 @@ class PanelAttr(MemRefLayoutAttr, ParametrizedAttribute):
             for _ in range(2):
                 parser.parse_punctuation(",")
                 found.append(parser.parse_integer())
-            while len(found) < 5 and parser.parse_optional_punctuation(",") is not None:
+            while len(found) < 6 and parser.parse_optional_punctuation(",") is not None:
                 found.append(parser.parse_integer())
-        return [IntAttr(number) for number in (*found, *(found[1], 1)[len(found) - 3 :])]
+        found += (found[1], 1)[len(found) - 3 :]
+        return [IntAttr(number) for number in (*found, *found[4:][: 6 - len(found)])]
 
     def print_parameters(self, printer: Printer) -> None:
         numbers = [self.dim.data, self.width.data, self.stride.data]
-        if self.pitch != self.width or self.depth.data > 1:
+        is_stepped = self.step != self.depth
+        if self.pitch != self.width or self.depth.data > 1 or is_stepped:
             numbers.append(self.pitch.data)
-        if self.depth.data > 1:
+        if self.depth.data > 1 or is_stepped:
             numbers.append(self.depth.data)
+        if is_stepped:
+            numbers.append(self.step.data)
         with printer.in_angle_brackets():
             printer.print_string(", ".join(map(str, numbers)))
 

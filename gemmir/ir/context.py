@@ -32,6 +32,7 @@ DIALECTS: Final[Mapping[str, tuple[str, str]]] = {
     "memref": ("xdsl.dialects.memref", "MemRef"),
     "vector": ("xdsl.dialects.vector", "Vector"),
     "gemmir": ("gemmir.ir.dialect", "GEMMIR"),
+    "amx": ("gemmir.ir.amx", "AMX"),
     "nvgpu": ("gemmir.ir.nvgpu", "NVGPU"),
     "pallas": ("gemmir.ir.pallas", "PALLAS"),
 }

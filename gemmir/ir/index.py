@@ -153,6 +153,17 @@ def round_down(builder: Builder, anchor: Operation, extent: Extent, step: int) -
     return builder.insert(arith.SubiOp(extent, rest)).result
 
 
+def round_up(builder: Builder, anchor: Operation, extent: Extent, step: int) -> Extent:
+    """`extent` up to the end of its last step of `step`."""
+    if step == 1:
+        return extent
+    if isinstance(extent, int):
+        return -(-extent // step) * step
+    room = as_index(anchor, step - 1)
+    reach = builder.insert(arith.AddiOp(extent, room)).result
+    return round_down(builder, anchor, reach, step)
+
+
 def before(op: Operation) -> Builder:
     """A builder that inserts before `op`."""
     return Builder(InsertPoint.before(op))

@@ -9,16 +9,27 @@ from gemmir.ir.attributes import SpaceAttr
 from gemmir.ir.dialect import memref_type
 
 
-def panel_size(operand: str, layout: str | None) -> tuple[int, int]:
-    """The width of panels and how many neighbours along k are adjacent: `panel:WIDTH[xDEPTH]`."""
-    width, by, depth = (layout or "").partition("x")
-    if by and (not depth.isdigit() or int(depth) < 1):
+def panel_size(operand: str, layout: str | None) -> tuple[int, int, int]:
+    """The width of panels, how many neighbours along k are adjacent, and up to a multiple of how
+    many k is filled up: `panel:WIDTH[xDEPTH[xSTEP]]`.
+    """
+    width, *others = (layout or "").split("x")
+    depths = [int(digits) for digits in others if digits.isdigit()]
+    if len(depths) < len(others) or len(depths) > 2 or 0 in depths:
         raise ScheduleError(
             "GEM1322",
             f"promote: layout={layout} of {operand}",
             "use panel:WIDTHxDEPTH, as in panel:16x4",
         )
-    return panel_width(operand, width if by else layout), int(depth) if by else 1
+    depth = depths[0] if depths else 1
+    step = depths[-1] if depths else 1
+    if step % depth:
+        raise ScheduleError(
+            "GEM1322",
+            f"promote: layout={layout} of {operand}, and {step} is no multiple of {depth}",
+            f"use panel:WIDTHx{depth}x{depth * max(step // depth, 1)}",
+        )
+    return panel_width(operand, width if others else layout), depth, step
 
 
 def panel_width(operand: str, layout: str | None) -> int:

@@ -26,7 +26,7 @@ from xdsl.ir import Operation, SSAValue
 from gemmir.ir.attributes import PanelAttr
 from gemmir.ir.conversions import converted
 from gemmir.ir.dialect import Number, PackOp, memref_type, strides_of
-from gemmir.ir.index import Extent, as_index, before, round_down
+from gemmir.ir.index import Extent, as_index, before, round_down, round_up
 from gemmir.ir.loops import open_loop
 from gemmir.ir.scales import of_columns
 from gemmir.ir.transfers import read, write
@@ -41,7 +41,8 @@ of f32, so that rows are read by vectors."""
 class PackPlan:
     """How to walk a copy: panels of `width` along `dim`, `block` elements across at a time.
 
-    Of what remains across, `rest` are copied at a time, the last of them filled up with zeros. A
+    Of what remains across, `rest` are copied at a time, the last of them filled up with zeros, and
+    so is what is behind up to a whole `step`. A
     clipped panel is copied by `lanes` elements along `dim`: each vector has a mask of its own.
     """
 
@@ -50,6 +51,7 @@ class PackPlan:
     lanes: int
     block: int
     rest: int
+    step: int
     panels_inside: bool
 
 
@@ -69,7 +71,7 @@ def plan_pack(pack: PackOp, lanes: int) -> PackPlan:
     rest = 2 if rows_run_across and source.element_type == IntegerType(4) else 1
     group = layout.depth.data
     if group > 1:
-        block, rest = (COPY_BLOCK * 2 if rows_run_across else group), group
+        block, rest = (max(COPY_BLOCK * 2, group) if rows_run_across else group), group
     if _is_window(pack):
         width, rows = (memref_type(pack.target).get_shape()[d] for d in (dim, 1 - dim))
         block = rows if 0 < rows <= block else block
@@ -79,6 +81,7 @@ def plan_pack(pack: PackOp, lanes: int) -> PackPlan:
         lanes=width if rows_run_across or group > 1 or width % lanes else lanes,
         block=block,
         rest=rest,
+        step=layout.step.data,
         panels_inside=not rows_run_across,
     )
 
@@ -95,7 +98,7 @@ def vectorize_pack(pack: PackOp, plan: PackPlan) -> None:
         return _strips(builder, pack, "mn"[plan.dim], along, plan.width, plan.width)
 
     def blocks(builder: Builder) -> Iterator[Strip]:
-        return _strips(builder, pack, "k", across, plan.block, plan.rest)
+        return _strips(builder, pack, "k", across, plan.block, plan.rest, plan.step)
 
     outer, inner = (blocks, panels) if plan.panels_inside else (panels, blocks)
     for first in outer(before(pack)):
@@ -116,17 +119,24 @@ class Strip:
 
 
 def _strips(
-    builder: Builder, anchor: Operation, dimension: str, extent: Extent, step: int, rest_step: int
+    builder: Builder,
+    anchor: Operation,
+    dimension: str,
+    extent: Extent,
+    step: int,
+    rest_step: int,
+    filled: int = 1,
 ) -> Iterator[Strip]:
     """Open a loop over the whole steps of `extent` and one over the rest, where there are any.
 
-    One whole step alone needs no loop.
+    The rest ends at a multiple of `filled`. One whole step alone needs no loop.
     """
-    if extent == step:
+    if extent == step and step % filled == 0:
         yield Strip(start=as_index(anchor, 0), body=builder, is_whole=True)
         return
     end = round_down(builder, anchor, extent, step)
-    for begin, stop, by, is_whole in ((0, end, step, True), (end, extent, rest_step, False)):
+    last = round_up(builder, anchor, extent, filled)
+    for begin, stop, by, is_whole in ((0, end, step, True), (end, last, rest_step, False)):
         if begin != stop:
             bounds = (as_index(anchor, begin), as_index(anchor, stop), as_index(anchor, by))
             start, body = open_loop(builder, dimension, bounds)

@@ -29,6 +29,14 @@ Manual, DDI 0487, FEAT_DotProd, FEAT_I8MM and FEAT_BF16.
 """
 
 
+TILE_FEATURES: Final = {"bf16": "amx-bf16", "i8": "amx-int8", "u8": "amx-int8"}
+"""Elements of which a CPU multiplies tiles, and LLVM's name of the feature beside amx-tile.
+
+Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter "Programming with
+Intel AMX".
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CpuMachine:
     """One CPU. Caches are those that one core sees; `l3_bytes` is the whole L3, which it shares.
@@ -89,6 +97,11 @@ class CpuMachine:
             found and any(name in self.llvm_features for name in features)
             for found, features in zip(pairs, known, strict=True)
         )
+
+    def multiplies_tiles(self, a: str, b: str) -> bool:
+        """Whether there is an instruction for a tile of `a` by one of `b`."""
+        features = {TILE_FEATURES.get(name) for name in (a, b)}
+        return len(features) == 1 and features | {"amx-tile"} <= set(self.llvm_features)
 
     def flops_per_cycle(self, item_bytes: int) -> int:
         """Most floating-point operations a cycle of one core, on elements of `item_bytes` bytes."""

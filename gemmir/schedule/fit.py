@@ -13,11 +13,12 @@ from xdsl.passes import ModulePass
 from gemmir.dtypes import ELEMENTS, PRODUCTS
 from gemmir.errors import ScheduleError
 from gemmir.gemm import MAX_ELEMENTS, Gemm
+from gemmir.ir.amx import TILE_ROWS, TILES
 from gemmir.ir.dialect import BLOCKS, CLUSTERS, CORES, INSIDE_BLOCK, MAPPINGS, WARPGROUPS
 from gemmir.ir.specialize import PINGPONG, THREADS_OF_GROUP, default_registers
 from gemmir.ir.warpgroup import WARPGROUP_ROWS
 from gemmir.machine import CpuMachine, GpuMachine, Machine, TpuMachine
-from gemmir.machine.cpu import DOT_FEATURES
+from gemmir.machine.cpu import DOT_FEATURES, TILE_FEATURES
 from gemmir.passes.otherwise import Otherwise
 from gemmir.passes.parallelize import Parallelize
 from gemmir.passes.part import Part
@@ -27,7 +28,7 @@ from gemmir.passes.promote import CACHES, PACKED_TYPES, Promote
 from gemmir.passes.split_k import SplitK, slice_size
 from gemmir.passes.tile import Tile
 from gemmir.passes.unsign import Unsign
-from gemmir.passes.vectorize import DOT, MMA, MMA_SHAPES, WGMMA, Vectorize
+from gemmir.passes.vectorize import AMX, DOT, MMA, MMA_SHAPES, WGMMA, Vectorize
 from gemmir.passes.version import Version
 from gemmir.schedule.default_gpu import LOAD_BYTES
 from gemmir.schedule.fit_tpu import check_fits_tpu
@@ -39,6 +40,9 @@ ADDRESS_REGISTERS = 40
 for sm_80, and room for addresses of edges. Of the 232 of a warpgroup 192 may so be sums, which is
 as many as ptxas 13.0 takes without spills."""
 
+
+KNOWN_TILES = [{feature} for feature in TILE_FEATURES.values()]
+"""What a CPU must have for factors that are both of a kind of which there are tiles."""
 
 FRAGMENT_BYTES = 32
 """Bytes of each row of A and column of B that one product on tensor cores takes."""
@@ -370,6 +374,36 @@ def _check_dots(walk: _Walk, along: str | None) -> None:
     )
 
 
+def _check_tiles(walk: _Walk) -> None:
+    """Refuse tiles where the machine has none for such factors, and more than it has registers.
+
+    A row of accumulators takes one tile of A, and tiles of B that are kept for the next row.
+    """
+    machine = walk.machine
+    factors = tuple(walk.packed_as.get(operand, name) for operand, name in walk.factors.items())
+    is_cpu = isinstance(machine, CpuMachine)
+    is_known = {TILE_FEATURES.get(name) for name in factors} in KNOWN_TILES
+    if not is_cpu or (is_known and not machine.multiplies_tiles(*factors)):
+        raise ScheduleError(
+            "GEM0318",
+            f"vectorize: with=amx multiplies tiles of bf16 or of bytes, and {machine.target} has "
+            f"no instruction for {factors[0]} and {factors[1]}",
+            "use with=dot or with=fma",
+        )
+    if walk.accumulator is None:
+        return
+    rows, columns = (-(-size // TILE_ROWS) for size in walk.accumulator)
+    kept = columns if rows > 1 else 1
+    needed = walk.sums * rows * columns + kept + 1
+    if needed > TILES:
+        raise ScheduleError(
+            "GEM0312",
+            f"vectorize: {walk.accumulator[0]} x {walk.accumulator[1]} sums take "
+            f"{rows}*{columns} + {kept} + 1 = {needed} tiles, and {machine.name} has {TILES}",
+            f"tile m and n by {2 * TILE_ROWS}",
+        )
+
+
 def _check_vectors(walk: _Walk, p: Vectorize) -> None:
     if p.with_ == DOT:
         _check_dots(walk, p.along)
@@ -384,13 +418,16 @@ def _check_vectors(walk: _Walk, p: Vectorize) -> None:
     if isinstance(walk.machine, CpuMachine):
         item_bytes = ELEMENTS[PRODUCTS[walk.dtype].element.accumulator].item_bytes
     lanes = vector_bytes // item_bytes
-    if p.with_ in ("fma", DOT) and (p.width < 1 or p.width > lanes or p.width & (p.width - 1)):
+    if p.with_ in ("fma", DOT, AMX) and (p.width < 1 or p.width > lanes or p.width & (p.width - 1)):
         raise ScheduleError(
             "GEM0311",
             f"vectorize: width={p.width}, and a vector of {walk.machine.name} has {lanes} lanes of "
             f"{item_bytes} bytes",
             f"use {lanes} or a smaller power of two",
         )
+    if p.with_ == AMX:
+        _check_tiles(walk)
+        return
     if walk.accumulator is None:
         return
     if isinstance(walk.machine, GpuMachine):

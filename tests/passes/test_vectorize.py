@@ -139,7 +139,7 @@ def test_the_width_changes_the_ir(after: After, width: int) -> None:
 @pytest.mark.parametrize(
     ("schedule", "code", "words"),
     [
-        (f"{C},vectorize{{with=sse width=4}}", "GEM0370", "use fma, dot, mma"),
+        (f"{C},vectorize{{with=sse width=4}}", "GEM0370", "use fma, dot, amx, mma"),
         (f"{C},vectorize{{with=mma width=4}}", "GEM0375", "no instruction for f32"),
         (f"{C},vectorize{{with=fma width=0}}", "GEM0371", "width=0"),
         (V, "GEM0372", "put promote"),

@@ -55,6 +55,7 @@ HOPPER = "cuda:sm_90a"
 TPU = "tpu:v5e"
 BLOCKED = "tile{loops=m,n sizes=8,8 over=blocks},tile{loops=m,n sizes=4,4 over=threads},"
 HALF = Gemm(m=32, n=16, k=64, dtype="f16")
+BRAIN_SQUARE = Gemm(m=64, n=64, k=64, dtype="bf16")
 BRAIN = Gemm(m=32, n=16, k=64, dtype="bf16")
 WARPS = "tile{loops=m,n sizes=32,16 over=blocks},tile{loops=m,n sizes=16,8 over=warps},"
 SLICES = f"{WARPS}{SUM}tile{{loops=k sizes=16}},"
@@ -315,6 +316,56 @@ WRONG = (
         "products of u8 and i8, and cpu:znver3",
         "as=i16",
         "cpu:znver3",
+    ),
+    Wrong(
+        "GEM0312",
+        BRAIN_SQUARE,
+        "tile{loops=m,n sizes=32,48},promote{operand=c to=registers},vectorize{with=amx width=16}",
+        "32 x 48 sums take 2*3 + 3 + 1 = 10 tiles, and sapphirerapids has 8",
+        "tile m and n by 32",
+        "cpu:sapphirerapids",
+    ),
+    Wrong(
+        "GEM0318",
+        BRAIN_SQUARE,
+        "tile{loops=m,n sizes=32,32},promote{operand=c to=registers},vectorize{with=amx width=16}",
+        "cpu:znver5 has no instruction for bf16 and bf16",
+        "with=dot",
+        "cpu:znver5",
+    ),
+    Wrong(
+        "GEM1322",
+        BYTES,
+        "promote{operand=b to=l2 layout=panel:16x4x6}",
+        "6 is no multiple of 4",
+        "panel:WIDTHx4x4",
+    ),
+    Wrong(
+        "GEM1490",
+        replace(BRAIN_SQUARE, dtype="f16"),
+        "tile{loops=m,n sizes=32,32},promote{operand=c to=registers},vectorize{with=amx width=16}",
+        "no products of f16 and f16",
+        "use bf16, i8 or u8",
+        "cpu:sapphirerapids",
+    ),
+    Wrong(
+        "GEM1491",
+        BRAIN_SQUARE,
+        "promote{operand=a to=l2 layout=panel:32x32},promote{operand=b to=l2 layout=panel:32x2},"
+        f"tile{{loops=m,n sizes=32,32}},{SUM}vectorize{{with=amx width=16}}",
+        "32 of k of b at once, and it lies in panels of depth 2, filled up by 2",
+        "layout=panel:32x2x32",
+        "cpu:sapphirerapids",
+    ),
+    Wrong(
+        "GEM1492",
+        BRAIN_SQUARE,
+        "promote{operand=a to=l2 layout=panel:16x32},promote{operand=b to=l2 layout=panel:16x2x32},"
+        f"tile{{loops=m,n sizes=16,16}},{SUM}tile{{loops=k sizes=32}},{SUM}"
+        "vectorize{with=amx width=16}",
+        "slices of k that are added in registers",
+        "promote c once",
+        "cpu:sapphirerapids",
     ),
     Wrong(
         "GEM1321",

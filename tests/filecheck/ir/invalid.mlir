@@ -423,3 +423,80 @@ func.func @f(%x: vector<1x8xf32>) {
   func.return
 }
 // CHECK: gemmir.deal: 1 times vector<1x8xf32> and 2 times vector<1x8xf32>
+
+// -----
+
+func.func @f(%x: !amx.tile<17x16xf32>) {
+  func.return
+}
+// CHECK: a tile of 17 rows of 64 bytes; it has up to 16 rows of up to 64 bytes, in words of 4
+
+// -----
+
+func.func @f(%x: !amx.tile<16x16xf64>) {
+  func.return
+}
+// CHECK: a tile of 16 rows of 128 bytes
+
+// -----
+
+func.func @f(%a: memref<16x32xbf16, strided<[1, 16]>>, %i: index) {
+  %x = amx.tile_load %a[%i, %i] : memref<16x32xbf16, strided<[1, 16]>> into !amx.tile<16x32xbf16>
+  func.return
+}
+// CHECK: amx.tile_load: rows of memref<16x32xbf16, strided<[1, 16]>> are not adjacent
+
+// -----
+
+func.func @f(%a: memref<16x32xbf16, #gemmir.panel<0, 16, 512, 16, 2>>, %i: index) {
+  %x = amx.tile_load %a[%i, %i] : memref<16x32xbf16, #gemmir.panel<0, 16, 512, 16, 2>> into !amx.tile<16x32xbf16>
+  func.return
+}
+// CHECK: amx.tile_load: rows of !amx.tile<16x32xbf16> are not adjacent in memref<16x32xbf16, #gemmir.panel<0, 16, 512, 16, 2>>
+
+// -----
+
+func.func @f(%a: memref<16x32xf32>, %i: index) {
+  %x = amx.tile_load %a[%i, %i] : memref<16x32xf32> into !amx.tile<16x32xbf16>
+  func.return
+}
+// CHECK: amx.tile_load: !amx.tile<16x32xbf16> of memref<16x32xf32>
+
+// -----
+
+func.func @f(%c: memref<16x32xbf16, #gemmir.panel<0, 16, 512, 16, 32>>, %x: !amx.tile<16x32xbf16>, %i: index) {
+  amx.tile_store %c[%i, %i], %x : memref<16x32xbf16, #gemmir.panel<0, 16, 512, 16, 32>>, !amx.tile<16x32xbf16>
+  func.return
+}
+// CHECK: amx.tile_store: memref<16x32xbf16, #gemmir.panel<0, 16, 512, 16, 32>> has panels
+
+// -----
+
+func.func @f(%x: !amx.tile<16x64xi8>, %y: !amx.tile<16x16xf32>) {
+  %z = amx.tile_mulf %x, %x, %y : !amx.tile<16x64xi8>, !amx.tile<16x64xi8>, !amx.tile<16x16xf32>
+  func.return
+}
+// CHECK: amx.tile_mulf: no products of i8 and i8
+
+// -----
+
+func.func @f(%x: !amx.tile<16x32xbf16>, %y: !amx.tile<16x16xi32>) {
+  %z = amx.tile_mulf %x, %x, %y : !amx.tile<16x32xbf16>, !amx.tile<16x32xbf16>, !amx.tile<16x16xi32>
+  func.return
+}
+// CHECK: amx.tile_mulf: sums are f32, and not !amx.tile<16x16xi32>
+
+// -----
+
+func.func @f(%x: !amx.tile<16x32xbf16>, %y: !amx.tile<8x32xbf16>, %z: !amx.tile<16x16xf32>) {
+  %w = amx.tile_mulf %x, %y, %z : !amx.tile<16x32xbf16>, !amx.tile<8x32xbf16>, !amx.tile<16x16xf32>
+  func.return
+}
+// CHECK: amx.tile_mulf: !amx.tile<16x32xbf16> by !amx.tile<8x32xbf16> is not !amx.tile<16x16xf32>
+
+// -----
+
+func.func @f(%a: memref<12x9xf32, #gemmir.panel<0, 6, 54, 6, 2, 3>>) {
+  func.return
+}
+// CHECK: panel step 3 is no multiple of the depth 2

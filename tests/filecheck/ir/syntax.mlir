@@ -99,3 +99,22 @@ func.func @grid(%x: memref<2x20x128xf32>, %y: memref<20x128xf32>, %offsets: memr
   %w = pallas.dot %f, %g precision <bf16x3> : vector<8x16xf32>, vector<16x8xf32> -> vector<8x8xf32>
   func.return
 }
+
+// CHECK-LABEL: func.func @tiles
+func.func @tiles(%a: memref<32x64xui8, strided<[80, 1]>>, %b: memref<64x16xi8, #gemmir.panel<1, 16, 2048, 16, 4, 64>>, %c: memref<16x16xi32>) {
+  %0 = arith.constant 0 : index
+  // CHECK: %acc = amx.tile_zero : !amx.tile<16x16xi32>
+  %acc = amx.tile_zero : !amx.tile<16x16xi32>
+  // CHECK-NEXT: %lhs = amx.tile_load %a[{{%\w+}}, {{%\w+}}] : memref<32x64xui8, strided<[80, 1]>> into !amx.tile<16x64xui8>
+  %lhs = amx.tile_load %a[%0, %0] : memref<32x64xui8, strided<[80, 1]>> into !amx.tile<16x64xui8>
+  // CHECK-NEXT: %rhs = amx.tile_load %b[{{%\w+}}, {{%\w+}}] : memref<64x16xi8, #gemmir.panel<1, 16, 2048, 16, 4, 64>> into !amx.tile<16x64xi8>
+  %rhs = amx.tile_load %b[%0, %0] : memref<64x16xi8, #gemmir.panel<1, 16, 2048, 16, 4, 64>> into !amx.tile<16x64xi8>
+  // CHECK-NEXT: %sum = amx.tile_muli %lhs, %rhs, %acc : !amx.tile<16x64xui8>, !amx.tile<16x64xi8>, !amx.tile<16x16xi32>
+  %sum = amx.tile_muli %lhs, %rhs, %acc : !amx.tile<16x64xui8>, !amx.tile<16x64xi8>, !amx.tile<16x16xi32>
+  // CHECK-NEXT: amx.tile_store %c[{{%\w+}}, {{%\w+}}], %sum : memref<16x16xi32>, !amx.tile<16x16xi32>
+  amx.tile_store %c[%0, %0], %sum : memref<16x16xi32>, !amx.tile<16x16xi32>
+  %f, %g, %h = "test.op"() : () -> (!amx.tile<8x4xbf16>, !amx.tile<2x8xbf16>, !amx.tile<8x4xf32>)
+  // CHECK: amx.tile_mulf %f, %g, %h : !amx.tile<8x4xbf16>, !amx.tile<2x8xbf16>, !amx.tile<8x4xf32>
+  %i = amx.tile_mulf %f, %g, %h : !amx.tile<8x4xbf16>, !amx.tile<2x8xbf16>, !amx.tile<8x4xf32>
+  func.return
+}
