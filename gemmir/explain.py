@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xdsl.passes import ModulePass
 
+from gemmir.cost.core import TILE_LATENCY_CYCLES, TILE_PRODUCT_CYCLES
 from gemmir.explain_cost import cost_facts, cost_lines
 from gemmir.explain_gpu import gpu_explanation, gpu_lines
 from gemmir.explain_tpu import tpu_explanation, tpu_lines
 from gemmir.gemm import Gemm
+from gemmir.ir.amx import ROW_BYTES, TILE_ROWS, TILES
 from gemmir.machine import CpuMachine, GpuMachine, TpuMachine
 from gemmir.passes.expand_math import ExpandMath
 from gemmir.passes.fuse_epilogue import FuseEpilogue
@@ -38,7 +40,7 @@ from gemmir.passes.swap_operands import SwapOperands
 from gemmir.passes.tile import Tile
 from gemmir.passes.unroll import Unroll
 from gemmir.passes.unsign import Unsign
-from gemmir.passes.vectorize import DOT, Vectorize
+from gemmir.passes.vectorize import AMX, DOT, Vectorize
 from gemmir.passes.version import Version
 from gemmir.passes.widen_reads import WidenReads
 from gemmir.schedule import pass_text
@@ -77,12 +79,13 @@ class Blocking:
 
 @dataclass(frozen=True, kw_only=True)
 class Registers:
-    """Vector registers that the register tile needs, and how many there are."""
+    """Registers of a `kind` that the register tile needs, and how many there are."""
 
     accumulators: int
     row: int
     broadcast: int
     available: int
+    kind: str = "vector registers"
 
     @property
     def used(self) -> int:
@@ -98,13 +101,15 @@ class Reduction:
     order of k by fused multiply-adds, and added in the same order. With several `lanes` a slice has
     an accumulator for each, which takes every so many products, or groups of `neighbours`, and
     whose halves are added. `depth` is the most roundings that a product goes through; `bound_depth`
-    is what the error bound allows for.
+    is what the error bound allows for. Matrix tiles take `at_once` products, the sum of which is
+    added to the accumulator.
     """
 
     block: int
     blocks: int
     lanes: int = 1
     neighbours: int = 1
+    at_once: int = 1
     depth: int
     bound_depth: int
 
@@ -114,13 +119,14 @@ class InnerLoop:
     """Instructions of one iteration of the loop that does the multiply-adds.
 
     `loads` are vector loads and broadcasts, also those within an FMA; `spills` are vector moves to
-    and from the stack.
+    and from the stack. `in_tiles` says that matrix tiles are meant, and not vectors.
     """
 
     fmas: int
     loads: int
     spills: int
     instructions: int
+    in_tiles: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,6 +267,7 @@ class _Walk:
     registers: Registers | None = None
     lanes: int = 1
     neighbours: int = 1
+    at_once: int = 1
 
     @property
     def item_bytes(self) -> int:
@@ -286,6 +293,8 @@ def _follow(lowered: Lowered) -> tuple[tuple[Step, ...], _Walk | None]:
         tile={"m": problem.m, "n": problem.n, "k": problem.k, "batch": problem.batch or 1},
         neighbours=_neighbours(lowered.schedule.passes, problem),
     )
+    if any(isinstance(p, Vectorize) and p.with_ == AMX for p in lowered.schedule.passes):
+        walk.at_once = ROW_BYTES // walk.item_bytes
     others: list[dict[str, int]] = []
     parts: list[_Walk] = []
     steps: list[Step] = []
@@ -336,6 +345,8 @@ def _summed(p: Promote, walk: _Walk) -> str:
 
 def _accumulators(walk: _Walk) -> str:
     rows, columns = walk.tile["m"], walk.tile["n"]
+    if walk.at_once > 1:
+        return _sums_in_tiles(walk, rows, columns)
     vectors = max(_ceil(columns, walk.width), 1)
     walk.blocking = replace(walk.blocking, mr=rows, nr=columns, kc=walk.tile["k"])
     walk.registers = Registers(
@@ -348,6 +359,22 @@ def _accumulators(walk: _Walk) -> str:
         f"{rows} x {columns} sums in {rows} x {vectors} registers, which all of "
         f"k={walk.tile['k']} goes through"
         + (", from what the slice before has left in c" if walk.carries else "")
+    )
+
+
+def _sums_in_tiles(walk: _Walk, rows: int, columns: int) -> str:
+    down, across = (max(_ceil(size, TILE_ROWS), 1) for size in (rows, columns))
+    walk.blocking = replace(walk.blocking, mr=rows, nr=columns, kc=walk.tile["k"])
+    walk.registers = Registers(
+        accumulators=down * across,
+        row=across if down > 1 else 1,
+        broadcast=1,
+        available=TILES,
+        kind="matrix tiles",
+    )
+    return (
+        f"{rows} x {columns} sums in {down} x {across} matrix tiles, which all of "
+        f"k={walk.tile['k']} goes through"
     )
 
 
@@ -382,6 +409,12 @@ def _(p: Vectorize, walk: _Walk) -> str:
             f"vectors of {p.width} along k; {found.accumulators} + {found.broadcast} + "
             f"{found.row} = {found.used} of {found.available} registers (sums, rows of a, "
             "columns of b)"
+        )
+    if p.with_ == AMX:
+        return (
+            f"tiles of {TILE_ROWS} rows and {walk.at_once} of k; {found.accumulators} + "
+            f"{found.row} + {found.broadcast} = {found.used} of {found.available} matrix tiles "
+            "(sums, those of b, one of a)"
         )
     what = "row of b, element of a" if found.broadcast == 1 else "vector of b, elements of a"
     if p.dealt and walk.problem.element_b.per_byte > 1:
@@ -505,6 +538,14 @@ def _reduction(walk: _Walk) -> Reduction:
     k = walk.problem.k
     block = k if walk.carries else min(walk.blocking.kc or k, k)
     blocks = _ceil(k, block) if block else 0
+    if walk.at_once > 1:
+        return Reduction(
+            block=block,
+            blocks=blocks,
+            at_once=walk.at_once,
+            depth=min(walk.at_once // 2, block) + 1 + _ceil(block, walk.at_once) + blocks - 1,
+            bound_depth=k + walk.problem.roundings,
+        )
     return Reduction(
         block=block,
         blocks=blocks,
@@ -521,13 +562,13 @@ _LABEL: Final = re.compile(r"^(\.?L\w+):")
 _JUMP: Final = re.compile(r"^\s+(?:j\w+|b(?:\.\w+)?|cbn?z\s+\w+,|tbn?z\s+\w+,\s*#\w+,)\s+(\.?L\w+)")
 _INSTRUCTION: Final = re.compile(r"^\s+[a-z][\w.]*(\s|$)")
 _FMA: Final = re.compile(
-    r"^\s+(?:vfn?m(?:add|sub)\d{3}p[sd]\s|vpdp\w+\s|vdpbf16ps\s|vpmaddwd\s|fml[as]\s+v"
+    r"^\s+(?:vfn?m(?:add|sub)\d{3}p[sd]\s|vpdp\w+\s|vdpbf16ps\s|vpmaddwd\s|tdp\w+\s|fml[as]\s+v"
     r"|(?:[su]dot|usdot|bfdot|smlal2?)\s+v)"
 )
 _LOAD: Final = re.compile(
-    r"^\s+(?:vf?\w+\s+(?:\$\w+,\s*)?[-\w.]*\([^)]*\)(?:\{\w+\})?,|ld(?:p|r|ur|1r?)\s+[{]?\s*[qvds]\d)"
+    r"^\s+(?:tileload|vf?\w+\s+(?:\$\w+,\s*)?[-\w.]*\([^)]*\)(?:\{\w+\})?,|ld(?:p|r|ur|1r?)\s+[{]?\s*[qvds]\d)"
 )
-_STACK: Final = re.compile(r"(?:%[xyz]mm.*\(%r[sb]p|\(%r[sb]p.*%[xyz]mm|\b[qv]\d.*\[sp)")
+_STACK: Final = re.compile(r"(?:%[xyzt]mm.*\(%r[sb]p|\(%r[sb]p.*%[xyzt]mm|\b[qv]\d.*\[sp)")
 
 
 def inner_loop(assembly: str) -> InnerLoop | None:
@@ -563,6 +604,7 @@ def _count(lines: Sequence[str]) -> InnerLoop:
         loads=sum(bool(_LOAD.match(line)) and not _STACK.search(line) for line in lines),
         spills=sum(bool(_STACK.search(line)) for line in lines),
         instructions=sum(bool(_INSTRUCTION.match(line)) for line in lines),
+        in_tiles=any("%tmm" in line for line in lines),
     )
 
 
@@ -581,8 +623,25 @@ def _neighbours(passes: Sequence[ModulePass], problem: Gemm) -> int:
     return max(found, default=1)
 
 
+def _limit_of_tiles(loop: InnerLoop, lowered: Lowered) -> Limit:
+    """Each product takes its turn, and each load one for every row."""
+    assert lowered.problem is not None
+    flops = 2 * TILE_ROWS * TILE_ROWS * ROW_BYTES // lowered.problem.element.item_bytes
+    return Limit(
+        cycles_by={
+            "products of tiles": float(loop.fmas * TILE_PRODUCT_CYCLES),
+            "loads": loop.loads * TILE_ROWS / LOADS_PER_CYCLE,
+            "latency of the sums": float(TILE_LATENCY_CYCLES),
+        },
+        flops=loop.fmas * flops,
+        peak_flops_per_cycle=flops // TILE_PRODUCT_CYCLES,
+    )
+
+
 def _limit(loop: InnerLoop, lowered: Lowered) -> Limit:
     assert lowered.problem is not None
+    if loop.in_tiles:
+        return _limit_of_tiles(loop, lowered)
     item_bytes = lowered.problem.accumulator.item_bytes
     passes = lowered.schedule.passes
     steps = math.prod(p.factor for p in passes if isinstance(p, Unroll) and p.loop == "k")
@@ -654,7 +713,8 @@ def _tile_lines(found: Explanation) -> Iterator[str]:
         sizes = {k: v for k, v in asdict(found.blocking).items() if v is not None}
         yield f"blocking   {' '.join(f'{k}={v}' for k, v in sizes.items()) or 'none'}"
     if found.registers is not None:
-        yield f"registers  {found.registers.used} of {found.registers.available} vector registers"
+        held = found.registers
+        yield f"registers  {held.used} of {held.available} {held.kind}"
     if found.reduction is not None:
         has_versions = any(step.text == "otherwise" for step in found.steps)
         has_parts = any(step.text.startswith("part{") for step in found.steps)
@@ -670,6 +730,12 @@ def _reduction_lines(found: Reduction, of: str, *, has_versions: bool) -> Iterat
             f"{what}, in the order of"
         )
         yield "           k, the upper half of which is added to the lower one until one is left"
+    elif found.at_once > 1:
+        yield (
+            f"reduction  each element of {of}: {found.blocks} blocks of k, each up to "
+            f"{found.block} products; of {found.at_once}"
+        )
+        yield "           at once those of even and of odd places are summed, and both sums added"
     elif found.blocks <= 1:
         yield (
             f"reduction  each element of {of}: one accumulator, {found.block} fused multiply-adds "
@@ -697,8 +763,9 @@ def _loop_lines(found: Explanation) -> Iterator[str]:
     if loop is None:
         yield "inner loop no loop of vector FMAs"
         return
+    what = ("products of tiles", "tile loads") if loop.in_tiles else ("vector FMAs", "vector loads")
     yield (
-        f"inner loop {loop.fmas} vector FMAs, {loop.loads} vector loads, {loop.spills} spills, "
+        f"inner loop {loop.fmas} {what[0]}, {loop.loads} {what[1]}, {loop.spills} spills, "
         f"{loop.instructions} instructions"
     )
     if limit is None:

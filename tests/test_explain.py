@@ -10,6 +10,7 @@ from gemmir.explain import (
     Explanation,
     InnerLoop,
     Reduction,
+    explain,
     explanation,
     facts,
     inner_loop,
@@ -192,3 +193,24 @@ def test_a_gpu_says_how_it_sums() -> None:
     assert "in each of 4 slices, which are then added in the same order" in text
     assert "workspace  4096 bytes of global memory" in text
     assert facts(lowered)["sum"] == {"slices": 4, "length": 32, "at_once": 1, "part": None}
+
+
+def test_matrix_tiles_are_explained() -> None:
+    """Their registers are others than vectors, and so are the products and what bounds them."""
+    gemm = Gemm(m=1024, n=1024, k=1024, dtype="bf16")
+    found = explanation(lower(gemm, "cpu:sapphirerapids"))
+    assert found.registers is not None
+    assert (found.registers.accumulators, found.registers.used) == (4, 7)
+    assert (found.registers.available, found.registers.kind) == (8, "matrix tiles")
+    assert found.reduction == Reduction(
+        block=256, blocks=4, at_once=32, depth=16 + 1 + 8 + 3, bound_depth=1028
+    )
+    assert found.inner_loop is not None
+    assert found.inner_loop.in_tiles
+    assert (found.inner_loop.fmas, found.inner_loop.loads, found.inner_loop.spills) == (4, 4, 0)
+    assert found.limit is not None
+    assert found.limit.flops_per_cycle == found.limit.peak_flops_per_cycle == 1024
+    assert found.limit.cycles_by["products of tiles"] == 64
+    text = explain(lower(gemm, "cpu:sapphirerapids"))
+    assert "32 x 32 sums in 2 x 2 matrix tiles" in text
+    assert "inner loop 4 products of tiles, 4 tile loads, 0 spills" in text

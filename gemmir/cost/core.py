@@ -39,6 +39,14 @@ CALL_CYCLES: Final = 8
 """A call of a kernel from a loop of machine code, which begins before the one before has ended."""
 
 
+TILE_PRODUCT_CYCLES: Final = 16
+"""One product of tiles after another, and TILE_LATENCY_CYCLES until the next can be added to its
+sum: Intel 64 and IA-32 Architectures Optimization Reference Manual, order number 248966, chapter on
+Intel AMX."""
+
+TILE_LATENCY_CYCLES: Final = 52
+
+
 @dataclass(frozen=True, kw_only=True)
 class Level:
     """A level of memory that keeps `bytes` in lines, and what a line costs from its `source`.
@@ -151,10 +159,11 @@ def core_cycles(work: Work, machine: CpuMachine) -> dict[str, float]:
     """Cycles of one iteration, by what they are spent on; all go on at the same time."""
     masked = 0 if has_masks(machine) else MASKED_STORE_CYCLES
     return {
-        "products": work.products / machine.fma_per_cycle,
+        "products": work.products / machine.fma_per_cycle
+        + work.tile_products * TILE_PRODUCT_CYCLES,
         "loads": (work.loads + work.split_loads) / LOADS_PER_CYCLE,
         "stores": work.stores + work.split_stores + work.masked_stores * masked,
-        "latency": work.chain * FMA_LATENCY_CYCLES,
+        "latency": work.chain * FMA_LATENCY_CYCLES + work.tile_chain * TILE_LATENCY_CYCLES,
         "other instructions": (
             work.arithmetic + work.shuffles + work.masked_elements * MASKED_ELEMENT_INSTRUCTIONS
         )
@@ -166,7 +175,8 @@ def core_cycles(work: Work, machine: CpuMachine) -> dict[str, float]:
 def instructions(work: Work) -> float:
     """Instructions of one iteration."""
     memory = work.loads + work.stores + work.prefetches
-    return work.products + memory + work.arithmetic + work.shuffles
+    products = work.products + work.tile_products
+    return products + memory + work.arithmetic + work.shuffles
 
 
 def together(parts: Iterable[float]) -> float:

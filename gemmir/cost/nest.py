@@ -24,6 +24,14 @@ from xdsl.ir import Attribute, BlockArgument, Operation, SSAValue
 from xdsl.ir import Block as IrBlock
 
 from gemmir.cost.indices import Indices, Linear, LoopVariable
+from gemmir.ir.amx import (
+    TileLoadOp,
+    TileProductOp,
+    TileStoreOp,
+    TileType,
+    group_of,
+    tile_type,
+)
 from gemmir.ir.attributes import PanelAttr
 from gemmir.ir.dialect import (
     CORES,
@@ -93,9 +101,10 @@ class Access:
 class Work:
     """Instructions on vectors as long as a register, by what carries them out.
 
-    `products` are multiply-adds; `split_loads` and `split_stores` are those that touch a second
-    cache line, `masked_stores` those of part of a vector, `masked_elements` loads of an element
-    that may not be there. `chain` is how many multiply-adds of an iteration wait for one another.
+    `products` are multiply-adds, `tile_products` those of matrix tiles; `split_loads` and
+    `split_stores` are those that touch a second cache line, `masked_stores` those of part of a
+    vector, `masked_elements` loads of an element that may not be there. `chain` is how many
+    multiply-adds of an iteration wait for one another, and `tile_chain` how many of tiles.
     """
 
     products: float = 0.0
@@ -110,6 +119,8 @@ class Work:
     prefetches: float = 0.0
     flops: float = 0.0
     chain: float = 0.0
+    tile_products: float = 0.0
+    tile_chain: float = 0.0
 
     def add(self, other: Work, times: float) -> None:
         """Add what is done so many times."""
@@ -129,6 +140,7 @@ COUNTED: Final = (
     "shuffles",
     "prefetches",
     "flops",
+    "tile_products",
 )
 
 
@@ -251,6 +263,8 @@ class Reader:
             self.views[op.memref] = self._whole(op.memref)
         elif isinstance(op, vector.TransferReadOp | vector.TransferWriteOp):
             self._transfer(op, nest, share)
+        elif isinstance(op, TileLoadOp | TileStoreOp):
+            self._tile(op, nest, share)
         elif isinstance(op, PrefetchOp):
             self._prefetch(op, nest, share)
         elif isinstance(op, memref.LoadOp):
@@ -274,8 +288,11 @@ class Reader:
         nest.items.append(inside)
         self._block(op.body.block, inside, 1.0)
         if isinstance(op, scf.ForOp):
-            carried = [v for v in op.body.block.args[1:] if isinstance(v.type, VectorType)]
-            inside.work.chain = max((_chain(v) for v in carried), default=0)
+            carried = op.body.block.args[1:]
+            vectors = [v for v in carried if isinstance(v.type, VectorType)]
+            tiles = [v for v in carried if isinstance(v.type, TileType)]
+            inside.work.chain = max((_chain(v) for v in vectors), default=0)
+            inside.work.tile_chain = max((_chain(v) for v in tiles), default=0)
 
     def _registers(self, found: Attribute) -> float:
         rows, lanes, item = _vector(found)
@@ -390,6 +407,24 @@ class Reader:
             return float(rows)
         return math.ceil(rows * lanes * item / self.vector_bytes)
 
+    def _tile(self, op: TileLoadOp | TileStoreOp, nest: Nest, share: float) -> None:
+        """Rows of a tile, each of which is a load or a store."""
+        is_read = isinstance(op, TileLoadOp)
+        memory, tile = (op.source, op.result) if is_read else (op.target, op.tile)
+        view, made, group = self.views.get(memory), tile_type(tile), group_of(memory)
+        if view is None:
+            return
+        rows, columns = made.shape
+        begin = self._moved(view, list(op.indices))
+        shape = (float(rows * group), float(columns // group))
+        kept = _inside(begin, (1.0,) * (len(begin) - 2) + shape, view.array)
+        kind: Kind = "read" if is_read else "write"
+        nest.items.append(Access(array=view.array, begin=begin, size=kept, kind=kind, share=share))
+        if is_read:
+            nest.work.loads += rows * share
+        else:
+            nest.work.stores += rows * share
+
     def _prefetch(self, op: PrefetchOp, nest: Nest, share: float) -> None:
         view = self.views.get(op.source)
         if view is None:
@@ -417,6 +452,10 @@ class Reader:
             rows, lanes, _ = _vector(made)
             work.products += count * share
             work.flops += 2 * rows * lanes * op.depth * share
+        elif isinstance(op, TileProductOp):
+            (rows, columns), (_, k) = tile_type(op.acc).shape, tile_type(op.lhs).shape
+            work.tile_products += share
+            work.flops += 2 * rows * columns * k * share
         elif isinstance(op, ColumnOp):
             work.shuffles += 2 * _vector(op.block.type)[0] * share
         elif isinstance(op, LaneSumOp):
@@ -464,7 +503,7 @@ def _chain(value: BlockArgument) -> int:
         users = [
             use.operation
             for use in current.uses
-            if isinstance(use.operation, OuterProductOp | PairProductOp)
+            if isinstance(use.operation, OuterProductOp | PairProductOp | TileProductOp)
             and use.operation.acc is current
         ]
         if not users:

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from gemmir.compiler import prepare
 from gemmir.cost import Prediction, predict, predict_schedule
+from gemmir.cost.core import core_of
 from gemmir.gemm import Gemm
 from gemmir.ir.context import parse_module
 from gemmir.lowering import run_passes
-from gemmir.machine.cpu import ZNVER5
+from gemmir.machine.cpu import SAPPHIRERAPIDS, ZNVER5
 
 TARGET = "cpu:znver5"
 
@@ -155,3 +156,22 @@ def test_smaller_caches_never_move_less_or_take_less_time(gemm: Gemm, share: int
 @given(gemm=PROBLEMS)
 def test_cold_caches_never_take_less_time(gemm: Gemm) -> None:
     assert _predicted(gemm, warm=False).seconds >= _predicted(gemm).seconds
+
+
+def test_tiles_take_16_cycles_a_product() -> None:
+    """Of four sums none waits for the one before; one sum alone does, and takes 52 cycles."""
+    gemm = Gemm(m=32, n=32, k=1024, dtype="bf16")
+    a, b = "operand=a to=l2 layout=panel:{0}x32", "operand=b to=l2 layout=panel:{0}x2x32"
+    found: dict[int, Prediction] = {}
+    for size in (32, 16):
+        panels = f"promote{{{a.format(size)}}},promote{{{b.format(size)}}}"
+        sums = f"tile{{loops=m,n sizes={size},{size}}},promote{{operand=c to=registers}}"
+        text = f"{panels},{sums},vectorize{{with=amx width=16}}"
+        job = prepare(gemm, "cpu:sapphirerapids", text)
+        found[size] = predict_schedule(job.source, job.schedule, job.machine)
+    hertz = core_of(SAPPHIRERAPIDS).clock_hz
+    assert found[32].flops == gemm.flops
+    for prediction in found.values():
+        assert prediction.roof_seconds == pytest.approx(4 * 32 * 16 / hertz)
+    latency = {size: p.seconds_by["latency"] * hertz for size, p in found.items()}
+    assert latency[16] == pytest.approx(4 * latency[32])

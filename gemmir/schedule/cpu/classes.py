@@ -24,6 +24,7 @@ from gemmir.schedule.cpu.deep import DEEP, is_deep
 from gemmir.schedule.cpu.direct import CLIPPED, DIRECT, is_close, is_in_l2
 from gemmir.schedule.cpu.down import DOWN, is_down
 from gemmir.schedule.cpu.few import FEW, is_few
+from gemmir.schedule.cpu.in_tiles import IN_TILES, fits_tiles, has_tiles
 from gemmir.schedule.cpu.mixed import (
     IN_PANELS,
     STORED,
@@ -81,6 +82,7 @@ PLAIN: Final[Rules] = (
 
 MIXED: Final[Rules] = (
     (WIDENED, is_empty),
+    (IN_TILES, fits_tiles),
     (STORED, is_stored),
     (WIDENED, has_few_rows),
     (IN_PANELS, fits_panels),
@@ -101,7 +103,8 @@ def class_of(gemm: Gemm, machine: CpuMachine, *, even: bool) -> ScheduleClass:
     if gemm.has_weights:
         return class_of_weights(gemm, machine, even=even)
     if is_mixed(gemm):
-        return _first_of(MIXED, gemm, machine) if even else IN_PANELS
+        packed = IN_TILES if has_tiles(gemm, machine) else IN_PANELS
+        return _first_of(MIXED, gemm, machine) if even else packed
     return plain_class_of(gemm, machine) if even else PACKED_BOTH
 
 

@@ -9,6 +9,7 @@ from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu.classes import plain_class_of
 from gemmir.schedule.cpu.direct import DIRECT
+from gemmir.schedule.cpu.in_tiles import has_tiles, tile_of
 from gemmir.schedule.cpu.mixed import is_mixed
 from gemmir.schedule.cpu.model import K_SLICE_BYTES, lanes_used, round_up, with_size
 from gemmir.schedule.cpu.tiles import packed_tile
@@ -72,6 +73,9 @@ def _part(gemm: Gemm, machine: CpuMachine, threads: int, name: str) -> int:
     """
     tile = packed_tile(gemm, machine)
     extent, step = (gemm.m, tile.rows) if name == "m" else (gemm.n, tile.columns)
+    if is_mixed(gemm) and has_tiles(gemm, machine):
+        whole = tile_of(gemm)["mn".index(name)]
+        step = whole if extent >= threads * whole else step
     if extent % threads == 0 and not (name == "n" and gemm.has_weights):
         return extent // threads
     return max(round_up(-(-extent // threads), step), 1)

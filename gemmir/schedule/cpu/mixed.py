@@ -4,7 +4,8 @@
 packed into panels of that depth; bytes that it cannot multiply so as they are become i16 there, of
 which every CPU adds two. Floats of 16 bits that it cannot multiply so become f32 there. *Widened*:
 few rows; elements are widened where they are read. *Stored*: rows by a B that is stored n x k are
-multiplied where it lies, with lanes along k, of which the CPU adds several at once, too.
+multiplied where it lies, with lanes along k, of which the CPU adds several at once, too. CPUs with
+matrix tiles have a class of their own (`in_tiles.py`).
 
 x86 multiplies bytes of which one has no sign; so A of i8 is made one (`unsign`), and sums of the
 columns of B are taken off: 1.3 times as fast as 128 taken off each product (measured on Zen 5).

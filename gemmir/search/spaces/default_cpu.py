@@ -15,6 +15,8 @@ from typing import Final
 from xdsl.passes import ModulePass
 
 from gemmir.gemm import Gemm
+from gemmir.ir.amx import TILE_ROWS
+from gemmir.ir.amx import TILES as MATRIX_TILES
 from gemmir.machine import CpuMachine
 from gemmir.passes.fuse_pack import FusePack
 from gemmir.passes.otherwise import Otherwise
@@ -23,9 +25,10 @@ from gemmir.passes.prefetch import Prefetch
 from gemmir.passes.promote import Promote
 from gemmir.passes.tile import Tile
 from gemmir.passes.unroll import Unroll
-from gemmir.passes.vectorize import Vectorize
+from gemmir.passes.vectorize import AMX, Vectorize
 from gemmir.passes.widen_reads import WidenReads
 from gemmir.schedule import pass_text
+from gemmir.schedule.cpu.in_tiles import SUMS
 from gemmir.search.spaces.draft import Draft, near
 
 MOST_ROWS: Final = 14
@@ -259,7 +262,16 @@ class _Opening:
         if d in self.opened:
             return self.opened[d]
         size, extent = self.register[d], max(self.extent[d], 1)
-        if d == "m" or self.vectorize.along is not None:
+        if self.vectorize.with_ == AMX:
+            most = min(SUMS * TILE_ROWS, -(-extent // TILE_ROWS) * TILE_ROWS)
+            of = "rows" if d == "m" else "columns"
+            name = self.draft.hole(
+                "mr" if d == "m" else "nr",
+                size,
+                f"{TILE_ROWS}..{most} step {TILE_ROWS}",
+                f"{of} of a register tile, in matrix tiles",
+            )
+        elif d == "m" or self.vectorize.along is not None:
             most = min(extent, MOST_ROWS)
             name = self.draft.hole(
                 "mr" if d == "m" else "nr",
@@ -400,7 +412,7 @@ class _Opening:
         if self.vectorize.along is not None:
             return self.vectorize.width or 1
         layouts = [p.layout or "" for p in self.passes if isinstance(p, Promote)]
-        return max((int(text.partition("x")[2] or 1) for text in layouts), default=1)
+        return max((int(text.split("x")[-1]) for text in layouts if "x" in text), default=1)
 
     def _registers(self, p: Vectorize) -> None:
         """The register tile fits: its sums, and a row of B and an element of A or the reverse."""
@@ -412,6 +424,11 @@ class _Opening:
             self.draft.where(f"{self.gemm.scale_block} % {nr} == 0")
         if p.along is not None:
             self.draft.where(f"{times}{mr} * {nr} + {mr} + {nr} <= vector_registers")
+            return
+        if p.with_ == AMX:
+            down, across = (f"({size} // {TILE_ROWS})" for size in (mr, nr))
+            kept = f"({across} if {mr} > {TILE_ROWS} else 1)"
+            self.draft.where(f"{down} * {across} + {kept} + 1 <= {MATRIX_TILES}")
             return
         vectors = f"ceil({nr} / {p.width})"
         held = f"min({mr}, {vectors})"

@@ -127,7 +127,6 @@ DOTS: dict[tuple[str, str, str | None], str] = {
     ("cpu:znver5", "u8", None): r"\tvpdpwssd\t.*%zmm\d+$",
     ("cpu:znver4", "bf16", None): r"\tvdpbf16ps\t.*%zmm\d+$",
     ("cpu:icelake-server", "u8", "i8"): r"\tvpdpbusd\t.*%zmm\d+$",
-    ("cpu:sapphirerapids", "bf16", None): r"\tvdpbf16ps\t.*%zmm\d+$",
     ("cpu:neoverse-n1", "i8", None): r"\tsdot\tv\d+\.4s, v\d+\.16b, v\d+\.",
     ("cpu:neoverse-v1", "u8", "i8"): r"\tusdot\tv\d+\.4s, v\d+\.16b, v\d+\.",
     ("cpu:neoverse-n2", "bf16", None): r"\tbfdot\tv\d+\.4s, v\d+\.8h, v\d+\.",
@@ -146,3 +145,31 @@ def test_dot_products_stay_in_registers(target: str, dtype: str, dtype_b: str | 
     assert unrolled in [sum(1 for x in loop if re.match(isa.multiply_add, x)) for loop in loops]
     for loop in loops:
         assert not [line for line in loop if re.search(isa.stack, line)]
+
+
+TILES: dict[tuple[str, str | None], str] = {
+    ("bf16", None): "tdpbf16ps",
+    ("i8", None): "tdpbssd",
+    ("i8", "u8"): "tdpbsud",
+    ("u8", "i8"): "tdpbusd",
+    ("u8", None): "tdpbuud",
+}
+"""Products of matrix tiles, by the elements of A and B."""
+
+
+@pytest.mark.parametrize(("dtype", "dtype_b"), TILES)
+@pytest.mark.parametrize("size", [512, 500])
+def test_products_of_tiles_stay_in_tiles(size: int, dtype: str, dtype_b: str | None) -> None:
+    """A loop of four products and four loads, and nothing spilled; one configuration a function."""
+    gemm = gemmir.Gemm(m=size, n=size, k=size, dtype=dtype, dtype_b=dtype_b)
+    text = assembly(gemmir.lower(gemm, "cpu:sapphirerapids").artifact)
+    product = rf"\t{TILES[dtype, dtype_b]}\t%tmm\d, %tmm\d, %tmm\d$"
+    loops = sum_loops(text, replace(AVX512, multiply_add=product))
+    assert loops
+    for loop in loops:
+        words = [line.split()[0] for line in loop if re.match(r"\t[a-z]", line)]
+        assert words.count(TILES[dtype, dtype_b]) == words.count("tileloadd") == 4
+        assert len(words) <= 16
+        assert not [line for line in loop if re.search(r"tilestored|\(%rsp", line)]
+    assert len(re.findall(r"\tldtilecfg\t", text)) == 1
+    assert len(re.findall(r"\ttileloadd\t", text)) == 4 * len(loops)

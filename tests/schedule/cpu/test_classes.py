@@ -51,15 +51,16 @@ def test_each_row_of_plain_products_decides() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "gemm"),
+    ("row", "name", "gemm"),
     [
-        (0, Gemm(m=0, n=4, k=32, dtype="f16")),
-        (1, Gemm(m=1, n=8, k=64, trans_b=True, dtype="f16")),
-        (2, Gemm(m=2, n=64, k=64, dtype="f16")),
-        (3, Gemm(m=64, n=64, k=64, dtype="f16")),
-        (4, Gemm(m=32, n=48, k=1000000, dtype="bf16", out="bf16")),
+        (0, "znver5", Gemm(m=0, n=4, k=32, dtype="f16")),
+        (1, "sapphirerapids", Gemm(m=64, n=64, k=64, dtype="bf16")),
+        (2, "znver5", Gemm(m=1, n=8, k=64, trans_b=True, dtype="f16")),
+        (3, "znver5", Gemm(m=2, n=64, k=64, dtype="f16")),
+        (4, "znver5", Gemm(m=64, n=64, k=64, dtype="f16")),
+        (5, "znver5", Gemm(m=32, n=48, k=1000000, dtype="bf16", out="bf16")),
     ],
     ids=str,
 )
-def test_each_row_of_wider_sums_decides(row: int, gemm: Gemm) -> None:
-    assert row_of(MIXED, gemm, "znver5") == row
+def test_each_row_of_wider_sums_decides(row: int, name: str, gemm: Gemm) -> None:
+    assert row_of(MIXED, gemm, name) == row

@@ -47,6 +47,8 @@ CASES: Final[dict[str, tuple[str, dict[str, Any], int]]] = {
     "streamed, few rows": (V3, {"m": 8, "n": 4096, "k": 4096}, 1),
     "sliced": (V4, {"m": 64, "n": 4100, "k": 4096}, 1),
     "dot": ("cpu:znver4", {"m": 512, "n": 512, "k": 512, "dtype": "u8", "dtype_b": "i8"}, 1),
+    "tiles": ("cpu:sapphirerapids", {"m": 512, "n": 500, "k": 512, "dtype": "bf16"}, 1),
+    "tiles, few rows": ("cpu:sapphirerapids", {"m": 16, "n": 512, "k": 512, "dtype": "i8"}, 1),
     "i16": (V3, {"m": 512, "n": 512, "k": 512, "dtype": "i8"}, 1),
     "widened": (V3, {"m": 4, "n": 512, "k": 512, "dtype": "bf16"}, 1),
     "stored": (V4, {"m": 4, "n": 512, "k": 512, "dtype": "f16", "trans_b": True}, 1),
