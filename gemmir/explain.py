@@ -268,6 +268,7 @@ class _Walk:
     lanes: int = 1
     neighbours: int = 1
     at_once: int = 1
+    adds_along_k: bool = False
 
     @property
     def item_bytes(self) -> int:
@@ -292,6 +293,7 @@ def _follow(lowered: Lowered) -> tuple[tuple[Step, ...], _Walk | None]:
         width=widths[0] if widths else lanes,
         tile={"m": problem.m, "n": problem.n, "k": problem.k, "batch": problem.batch or 1},
         neighbours=_neighbours(lowered.schedule.passes, problem),
+        adds_along_k=any(map(_adds_along_k, lowered.schedule.passes)),
     )
     if any(isinstance(p, Vectorize) and p.with_ == AMX for p in lowered.schedule.passes):
         walk.at_once = ROW_BYTES // walk.item_bytes
@@ -498,6 +500,8 @@ def _(p: SwapOperands, walk: _Walk) -> str:
 
 @meaning.register
 def _(p: Unsign, walk: _Walk) -> str:
+    if walk.adds_along_k:
+        return "b has no sign in registers; 128 sums of the rows of a are taken off c"
     return "a has no sign in its panels; 128 sums of the columns of b are taken off c"
 
 
@@ -617,7 +621,7 @@ def _depth(p: Promote) -> int:
 def _neighbours(passes: Sequence[ModulePass], problem: Gemm) -> int:
     """How many products of neighbours along k are added at once: of panels, or of rows of both."""
     found = [_depth(p) for p in passes if isinstance(p, Promote)]
-    if any(isinstance(p, Vectorize) and p.with_ == DOT and p.along for p in passes):
+    if any(map(_adds_along_k, passes)):
         is_wider = any(isinstance(p, Promote) and p.as_ == "i16" for p in passes)
         found.append(2 if is_wider else 4 // problem.element.item_bytes)
     return max(found, default=1)
@@ -636,6 +640,11 @@ def _limit_of_tiles(loop: InnerLoop, lowered: Lowered) -> Limit:
         flops=loop.fmas * flops,
         peak_flops_per_cycle=flops // TILE_PRODUCT_CYCLES,
     )
+
+
+def _adds_along_k(p: ModulePass) -> bool:
+    """Whether `p` adds several products at once, with lanes along k."""
+    return isinstance(p, Vectorize) and p.with_ == DOT and p.along is not None
 
 
 def _limit(loop: InnerLoop, lowered: Lowered) -> Limit:

@@ -10,7 +10,17 @@
 
 (A + 128) B is A B and 128 times the sum of each column of B, exactly modulo 2**32. x86 multiplies
 bytes of which one has no sign; the sums are made once for each copy of B, and taken off once for
-each element of C. Copies nothing; it comes behind every `promote` and before `vectorize`.
+each element of C.
+
+Where A was copied into rows, lanes go along k, and B is read where it lies. Then it is B that
+counts 128 more, in registers, and the rows of A, of which there are few, are summed:
+
+    gemmir.pack %a into %a_packed        ->   gemmir.pack %a into %a_packed
+                                              gemmir.rowsum %a_packed into %sums times 128
+    gemmir.gemm %a_1, %b_1, %acc              %b_2 = gemmir.unsigned %b_1
+                                              gemmir.gemm %a_1, %b_2, %acc
+
+Copies nothing; it comes behind every `promote` and before `vectorize`.
 """
 
 from __future__ import annotations
@@ -37,10 +47,16 @@ from gemmir.ir.dialect import (
     GemmOp,
     Number,
     PackOp,
+    RowSumOp,
+    UnsignedOp,
+    enclosing_ops,
+    in_rows,
     memref_type,
+    strides_of,
 )
 from gemmir.ir.index import before
 from gemmir.ir.loops import require_gemms
+from gemmir.ir.partial_sums import loops_inside
 from gemmir.ir.views import chain, extents, subview, total_offsets
 
 BYTES_ADDED = 4
@@ -52,11 +68,14 @@ LINE_BYTES = 64
 
 @dataclass(frozen=True, kw_only=True)
 class UnsignPlan:
-    """One product in registers: its packed operands, and what writes its sum back."""
+    """One product in registers: its packed operands, and what writes its sum back.
+
+    Rows of A are summed where B is None, and lies where the caller has it or in columns.
+    """
 
     gemm: GemmOp
     a: memref.AllocOp
-    b: memref.AllocOp
+    b: memref.AllocOp | None
     write_backs: tuple[EpilogueOp, ...]
 
 
@@ -89,15 +108,22 @@ def _plan(
             "unsign: C is not in registers, where its sum is corrected",
             "put promote{operand=c to=registers} before unsign",
         )
-    a, b = (_buffer(gemm, name, value) for name, value in (("a", gemm.a), ("b", gemm.b)))
-    copies = [p for p in packs if chain(p.target)[0] is b.memref and ops.index(p) < ops.index(gemm)]
-    whole, part = extents(copies[-1].target)[0], extents(gemm.b)[0]
+    by_rows = _is_in_rows(gemm)
+    a = chain(gemm.a)[0].owner if by_rows else _buffer(gemm, "a", gemm.a)
+    b = None if by_rows else _buffer(gemm, "b", gemm.b)
+    assert isinstance(a, memref.AllocOp)
+    name, summed = ("a", a) if b is None else ("b", b)
+    targets = [p.target for p in packs if ops.index(p) < ops.index(gemm)]
+    copy = [target for target in targets if chain(target)[0] is summed.memref][-1]
+    dim = 1 if by_rows else 0
+    whole = extents(copy)[dim]
+    part = extents(_window(gemm.a, gemm, accumulator) if by_rows else gemm.b)[dim]
     if whole != part:
         raise ScheduleError(
             "GEM1383",
-            f"unsign: a sum goes over {_known(part)} of the {_known(whole)} rows of B that are "
-            "packed at once",
-            "tile k before promote{operand=b …}, and not behind it",
+            f"unsign: a sum goes over {_known(part)} of the {_known(whole)} "
+            f"{'columns' if by_rows else 'rows'} of {name.upper()} that are packed at once",
+            f"tile k before promote{{operand={name} …}}, and not behind it",
         )
     return UnsignPlan(
         gemm=gemm,
@@ -105,6 +131,40 @@ def _plan(
         b=b,
         write_backs=tuple(e for e in epilogues if _place_of(e, accumulator) is not None),
     )
+
+
+def _is_in_rows(gemm: GemmOp) -> bool:
+    """Whether A was copied into rows; `ScheduleError` (GEM1383) where B does not lie along k then.
+
+    Rows that are panels of the width 1 and have no depth are of no other use.
+    """
+    root = chain(gemm.a)[0]
+    of = memref_type(root)
+    if not isinstance(root.owner, memref.AllocOp) or not in_rows(of):
+        return False
+    b = memref_type(gemm.b)
+    if isinstance(b.layout, PanelAttr):
+        adjacent = (b.layout.width.data, b.layout.depth.data) == (1, 1)
+    else:
+        adjacent = strides_of(b)[0] == 1
+    if not adjacent:
+        raise ScheduleError(
+            "GEM1383",
+            "unsign: A lies in rows, and B does not lie in columns",
+            "put promote{operand=b to=l2 layout=panel:1} before unsign, or pack both with "
+            "layout=panel:16x4",
+        )
+    return True
+
+
+def _window(value: SSAValue, gemm: GemmOp, accumulator: SSAValue) -> SSAValue:
+    """What `gemm` reads of `value` for the whole sum, over the slices of k that it goes through."""
+    slices = loops_inside(gemm, accumulator)
+    while isinstance(value.owner, memref.SubviewOp):
+        if not any(loop in slices for loop in enclosing_ops(value.owner)):
+            break
+        value = value.owner.source
+    return value
 
 
 def _known(extent: int | SSAValue) -> str:
@@ -143,28 +203,37 @@ def _place_of(epilogue: EpilogueOp, accumulator: SSAValue) -> int | None:
 def unsign(module: builtin.ModuleOp, plans: Sequence[UnsignPlan]) -> None:
     """Change the copies of A, sum those of B, and correct every sum that is written back."""
     ops = list(module.walk())
-    found = {plan.b: _sums_of(plan.b, ops) for plan in plans}
-    for a in dict.fromkeys(plan.a for plan in plans):
+    found = {plan.a if plan.b is None else plan.b: plan.b is None for plan in plans}
+    sums = {summed: _sums_of(summed, ops, by_rows=by_rows) for summed, by_rows in found.items()}
+    for a in dict.fromkeys(plan.a for plan in plans if plan.b is not None):
         _retype(a, ops)
     for plan in plans:
         for epilogue in plan.write_backs:
-            _correct(epilogue, plan, found[plan.b])
+            _correct(epilogue, plan, sums[plan.a if plan.b is None else plan.b])
+        if plan.b is None:
+            view = before(plan.gemm).insert(UnsignedOp(plan.gemm.b)).result
+            view.name_hint = plan.gemm.b.name_hint
+            plan.gemm.operands[1] = view
 
 
-def _sums_of(b: memref.AllocOp, ops: Sequence[Operation]) -> SSAValue:
-    """A buffer for the sums of all columns of `b`, filled behind every copy into it."""
-    columns = memref_type(b.memref).get_shape()[1]
-    sums = memref.AllocOp.get(i32, LINE_BYTES, [1, columns])
+def _sums_of(buffer: memref.AllocOp, ops: Sequence[Operation], *, by_rows: bool) -> SSAValue:
+    """A buffer for the sums of all columns of a copy, or rows, filled behind every copy."""
+    room = memref_type(buffer.memref).get_shape()
+    sums = memref.AllocOp.get(i32, LINE_BYTES, [room[0], 1] if by_rows else [1, room[1]])
     sums.memref.name_hint = "sums"
-    Builder(InsertPoint.after(b)).insert(sums)
+    Builder(InsertPoint.after(buffer)).insert(sums)
     for op in ops:
-        if isinstance(op, memref.DeallocOp) and op.memref is b.memref:
+        if isinstance(op, memref.DeallocOp) and op.memref is buffer.memref:
             Builder(InsertPoint.after(op)).insert(memref.DeallocOp.get(sums.memref))
-        if isinstance(op, PackOp) and chain(op.target)[0] is b.memref:
+        if isinstance(op, PackOp) and chain(op.target)[0] is buffer.memref:
             builder = Builder(InsertPoint.after(op))
-            start = total_offsets(builder, chain(op.target)[1])[1]
-            row = subview(builder, sums.memref, (0, start), (1, extents(op.target)[1]))
-            builder.insert(ColumnSumOp(op.target, row, SHIFT))
+            start, size = total_offsets(builder, chain(op.target)[1]), extents(op.target)
+            if by_rows:
+                part = subview(builder, sums.memref, (start[0], 0), (size[0], 1))
+                builder.insert(RowSumOp(op.target, part, SHIFT))
+            else:
+                part = subview(builder, sums.memref, (0, start[1]), (1, size[1]))
+                builder.insert(ColumnSumOp(op.target, part, SHIFT))
     return sums.memref
 
 
@@ -180,15 +249,20 @@ def _retype(a: memref.AllocOp, ops: Sequence[Operation]) -> None:
 
 
 def _correct(epilogue: EpilogueOp, plan: UnsignPlan, sums: SSAValue) -> None:
-    """Take the sums of the columns of B off where `epilogue` reads the accumulator."""
+    """Take the sums of columns of B, or of rows of A, off where `epilogue` reads a sum."""
     accumulator = chain(plan.gemm.c)[0]
     place = _place_of(epilogue, accumulator)
     assert place is not None
     builder = before(epilogue)
-    rows, columns = memref_type(accumulator).get_shape()[0], memref_type(sums).get_shape()[1]
-    whole = view_before(epilogue, sums, (rows, columns), (0, 1), "sums")
-    start = total_offsets(builder, chain(plan.gemm.b)[1])[1]
-    row = subview(builder, whole, (0, start), extents(epilogue.output))
+    tile, room = memref_type(accumulator).get_shape(), memref_type(sums).get_shape()
+    if plan.b is None:
+        whole = view_before(epilogue, sums, (room[0], tile[1]), (1, 0), "sums")
+        views = chain(_window(plan.gemm.a, plan.gemm, accumulator))[1]
+        at = (total_offsets(builder, views)[0], 0)
+    else:
+        whole = view_before(epilogue, sums, (tile[0], room[1]), (0, 1), "sums")
+        at = (0, total_offsets(builder, chain(plan.gemm.b)[1])[1])
+    row = subview(builder, whole, at, extents(epilogue.output))
     old = epilogue.body.block
     block = Block(arg_types=[*old.arg_types[:-1], i32, old.arg_types[-1]])
     *inputs, extra, output = block.args
@@ -205,7 +279,7 @@ def _correct(epilogue: EpilogueOp, plan: UnsignPlan, sums: SSAValue) -> None:
 
 @dataclass(frozen=True)
 class Unsign(ModulePass):
-    """Multiply a packed A of i8 as ui8, and correct the sums by those of the columns of B."""
+    """Multiply i8 by ui8, a packed A or a B in place, and correct sums by those of the other."""
 
     name = "gemmir-unsign"
 

@@ -74,7 +74,7 @@ from gemmir.dtypes import Precision
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import PanelAttr, PrecisionAttr, Space, SpaceAttr
 from gemmir.ir.carried_sums import carried_from
-from gemmir.ir.column_sums import vectorize_sums
+from gemmir.ir.column_sums import vectorize_row_sums, vectorize_sums
 from gemmir.ir.conversions import converted
 from gemmir.ir.dialect import (
     CORES,
@@ -88,6 +88,7 @@ from gemmir.ir.dialect import (
     Number,
     OuterProductOp,
     PackOp,
+    RowSumOp,
     dot_depth,
     enclosing_ops,
     is_shared,
@@ -109,7 +110,13 @@ from gemmir.ir.index import (
     round_up,
     upper_bound,
 )
-from gemmir.ir.lane_products import ALONG_K, dot_factors, require_adjacent, sum_lanes
+from gemmir.ir.lane_products import (
+    ALONG_K,
+    dot_factors,
+    read_unsigned,
+    require_adjacent,
+    sum_lanes,
+)
 from gemmir.ir.loops import DIMENSION, carry, conditional, open_loop, require_gemms
 from gemmir.ir.nvgpu import LdMatrixOp, MmaSyncOp
 from gemmir.ir.panel_copies import plan_pack, vectorize_pack
@@ -801,10 +808,16 @@ class Vectorize(ModulePass):
             if self.along is None:
                 sums = vectorize_gemm(gemm, plan)
             else:
+                is_unsigned = read_unsigned(gemm)
                 require_adjacent(gemm, width)
                 plan = replace(plan, width=plan.columns)
                 total = sum_lanes(
-                    gemm, plan.accumulator, width, depth=plan.depth, exponent=_exponent(gemm)
+                    gemm,
+                    plan.accumulator,
+                    width,
+                    depth=plan.depth,
+                    exponent=_exponent(gemm),
+                    is_unsigned=is_unsigned,
                 )
                 sums = _brought_down(gemm, [total])
             first = gemm.first
@@ -821,13 +834,16 @@ class Vectorize(ModulePass):
             for epilogue in _write_backs(op, plan):
                 vectorize_write_back(epilogue, plan, sums)
             _erase_accumulator(plan.accumulator)
-        for inner in [o for o in op.walk() if isinstance(o, EpilogueOp | PackOp | ColumnSumOp)]:
+        kinds = EpilogueOp | PackOp | ColumnSumOp | RowSumOp
+        for inner in [o for o in op.walk() if isinstance(o, kinds)]:
             if isinstance(inner, PackOp) and is_shared(inner.target):
                 vectorize_share(inner, plan_share(inner, width))
             elif isinstance(inner, PackOp):
                 vectorize_pack(inner, plan_pack(inner, width))
             elif isinstance(inner, ColumnSumOp):
                 vectorize_sums(inner, width)
+            elif isinstance(inner, RowSumOp):
+                vectorize_row_sums(inner, width)
             else:
                 vectorize_epilogue(inner, width)
 

@@ -6,6 +6,7 @@ and one that needs what an earlier one wrote shows. Those over the threads of a 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final
@@ -23,7 +24,7 @@ from gemmir.evaluate.products import multiply
 from gemmir.evaluate.scf import iterations
 from gemmir.evaluate.team import is_team, run_team
 from gemmir.evaluate.values import Array, dtype_of
-from gemmir.evaluate.view import PanelView, View
+from gemmir.evaluate.view import Buffer, PanelView, View, strided_view
 from gemmir.ir.dialect import (
     SIGN_TAKEN,
     BarrierOp,
@@ -39,7 +40,9 @@ from gemmir.ir.dialect import (
     PackOp,
     PairProductOp,
     PrefetchOp,
+    RowSumOp,
     UnpackOp,
+    UnsignedOp,
     UnsignOp,
     VisitsOp,
     memref_type,
@@ -179,6 +182,30 @@ def _column_sum(frame: Frame, op: ColumnSumOp) -> Step:
         sums = source.array().sum(axis=0, dtype=np.int32, keepdims=True)
         target.fill_from(sums * summed)
         return ()
+
+    return step
+
+
+def _row_sum(frame: Frame, op: RowSumOp) -> Step:
+    summed = np.int32(op.factor.value.data)
+
+    def step(source: View, target: View) -> tuple[()]:
+        if source.sizes[0] != target.sizes[0]:
+            raise FaultError("GEM0907", f"{list(source.sizes)} has not {list(target.sizes)} sums")
+        target.fill_from(source.array().sum(axis=1, dtype=np.int32, keepdims=True) * summed)
+        return ()
+
+    return step
+
+
+def _unsigned_view(frame: Frame, op: UnsignedOp) -> Step:
+    """A copy of what the view shows, which may not be written to."""
+
+    def step(source: View) -> tuple[View]:
+        elements = unsigned(source.array())
+        elements.flags.writeable = False
+        strides = tuple(math.prod(source.sizes[d + 1 :]) for d in range(len(source.sizes)))
+        return (strided_view(Buffer(elements.ravel()), 0, source.sizes, strides),)
 
     return step
 
@@ -323,8 +350,10 @@ MEANINGS: Final[Meanings] = {
     ForallOp: _forall,
     PackOp: _pack,
     PrefetchOp: _prefetch,
+    RowSumOp: _row_sum,
     UnpackOp: _unpack,
     UnsignOp: _unsign,
+    UnsignedOp: _unsigned_view,
     VisitsOp: _visits,
     OuterProductOp: _outer_product,
     PairProductOp: _pair_product,

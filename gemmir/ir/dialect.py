@@ -10,6 +10,8 @@
 | `gemmir.unpack`       | promoted           | copy a piece of C out of shared memory          |
 | `gemmir.visits`       | tiled and below    | which tile of rows has rows of which product    |
 | `gemmir.columnsum`    | promoted           | sums of the columns of panels                   |
+| `gemmir.rowsum`       | promoted           | sums of rows                                    |
+| `gemmir.unsigned`     | promoted           | a view of bytes with 128 added                  |
 | `gemmir.prefetch`     | promoted and below | bring a tile near; no effect on values          |
 | `gemmir.column`       | vectorized         | a column of what was read as a block            |
 | `gemmir.extend`       | vectorized         | integers in a wider type, or as floats          |
@@ -691,10 +693,57 @@ class ColumnSumOp(IRDLOperation):
         if len(shapes[1]) != 2 or shapes[1][0] != 1:
             raise VerifyException(f"{self.name}: {target} is not one row")
         _require_extent(self.name, "n", shapes[0][1], shapes[1][1])
-        if not 0 <= self.factor.value.data <= MOST_UNSIGNED:
+        _require_byte(self.name, self.factor.value.data)
+
+
+@irdl_op_definition
+class RowSumOp(IRDLOperation):
+    """Store `factor` times the sum of each row of `source` (m x k) in `target` (m x 1).
+
+    The source are bytes that have a sign, in rows of neighbours. Sums are of type i32, modulo
+    2**32.
+    """
+
+    name = "gemmir.rowsum"
+
+    source = operand_def(_MemRef)
+    target = operand_def(_MemRef)
+    factor = prop_def(IntegerAttr)
+
+    assembly_format: ClassVar[str | None] = (
+        "$source `into` $target `times` $factor attr-dict `:` type($source) `into` type($target)"
+    )
+    traits = traits_def(MemoryReadEffect(), MemoryWriteEffect())
+
+    def __init__(self, source: SSAValue, target: SSAValue, factor: int) -> None:
+        super().__init__(operands=[source, target], properties={"factor": IntegerAttr(factor, i64)})
+
+    def verify_(self) -> None:
+        source, target = memref_type(self.source), memref_type(self.target)
+        if not in_rows(source):
+            raise VerifyException(f"{self.name}: {source} does not lie in rows")
+        if source.element_type != i8 or target.element_type != i32:
             raise VerifyException(
-                f"{self.name}: a factor of {self.factor.value.data}, which is no byte"
+                f"{self.name}: sums of {source.element_type} as {target.element_type}"
             )
+        shapes = source.get_shape(), target.get_shape()
+        if len(shapes[1]) != 2 or shapes[1][1] != 1:
+            raise VerifyException(f"{self.name}: {target} is not one column")
+        _require_extent(self.name, "m", shapes[0][0], shapes[1][0])
+        _require_byte(self.name, self.factor.value.data)
+
+
+def in_rows(of: MemRefType[Number]) -> bool:
+    """Whether neighbours in a row of a matrix are adjacent, maybe in panels of single rows."""
+    layout = of.layout
+    if isinstance(layout, PanelAttr):
+        return (layout.dim.data, layout.width.data, layout.depth.data) == (0, 1, 1)
+    return len(of.get_shape()) == 2 and strides_of(of)[1] == 1
+
+
+def _require_byte(name: str, factor: int) -> None:
+    if not 0 <= factor <= MOST_UNSIGNED:
+        raise VerifyException(f"{name}: a factor of {factor}, which is no byte")
 
 
 @irdl_op_definition
@@ -867,6 +916,37 @@ class UnsignOp(IRDLOperation):
             )
         if source.get_shape() != made.get_shape():
             raise VerifyException(f"{self.name}: {source} and {made} have different shapes")
+
+
+@irdl_op_definition
+class UnsignedOp(IRDLOperation):
+    """A view of i8 whose elements count 128 more, as ui8; it may only be read.
+
+    Nothing moves: who reads a vector of it flips the highest bits.
+    """
+
+    name = "gemmir.unsigned"
+
+    source = operand_def(_MemRef)
+    result = result_def(_MemRef)
+
+    assembly_format: ClassVar[str | None] = "$source attr-dict `:` type($source) `to` type($result)"
+    traits = traits_def(NoMemoryEffect())
+
+    def __init__(self, source: SSAValue) -> None:
+        of = memref_type(source)
+        made = MemRefType[Number](SIGN_TAKEN[1], of.get_shape(), of.layout, of.memory_space)
+        super().__init__(operands=[source], result_types=[made])
+
+    def verify_(self) -> None:
+        source, made = memref_type(self.source), memref_type(self.result)
+        if (source.element_type, made.element_type) != SIGN_TAKEN:
+            raise VerifyException(
+                f"{self.name}: {source.element_type} to {made.element_type}, not i8 to ui8"
+            )
+        lies = [(t.shape, t.layout, t.memory_space) for t in (source, made)]
+        if lies[0] != lies[1]:
+            raise VerifyException(f"{self.name}: {source} and {made} do not lie the same")
 
 
 def _matrices(
@@ -1096,8 +1176,10 @@ GEMMIR = Dialect(
         PackOp,
         PairProductOp,
         PrefetchOp,
+        RowSumOp,
         UnpackOp,
         UnsignOp,
+        UnsignedOp,
         VisitsOp,
         YieldOp,
     ],
@@ -1162,14 +1244,17 @@ __all__ = [
     "OuterProductOp",
     "PackOp",
     "PrefetchOp",
+    "RowSumOp",
     "UnpackOp",
     "UnsignOp",
+    "UnsignedOp",
     "Visit",
     "VisitsOp",
     "YieldOp",
     "accumulator_type",
     "dot_depth",
     "enclosing_ops",
+    "in_rows",
     "is_shared",
     "is_unsigned",
     "is_widening",

@@ -25,10 +25,12 @@ from gemmir.ir.attributes import PanelAttr
 from gemmir.ir.carried_sums import carried_from
 from gemmir.ir.conversions import converted
 from gemmir.ir.dialect import (
+    SIGN_TAKEN,
     GemmOp,
     LaneSumOp,
     Number,
     PairProductOp,
+    UnsignedOp,
     memref_type,
     strides_of,
 )
@@ -84,12 +86,18 @@ def _is_adjacent(value: SSAValue, dim: int) -> bool:
 
 
 def sum_lanes(
-    gemm: GemmOp, accumulator: SSAValue, width: int, *, depth: int = 1, exponent: int = 0
+    gemm: GemmOp,
+    accumulator: SSAValue,
+    width: int,
+    *,
+    depth: int = 1,
+    exponent: int = 0,
+    is_unsigned: bool = False,
 ) -> SSAValue:
     """The tile of C as one vector, summed in `width` lanes over all loops over k around `gemm`.
 
     To each lane `depth` products are added at once. Elements of B that are integers count times
-    2**exponent.
+    2**exponent, or 128 more where it `is_unsigned`.
     """
     rows, columns = memref_type(accumulator).get_shape()
     zero = splat(gemm, 0, VectorType(gemm.summed, (rows * columns, width)))
@@ -100,7 +108,16 @@ def sum_lanes(
     taken = width * depth
     whole = round_down(builder, gemm, k, taken)
     kinds = dot_factors(gemm) if depth > 1 else (gemm.summed, gemm.summed)
-    add = _Adding(gemm=gemm, shape=(rows, columns), taken=taken, kinds=kinds, exponent=exponent)
+    if is_unsigned and depth > 1:
+        kinds = kinds[0], SIGN_TAKEN[1]
+    add = _Adding(
+        gemm=gemm,
+        shape=(rows, columns),
+        taken=taken,
+        kinds=kinds,
+        exponent=exponent,
+        is_unsigned=is_unsigned,
+    )
     (total,) = begin
     if whole != 0:
         body = Block(arg_types=[INDEX, total.type])
@@ -126,11 +143,22 @@ def _behind(value: SSAValue) -> Builder:
     return before(owner.next_op)
 
 
+def read_unsigned(gemm: GemmOp) -> bool:
+    """Whether B is one of bytes that count 128 more; `gemm` then reads the bytes themselves."""
+    view = gemm.b.owner
+    if not isinstance(view, UnsignedOp):
+        return False
+    gemm.operands[1] = view.source
+    view.detach()
+    view.erase()
+    return True
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Adding:
     """Adds the products of a tile of `shape` for `taken` elements along k to the lanes of sums.
 
-    Factors are multiplied as `kinds`.
+    Factors are multiplied as `kinds`, those of B with 128 added where it `is_unsigned`.
     """
 
     gemm: GemmOp
@@ -138,6 +166,7 @@ class _Adding:
     taken: int
     kinds: tuple[Number, Number]
     exponent: int
+    is_unsigned: bool
 
     def __call__(
         self, builder: Builder, k: SSAValue, total: SSAValue, *, is_whole: bool
@@ -148,6 +177,7 @@ class _Adding:
         at = (k, 0)
         rhs = read(builder, gemm, gemm.b, at, (columns, taken), (full[1], is_whole), exchanged=True)
         lhs = converted(builder, lhs, self.kinds[0])
+        rhs = converted(builder, rhs, SIGN_TAKEN[1]) if self.is_unsigned else rhs
         rhs = converted(builder, rhs, self.kinds[1], exponent=self.exponent)
         return builder.insert(PairProductOp(lhs, rhs, total)).result
 

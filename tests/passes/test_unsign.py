@@ -83,6 +83,67 @@ def test_every_schedule_is_right(drawn: tuple[Gemm, str]) -> None:
     check(gemm, schedule=schedule, target="cpu:znver4", shrink=False).require_ok()
 
 
+ROWS, COLUMNS = "promote{operand=a to=l2 layout=panel:1}", "promote{operand=b to=l2 layout=panel:1}"
+
+
+@st.composite
+def rows(draw: st.DrawFn) -> tuple[Gemm, str]:
+    """Products of i8 with lanes along k, of rows of A that are copied, in slices of k or not."""
+    gemm = Gemm(
+        m=draw(st.integers(1, 9)),
+        n=draw(st.integers(1, 9)),
+        k=draw(st.integers(1, 300)),
+        dtype="i8",
+        beta=draw(st.sampled_from([0.0, 1.0, 3.0])),
+        trans_a=draw(st.booleans()),
+        trans_b=draw(st.booleans()),
+        epilogue=draw(st.sampled_from(["", "bias+relu"])),
+    )
+    slices = f"tile{{loops=k sizes={draw(st.integers(1, 150))}}}"
+    before, behind = draw(st.booleans()), draw(st.booleans())
+    steps = [
+        *([slices] if before else []),
+        *(["tile{loops=m sizes=4}"] if draw(st.booleans()) else []),
+        ROWS,
+        *([] if gemm.trans_b else [COLUMNS]),
+        f"tile{{loops=n,m sizes={draw(st.integers(1, 3))},{draw(st.integers(1, 3))}}}",
+        C,
+        *([slices] if behind and not before else []),
+        *(["fuse-epilogue"] if gemm.epilogue and draw(st.booleans()) else []),
+        "unsign",
+        f"vectorize{{with=dot width={draw(st.sampled_from([4, 8, 16]))} along=k}}",
+    ]
+    return gemm, ",".join(steps)
+
+
+@given(rows())
+@examples(0.3)
+def test_rows_are_right(drawn: tuple[Gemm, str]) -> None:
+    gemm, schedule = drawn
+    check(gemm, schedule=schedule, target="cpu:znver4", shrink=False).require_ok()
+
+
+@pytest.mark.parametrize("first", [-128, 127])
+@pytest.mark.parametrize("second", [-128, 127])
+def test_the_largest_numbers_of_rows_are_exact(first: int, second: int) -> None:
+    gemm = Gemm(m=5, n=12, k=260, dtype="i8", trans_b=True)
+    lowered = gemmir.lower(gemm, target="cpu:znver4")
+    assert {"unsign", "vectorize{with=dot width=16 along=k}"} <= set(lowered.schedule.steps)
+    a, b = np.full((5, 260), first, np.int8), np.full((12, 260), second, np.int8)
+    found = np.zeros((5, 12), np.int32)
+    evaluate(parse_module(list(lowered.stages.values())[-1].text), [a, b, found])
+    assert (found == 260 * first * second).all()
+    np.testing.assert_array_equal(gemmir.compile(gemm)(a, b), found)
+
+
+def test_b_has_no_sign_in_registers_and_nothing_is_subtracted_in_the_loop() -> None:
+    gemm = Gemm(m=4, n=40, k=256, dtype="i8", trans_b=True)
+    lowered = gemmir.lower(gemm, target="cpu:znver4")
+    words = [line.split()[0] for line in assembly(lowered.artifact).splitlines() if line.split()]
+    assert words.count("vpdpbusd") == 4 * 5 + 1, "the products of a tile, and the sum of a row"
+    assert words.count("vpsubd") <= 4, "one for each row of C"
+
+
 @pytest.mark.parametrize("value", [-128, 127])
 def test_the_largest_numbers_are_exact(value: int) -> None:
     """In the very stage that is emitted, evaluated, and where this CPU has VNNI in its code."""
@@ -146,6 +207,14 @@ def test_copies_have_no_sign_and_are_summed(after: After) -> None:
             Gemm(m=6, n=16, k=8, dtype="i8"),
             f"{A.replace('x4', 'x2')},{B},{TILES},{C}",
             "promote a with",
+        ),
+        ("GEM1383", Gemm(m=6, n=16, k=8, dtype="i8"), f"{ROWS},{TILES},{C}", "layout=panel:1"),
+        ("GEM1383", Gemm(m=6, n=16, k=8, dtype="i8"), f"{ROWS},{B},{TILES},{C}", "layout=panel:1"),
+        (
+            "GEM1383",
+            Gemm(m=6, n=16, k=16, dtype="i8", trans_b=True),
+            f"{ROWS},tile{{loops=k sizes=8}},{TILES},{C}",
+            "tile k before promote{operand=a",
         ),
     ],
 )
