@@ -11,7 +11,8 @@ A copy of its own waits for loads and stores while the multipliers rest; beside 
 take as long anyway it costs almost nothing. The first iteration of the loop over m, or over n for
 the panels of A, is cut off, and each `gemmir.gemm` in it first copies what it reads: of a slice of
 k where loops over k are inside, so that a row that has just been loaded is multiplied from
-registers. Changes no number and no order. Put it behind everything that tiles.
+registers. Where a call tells whether there is one, it is in an `scf.if`, whose other side copies as
+before. Changes no number and no order. Put it behind everything that tiles.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Final
 
+from xdsl.builder import Builder
 from xdsl.context import Context
-from xdsl.dialects import builtin, memref, scf
+from xdsl.dialects import arith, builtin, memref, scf
 from xdsl.ir import Block, Operation, SSAValue
 from xdsl.passes import ModulePass
 
@@ -30,7 +32,7 @@ from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import PanelAttr
 from gemmir.ir.dialect import GemmOp, PackOp, enclosing_ops, memref_type
 from gemmir.ir.index import as_index, before, constant_of, upper_bound
-from gemmir.ir.loops import Loop, dimension_of, require_gemms
+from gemmir.ir.loops import Loop, conditional, dimension_of, require_gemms
 from gemmir.ir.views import chain, cut_from, extents, follow, subview, total_offsets
 
 OTHER: Final = {"a": "n", "b": "m"}
@@ -103,6 +105,13 @@ def _plan(pack: PackOp, operand: str, readers: Sequence[GemmOp]) -> FusePackPlan
                 f"put tile{{loops={along} sizes={width}}} before it",
             )
     loops = tuple(_first_loops(pack, readers, OTHER[operand]))
+    if len(loops) > 1 and None in [_runs(loop) for loop in loops]:
+        raise ScheduleError(
+            "GEM1473",
+            f"fuse-pack: {len(loops)} loops over {OTHER[operand]} fill panels of their own each, "
+            "and whether they run is known in a call only",
+            f"tile {OTHER[operand]} before {along}, so that one of them fills all",
+        )
     return FusePackPlan(pack=pack, operand=operand, loops=loops)
 
 
@@ -127,13 +136,10 @@ def _first_loops(pack: PackOp, readers: Sequence[GemmOp], dimension: str) -> Ite
                 f"tile {dimension} once behind promote, and before fuse-pack",
             )
         (loop,) = loops
-        begin, end = constant_of(loop.lb), constant_of(loop.ub)
-        known = begin is not None and end is not None and begin < end
-        if not isinstance(loop, scf.ForOp) or not known:
+        if not isinstance(loop, scf.ForOp) or _runs(loop) is False:
             raise ScheduleError(
                 "GEM1473",
-                f"fuse-pack: the loop over {dimension} is dealt to threads, or whether it runs is "
-                "known in a call only",
+                f"fuse-pack: the loop over {dimension} is dealt to threads, or has no iteration",
                 "leave fuse-pack out",
             )
         if loop.parent not in seen:
@@ -141,9 +147,15 @@ def _first_loops(pack: PackOp, readers: Sequence[GemmOp], dimension: str) -> Ite
             yield loop
 
 
+def _runs(loop: scf.ForOp) -> bool | None:
+    """Whether `loop` has an iteration; None where a call tells."""
+    begin, end = constant_of(loop.lb), constant_of(loop.ub)
+    return None if begin is None or end is None else begin < end
+
+
 def fuse(plan: FusePackPlan) -> None:
     """Cut off the first iteration of each loop of `plan`, and let it make the copy."""
-    first = [op for loop in plan.loops for op in _first_iteration(loop)]
+    first = [op for loop in plan.loops for op in _first_iteration(loop, plan.pack)]
     for gemm in [inner for op in first for inner in op.walk() if isinstance(inner, GemmOp)]:
         views = cut_from(_read(gemm, plan.operand), plan.pack.target)
         if views is not None:
@@ -152,14 +164,26 @@ def fuse(plan: FusePackPlan) -> None:
     plan.pack.erase()
 
 
-def _first_iteration(loop: scf.ForOp) -> list[Operation]:
-    """Put the first iteration before `loop`, which begins with the second one."""
-    builder = before(loop)
-    made: dict[SSAValue, SSAValue] = {loop.body.block.args[0]: loop.lb}
+def _first_iteration(loop: scf.ForOp, pack: PackOp) -> list[Operation]:
+    """Put the first iteration before `loop`, which begins with the second one.
+
+    Where there may be none, `pack` is what is done instead.
+    """
     ops = [op for op in loop.body.block.ops if not isinstance(op, scf.YieldOp)]
-    copies = [builder.insert(op.clone(made)) for op in ops]
+    copies: list[Operation] = []
+
+    def iterate(builder: Builder) -> None:
+        made: dict[SSAValue, SSAValue] = {loop.body.block.args[0]: loop.lb}
+        copies.extend(builder.insert(op.clone(made)) for op in ops)
+
+    builder = before(loop)
     begin, end, step = (constant_of(v) for v in (loop.lb, loop.ub, loop.step))
-    assert begin is not None and end is not None and step is not None
+    if begin is None or end is None or step is None:
+        runs = builder.insert(arith.CmpiOp(loop.lb, loop.ub, "slt")).result
+        builder.insert(conditional(runs, iterate, lambda none: none.insert(pack.clone())))
+        loop.operands[0] = builder.insert(arith.AddiOp(loop.lb, loop.step)).result
+        return copies
+    iterate(builder)
     if begin + step < end:
         loop.operands[0] = as_index(loop, begin + step)
     else:

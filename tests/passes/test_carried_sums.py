@@ -94,16 +94,17 @@ def test_without_it_they_do() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_row_has_the_same_bits_in_all_versions(threads: int) -> None:
-    """By the default schedule of any m: versions of one row and of few, and the one of all."""
+@pytest.mark.parametrize(("n", "k"), [(608, 600), (1024, 256)])
+def test_a_row_has_the_same_bits_in_all_versions(n: int, k: int, threads: int) -> None:
+    """By the default schedule of any m: versions of one row and of few, of some, and of many."""
     if threads > 1:
         runtime()
-    gemm = Gemm(m=ANY, n=608, k=600)
-    arrays = arrays_for(gemm.at(m=130))
+    gemm = Gemm(m=ANY, n=n, k=k)
+    arrays = arrays_for(gemm.at(m=300))
     kernel = gemmir.compile(gemm, threads=threads)
     whole = kernel(arrays["a"], arrays["b"])
     assert np.all(np.abs(whole - gemm.reference(arrays)) <= gemm.error_bound(arrays))
-    for rows in (1, 2, 3, 4, 5, 7, 13, 64, 97):
+    for rows in (1, 2, 3, 4, 5, 7, 13, 33, 64, 97, 256):
         part = kernel(arrays["a"][:rows], arrays["b"])
         np.testing.assert_array_equal(part.view(np.uint32), whole[:rows].view(np.uint32))
 

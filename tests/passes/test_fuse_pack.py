@@ -6,18 +6,22 @@ from collections.abc import Callable
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from xdsl.dialects import scf, vector
 from xdsl.dialects.builtin import ModuleOp
 
+import gemmir
 from gemmir import Gemm
 from gemmir.check import check
 from gemmir.errors import ScheduleError
+from gemmir.ir.build import build
 from gemmir.ir.dialect import GemmOp, PackOp, PrefetchOp, memref_type
 from gemmir.ir.index import constant_of
 from gemmir.ir.loops import dimension_of, gemms
 from gemmir.ir.views import chain
+from gemmir.lowering import run_passes
 from gemmir.machine import machine_for
+from gemmir.schedule import Schedule
 from gemmir.schedule.default import default_schedule
 from tests.strategies import examples
 
@@ -104,6 +108,43 @@ def test_rows_that_are_copied_may_be_asked_for(after: After) -> None:
     (pack,) = packs(module)
     assert chain(asked.source)[0] is chain(pack.source)[0]
     assert memref_type(asked.source) == memref_type(pack.source)
+
+
+ANY_ROWS = f"{B},tile{{loops=m sizes=4 edges=exact}},tile{{loops=n sizes=8}},{SUM},{FUSE}"
+
+
+def test_a_copy_goes_before_where_a_call_has_no_whole_tile() -> None:
+    module = build(Gemm(m=gemmir.ANY, n=16, k=8))
+    run_passes(module, Schedule.parse(ANY_ROWS))
+    (branch,) = [op for op in module.walk() if isinstance(op, scf.IfOp)]
+    first, other = (list(r.walk()) for r in (branch.true_region, branch.false_region))
+    assert [op for op in first if isinstance(op, scf.ForOp) and dimension_of(op) == "m"] == []
+    assert sum(isinstance(op, PackOp) and isinstance(op.next_op, GemmOp) for op in first) == 1
+    (whole,) = [op for op in other if isinstance(op, PackOp)]
+    assert memref_type(whole.source).get_shape() == (8, 16)
+    assert len(packs(module)) == 2
+
+
+@given(
+    n=st.integers(1, 30),
+    edges=st.sampled_from(["exact", "even", "peel"]),
+    slices=st.booleans(),
+    cut=st.booleans(),
+)
+@example(n=20, edges="exact", slices=True, cut=True)
+@examples(0.2)
+def test_any_number_of_rows(n: int, edges: str, slices: bool, cut: bool) -> None:
+    blocks = "tile{loops=k sizes=4}," if cut else ""
+    steps = ",tile{loops=k sizes=2}" if slices else ""
+    tiles = f"{B},tile{{loops=m sizes=4 edges={edges}}},tile{{loops=n sizes=8}},{SUM}{steps}"
+    schedule = f"{blocks}{tiles},{FUSE},vectorize{{with=fma width=4}}"
+    check(Gemm(m=gemmir.ANY, n=n, k=9), target="cpu:x86-64-v3", schedule=schedule).require_ok()
+
+
+def test_several_copies_of_a_number_of_rows_that_a_call_tells_are_refused() -> None:
+    tiles = f"{B},tile{{loops=n sizes=8 edges=peel}},tile{{loops=m sizes=4 edges=exact}}"
+    with pytest.raises(ScheduleError, match=r"GEM1473.*2 loops over m"):
+        run_passes(build(Gemm(m=gemmir.ANY, n=20, k=8)), Schedule.parse(f"{tiles},{FUSE}"))
 
 
 @st.composite

@@ -275,7 +275,7 @@ def test_a_short_k_has_no_loop_where_a_tile_has_one_vector() -> None:
 def test_few_rows_of_any_number_are_wide_tiles_of_their_size() -> None:
     machine = machine_for("cpu:znver5")
     near = str(default_schedule(Gemm(m=gemmir.ANY, n=3072, k=768), machine, 1))
-    assert "tile{loops=n sizes=64 edges=peel},tile{loops=m sizes=6 edges=exact}" in near
+    assert "tile{loops=n sizes=64 edges=peel},tile{loops=m sizes=6}" in near
     assert "edges=halve" not in near
     far = str(default_schedule(Gemm(m=gemmir.ANY, n=4096, k=4096), machine, 1))
     eight = [

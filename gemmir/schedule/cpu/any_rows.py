@@ -1,10 +1,11 @@
 """Schedules for CPUs of any number of rows, where n and k are known.
 
 Few rows have a version for each number of them, with the schedule of a problem of so many rows,
-which reads B once. More rows are cut into full tiles and one of what remains, or with few registers
-into tiles of even sizes. B is read where it lies: a sliver of it that is as wide as a tile stays in
-L2 for all rows. Where its rows lie a power of two apart and fall into few sets of the cache, small
-blocks of it are copied, and where vectors cannot read them larger ones.
+which reads B once. More rows are cut into full tiles and one of what remains, or into tiles of even
+sizes. Up to some dozens or hundreds B is read where it lies: a sliver of it that is as wide as a
+tile stays in L2 for all rows. Where its rows lie a power of two apart and fall into few sets of the
+cache, small blocks of it are copied, by the first tile of rows where vectors are a line. Many rows
+meet larger blocks in L2, and so do all where vectors cannot read B as it lies.
 
 Sums go on from one slice of k to the next (`carry`), so that a row has the same bits however many
 there are, whichever version takes it.
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu.any_size import LARGE, End
-from gemmir.schedule.cpu.copied import copied_any
+from gemmir.schedule.cpu.copied import copied_any, filled_any, fills_blocks
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
     K_STEPS_PER_ITERATION,
@@ -32,9 +33,16 @@ from gemmir.schedule.cpu.model import (
     rows_in_l1,
     with_size,
 )
-from gemmir.schedule.cpu.packed import packed_both
+from gemmir.schedule.cpu.packed import asks_in_sums, packed_both, slice_of
 from gemmir.schedule.cpu.schedule_class import Microkernel
-from gemmir.schedule.cpu.tiles import RegisterTile, has_even_rows, most_rows, packed_tile
+from gemmir.schedule.cpu.sliced import SLICE_STEPS
+from gemmir.schedule.cpu.tiles import (
+    PACKED_ROWS,
+    RegisterTile,
+    has_even_rows,
+    most_rows,
+    packed_tile,
+)
 
 EXACT_ROWS = 8
 """So few rows wait for B all of the time: each number of them has a version, which streams it."""
@@ -48,10 +56,25 @@ UNPACKED_ROWS = 48
 """Up to this many rows copying a B costs more than its conflicts in L1, where a vector is a whole
 cache line (measured on Zen 5: 48 rows of 3072 x 768 are 1.05 times as fast, 64 rows 0.82 times)."""
 
+UNFILLED_ROWS = 32
+"""Likewise where the first rows fill the blocks: those by 33 and 48 rows of 3072 x 768 are 1.1 to
+1.3 times as fast on Zen 4 as B where it lies."""
+
+FILLED_ROWS = 256
+"""Up to this many rows the first fill blocks in L1: on Zen 4 they take as long by 256 rows of 3072
+x 768 as blocks in L2, and by 1000 rows 1.1 times as long."""
+
+READ_ROWS = 256
+"""Up to this many rows a B whose rows do not collide is read where it lies. On Zen 4 with AVX-512
+1000 cubed takes 1.12 times as long so as by blocks in L2, and 257 rows as long."""
+
+UNPACKED_EVEN_ROWS = 128
+"""Up to this many rows B is read in place, or copied into L1, with 16 registers. On Zen 4 with AVX2
+256 rows by 1000 x 1000 and by 3072 x 768 are 1.08 to 1.35 times as fast by blocks in L2, and 1000
+rows 1.1 to 1.3 times."""
+
 FEW_VECTORS = 4
-"""Columns of a tile of up to `UNPACKED_ROWS` rows, in vectors: 6 x 64 of f32. On Zen 5, 3072 x 768
-by 17 rows reaches 217 GFLOP/s so, where 8 x 48 with halves at the end had 167, and 64 rows 218
-instead of 205; kernels for just so many rows have 216."""
+"""Columns of a single tile of 6 to 8 rows, in vectors, where the registers hold so many."""
 
 LEAST_FEW_ROWS = 6
 """So many rows are such a tile where B is in L3: 6, 7 and 8 rows of 3072 x 768 take 0.81 to 0.92 of
@@ -95,13 +118,53 @@ class AnyRows:
             yield from self._carried(self._exact(rows, whole))
             yield "otherwise"
         part = self._share(whole)
-        if self._has_conflicts(part) and self._has_full_lines(part):
-            yield f"version{{loops=m most={UNPACKED_ROWS}}}"
+        for most, steps, loops in self._some_rows(part):
+            yield f"version{{loops=m most={most}}}"
             yield from self._outer(whole)
-            yield from self._carried([*self._few(part), *self.end(part, Microkernel())])
+            yield from self._carried([*loops, *self.end(part, Microkernel(steps=steps))])
             yield "otherwise"
+        loops = self._in_l2(part) if self._is_packed(part) else self._loops(part)
         yield from self._outer(whole)
-        yield from self._carried([*self._loops(part), *self.end(part, Microkernel())])
+        yield from self._carried([*loops, *self.end(part, Microkernel())])
+
+    def _some_rows(self, gemm: Gemm) -> Iterator[tuple[int, int, Iterator[str]]]:
+        """Loops and copies of some rows, up to how many, and unrolling of k."""
+        fills, collides = self._fills(gemm), self._has_conflicts(gemm)
+        if collides and self._has_full_lines(gemm):
+            most = UNFILLED_ROWS if fills else UNPACKED_ROWS
+            yield most, SLICE_STEPS, self._unpacked(gemm, "even")
+        if fills:
+            yield FILLED_ROWS, K_STEPS_PER_ITERATION, filled_any(gemm, self.machine)
+        elif self._asks(gemm) and not gemm.trans_b and not collides:
+            yield READ_ROWS, K_STEPS_PER_ITERATION, self._unpacked(gemm, self._last_rows)
+        elif self._is_packed(gemm):
+            yield UNPACKED_EVEN_ROWS, K_STEPS_PER_ITERATION, self._loops(gemm)
+
+    def _fills(self, gemm: Gemm) -> bool:
+        """Whether some rows meet blocks that the first of them fill."""
+        return self._is_copied(gemm) and fills_blocks(gemm.at(m=FILLED_ROWS), self.machine)
+
+    def _asks(self, gemm: Gemm) -> bool:
+        """Whether sums of many rows by blocks in L2 ask for C, line by line."""
+        if 0 in (gemm.n, gemm.k) or gemm.element is not gemm.accumulator:
+            return False
+        in_place = broadcasts_from_memory(self.machine) and not gemm.trans_a
+        is_wide = gemm.n > packed_tile(gemm, self.machine).columns
+        return (
+            in_place and is_wide and asks_in_sums(gemm, self.machine, slice_of(gemm, self.machine))
+        )
+
+    def _is_packed(self, gemm: Gemm) -> bool:
+        """Whether many rows meet blocks in L2 with few registers: B does not stay there by itself.
+
+        C is asked for before each sum begins.
+        """
+        if gemm.trans_a or gemm.trans_b or gemm.element is not gemm.accumulator:
+            return False
+        machine = self.machine
+        few = has_even_rows(machine) and broadcasts_from_memory(machine)
+        is_large = bytes_of(gemm, "b") > machine.l2_bytes // 2
+        return few and is_large and gemm.n > self._tile(gemm).columns
 
     def _exact(self, rows: int, whole: Gemm) -> Iterator[str]:
         """All passes for so many rows: those of the problem, or wide tiles where B is in L3."""
@@ -154,15 +217,17 @@ class AnyRows:
     def _loops(self, gemm: Gemm) -> Iterator[str]:
         """Loops and copies for more rows than have versions."""
         if 0 in (gemm.n, gemm.k):
-            yield from self._unpacked(gemm)
+            yield from self._unpacked(gemm, self._last_rows)
         elif gemm.element is not gemm.accumulator:
             yield from packed_both(gemm, self.machine)
+        elif self._asks(gemm) and (self._fills(gemm) or not self._is_copied(gemm)):
+            yield from self._asking(gemm)
         elif self._is_copied(gemm):
             yield from copied_any(gemm, self.machine)
         elif gemm.trans_b or self._has_conflicts(gemm):
             yield from self._packed(gemm)
         else:
-            yield from self._unpacked(gemm)
+            yield from self._unpacked(gemm, self._last_rows)
 
     @property
     def _last_rows(self) -> str:
@@ -175,22 +240,21 @@ class AnyRows:
         vectors = max(min(3, gemm.n // lanes), 1)
         return RegisterTile(rows=most_rows(self.machine, vectors), vectors=vectors, lanes=lanes)
 
-    def _unpacked(self, gemm: Gemm) -> Iterator[str]:
+    def _unpacked(self, gemm: Gemm, last_rows: str) -> Iterator[str]:
         """Slivers of B, which stay in L2 while all rows of A go by."""
         tile = self._tile(gemm)
         yield from self._slices(gemm, K_SLICE)
         yield f"tile{{loops=n sizes={tile.columns} edges=peel}}"
-        yield f"tile{{loops=m sizes={tile.rows} edges={self._last_rows}}}"
+        yield f"tile{{loops=m sizes={tile.rows} edges={last_rows}}}"
         yield f"{ANCHOR}}}"
 
-    def _few(self, gemm: Gemm, rows: int | None = None) -> Iterator[str]:
-        """Wide tiles of few rows, which read A seldom: some slivers of B for a short slice of k.
+    def _few(self, gemm: Gemm, rows: int) -> Iterator[str]:
+        """One wide tile of so many `rows`: some slivers of B for a short slice of k.
 
-        B comes from L3 or memory, row by row of a block, and is used from L1 by all rows, or by
-        the one tile of so many `rows`.
+        B comes from L3, row by row of a block.
         """
         lanes, machine = lanes_used(gemm, self.machine), self.machine
-        fitting = [v for v in range(1, FEW_VECTORS + 1) if most_rows(machine, v) >= (rows or 1)]
+        fitting = [v for v in range(1, FEW_VECTORS + 1) if most_rows(machine, v) >= rows]
         vectors = max(min(fitting[-1], gemm.n // lanes), 1)
         columns = vectors * lanes
         block = FEW_TILES * columns
@@ -198,8 +262,7 @@ class AnyRows:
             yield f"tile{{loops=n sizes={block} edges=peel}}"
         yield from self._slices(gemm, machine.l1_bytes // 2 // (columns * item_bytes(gemm)))
         yield f"tile{{loops=n sizes={columns} edges=peel}}"
-        last = " edges=exact" if rows is None else ""
-        yield f"tile{{loops=m sizes={rows or most_rows(machine, vectors)}{last}}}"
+        yield f"tile{{loops=m sizes={rows}}}"
         yield f"{ANCHOR}}}"
 
     def _packed(self, gemm: Gemm) -> Iterator[str]:
@@ -219,6 +282,34 @@ class AnyRows:
             yield f"{ANCHOR}}}"
         else:
             yield f"{ANCHOR} prefetch=true}}"
+
+    def _in_l2(self, gemm: Gemm) -> Iterator[str]:
+        """Such blocks for many rows, in panels of three vectors."""
+        tile, kc = self._tile(gemm), balanced(gemm.k, K_SLICE // 2, K_STEPS_PER_ITERATION)
+        columns = tile.columns
+        block = balanced(gemm.n, self.machine.l2_bytes // 2 // (kc * item_bytes(gemm)), columns)
+        if block < gemm.n:
+            yield f"tile{{loops=n sizes={block} edges=peel}}"
+        yield from self._slices(gemm, K_SLICE // 2)
+        yield f"promote{{operand=b to=l2 layout=panel:{columns}}}"
+        yield f"tile{{loops=m sizes={tile.rows} edges={self._last_rows}}}"
+        yield f"tile{{loops=n sizes={columns}}}"
+        yield f"{ANCHOR} prefetch=true}}"
+
+    def _asking(self, gemm: Gemm) -> Iterator[str]:
+        """Such blocks for many rows: a tile asks for what it writes, a line in each iteration."""
+        columns, kc = packed_tile(gemm, self.machine).columns, slice_of(gemm, self.machine)
+        block = balanced(gemm.n, self.machine.l2_bytes // 2 // (kc * item_bytes(gemm)), columns)
+        if block < gemm.n:
+            yield f"tile{{loops=n sizes={block} edges=peel}}"
+        if kc < gemm.k:
+            yield f"tile{{loops=k sizes={kc}}}"
+        yield f"promote{{operand=b to=l2 layout=panel:{columns}}}"
+        yield f"tile{{loops=m sizes={PACKED_ROWS} edges=exact}}"
+        yield f"tile{{loops=n sizes={columns}}}"
+        yield f"{ANCHOR}}}"
+        yield f"tile{{loops=k sizes={K_STEPS_PER_ITERATION}}}"
+        yield "prefetch{operand=c loop=n ahead=0 during=k}"
 
     def _slices(self, gemm: Gemm, most: int) -> Iterator[str]:
         if gemm.k > most:

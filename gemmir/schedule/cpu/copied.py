@@ -152,20 +152,25 @@ def copying_tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
 def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Blocks of B one below the other, so that C stays near, each copied for all rows of A."""
     if fills_blocks(gemm, machine):
-        yield from _filled(gemm, machine)
+        yield from _filled(gemm, machine, last_rows(gemm.m, FILLED_TILE, machine))
         return
     rows = copying_tile(gemm, machine).rows
     yield from _blocks(gemm, machine, last_rows(gemm.m, rows, machine))
 
 
-def _filled(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+def filled_any(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
+    """Likewise for some rows whose number is known at run time only, the first of which fill."""
+    yield from _filled(gemm.at(m=FILLED_SLICES), machine, " edges=exact")
+
+
+def _filled(gemm: Gemm, machine: CpuMachine, last: str) -> Iterator[str]:
     columns, kc = FILLED_TILE * lanes_used(gemm, machine), _filled_slice(gemm, machine)
     nc = _filled_columns(gemm, machine)
     if nc < gemm.n:
         yield f"tile{{loops=n sizes={nc}{peel_loop(gemm.n, nc)}}}"
     yield f"tile{{loops=k sizes={kc}}}"
     yield f"promote{{operand=b to=l1 layout=panel:{columns}}}"
-    yield f"tile{{loops=m sizes={FILLED_TILE}{last_rows(gemm.m, FILLED_TILE, machine)}}}"
+    yield f"tile{{loops=m sizes={FILLED_TILE}{last}}}"
     yield f"tile{{loops=n sizes={columns}}}"
     yield "prefetch{operand=b loop=k ahead=1 to=l2 during=m,n}"
     yield "promote{operand=c to=registers}"

@@ -79,11 +79,11 @@ def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     if down or not broadcasts_from_memory(machine):
         yield from packed_both(gemm, machine)
         return
-    item, kc = item_bytes(gemm), _slice(gemm, machine)
+    item, kc = item_bytes(gemm), slice_of(gemm, machine)
     tile, pairs = packed_tile(gemm, machine), packed_tile(gemm, machine, FUSED_VECTORS)
     few = PACKED_ROWS < gemm.m <= FUSED_ROWS and has_lines(gemm, machine)
     is_even = round_up(gemm.n, pairs.columns) == round_up(gemm.n, tile.columns)
-    fused = few and is_even and _asks_in_sums(gemm, machine, kc)
+    fused = few and is_even and asks_in_sums(gemm, machine, kc)
     tile = pairs if fused else tile
     stays = gemm.m * max(gemm.k, gemm.n) * item <= NEAR_A * machine.l2_bytes
     if has_even_rows(machine) and stays and not gemm.trans_b:
@@ -99,7 +99,7 @@ def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     yield f"tile{{loops=m sizes={tile.rows}{peel_loop(gemm.m, tile.rows)}}}"
     yield f"tile{{loops=n sizes={columns}}}"
     several = gemm.m >= 2 * tile.rows
-    if not _asks_in_sums(gemm, machine, kc):
+    if not asks_in_sums(gemm, machine, kc):
         if several:
             yield "prefetch{operand=a loop=m ahead=1 to=l1 during=n}"
         yield "promote{operand=c to=registers prefetch=true}"
@@ -115,7 +115,7 @@ def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
         yield "fuse-pack{operand=b}"
 
 
-def _slice(gemm: Gemm, machine: CpuMachine) -> int:
+def slice_of(gemm: Gemm, machine: CpuMachine) -> int:
     """Elements of k at a time: equal slices of whole iterations, where a core asks for lines.
 
     Then they are longer where all columns of B still fit into L2, and the rows of A that meet them
@@ -154,7 +154,7 @@ def _panel_by_panel(gemm: Gemm, machine: CpuMachine, kc: int) -> Iterator[str]:
     yield "promote{operand=c to=registers prefetch=true}"
 
 
-def _asks_in_sums(gemm: Gemm, machine: CpuMachine, kc: int) -> bool:
+def asks_in_sums(gemm: Gemm, machine: CpuMachine, kc: int) -> bool:
     """Whether all slices of k are whole iterations, of enough multiply-adds to ask for lines too.
 
     A fifth of the instructions of a 6 x 16 tile of AVX2 would say which line it is.
