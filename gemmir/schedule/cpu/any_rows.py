@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu.any_size import LARGE, End
-from gemmir.schedule.cpu.copied import copied_any, filled_any, fills_blocks
+from gemmir.schedule.cpu.copied import copied_any, filled_any, fills_blocks, most_filled_rows
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
     K_STEPS_PER_ITERATION,
@@ -134,7 +134,7 @@ class AnyRows:
             most = UNFILLED_ROWS if fills else UNPACKED_ROWS
             yield most, SLICE_STEPS, self._unpacked(gemm, "even")
         if fills:
-            yield FILLED_ROWS, K_STEPS_PER_ITERATION, filled_any(gemm, self.machine)
+            yield self._filled_rows, K_STEPS_PER_ITERATION, filled_any(gemm, self.machine)
         elif self._asks(gemm) and not gemm.trans_b and not collides:
             yield READ_ROWS, K_STEPS_PER_ITERATION, self._unpacked(gemm, self._last_rows)
         elif self._is_packed(gemm):
@@ -142,7 +142,12 @@ class AnyRows:
 
     def _fills(self, gemm: Gemm) -> bool:
         """Whether some rows meet blocks that the first of them fill."""
-        return self._is_copied(gemm) and fills_blocks(gemm.at(m=FILLED_ROWS), self.machine)
+        return self._is_copied(gemm) and fills_blocks(gemm.at(m=self._filled_rows), self.machine)
+
+    @property
+    def _filled_rows(self) -> int:
+        """Up to how many rows they do, which is no more than where their number is known."""
+        return min(FILLED_ROWS, most_filled_rows(self.machine))
 
     def _asks(self, gemm: Gemm) -> bool:
         """Whether sums of many rows by blocks in L2 ask for C, line by line."""

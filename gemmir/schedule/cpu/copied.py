@@ -102,9 +102,13 @@ def is_copied(gemm: Gemm, machine: CpuMachine) -> bool:
 def fills_blocks(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether the first rows of A fill each block: vectors and rows of B are whole lines."""
     in_place = not gemm.trans_a and broadcasts_from_memory(machine) and has_lines(gemm, machine)
-    most = FILLED_ROWS if machine.l1_bytes >= ROOMY_L1_BYTES else FILLED_ROWS_NARROW
-    few = gemm.m <= most and not is_close(gemm, machine)
+    few = gemm.m <= most_filled_rows(machine) and not is_close(gemm, machine)
     return in_place and few and _filled_slice(gemm, machine) is not None
+
+
+def most_filled_rows(machine: CpuMachine) -> int:
+    """Up to how many rows the first of them fill blocks."""
+    return FILLED_ROWS if machine.l1_bytes >= ROOMY_L1_BYTES else FILLED_ROWS_NARROW
 
 
 def _filled_columns(gemm: Gemm, machine: CpuMachine) -> int:
