@@ -28,13 +28,17 @@ def netlib(name: str) -> Path:
     return found[0]
 
 
+def reference() -> list[Path]:
+    """Where the library of netlib itself is."""
+    return [folder for folder in FOLDERS if (folder / "libblas.so.3").exists()]
+
+
 def run(command: list[str], library: Library, folder: Path, text: str = "") -> str:
     """The output of a program on the library, whose gemm must have been called."""
     traces = folder / "bindings"
     environment = preloaded(library.path, LD_DEBUG="bindings", LD_DEBUG_OUTPUT=str(traces))
-    reference = [f for f in FOLDERS if (f / "libblas.so.3").exists()]
-    if reference:
-        environment["LD_LIBRARY_PATH"] = str(reference[0])
+    if reference():
+        environment["LD_LIBRARY_PATH"] = str(reference()[0])
     done = subprocess.run(
         command,
         input=text,
@@ -66,6 +70,8 @@ def test_the_fortran_tester_of_netlib(library: Library, letter: str, tmp_path: P
 @pytest.mark.parametrize("letter", ["s", "d"])
 def test_the_c_tester_of_netlib(library: Library, letter: str, tmp_path: Path) -> None:
     program = netlib(f"x{letter}cblat3")
+    if not reference():
+        pytest.skip("it needs variables of Debian's libblas3, which is not installed")
     report = run([str(program)], library, tmp_path, (program.parent / f"{letter}in3").read_text())
     name = f"cblas_{letter}gemm"
     assert f"{name}  PASSED THE TESTS OF ERROR-EXITS" in report
