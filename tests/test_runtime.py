@@ -264,6 +264,19 @@ def test_any_size_alpha_and_beta(kind: int, m: int, n: int, k: int, beta: float)
     assert surroundings(arrays["c"]) == before
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "f16", "i8"])
+@pytest.mark.parametrize(("trans_a", "trans_b"), [(False, False), (False, True), (True, False)])
+@pytest.mark.parametrize("sizes", [(5, 3, 70), (33, 65, 17), (90, 20, 600)], ids=str)
+def test_any_size_of_narrow_types(
+    dtype: str, trans_a: bool, trans_b: bool, sizes: tuple[int, int, int]
+) -> None:
+    """A vector has as many lanes as there are sums, not elements."""
+    gemm = Gemm(m=ANY, n=ANY, k=ANY, dtype=dtype, trans_a=trans_a, trans_b=trans_b)
+    arrays = arrays_of(gemm, dict(zip("mnk", sizes, strict=True)))
+    got = gemmir.compile(gemm)(*list(arrays.values())[:-1])
+    require_right(gemm, arrays, got)
+
+
 @given(m=st.integers(2, 40), rows=st.lists(st.integers(0, 39), min_size=2, max_size=5))
 @examples(0.5)
 def test_rows_have_the_same_bits_however_many_there_are(m: int, rows: list[int]) -> None:

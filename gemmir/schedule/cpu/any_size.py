@@ -81,8 +81,8 @@ def unpacked(gemm: Gemm, machine: CpuMachine) -> str:
 
 
 def _lanes(gemm: Gemm, machine: CpuMachine) -> int:
-    """All lanes of a vector, whatever n turns out to be."""
-    return machine.lanes(item_bytes(gemm))
+    """All lanes of a vector of sums, whatever n turns out to be."""
+    return machine.lanes(gemm.accumulator.item_bytes)
 
 
 def _versions(whole: Gemm, machine: CpuMachine) -> Iterator[tuple[dict[str, int], list[str]]]:

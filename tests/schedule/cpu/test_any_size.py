@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import gemmir
 from gemmir.blas import problem
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine, machine_for
@@ -23,6 +24,15 @@ def test_they_fit_the_machine(machine: CpuMachine, transposes: str, dtype: str) 
     gemm = problem(dtype, transposes)
     check_fits(Schedule.parse(default_text(gemm, machine)), gemm, machine)
     check_fits(Schedule.parse(unpacked(gemm, machine)), gemm, machine)
+
+
+@pytest.mark.parametrize("machine", SHIPPED, ids=lambda m: m.name)
+@pytest.mark.parametrize("transposes", TRANSPOSES)
+@pytest.mark.parametrize("dtype", ["bf16", "f16", "i8", "u8"])
+def test_narrow_types_lower(machine: CpuMachine, transposes: str, dtype: str) -> None:
+    trans_a, trans_b = (letter == "t" for letter in transposes)
+    gemm = Gemm(m=ANY, n=ANY, k=ANY, dtype=dtype, trans_a=trans_a, trans_b=trans_b)
+    gemmir.lower(gemm, machine.target)
 
 
 @pytest.mark.parametrize("transposes", TRANSPOSES)
