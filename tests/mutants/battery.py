@@ -178,6 +178,11 @@ CASES: Final = (
         f"{C},unsign,vectorize{{with=dot width=8}},{U}",
     ),
     Case(
+        gemm=Gemm(m=7, n=18, k=37, dtype="i8", trans_b=True),
+        schedule="promote{operand=a to=l2 layout=panel:1},tile{loops=m,n sizes=3,2},"
+        f"{C},unsign,vectorize{{with=dot width=8 along=k}}",
+    ),
+    Case(
         gemm=Gemm(m=7, n=18, k=11, dtype="bf16", trans_a=True),
         schedule="promote{operand=b to=l2 layout=panel:8 as=f32},tile{loops=n,m sizes=8,3},"
         f"{C},{V}",
