@@ -13,7 +13,7 @@ from typing import Final
 from gemmir.gemm import Gemm
 from gemmir.ir.amx import ROW_BYTES, TILE_ROWS, WORD_BYTES
 from gemmir.machine import CpuMachine
-from gemmir.schedule.cpu.model import balanced, is_n_x_k, round_up
+from gemmir.schedule.cpu.model import balanced, has_narrow_c, is_n_x_k, round_up
 from gemmir.schedule.cpu.schedule_class import Microkernel, ScheduleClass
 
 LEAST_FILLED: Final = TILE_ROWS // 2 + 1
@@ -49,15 +49,10 @@ def tile_of(gemm: Gemm) -> tuple[int, int]:
     return rows, min(round_up(gemm.n, TILE_ROWS), most)
 
 
-def _is_narrow(gemm: Gemm) -> bool:
-    """Whether C is narrower than its sums: it is written once, and k is not cut."""
-    return gemm.result.item_bytes < gemm.accumulator.item_bytes
-
-
 def fits_tiles(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether tiles are filled, and panels of all of k, where it is not cut, fit the last cache."""
     widest = max(tile_of(gemm)) * gemm.k * gemm.element.item_bytes
-    has_room = not _is_narrow(gemm) or widest <= machine.l3_bytes // 4
+    has_room = not has_narrow_c(gemm) or widest <= machine.l3_bytes // 4
     return has_room and has_tiles(gemm, machine)
 
 
@@ -67,7 +62,7 @@ def _in_tiles(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     item = gemm.element.item_bytes
     depth = WORD_BYTES // item
     kc = gemm.k
-    if not _is_narrow(gemm):
+    if not has_narrow_c(gemm):
         room = (machine.l1_bytes - 2 * SUM_BYTES) // ((rows + columns) * item)
         kc = min(balanced(gemm.k, max(room // step, 1) * step, step), gemm.k)
     kept = round_up(kc, step) * item

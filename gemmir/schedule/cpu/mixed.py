@@ -27,6 +27,7 @@ from gemmir.schedule.cpu.model import (
     K_STEPS_PER_ITERATION,
     balanced,
     broadcasts_from_memory,
+    has_narrow_c,
     is_n_x_k,
     lanes_used,
     round_up,
@@ -123,11 +124,6 @@ def has_few_rows(gemm: Gemm, machine: CpuMachine) -> bool:
     return gemm.m <= few and not is_n_x_k(gemm)
 
 
-def _has_narrow_c(gemm: Gemm) -> bool:
-    """Whether C is of a narrower type than its sums."""
-    return gemm.result.item_bytes < gemm.accumulator.item_bytes
-
-
 def _adds_apart(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether products of i16 are added by an instruction of their own."""
     return factors_of(gemm, machine).as_ == "i16" and not machine.adds_products("u8", "i8")
@@ -152,7 +148,7 @@ def fits_panels(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether the panels of all of k, which a narrow C asks for, have room in the last cache."""
     tile, item = _tile(gemm, machine), factors_of(gemm, machine).item_bytes
     widest = max(tile.rows, tile.columns) * gemm.k * item
-    return not _has_narrow_c(gemm) or widest <= machine.l3_bytes // 4
+    return not has_narrow_c(gemm) or widest <= machine.l3_bytes // 4
 
 
 def is_stored(gemm: Gemm, machine: CpuMachine) -> bool:
@@ -225,7 +221,7 @@ def _in_panels(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     item, columns = factors.item_bytes, min(tile.columns, gemm.n)
     step = 4 * factors.depth
     kc = gemm.k
-    if not _has_narrow_c(gemm):
+    if not has_narrow_c(gemm):
         kc = min(balanced(gemm.k, machine.l1_bytes // (tile.columns * item), step), gemm.k)
     mc = balanced(gemm.m, max(machine.l3_bytes // 8 // (kc * item), 1), tile.rows)
     nc = balanced(gemm.n, max(machine.l2_bytes * 3 // 8 // (kc * item), 1), columns)
@@ -263,7 +259,7 @@ def _widened(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     rows = max(min(gemm.m, FEW_ROWS), 1)
     vectors = max(min((machine.vector_registers - 1) // (rows + 1), 4), 1)
     columns = min(vectors * lanes, -(-max(gemm.n, 1) // lanes) * lanes)
-    if not _has_narrow_c(gemm) and gemm.k > STREAM_K:
+    if not has_narrow_c(gemm) and gemm.k > STREAM_K:
         yield f"tile{{loops=k sizes={STREAM_K}}}"
     yield f"tile{{loops=n,m sizes={columns},{rows}{peel(gemm, rows, columns)}}}"
     yield "promote{operand=c to=registers}"

@@ -36,6 +36,11 @@ def item_bytes(gemm: Gemm) -> int:
     return gemm.element.item_bytes
 
 
+def has_narrow_c(gemm: Gemm) -> bool:
+    """Whether C is narrower than its sums: each is complete before it is rounded to C."""
+    return gemm.result.item_bytes < gemm.accumulator.item_bytes
+
+
 def bytes_of(gemm: Gemm, operands: str) -> int:
     """Bytes of the matrices that are named: "ab" are those that are read, and "c" is C."""
     sizes = {"a": gemm.m * gemm.k, "b": gemm.n * gemm.k, "c": gemm.m * gemm.n}

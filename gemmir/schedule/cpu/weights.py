@@ -4,6 +4,9 @@ With few rows of A they are read where they lie and made floats in registers: sl
 one scale are summed, and added to C times that. With more rows each weight would be converted more
 than once, and B is made floats on the way into panels. So it is where B is stored n x k, too, for
 rows of k are no vectors of n; but for very few rows of A, of which lanes go along k.
+
+A C that is narrower than its sums is written once: slices of k are added to a running sum in
+registers, and panels have all of k.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from gemmir.schedule.cpu.model import (
     L1_WAY_BYTES,
     balanced,
     broadcasts_from_memory,
+    has_narrow_c,
     is_n_x_k,
     lanes_of_sum,
     round_up,
@@ -96,7 +100,11 @@ def class_of_weights(gemm: Gemm, machine: CpuMachine, *, even: bool) -> Schedule
     if _are_dealt(gemm, machine, even=even):
         return ScheduleClass(name="weights dealt", loops=_dealt, microkernel=_microkernel_of_dealt)
     across = gemm.trans_b and (min(gemm.n, gemm.k) > 1 or gemm.element_b.per_byte > 1)
-    if not across and gemm.m <= FEW_ROWS:
+    few = not across and gemm.m <= FEW_ROWS
+    if has_narrow_c(gemm) and _slice(gemm) < gemm.k and (few or not _fits_panels(gemm, machine)):
+        loops = partial(_in_running_sums, even=even)
+        return ScheduleClass(name="weights in running sums", loops=loops, microkernel=_microkernel)
+    if few:
         loops = partial(_in_registers, even=even)
         return ScheduleClass(name="weights in registers", loops=loops, microkernel=_microkernel)
     loops = _dequantised if even and _reads_a(gemm, machine) else _packed_both
@@ -205,6 +213,20 @@ def _in_registers(gemm: Gemm, machine: CpuMachine, *, even: bool) -> Iterator[st
         yield from _asked_for(gemm, machine, columns, depth)
 
 
+def _in_running_sums(gemm: Gemm, machine: CpuMachine, *, even: bool) -> Iterator[str]:
+    """Register tiles of sums, to which those of slices of k are added: C is written once."""
+    rows, columns = _tile(gemm, machine, sums=2)
+    edges = peel(gemm, rows, columns) if even else ""
+    item = gemm.accumulator.item_bytes
+    if round_up(gemm.m, rows) * gemm.k * item <= machine.l3_bytes // 4:
+        yield f"promote{{operand=a to=l3 layout=panel:{rows} as={gemm.accumulator.name}}}"
+        edges = "" if gemm.m % rows else edges  # the last panel of A is as wide as the others
+    yield f"tile{{loops=n,m sizes={columns},{rows}{edges}}}"
+    yield "promote{operand=c to=registers}"
+    yield f"tile{{loops=k sizes={_slice(gemm)}}}"
+    yield "promote{operand=c to=registers}"
+
+
 def _is_pushed_out(gemm: Gemm, columns: int) -> bool:
     """Whether rows of a slice of B share a set of L1, and the next tile needs their lines again.
 
@@ -217,15 +239,18 @@ def _is_pushed_out(gemm: Gemm, columns: int) -> bool:
     return is_shared and is_half_line and 1 < gemm.m <= SHORT_SLICE_ROWS
 
 
-def _tile(gemm: Gemm, machine: CpuMachine) -> tuple[int, int]:
-    """Rows and columns for which an element of C takes the fewest cycles; the widest of those."""
+def _tile(gemm: Gemm, machine: CpuMachine, sums: int = 1) -> tuple[int, int]:
+    """Rows and columns for which an element of C takes the fewest cycles; the widest of those.
+
+    Each element of C has so many `sums`.
+    """
     lanes = lanes_of_sum(gemm, machine)
-    widest = min(MOST_VECTORS, -(-gemm.n // lanes))
-    if gemm.element_b.per_byte > 1:  # what is shifted and masked is in flight beside each sum
-        widest = min(widest, (machine.vector_registers - SPARE_REGISTERS) // 2)
+    in_flight = 1 if gemm.element_b.per_byte > 1 else 0  # what is shifted, beside each sum
+    room = (machine.vector_registers - SPARE_REGISTERS) // (sums + in_flight)
+    widest = min(MOST_VECTORS, room, -(-gemm.n // lanes))
 
     def rows_of(vectors: int) -> int:
-        most = (machine.vector_registers - vectors - SPARE_REGISTERS) // vectors
+        most = (machine.vector_registers - vectors - SPARE_REGISTERS) // (sums * vectors)
         return balanced(gemm.m, min(max(most, 1), MOST_ROWS), 1)
 
     def cycles(vectors: int) -> tuple[float, int]:
@@ -269,19 +294,32 @@ def _dequantised(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     yield "promote{operand=c to=registers prefetch=true}"
 
 
+def _packed_tile(gemm: Gemm, machine: CpuMachine) -> tuple[int, int]:
+    """Rows and columns of a register tile of panels of both."""
+    lanes = lanes_of_sum(gemm, machine)
+    vectors = min(2, -(-gemm.n // lanes))
+    return balanced(gemm.m, most_rows(machine, vectors), 1), vectors * lanes
+
+
+def _fits_panels(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether panels of all of k have room in the last cache."""
+    widest = max(_packed_tile(gemm, machine))
+    return widest * gemm.k * gemm.accumulator.item_bytes <= machine.l3_bytes // 4
+
+
 def _packed_both(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """Panels of A in L3 and blocks of B in L2, both of the type of the sum."""
-    lanes, item = lanes_of_sum(gemm, machine), gemm.accumulator.item_bytes
-    vectors = min(2, -(-gemm.n // lanes))
-    columns, rows = vectors * lanes, balanced(gemm.m, most_rows(machine, vectors), 1)
-    kc = _depth(gemm, K_SLICE_BYTES // item)
+    item = gemm.accumulator.item_bytes
+    rows, columns = _packed_tile(gemm, machine)
+    kc = gemm.k if has_narrow_c(gemm) else _depth(gemm, K_SLICE_BYTES // item)
     mc = balanced(gemm.m, max(machine.l3_bytes // 8 // (kc * item), 1), rows)
     nc = balanced(gemm.n, max(machine.l2_bytes // 2 // (kc * item), 1), columns)
+    space = "l2" if nc * kc * item <= machine.l2_bytes // 2 else "l3"
     made = "" if gemm.element is gemm.accumulator else f" as={gemm.accumulator.name}"
     yield f"tile{{loops=m,k sizes={mc},{kc}}}"
     yield f"promote{{operand=a to=l3 layout=panel:{rows}{made}}}"
     yield f"tile{{loops=n sizes={nc}}}"
-    yield f"promote{{operand=b to=l2 layout=panel:{columns} as={gemm.accumulator.name}}}"
+    yield f"promote{{operand=b to={space} layout=panel:{columns} as={gemm.accumulator.name}}}"
     yield f"tile{{loops=m,n sizes={rows},{columns}}}"
     yield "promote{operand=c to=registers prefetch=true}"
 
