@@ -29,9 +29,11 @@ from gemmir.gemm import OFFSETS, Gemm, Operand
 from gemmir.ir.build import build
 from gemmir.ir.context import parse_module
 from gemmir.lowering import run_pass, stage_text
-from gemmir.machine import machine_for
+from gemmir.machine import Machine, machine_for
 from gemmir.schedule import Schedule
 from gemmir.sizes import ANY
+from tests.tile_emulation import MACHINE as TILED
+from tests.tile_emulation import loaded as without_tiles
 
 Array = npt.NDArray[Any]
 
@@ -373,6 +375,30 @@ ROLE_CASES: Final = (
 """Clusters, blocks that persist, warpgroups beside and below each other and in turn, a batch; C
 through shared memory in whole and odd pieces; edges in m, n and k."""
 
+AMX: Final = "vectorize{with=amx width=8}"
+
+TILE_CASES: Final = (
+    Case(
+        gemm=Gemm(m=35, n=50, k=70, dtype="bf16", trans_b=True, beta=1, ldc=53),
+        schedule="tile{loops=k sizes=32},promote{operand=b to=l2 layout=panel:32x2x32},"
+        "promote{operand=a to=l2 layout=panel:32x32},tile{loops=m,n sizes=32,32},"
+        f"promote{{operand=c to=registers carry=true}},{AMX}",
+    ),
+    Case(
+        gemm=Gemm(m=20, n=37, k=66, dtype="u8", dtype_b="i8", lda=67, epilogue="relu"),
+        schedule="promote{operand=b to=l2 layout=panel:32x4x64},"
+        "promote{operand=a to=l2 layout=panel:16x64},tile{loops=m,n sizes=16,32},"
+        f"{C},fuse-epilogue,{AMX}",
+    ),
+    Case(
+        gemm=Gemm(m=9, n=48, k=40, dtype="i8", epilogue="bias"),
+        schedule="promote{operand=b to=l2 layout=panel:16x4x64},"
+        f"promote{{operand=a to=l2 layout=panel:16x64}},tile{{loops=n sizes=16}},{C},{AMX}",
+    ),
+)
+"""Edges in m, n and k; sums that go on from C, and that begin at zero; C through a buffer, also
+where all tiles are cut."""
+
 GRID: Final = "tile{loops=m,n sizes=16,32 over=grid}"
 KEPT: Final = "promote{operand=c to=vmem}"
 BLOCK_A: Final = "promote{operand=a to=vmem}"
@@ -428,15 +454,19 @@ def run(
     hopper: bool = True,
     tpu: bool = True,
     roles: bool = True,
+    tiles: bool = True,
 ) -> None:
     """Run every case; raises at the first that is wrong, with its number and its stage.
 
     Without `stages` only the machine code is run, which is enough where the IR is known to be
-    right; `cpu`, `gpu`, `hopper` and `tpu` say for which machines. Of a TPU, and of the `roles` of
-    warpgroups, there is the IR only.
+    right; `cpu`, `gpu`, `hopper` and `tpu` say for which machines, and `tiles` for CPUs with matrix
+    tiles, whose instructions are emulated. Of a TPU, and of the `roles` of warpgroups, there is the
+    IR only.
     """
     for number, case in enumerate((*CASES, *RUNTIME_CASES) if cpu else ()):
         check(case, f"case {number}", stages=stages)
+    for number, case in enumerate(TILE_CASES if tiles else ()):
+        check(case, f"case {number} of tiles", TILED, stages=stages)
     for number, case in enumerate(GPU_CASES if gpu else ()):
         check_gpu(case, f"case {number} for a GPU", "cuda:sm_80", stages=stages)
     for number, case in enumerate(HOPPER_CASES if hopper else ()):
@@ -478,13 +508,16 @@ def lowered(case: Case, where: str, *, stages: bool) -> tuple[ModuleOp, Array, A
     return module, exact, bound
 
 
-def check(case: Case, where: str, *, stages: bool) -> None:
-    """Every stage of `case` in the evaluator, its last text read again, and its machine code."""
+def check(case: Case, where: str, machine: Machine | None = None, *, stages: bool) -> None:
+    """Every stage of `case` in the evaluator, its last text read again, and its machine code.
+
+    It is for `machine`, whose matrix tiles are emulated, or for this one.
+    """
     module, exact, bound = lowered(case, where, stages=stages)
     arrays = memory_for(case)
-    artifact = emit(module, machine_for("cpu"))
+    artifact = emit(module, machine or machine_for("cpu"))
     artifact = replace(artifact, text=with_guarded_buffers(artifact.text))
-    loaded = load(assemble(artifact), artifact.signature)
+    loaded = without_tiles(artifact) if machine else load(assemble(artifact), artifact.signature)
     operands = [guarded(o, arrays[o.name]) for o in case.operands]
     sizes = [case.sizes[name] for name in artifact.signature.sizes]
     status = loaded(*(array.ctypes.data for array in operands), *sizes)
