@@ -389,7 +389,7 @@ def _prepacked_schedule(gemm: Gemm, target: str, schedule: str, threads: int) ->
             default = Schedule.parse(default_text(gemm, machine, cores))
             if str(default) == schedule:
                 return "\n".join(prepacked_passes(gemm, machine, cores))
-    return prepacked_text(Schedule.parse(schedule))
+    return prepacked_text(Schedule.parse(schedule), gemm.n)
 
 
 def _require_sizes(machine: Machine, unknown: Sequence[str]) -> None:

@@ -94,6 +94,19 @@ def test_narrow_types_are_packed_as_they_are_multiplied(
         assert kernel(a, kernel.prepack(b)).tobytes() == kernel(a, b).tobytes()
 
 
+@pytest.mark.parametrize(
+    ("gemm", "threads"),
+    [
+        (Gemm(m=1, n=60, k=7, dtype="f16", trans_a=True), 3),  # a core has less than a panel
+        (Gemm(m=2, n=20, k=1, dtype="u8", trans_b=True, batch=2), 1),  # as has all of B
+    ],
+)
+def test_panels_may_be_wider_than_what_there_is(gemm: Gemm, threads: int):
+    kernel = compile(gemm, "cpu:x86-64-v4", threads=threads)
+    a, b, _ = arrays_of(gemm, exact=False)
+    assert kernel(a, kernel.prepack(b)).tobytes() == kernel(a, b).tobytes()
+
+
 BATCHES: dict[str, dict[str, Any]] = {
     "batch": {"batch": 3},
     "transposed batch": {"batch": 3, "trans_b": True},
@@ -335,6 +348,16 @@ def test_a_schedule_that_cuts_no_n_has_no_panels():
             "prepack{operand=b},tile{loops=n sizes=32},tile{loops=m sizes=8}",
         ),
         (
+            "tile{loops=n sizes=20 over=cores},tile{loops=n,m sizes=32,1 edges=peel}",
+            "promote{operand=b to=l3 layout=panel:32},prepack{operand=b},"
+            "tile{loops=n sizes=32 over=cores},tile{loops=n,m sizes=32,1}",
+        ),
+        (
+            "tile{loops=n,m sizes=128,2 edges=peel}",
+            "promote{operand=b to=l3 layout=panel:70},prepack{operand=b},"
+            "tile{loops=n,m sizes=70,2}",
+        ),
+        (
             "tile{loops=m,k sizes=96,256},promote{operand=a to=l3 layout=panel:12x4 as=i16},"
             "tile{loops=n sizes=256},promote{operand=b to=l2 layout=panel:32x4 as=i16},"
             "tile{loops=m,n sizes=12,32}",
@@ -345,7 +368,7 @@ def test_a_schedule_that_cuts_no_n_has_no_panels():
     ],
 )
 def test_schedules_with_b_packed_first(schedule: str, expected: str):
-    assert prepacked_text(Schedule.parse(schedule)) == expected.replace("},", "}\n")
+    assert prepacked_text(Schedule.parse(schedule), 70) == expected.replace("},", "}\n")
 
 
 def test_a_library_has_both_functions():

@@ -98,6 +98,7 @@ SCALED_BLOCKS: Final = {
 GPU_BLOCKS: Final = {
     "simt": (Gemm(m=33, n=140, k=300, scale_block=128), "cuda:sm_80"),
     "mma": (Gemm(m=33, n=40, k=64, dtype="bf16", out="f16", scale_block=16), "cuda:sm_80"),
+    "one slice": (Gemm(m=5, n=9, k=14, dtype="bf16", out="f16", scale_block=128), "cuda:sm_80"),
     "wgmma": (
         Gemm(m=133, n=240, k=304, dtype="e4m3", trans_b=True, scale_block=128, epilogue="bias"),
         "cuda:sm_90a",

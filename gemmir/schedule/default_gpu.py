@@ -182,7 +182,7 @@ def _mma_passes(gemm: Gemm, machine: GpuMachine, *, fuse: bool) -> Iterator[str]
     slice_bytes, stages = _fitting(machine, block_m + block_n, slices_)
     slice_ = min(slice_bytes // item, -(-gemm.k // depth) * depth)
     if gemm.scale_block is not None:
-        slice_ = min(slice_bytes // item, gemm.scale_block)
+        slice_ = min(slice_, gemm.scale_block)
     pipelined = gemm.k > slice_ and machine.has_async_copies and _copies_asynchronously(gemm)
     yield _blocks(gemm, block_m, block_n)
     yield f"tile{{loops=m,n sizes={warp_m},{warp_n} over=warps}}"

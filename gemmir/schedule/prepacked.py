@@ -19,11 +19,11 @@ OVER_PRODUCTS: Final = ("tile{loops=batch ", "parallelize{loop=group}")
 TILE: Final = re.compile(r"tile\{loops=(\S+?) sizes=([^ }]+)(.*)")
 
 
-def prepacked_text(schedule: Schedule) -> str:
+def prepacked_text(schedule: Schedule, columns: int) -> str:
     """`schedule` with all of B packed first, in the panels in which it packs tiles of B.
 
-    Where it packs none, a panel is as wide as the innermost tile of n, or a row of elements along k
-    where lanes go along it. Sums have the same order.
+    Where it packs none, a panel is as wide as the innermost tile of n, and no wider than the
+    `columns` of B, or a row of elements along k where lanes go along it. Sums have the same order.
     Raises `CallError` GEM1347 where nothing says how wide, or each part of C its own width.
     """
     steps = schedule.steps
@@ -35,7 +35,8 @@ def prepacked_text(schedule: Schedule) -> str:
         )
     packs = [match for match in map(PACKS_B.match, steps) if match is not None]
     is_along = any(ALONG_K.match(step) for step in steps)
-    width = 1 if is_along else int(packs[-1].group(1)) if packs else _width(steps)
+    tile = min(_width(steps), max(columns, 1)) if not packs and not is_along else 1
+    width = int(packs[-1].group(1)) if packs and not is_along else tile
     depth, as_ = (packs[-1].group(2) or "", packs[-1].group(3) or "") if packs else ("", "")
     first = f"promote{{operand=b to=l3 layout=panel:{width}{depth}{as_}}}"
     over = next((n for n, step in enumerate(steps) if not step.startswith(OVER_PRODUCTS)), 0)
@@ -49,7 +50,7 @@ def _stays(step: str) -> bool:
 
 
 def _others(steps: Sequence[str], width: int) -> Iterator[str]:
-    """What remains, with n cut by whole panels only.
+    """What remains, with n cut by whole panels only, also what is for a core.
 
     A wider cut is for tiles of B to stay in a cache. In its place, once A is packed, one panel
     stays there while all rows of A pass by. Where C is summed in a cache, its cut stays early.
@@ -70,10 +71,11 @@ def _others(steps: Sequence[str], width: int) -> Iterator[str]:
             yield step
             continue
         rest = re.sub(r" edges=\w+", "", tile.group(3))
-        if int(sizes["n"]) > width:
+        is_shared = "over=" in rest
+        if int(sizes["n"]) > width or is_shared:
             sizes["n"] = str(width)
             is_early = bool(packs_a) and number < packs_a[-1] and not sums_apart
-            if is_early and "over=" not in rest:
+            if is_early and not is_shared:
                 del sizes["n"]
         if sizes:
             yield f"tile{{loops={','.join(sizes)} sizes={','.join(sizes.values())}{rest}"

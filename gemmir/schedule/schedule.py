@@ -109,9 +109,10 @@ def _parse_specs(text: str) -> Sequence[ArgSpec]:
     except ArgSpecParseError as error:
         _, place, *_, reason = str(error).splitlines()
         at = int(place.rsplit(":", 1)[1]) - 1
+        where = repr(quoted[at : at + 20]) if quoted[at:] else "its end"
         raise ScheduleError(
             "GEM0305",
-            f"the schedule cannot be read at {quoted[at : at + 20]!r}: {reason.strip()}",
+            f"the schedule cannot be read at {where}: {reason.strip()}",
             "write NAME{parameter=value …},NAME{…}",
         ) from None
 

@@ -139,7 +139,7 @@ def test_tool_missing(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("nosuch", "GEM0302: there is no pass 'nosuch'"),
         ("tile{loops=q sizes=3}", "GEM0321: tile: loops=q cannot name 'q' here"),
-        ("tile{", "GEM0305: the schedule cannot be read at '': Expected argument name here"),
+        ("tile{", "GEM0305: the schedule cannot be read at its end: Expected argument name here"),
         ("tile{loops=m,n 8}", "GEM0305: the schedule cannot be read at "),
     ],
 )

@@ -104,7 +104,7 @@ def test_a_pipeline_of_passes_prints_as_a_schedule() -> None:
 def test_every_pass_is_in_the_text_of_some_schedule() -> None:
     cpu = machine_for("cpu:x86-64-v3")
     any_rows = default_schedule(Gemm(m=ANY, n=64, k=64), cpu)
-    packed = prepacked_text(default_schedule(Gemm(m=300, n=304, k=300), cpu))
+    packed = prepacked_text(default_schedule(Gemm(m=300, n=304, k=300), cpu), 304)
     bytes_ = default_schedule(Gemm(m=300, n=300, k=300, dtype="i8"), machine_for("cpu:znver4"))
     one_vector = default_schedule(Gemm(m=16, n=16, k=16), machine_for("cpu:znver4"))
     parts = default_schedule(Gemm(m=100, n=100, k=100), cpu)

@@ -117,7 +117,7 @@ def test_numbers(gemm: Gemm, target: str) -> None:
 )
 def test_rows_along_k_are_packed_before_the_calls(gemm: Gemm) -> None:
     schedule = default_schedule(gemm, machine_for("cpu:x86-64-v3"), 1)
-    first, second, *rest = prepacked_text(schedule).split("\n")
+    first, second, *rest = prepacked_text(schedule, gemm.n).split("\n")
     assert (first, second) == ("promote{operand=b to=l3 layout=panel:1}", "prepack{operand=b}")
     assert rest == list(schedule.steps)
     a, b, _ = (operand.array for operand in make(gemm, 5).by_name.values())
