@@ -159,7 +159,7 @@ def plan_pack(
     require_unpacked(value, operand)
     if len(extents(value)) != 2:
         raise ScheduleError("GEM0333", "promote: a batch cannot be packed", "tile batch by 1 first")
-    _require_bounds(gemm, operand, extents(value))
+    _require_bounds(operand, extents(value))
     shape = [upper_bound(e) for e in extents(value)]
     across = max(-(-(shape[1 - dim] or 1) // step), 1) * step
     shape[dim] = max(-(-(shape[dim] or 0) // width), 1) * width
@@ -240,7 +240,7 @@ def _converted_type(gemm: GemmOp, operand: str, as_: str | None) -> Number:
     return PACKED_TYPES[as_]
 
 
-def _require_bounds(gemm: GemmOp, operand: str, sizes: Sequence[Extent]) -> None:
+def _require_bounds(operand: str, sizes: Sequence[Extent]) -> None:
     """`ScheduleError` GEM1357 where a tile of `operand` may be of any size at run time."""
     for dimension, size in zip(OPERAND_DIMENSIONS[operand], sizes, strict=True):
         if upper_bound(size) is None:
@@ -392,7 +392,7 @@ def plan_accumulate(
             "leave carry out; it needs a tile of k before it, alpha=1, beta=0 or 1, a C of the "
             "type of the sum without scales, and a CPU",
         )
-    _require_bounds(gemm, "c", extents(gemm.c))
+    _require_bounds("c", extents(gemm.c))
     rows, columns = (upper_bound(e) or 1 for e in extents(gemm.c))
     return AccumulatePlan(
         shape=(rows, columns),

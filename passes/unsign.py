@@ -109,8 +109,8 @@ def _plan(
             "put promote{operand=c to=registers} before unsign",
         )
     by_rows = _is_in_rows(gemm)
-    a = chain(gemm.a)[0].owner if by_rows else _buffer(gemm, "a", gemm.a)
-    b = None if by_rows else _buffer(gemm, "b", gemm.b)
+    a = chain(gemm.a)[0].owner if by_rows else _buffer("a", gemm.a)
+    b = None if by_rows else _buffer("b", gemm.b)
     assert isinstance(a, memref.AllocOp)
     name, summed = ("a", a) if b is None else ("b", b)
     targets = [p.target for p in packs if ops.index(p) < ops.index(gemm)]
@@ -171,7 +171,7 @@ def _known(extent: int | SSAValue) -> str:
     return str(extent) if isinstance(extent, int) else "some"
 
 
-def _buffer(gemm: GemmOp, name: str, value: SSAValue) -> memref.AllocOp:
+def _buffer(name: str, value: SSAValue) -> memref.AllocOp:
     """The buffer of panels that `value` is a window into."""
     root = chain(value)[0]
     layout = memref_type(root).layout

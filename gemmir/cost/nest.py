@@ -340,7 +340,7 @@ class Reader:
         shape = (lanes, rows) if exchanged else (rows, lanes)
         begin = self._moved(view, list(op.indices))
         size = (1.0,) * (len(begin) - 2) + tuple(map(float, shape))
-        kept = _inside(begin, size, view.array)
+        kept = _inside(size, view.array)
         kind: Kind = "read" if is_read else "write"
         nest.items.append(Access(array=view.array, begin=begin, size=kept, kind=kind, share=share))
         masked = not all(bool(flag.value.data) for flag in op.in_bounds.data)
@@ -417,7 +417,7 @@ class Reader:
         rows, columns = made.shape
         begin = self._moved(view, list(op.indices))
         shape = (float(rows * group), float(columns // group))
-        kept = _inside(begin, (1.0,) * (len(begin) - 2) + shape, view.array)
+        kept = _inside((1.0,) * (len(begin) - 2) + shape, view.array)
         kind: Kind = "read" if is_read else "write"
         nest.items.append(Access(array=view.array, begin=begin, size=kept, kind=kind, share=share))
         if is_read:
@@ -478,7 +478,7 @@ def _weight(op: Operation) -> float:
     return COLUMN_INSTRUCTIONS if is_column else CONVERT_INSTRUCTIONS
 
 
-def _inside(begin: Sequence[Linear], size: Sequence[float], array: Array) -> tuple[float, ...]:
+def _inside(size: Sequence[float], array: Array) -> tuple[float, ...]:
     """The part of a box that is inside its array."""
     return tuple(min(s, extent) for s, extent in zip(size, array.shape, strict=True))
 

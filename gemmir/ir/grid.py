@@ -390,7 +390,7 @@ def _arrays(
     found: dict[tuple[SSAValue, BlockAttr, bool], _Array] = {}
 
     def array_of(tile: SSAValue, *, is_output: bool) -> _Array:
-        root, block = _block_of(tile, plan, body, indices)
+        root, block = _block_of(tile, plan, indices)
         rows, columns = block.extents[-2:]
         source = memref_type(root)
         layout = StridedLayoutAttr(static_strides(source)[-2:], None)
@@ -438,7 +438,6 @@ def _old(block: BlockAttr) -> BlockAttr:
 def _block_of(
     tile: SSAValue,
     plan: GridPlan,
-    body: Block,
     indices: Mapping[SSAValue, tuple[SSAValue, int]],
 ) -> tuple[SSAValue, BlockAttr]:
     """The array that `tile` is cut from, and how the grid cuts it into such tiles."""

@@ -11,7 +11,6 @@ from typing import TypeAlias
 from xdsl.builder import Builder
 from xdsl.dialects import arith, func
 from xdsl.dialects.builtin import (
-    BoolAttr,
     DenseIntOrFPElementsAttr,
     FloatAttr,
     IndexType,
@@ -172,8 +171,3 @@ def before(op: Operation) -> Builder:
 def at_end(block: Block) -> Builder:
     """A builder that appends to `block`."""
     return Builder(InsertPoint.at_end(block))
-
-
-def true_constant(anchor: Operation) -> SSAValue:
-    """The i1 constant true."""
-    return entry_constant(anchor, BoolAttr.from_bool(True))

@@ -23,7 +23,7 @@ from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr
 from gemmir.ir.dialect import GemmOp, Number, accumulator_type, memref_type
 from gemmir.ir.index import Extent, as_index, before
 from gemmir.ir.loops import open_loop
-from gemmir.ir.views import chain, extents, subview
+from gemmir.ir.views import extents, subview
 
 Allocate = Callable[[GemmOp, MemRefType[Number]], SSAValue]
 WriteBack = Callable[[Builder, SSAValue, SSAValue, GemmOp], None]
@@ -97,8 +97,3 @@ def in_one_panel(builder: Builder, value: SSAValue) -> SSAValue:
     if not isinstance(memref_type(value).layout, PanelAttr):
         return value
     return subview(builder, value, (0, 0), extents(value), one_panel=True)
-
-
-def is_summed_in_panels(gemm: GemmOp) -> bool:
-    """Whether C is in a packed buffer."""
-    return isinstance(memref_type(chain(gemm.c)[0]).layout, PanelAttr)

@@ -22,7 +22,6 @@ BYTES: Final = 8
 """The size of an mbarrier."""
 
 _HERE: Final = ("shared", "shared::cta")
-_ORDERS: Final = ("release", "acquire", "relaxed")
 _SCOPES: Final = ("cta", "cluster")
 
 

@@ -25,7 +25,6 @@ from gemmir.backends.ptx.emulator.state import Block, Group
 from gemmir.backends.ptx.emulator.tensors import Tensor
 from gemmir.backends.ptx.emulator.values import Array
 
-HINT: Final = "L2::cache_hint"
 _BOX: Final = re.compile(r"\[\s*([%\w$@]+(?:\s*\+\s*-?\w+)?)\s*,\s*\{([^}]*)\}\s*\]")
 _DIMENSIONS: Final = re.compile(r"[1-5]d")
 _LOAD: Final = re.compile(

@@ -69,7 +69,7 @@ def roofline(run: Run, *, measure: bool) -> Figure | None:
     """
     points = _points(run)
     machine = _machine(run.target)
-    roofs, slopes = _roofs(run, machine, points), _slopes(run, machine, measure=measure)
+    roofs, slopes = _roofs(machine, points), _slopes(run, machine, measure=measure)
     if not points or not roofs:
         return None
     kinds = list(dict.fromkeys(point.kind for point in points))
@@ -121,7 +121,7 @@ def _machine(target: str) -> Machine | None:
         return None
 
 
-def _roofs(run: Run, machine: Machine | None, points: Sequence[Point]) -> list[Roof]:
+def _roofs(machine: Machine | None, points: Sequence[Point]) -> list[Roof]:
     """Arithmetic limits, those that are nearly the same under one name, the lowest first."""
     measured: dict[tuple[str, str], list[float]] = {}
     for point in points:

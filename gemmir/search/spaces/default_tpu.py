@@ -28,8 +28,8 @@ MOST_TIMES: Final = 16
 def open_tpu(gemm: Gemm, machine: TpuMachine, passes: Sequence[ModulePass], about: str) -> str:
     """The text of the space around a default schedule of `passes`."""
     opening = _Opening(gemm, machine, passes, Draft(about=about))
-    for number, p in enumerate(passes):
-        opening.open(number, p)
+    for p in passes:
+        opening.open(p)
     return opening.draft.text
 
 
@@ -46,7 +46,7 @@ class _Opening:
         self.opened: dict[str, str] = {}
         self.order = ""
 
-    def open(self, number: int, p: ModulePass) -> None:
+    def open(self, p: ModulePass) -> None:
         """Write one pass with holes, or as it is."""
         if isinstance(p, Tile) and p.over == "grid":
             self._grid(p)
