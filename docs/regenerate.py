@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any, Final, cast
 
 import typer
@@ -491,6 +492,44 @@ def _time_cells(row: Mapping[str, Any], torch: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _raced(page: Page, argument: str) -> str:
+    """Each class of suites that `gemmir bench` wrote: `TITLE=FILE.json …`, of bench/results.
+
+    The geometric mean of the ratios to the fastest peer, and the problem with the least.
+    """
+    files = dict(part.split("=") for part in argument.split())
+    suites = [json.loads((RESULTS / name).read_text())["classes"] for name in files.values()]
+    kinds = [name for name in suites[0] if name != "calls"]
+    rows = [[kind, *(c for suite in suites for c in _class_cells(suite[kind]))] for kind in kinds]
+    for title, is_in in (("f32 and f64 together", _is_plain), ("all products", _is_product)):
+        means = [_mean([r for kind in kinds for r in s[kind] if is_in(r, kind)]) for s in suites]
+        rows.append([f"**{title}**", *(c for mean in means for c in (f"**{mean}**", ""))])
+    return table(["class", *(c for title in files for c in (title, "worst"))], rows)
+
+
+def _is_product(row: Mapping[str, Any], kind: str) -> bool:
+    """Whether a row of a suite is beside other libraries."""
+    return kind != "any m" and row["ratio"] is not None
+
+
+def _is_plain(row: Mapping[str, Any], kind: str) -> bool:
+    problem = row["problem"]
+    is_wide = problem["dtype"] in ("f32", "f64") and "dtype_b" not in problem
+    return is_wide and _is_product(row, kind)
+
+
+def _class_cells(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    raced = [row for row in rows if row["ratio"] is not None]
+    if not raced:
+        return ["none", ""]
+    worst = min(raced, key=lambda row: row["ratio"])
+    return [_mean(raced), f"{worst['ratio']:.3f} {worst['spelled']} ({worst['best_peer']})"]
+
+
+def _mean(rows: Sequence[Mapping[str, Any]]) -> str:
+    return f"{geometric_mean([row['ratio'] for row in rows]):.3f}"
+
+
 def _machines(page: Page, argument: str) -> str:
     """The machines that can be named."""
     columns = ["target", "vector bytes", "vector registers", "L1", "L2", "L3", "FMA a cycle"]
@@ -561,6 +600,7 @@ KINDS: Final[Mapping[str, Callable[[Page, str], str]]] = {
     "output": _output,
     "pallas": _pallas,
     "profiles": _profiles,
+    "raced": _raced,
     "rungs": _rungs,
     "times": _times,
     "schedule": _schedule,
