@@ -40,6 +40,9 @@ EPILOGUE_STEPS: Final = ("bias", "relu", "gelu", "silu", "residual", "scale")
 EXACT_STEPS: Final = ("bias", "relu", "residual")
 """Steps of an epilogue that integers have too."""
 
+EXPONENTIAL_STEPS: Final = ("gelu", "silu")
+"""Steps of an epilogue that take an exponential of each element."""
+
 STEP_OPERANDS: Final[Mapping[str, tuple[str, ...]]] = {
     "bias": ("bias",),
     "residual": ("residual",),
@@ -479,6 +482,11 @@ class Gemm:
     def steps(self) -> tuple[str, ...]:
         """The steps of the epilogue, in order."""
         return tuple(self.epilogue.split("+")) if self.epilogue else ()
+
+    @property
+    def has_exponentials(self) -> bool:
+        """Whether the epilogue takes exponentials."""
+        return not {*EXPONENTIAL_STEPS}.isdisjoint(self.steps)
 
     @property
     def flops(self) -> int:

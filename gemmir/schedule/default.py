@@ -13,9 +13,6 @@ from gemmir.schedule.default_gpu import gpu_passes
 from gemmir.schedule.default_tpu import tpu_passes
 from gemmir.schedule.schedule import Schedule
 
-EXPONENTIAL = {"gelu", "silu"}
-"""Steps of an epilogue that need `expand-math`."""
-
 
 def default_schedule(gemm: Gemm, machine: Machine, threads: int = 1) -> Schedule:
     """The schedule for `gemm` on one core of `machine`, or on `threads` cores."""
@@ -37,7 +34,7 @@ def default_text(
     """
     _require_unit(gemm, machine)
     fuse = bool(gemm.steps) if fuse is None else fuse
-    expand = bool(EXPONENTIAL & set(gemm.steps)) if expand is None else expand
+    expand = gemm.has_exponentials if expand is None else expand
     if not isinstance(machine, CpuMachine):
         require_one_thread(machine, threads)
         if isinstance(machine, TpuMachine):

@@ -46,8 +46,9 @@ def prepacked_passes(gemm: Gemm, machine: CpuMachine, threads: int) -> Iterator[
     if gemm.batch is not None:
         yield f"tile{{loops=batch sizes=1{' over=cores' if by_batch else ''}}}"
     yield from _loops(gemm, machine, 1 if by_batch else threads)
-    expand = bool({"gelu", "silu"} & set(gemm.steps))
-    yield from Microkernel().passes(gemm, machine, fuse=bool(gemm.steps), expand=expand)
+    yield from Microkernel().passes(
+        gemm, machine, fuse=bool(gemm.steps), expand=gemm.has_exponentials
+    )
 
 
 def _loops(gemm: Gemm, machine: CpuMachine, threads: int) -> Iterator[str]:

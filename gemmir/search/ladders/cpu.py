@@ -85,7 +85,7 @@ def cpu_climb(gemm: Gemm, machine: CpuMachine, threads: int = 1) -> Climb:
     say = _Why(gemm, machine, blocks)
     edges = "" if gemm.m % blocks.mr == 0 else " edges=peel"
     batch = ["tile{loops=batch sizes=1}"] if gemm.batch is not None else []
-    exponential = ["expand-math"] if {"gelu", "silu"} & set(gemm.steps) else []
+    exponential = ["expand-math"] if gemm.has_exponentials else []
     first = [*batch, NAIVE, SUM, SCALAR, *exponential]
     climb.rung(
         "naive",

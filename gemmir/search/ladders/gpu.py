@@ -132,7 +132,7 @@ def _step(steps: Sequence[str], start: str) -> str:
 def _one_thread_an_element(climb: Climb, gemm: Gemm, say: _Why) -> None:
     blocks = _over(gemm, SIDE, SIDE, "blocks")
     down = "tile{loops=n,m sizes=1,1 over=threads}"
-    exponential = {"gelu", "silu"} & set(gemm.steps) and gemm.dtype == "f64"
+    exponential = gemm.has_exponentials and gemm.dtype == "f64"
     steps = [blocks, down, SUM, *(["fuse-epilogue"] if gemm.steps else []), SCALAR]
     steps += ["expand-math"] if exponential else []
     climb.rung(
