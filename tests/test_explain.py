@@ -5,16 +5,9 @@ import json
 import pytest
 
 from gemmir.compiler import lower, lower_text, prepare
-from gemmir.explain import (
-    Blocking,
-    Explanation,
-    InnerLoop,
-    Reduction,
-    explain,
-    explanation,
-    facts,
-    inner_loop,
-)
+from gemmir.explain import explain, facts
+from gemmir.explain_cpu import Explanation, InnerLoop, Reduction, explanation, inner_loop
+from gemmir.explain_passes import Blocking
 from gemmir.gemm import Gemm
 from gemmir.passes import pass_class, pass_names
 
@@ -85,7 +78,7 @@ def test_intensity(goto: Explanation) -> None:
 
 
 def test_every_pass_has_a_meaning() -> None:
-    from gemmir.explain import meaning
+    from gemmir.explain_passes import meaning
 
     for name in pass_names():
         assert pass_class(name) in meaning.registry, f"{name} is not explained"

@@ -10,7 +10,8 @@ from typing import Final
 from gemmir.bench.report import spelled
 from gemmir.check import EMULATED, INTERPRETED, MACHINE_CODE, ON_GPU, Row, command_line
 from gemmir.compiler import Job, Lowered
-from gemmir.explain import described, explanation
+from gemmir.explain import described
+from gemmir.explain_cpu import explanation
 from gemmir.ir.context import parse_module
 from gemmir.lowering import Stage
 from gemmir.machine import CpuMachine
