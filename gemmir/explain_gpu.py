@@ -18,11 +18,12 @@ from gemmir.backend import Launch
 from gemmir.backends.ptx.wgmma import PRODUCTS
 from gemmir.explain_code import MachineCode, code_lines, machine_code
 from gemmir.gemm import Gemm
+from gemmir.ir.warp_products import MMA_SHAPES
 from gemmir.machine import GpuMachine
 from gemmir.passes.promote import Promote
 from gemmir.passes.split_k import SplitK, slice_size
 from gemmir.passes.tile import Tile
-from gemmir.passes.vectorize import MMA_SHAPES, Vectorize
+from gemmir.passes.vectorize import Vectorize
 from gemmir.schedule import pass_text
 
 if TYPE_CHECKING:

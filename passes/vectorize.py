@@ -50,7 +50,7 @@ unroll.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -63,23 +63,21 @@ from xdsl.dialects.builtin import (
     VectorType,
     bf16,
     f16,
-    f64,
 )
 from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
 from xdsl.utils.arg_spec import ArgSpec
 
-from gemmir.dtypes import Precision
 from gemmir.errors import ScheduleError
-from gemmir.ir.attributes import PanelAttr, PrecisionAttr, Space, SpaceAttr
+from gemmir.ir.accumulators import GemmPlan
+from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr
 from gemmir.ir.carried_sums import carried_from
 from gemmir.ir.column_sums import vectorize_row_sums, vectorize_sums
 from gemmir.ir.conversions import converted
 from gemmir.ir.dialect import (
     CORES,
     THREADS,
-    WARPS,
     ColumnSumOp,
     DealOp,
     EpilogueOp,
@@ -99,16 +97,11 @@ from gemmir.ir.dialect import (
 )
 from gemmir.ir.index import (
     INDEX,
-    Extent,
     as_index,
     at_end,
     before,
-    both,
-    constant_of,
-    equals,
     erase_condition,
     round_up,
-    upper_bound,
 )
 from gemmir.ir.lane_products import (
     ALONG_K,
@@ -117,79 +110,30 @@ from gemmir.ir.lane_products import (
     require_adjacent,
     sum_lanes,
 )
-from gemmir.ir.loops import DIMENSION, carry, conditional, open_loop, require_gemms
-from gemmir.ir.nvgpu import LdMatrixOp, MmaSyncOp
+from gemmir.ir.loops import DIMENSION, carry, require_gemms
 from gemmir.ir.panel_copies import plan_pack, vectorize_pack
 from gemmir.ir.partial_sums import adding, beginning, loops_inside
 from gemmir.ir.scales import widened
 from gemmir.ir.team_copies import plan_share, vectorize_share
 from gemmir.ir.tile_products import multiply_tiles, plan_tiles
-from gemmir.ir.transfers import Tile, computed, read, splat, store_tile
-from gemmir.ir.views import chain, extents, offsets_of, sizes_of, subview, total_offsets
+from gemmir.ir.transfers import Tile, computed, read, splat
+from gemmir.ir.views import chain, extents, offsets_of, subview, total_offsets
+from gemmir.ir.warp_products import MMA_SHAPES, listed, mma_shape, multiply_of_warp
 from gemmir.ir.warpgroup import (
     COLUMN_STEP,
     WARPGROUP_ROWS,
-    WarpgroupSliceOp,
     WarpgroupWaitOp,
     column_step,
 )
 from gemmir.ir.warpgroup_products import begin_product, finished, require_warpgroup
 from gemmir.ir.whole_blocks import plan_blocks, vectorize_blocks
+from gemmir.ir.write_back import vectorize_epilogue, vectorize_write_back
 
 FMA, DOT, AMX, MMA, WGMMA, MXU = "fma", "dot", "amx", "mma", "wgmma", "mxu"
 UNITS = (FMA, DOT, AMX, MMA, WGMMA, MXU)
 
-MMA_SHAPES: Mapping[str, tuple[tuple[int, int, int], ...]] = {
-    "f16": ((16, 8, 16), (16, 8, 8)),
-    "bf16": ((16, 8, 16),),
-    "tf32": ((16, 8, 8),),
-    "e4m3": ((16, 8, 32),),
-    "e5m2": ((16, 8, 32),),
-    "i8": ((16, 8, 32),),
-    "u8": ((16, 8, 32),),
-    "f64": ((8, 8, 4),),
-}
-"""m, n and k of the instructions of the tensor cores, by what they multiply, the longest first.
-
-PTX ISA 9.0, section "Matrix multiply-accumulate operation using mma instruction".
-"""
-
-PAIRED_DOUBLES = 2
-"""Products of f64 along k that are fed together: two elements of a lane are one 128-bit load."""
-
 TOP = 28
 """Where in a word of 32 bits the highest number of 4 bits begins."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GemmPlan:
-    """One GEMM on an accumulator tile of static shape.
-
-    `width` columns are one accumulator, to which `depth` products are added at once. With tensor
-    cores, whose instruction has the shape `mma`, all are one, and rows and columns are rounded up
-    to whole instructions.
-    """
-
-    accumulator: SSAValue
-    rows: int
-    columns: int
-    width: int
-    k: Extent
-    depth: int = 1
-    mma: tuple[int, int, int] | None = None
-    precision: PrecisionAttr | None = None
-    of_warpgroup: bool = False
-    dealt: bool = False
-
-    @property
-    def block(self) -> int:
-        """Columns that are dealt to as many vectors as each has lanes."""
-        return self.width * self.width
-
-    @property
-    def starts(self) -> range:
-        """First columns of the accumulators."""
-        return range(0, self.columns, self.width)
 
 
 def plan_gemm(
@@ -220,7 +164,7 @@ def plan_gemm(
             of_warpgroup=True,
         )
     if with_ == MMA:
-        m, n, k = _mma_shape(gemm, shape)
+        m, n, k = mma_shape(gemm, shape)
         whole = -(-rows // m) * m, -(-columns // n) * n
         return GemmPlan(
             accumulator=accumulator,
@@ -233,7 +177,7 @@ def plan_gemm(
         )
     if shape is not None:
         raise ScheduleError(
-            "GEM0378", f"vectorize: shape={_listed(shape)} and with={with_}", "leave shape out"
+            "GEM0378", f"vectorize: shape={listed(shape)} and with={with_}", "leave shape out"
         )
     if with_ == DOT:
         return GemmPlan(
@@ -357,44 +301,6 @@ def _can_deal(gemm: GemmOp, width: int) -> bool:
     return whole and adjacent and carried_from(accumulator) is None
 
 
-def _listed(shape: Sequence[int]) -> str:
-    return ",".join(map(str, shape))
-
-
-def _mma_shape(gemm: GemmOp, wanted: tuple[int, ...] | None) -> tuple[int, int, int]:
-    """The shape of the instruction, `wanted` where that is given."""
-    element = product_name(memref_type(gemm.a).element_type, gemm.precision)
-    if element not in MMA_SHAPES:
-        raise ScheduleError(
-            "GEM0375",
-            f"vectorize: with=mma has no instruction for {element}",
-            f"use {', '.join(MMA_SHAPES)}, or with=fma",
-        )
-    known = MMA_SHAPES[element]
-    if wanted is not None and wanted not in known:
-        raise ScheduleError(
-            "GEM0378",
-            f"vectorize: shape={_listed(wanted)} is no instruction for {element}",
-            f"use shape={' or shape='.join(map(_listed, known))}",
-        )
-    units = [o.over.data for o in enclosing_ops(gemm) if isinstance(o, ForallOp)]
-    if WARPS not in units or THREADS in units:
-        raise ScheduleError(
-            "GEM0376",
-            "vectorize: with=mma is the work of a warp, and the tile is one of "
-            + (f"{units[0]}" if units else "no unit"),
-            "tile over blocks and then over warps, and not over threads",
-        )
-    for name, value in (("a", gemm.a), ("b", gemm.b)):
-        if extents(gemm.a)[1] != 0 and not is_shared(value):
-            raise ScheduleError(
-                "GEM0376",
-                f"vectorize: with=mma reads {name} from shared memory",
-                f"put promote{{operand={name} to=shared layout=swizzle:64}} before vectorize",
-            )
-    return next(shape for shape in known if wanted in (None, shape))
-
-
 def _panel_of(value: SSAValue, dim: int) -> PanelAttr | None:
     """The panel layout along `dim` of the buffer that `value` is a window into."""
     layout = memref_type(chain(value)[0]).layout
@@ -455,7 +361,7 @@ def vectorize_gemm(gemm: GemmOp, plan: GemmPlan) -> list[SSAValue]:
         return [finished(total)]
     if plan.mma is None:
         return _in_order(plan, _brought_down(gemm, finish(_sum_over_k(gemm, plan, begin))))
-    return finish(_multiply(gemm, plan, plan.mma, begin))
+    return finish(multiply_of_warp(gemm, plan, plan.mma, begin))
 
 
 def vectorize_tiles(gemm: GemmOp) -> None:
@@ -575,144 +481,6 @@ def _brought_down(gemm: GemmOp, sums: list[SSAValue]) -> list[SSAValue]:
     factor = splat(gemm, 2.0**-exponent, cast("VectorType[Number]", sums[0].type))
     builder = Builder(InsertPoint.after(end))
     return [builder.insert(arith.MulfOp(total, factor)).result for total in sums]
-
-
-def _multiply(
-    gemm: GemmOp, plan: GemmPlan, mma: tuple[int, int, int], begin: list[SSAValue]
-) -> list[SSAValue]:
-    """Sum over all of the slice of k that is in shared memory, past whose end there are zeros."""
-    if plan.k == 0:
-        return begin
-    builder = before(gemm)
-    element = memref_type(gemm.a).element_type
-    tiles: list[SSAValue] = []
-    for value, whole in ((gemm.a, (plan.rows, None)), (gemm.b, (None, plan.columns))):
-        assert isinstance(value.owner, memref.SubviewOp)
-        room = memref_type(value.owner.source).get_shape()
-        sizes = [extent or depth for extent, depth in zip(whole, room, strict=True)]
-        tiles.append(subview(builder, value.owner.source, offsets_of(value.owner), sizes))
-    a, b = tiles
-    depth = min(memref_type(a).get_shape()[1], memref_type(b).get_shape()[0])
-    step = mma[2]
-    if element == f64 and depth % (PAIRED_DOUBLES * step) == 0:
-        step *= PAIRED_DOUBLES
-    body = Block(arg_types=[INDEX, *[v.type for v in begin]])
-    inner = at_end(body)
-    k, total = body.args
-    zero = as_index(gemm, 0)
-    lhs = inner.insert(LdMatrixOp("a", a, (zero, k), VectorType(element, (plan.rows, step))))
-    rhs = inner.insert(LdMatrixOp("b", b, (k, zero), VectorType(element, (step, plan.columns))))
-    is_tf32 = plan.precision == PrecisionAttr(Precision.TF32)
-    updated = inner.insert(MmaSyncOp(lhs.result, rhs.result, total, mma, tf32=is_tf32))
-    inner.insert(scf.YieldOp(updated.result))
-    lower, upper, by = (as_index(gemm, e) for e in (0, depth, step))
-    loop = scf.ForOp(lower, upper, by, begin, Region(body))
-    loop.attributes[DIMENSION] = StringAttr("k")
-    builder.insert(loop)
-    return list(loop.results)
-
-
-def vectorize_write_back(epilogue: EpilogueOp, plan: GemmPlan, sums: Sequence[SSAValue]) -> None:
-    """Store the accumulators through the body of `epilogue`, clipped where the tile is."""
-    builder = before(epilogue)
-    piece = _piece_of(epilogue, plan)
-    found = list(zip(extents(epilogue.output), piece.shape, strict=True))
-    is_cut = _is_known_cut(epilogue) or any(
-        isinstance(extent, int) and extent < whole for extent, whole in found
-    )
-    clipped = [
-        equals(builder, epilogue, extent, whole)
-        for extent, whole in found
-        if not isinstance(extent, int) and not is_cut
-    ]
-    is_full = both(builder, clipped)
-    starts, width, parts = list(plan.starts), plan.width, list(sums)
-    if piece.shape != (plan.rows, plan.columns):
-        starts, width = [0], piece.shape[1]
-        parts = [builder.insert(WarpgroupSliceOp(sums[0], piece.place, piece.shape)).result]
-
-    def store(inner: Builder, full: bool) -> None:
-        for start, total in zip(starts, parts, strict=True):
-            in_bounds = (full, full and start + width <= piece.shape[1])
-            tile = Tile((0, start), (piece.shape[0], width), in_bounds)
-            known: dict[SSAValue, SSAValue] = {
-                argument: total
-                for argument, value in zip(epilogue.body.block.args, epilogue.inputs, strict=False)
-                if chain(value)[0] is plan.accumulator
-            }
-            store_tile(inner, epilogue, tile, known)
-
-    if is_full is None:
-        store(builder, not is_cut)
-    else:
-        builder.insert(conditional(is_full, lambda i: store(i, True), lambda i: store(i, False)))
-    epilogue.detach()
-    epilogue.erase()
-
-
-def _is_known_cut(epilogue: EpilogueOp) -> bool:
-    """Whether this is the branch for a tile whose rows are not all there."""
-    branch = epilogue.parent_op()
-    if not isinstance(branch, scf.IfOp) or epilogue.parent_region() is branch.true_region:
-        return False
-    compared = branch.cond.owner
-    if not isinstance(compared, arith.CmpiOp):
-        return False
-    views = chain(epilogue.output)[1]
-    return any(sizes_of(view)[0] in compared.operands for view in views)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Piece:
-    """A part of an accumulator that is written back on its own, in whole instructions."""
-
-    place: tuple[int, int]
-    shape: tuple[int, int]
-
-
-def _piece_of(epilogue: EpilogueOp, plan: GemmPlan) -> Piece:
-    """What `epilogue` takes of the accumulator of `plan`: all, or a piece of a warpgroup's."""
-    views = next(views for root, views in map(chain, epilogue.inputs) if root is plan.accumulator)
-    place = [constant_of(sum_of) for sum_of in total_offsets(before(epilogue), views)]
-    assert place[0] is not None and place[1] is not None
-    if not plan.of_warpgroup:
-        return Piece(place=(0, 0), shape=(plan.rows, plan.columns))
-    bounds = [upper_bound(e) or 0 for e in extents(epilogue.output)]
-    steps = (WARPGROUP_ROWS, COLUMN_STEP)
-    rows, columns = (-(-e // step) * step for e, step in zip(bounds, steps, strict=True))
-    return Piece(place=(place[0], place[1]), shape=(rows, columns))
-
-
-def vectorize_epilogue(epilogue: EpilogueOp, width: int) -> None:
-    """Run an epilogue that was not fused over all of C, a row of `width` at a time.
-
-    A narrower tile that a vector holds several of gets vectors of its own width.
-    """
-    builder = before(epilogue)
-    output = extents(epilogue.output)
-    own = constant_of(output[-1])
-    if own and width % own == 0:
-        width = own
-    names = ("batch", "m", "n")[-len(output) :]
-    at: list[Extent] = []
-    for name, extent in zip(names, output, strict=True):
-        step = width if name == "n" else 1
-        bounds = [as_index(epilogue, e) for e in (0, extent, step)]
-        variable, builder = open_loop(builder, name, (bounds[0], bounds[1], bounds[2]))
-        at.append(variable)
-    operands = list(epilogue.operands)
-    if len(output) == 3:
-        operands = [
-            subview(builder, v, (at[0], 0, 0), (1, *output[1:]), drop_batch=True) for v in operands
-        ]
-    matrix = EpilogueOp(operands[:-1], operands[-1], epilogue.body.clone())
-    builder.insert(matrix)
-    columns = output[-1]
-    full = isinstance(columns, int) and columns % width == 0
-    store_tile(before(matrix), matrix, Tile((at[-2], at[-1]), (1, width), (True, full)), {})
-    for op in (matrix, epilogue):
-        op.detach()
-        op.erase()
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from gemmir.explain import explain
 from gemmir.ir.build import build
 from gemmir.ir.context import parse_module
 from gemmir.ir.problem import problem_of
+from gemmir.ir.warp_products import MMA_SHAPES
 from gemmir.machine import GpuMachine, machine_for
-from gemmir.passes.vectorize import MMA_SHAPES
 from gemmir.reference import reference_of, reference_of_gemm
 
 MIXED = tuple(name for name, product in PRODUCTS.items() if product.is_mixed)

@@ -16,6 +16,7 @@ from gemmir.gemm import MAX_ELEMENTS, Gemm
 from gemmir.ir.amx import TILE_ROWS, TILES
 from gemmir.ir.dialect import BLOCKS, CLUSTERS, CORES, INSIDE_BLOCK, MAPPINGS, WARPGROUPS
 from gemmir.ir.specialize import PINGPONG, THREADS_OF_GROUP, default_registers
+from gemmir.ir.warp_products import MMA_SHAPES
 from gemmir.ir.warpgroup import WARPGROUP_ROWS
 from gemmir.machine import CpuMachine, GpuMachine, Machine, TpuMachine
 from gemmir.machine.cpu import DOT_FEATURES, TILE_FEATURES
@@ -28,7 +29,7 @@ from gemmir.passes.promote import CACHES, PACKED_TYPES, Promote
 from gemmir.passes.split_k import SplitK, slice_size
 from gemmir.passes.tile import Tile
 from gemmir.passes.unsign import Unsign
-from gemmir.passes.vectorize import AMX, DOT, MMA, MMA_SHAPES, WGMMA, Vectorize
+from gemmir.passes.vectorize import AMX, DOT, MMA, WGMMA, Vectorize
 from gemmir.passes.version import Version
 from gemmir.schedule.default_gpu import LOAD_BYTES
 from gemmir.schedule.fit_tpu import check_fits_tpu
