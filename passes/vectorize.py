@@ -148,57 +148,59 @@ def plan_gemm(
     `ScheduleError` (GEM0372 to GEM0376, GEM0378) if not.
     """
     accumulator = _in_registers(gemm)
-    rows, columns = memref_type(accumulator).get_shape()
-    element = memref_type(gemm.a).element_type
     if with_ == WGMMA:
-        step = column_step(element, columns)
-        require_warpgroup(gemm, columns)
-        whole = -(-rows // WARPGROUP_ROWS) * WARPGROUP_ROWS, -(-columns // step) * step
-        return GemmPlan(
-            accumulator=accumulator,
-            rows=whole[0],
-            columns=whole[1],
-            width=whole[1],
-            k=extents(gemm.a)[1],
-            precision=gemm.precision,
-            of_warpgroup=True,
-        )
+        return _plan_of_warpgroup(gemm, accumulator)
     if with_ == MMA:
         m, n, k = mma_shape(gemm, shape)
-        whole = -(-rows // m) * m, -(-columns // n) * n
-        return GemmPlan(
-            accumulator=accumulator,
-            rows=whole[0],
-            columns=whole[1],
-            width=whole[1],
-            k=extents(gemm.a)[1],
-            mma=(m, n, k),
-            precision=gemm.precision,
-        )
+        return replace(_of_one_accumulator(gemm, accumulator, (m, n)), mma=(m, n, k))
     if shape is not None:
         raise ScheduleError(
             "GEM0378", f"vectorize: shape={listed(shape)} and with={with_}", "leave shape out"
         )
-    if with_ == DOT:
-        return GemmPlan(
-            accumulator=accumulator,
-            rows=rows,
-            columns=columns,
-            width=width,
-            k=extents(gemm.a)[1],
-            depth=_dot_depth(gemm, along),
-        )
-    if not _can_widen(gemm):
-        of = product_name(element, gemm.precision)
-        raise ScheduleError(
-            "GEM0374",
-            f"vectorize: with=fma multiplies and adds in one type, not {of} in {gemm.summed}",
-            "use with=mma on a GPU with tensor cores"
-            if of in MMA_SHAPES
-            else "use with=mxu on a TPU",
-        )
+    if with_ == FMA:
+        _require_fma(gemm)
+    rows, columns = memref_type(accumulator).get_shape()
     return GemmPlan(
-        accumulator=accumulator, rows=rows, columns=columns, width=width, k=extents(gemm.a)[1]
+        accumulator=accumulator,
+        rows=rows,
+        columns=columns,
+        width=width,
+        k=extents(gemm.a)[1],
+        depth=_dot_depth(gemm, along) if with_ == DOT else 1,
+    )
+
+
+def _plan_of_warpgroup(gemm: GemmOp, accumulator: SSAValue) -> GemmPlan:
+    columns = memref_type(accumulator).get_shape()[1]
+    step = column_step(memref_type(gemm.a).element_type, columns)
+    require_warpgroup(gemm, columns)
+    made = _of_one_accumulator(gemm, accumulator, (WARPGROUP_ROWS, step))
+    return replace(made, of_warpgroup=True)
+
+
+def _of_one_accumulator(gemm: GemmOp, accumulator: SSAValue, steps: tuple[int, int]) -> GemmPlan:
+    """A tile of C as a whole, its sides rounded up to `steps`, those of an instruction."""
+    shape = memref_type(accumulator).get_shape()
+    rows, columns = (-(-size // step) * step for size, step in zip(shape, steps, strict=True))
+    return GemmPlan(
+        accumulator=accumulator,
+        rows=rows,
+        columns=columns,
+        width=columns,
+        k=extents(gemm.a)[1],
+        precision=gemm.precision,
+    )
+
+
+def _require_fma(gemm: GemmOp) -> None:
+    """`ScheduleError` GEM0374 where elements are not widened to the type of the sum."""
+    if _can_widen(gemm):
+        return
+    of = product_name(memref_type(gemm.a).element_type, gemm.precision)
+    raise ScheduleError(
+        "GEM0374",
+        f"vectorize: with=fma multiplies and adds in one type, not {of} in {gemm.summed}",
+        "use with=mma on a GPU with tensor cores" if of in MMA_SHAPES else "use with=mxu on a TPU",
     )
 
 
@@ -568,52 +570,63 @@ class Vectorize(ModulePass):
         for gemm in products:
             if self.with_ == AMX:
                 vectorize_tiles(gemm)
-                continue
-            plan = plan_gemm(gemm, self.with_, width, self.shape, self.along)
-            if self.with_ == FMA:
-                _require_whole_bytes(gemm, width, self.along)
-            plan = replace(plan, dealt=gemm in dealt)
-            if self.along is None:
-                sums = vectorize_gemm(gemm, plan)
             else:
-                is_unsigned = read_unsigned(gemm)
-                require_adjacent(gemm, width)
-                plan = replace(plan, width=plan.columns)
-                total = sum_lanes(
-                    gemm,
-                    plan.accumulator,
-                    width,
-                    depth=plan.depth,
-                    exponent=_exponent(gemm),
-                    is_unsigned=is_unsigned,
-                )
-                sums = _brought_down(gemm, [total])
-            first = gemm.first
-            gemm.detach()
-            gemm.erase()
-            erase_condition(first)
-            while (running := adding(plan.accumulator)) is not None:
-                sums = add_slices(running, plan, sums)
-                whole = replace(plan, accumulator=chain(running.output)[0])
-                running.detach()
-                running.erase()
-                _erase_accumulator(plan.accumulator)
-                plan = whole
-            for epilogue in _write_backs(op, plan):
-                vectorize_write_back(epilogue, plan, sums)
+                self._product(op, gemm, width, dealt=gemm in dealt)
+        for inner in list(op.walk()):
+            _vectorize_other(inner, width)
+
+    def _product(self, op: builtin.ModuleOp, gemm: GemmOp, width: int, *, dealt: bool) -> None:
+        """Lower `gemm`, the running sums that it is added to, and the write-backs of these."""
+        plan = replace(plan_gemm(gemm, self.with_, width, self.shape, self.along), dealt=dealt)
+        if self.with_ == FMA:
+            _require_whole_bytes(gemm, width, self.along)
+        if self.along is None:
+            sums = vectorize_gemm(gemm, plan)
+        else:
+            plan, sums = _lanes_along_k(gemm, plan, width)
+        first = gemm.first
+        gemm.detach()
+        gemm.erase()
+        erase_condition(first)
+        while (running := adding(plan.accumulator)) is not None:
+            sums = add_slices(running, plan, sums)
+            whole = replace(plan, accumulator=chain(running.output)[0])
+            running.detach()
+            running.erase()
             _erase_accumulator(plan.accumulator)
-        kinds = EpilogueOp | PackOp | ColumnSumOp | RowSumOp
-        for inner in [o for o in op.walk() if isinstance(o, kinds)]:
-            if isinstance(inner, PackOp) and is_shared(inner.target):
-                vectorize_share(inner, plan_share(inner, width))
-            elif isinstance(inner, PackOp):
-                vectorize_pack(inner, plan_pack(inner, width))
-            elif isinstance(inner, ColumnSumOp):
-                vectorize_sums(inner, width)
-            elif isinstance(inner, RowSumOp):
-                vectorize_row_sums(inner, width)
-            else:
-                vectorize_epilogue(inner, width)
+            plan = whole
+        for epilogue in _write_backs(op, plan):
+            vectorize_write_back(epilogue, plan, sums)
+        _erase_accumulator(plan.accumulator)
+
+
+def _lanes_along_k(gemm: GemmOp, plan: GemmPlan, width: int) -> tuple[GemmPlan, list[SSAValue]]:
+    """The sums of `gemm` with `width` lanes along k, in one accumulator, and the plan with that."""
+    is_unsigned = read_unsigned(gemm)
+    require_adjacent(gemm, width)
+    total = sum_lanes(
+        gemm,
+        plan.accumulator,
+        width,
+        depth=plan.depth,
+        exponent=_exponent(gemm),
+        is_unsigned=is_unsigned,
+    )
+    return replace(plan, width=plan.columns), _brought_down(gemm, [total])
+
+
+def _vectorize_other(op: Operation, width: int) -> None:
+    """Lower a copy, sums of rows or columns, or an epilogue that was not fused."""
+    if isinstance(op, PackOp) and is_shared(op.target):
+        vectorize_share(op, plan_share(op, width))
+    elif isinstance(op, PackOp):
+        vectorize_pack(op, plan_pack(op, width))
+    elif isinstance(op, ColumnSumOp):
+        vectorize_sums(op, width)
+    elif isinstance(op, RowSumOp):
+        vectorize_row_sums(op, width)
+    elif isinstance(op, EpilogueOp):
+        vectorize_epilogue(op, width)
 
 
 def add_slices(running: EpilogueOp, plan: GemmPlan, parts: Sequence[SSAValue]) -> list[SSAValue]:
