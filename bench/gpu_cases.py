@@ -11,7 +11,8 @@ from itertools import product
 from typing import Any, Final, Literal
 
 from gemmir.dtypes import ELEMENTS
-from gemmir.gemm import EPILOGUE_STEPS, Gemm
+from gemmir.epilogue_steps import EPILOGUE_STEPS
+from gemmir.gemm import Gemm
 
 Task = Literal["check", "time", "launch"]
 

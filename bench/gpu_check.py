@@ -20,7 +20,8 @@ from gemmir.arrays import GUARD, Operands, make_operands
 from gemmir.backend import Loaded, Signature
 from gemmir.backends.ptx.driver import Memory, as_bytes
 from gemmir.backends.ptx.load import Program, load
-from gemmir.gemm import GELU_CUBIC, GELU_SQRT_2_OVER_PI, STEP_ROUNDINGS, STEP_SLOPES, Gemm
+from gemmir.epilogue_steps import GELU_CUBIC, GELU_SQRT_2_OVER_PI, STEP_ROUNDINGS, STEP_SLOPES
+from gemmir.gemm import Gemm
 from gemmir.kernel import DTYPES
 
 RUNS: Final = 3

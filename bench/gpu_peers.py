@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from gemmir.gemm import STEP_OPERANDS, Gemm
+from gemmir.epilogue_steps import STEP_OPERANDS
+from gemmir.gemm import Gemm
 
 Tensors = Mapping[str, Any]
 Make = Callable[[Tensors], Callable[[], Any]]

@@ -19,7 +19,8 @@ from gemmir.arrays import Operands, make_operands
 from gemmir.compiler import Lowered, lower
 from gemmir.demo_gpu import GpuDemo, checked, run_gpu_demo
 from gemmir.demo_tpu import TpuDemo, run_tpu_demo
-from gemmir.gemm import GELU_CUBIC, Gemm
+from gemmir.epilogue_steps import GELU_CUBIC
+from gemmir.gemm import Gemm
 from gemmir.machine.host import host_cpu
 from gemmir.measure import Timing, interleaved, on_one_core
 from gemmir.reference import Element, reference_of_gemm

@@ -1,8 +1,8 @@
 """The problem: C = epilogue(alpha * op(A) @ op(B) + beta * C), as a value.
 
 `Gemm` says what is to be computed and how the user's arrays lie; it says nothing of how it is
-computed. It also knows what the right answer is (`reference`, in wider arithmetic) and how far a
-correct implementation may be from it (`error_bound`).
+computed. It also knows what the right answer is and how far a correct implementation may be from it
+(`gemmir.right_answer`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, Final, Literal, SupportsIndex
 
@@ -25,30 +26,20 @@ from gemmir.dtypes import (
     ElementType,
     ProductType,
 )
+from gemmir.epilogue_steps import (
+    EPILOGUE_STEPS,
+    EXACT_STEPS,
+    EXPONENTIAL_STEPS,
+    STEP_OPERANDS,
+)
 from gemmir.errors import ProblemError
-from gemmir.int4 import unpack_int4
+from gemmir.right_answer import error_bound, reference, wide_type
 from gemmir.sizes import Unknown
 
 Array = npt.NDArray[Any]
 
 DTYPES: Final[Mapping[str, tuple[str, ...]]] = {n: p.results for n, p in PRODUCTS.items()}
 """What A and B may be, and the element types of which C may then be, that of the sum first."""
-
-EPILOGUE_STEPS: Final = ("bias", "relu", "gelu", "silu", "residual", "scale")
-"""Steps of an epilogue; joined by `+`, applied from left to right."""
-
-EXACT_STEPS: Final = ("bias", "relu", "residual")
-"""Steps of an epilogue that integers have too."""
-
-EXPONENTIAL_STEPS: Final = ("gelu", "silu")
-"""Steps of an epilogue that take an exponential of each element."""
-
-STEP_OPERANDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "bias": ("bias",),
-    "residual": ("residual",),
-    "scale": ("scale_a", "scale_b"),
-}
-"""The arrays that a step of an epilogue takes; such a step stands in an epilogue once."""
 
 OFFSETS: Final = "offsets"
 """The operand that says where the rows of each of several products begin."""
@@ -65,17 +56,6 @@ MAX_ELEMENTS: Final = 2**40
 
 LEAST_SCALE_BLOCK: Final = 16
 """Elements along k that have one scale: one product of tensor cores takes so many at least."""
-
-GELU_SQRT_2_OVER_PI: Final = math.sqrt(2.0 / math.pi)
-"""gelu is its tanh form, Hendrycks and Gimpel, arXiv:1606.08415, section 2."""
-GELU_CUBIC: Final = 0.044715
-
-STEP_SLOPES: Final = {"bias": 1.0, "residual": 1.0, "relu": 1.0, "gelu": 1.13, "silu": 1.10}
-"""How much each step can magnify an error of its input: the largest slope of the function. That of
-`scale` is the product of both scales, which may underflow."""
-
-STEP_ROUNDINGS: Final = {"bias": 1, "residual": 1, "relu": 0, "gelu": 32, "silu": 24, "scale": 3}
-"""Rounded operations behind one step, counted generously: exp is a polynomial of about 15."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -614,25 +594,6 @@ class Gemm:
         """How many elements along k have one scale; all, where there are none."""
         return self.scale_block or self.weight_group or self.k
 
-    def _scaled(self, wide: Mapping[str, Array], name: str) -> Array:
-        """op(A) or op(B), times the scales of its blocks if it has any."""
-        transposed = self.trans_a if name == "a" else self.trans_b
-        factor = self._op(wide[name], transposed)
-        if self.scale_block is None and not (self.has_weights and name == "b"):
-            return factor
-        scale = self._op(wide[f"scale_{name}"], transposed)
-        sizes = (1, self.scale_depth) if name == "a" else (self.scale_depth, self.scale_block or 1)
-        for axis, size in enumerate(sizes):
-            scale = np.repeat(scale, size, axis)
-        return factor * scale[: factor.shape[0], : factor.shape[1]]
-
-    def _widened(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        """The elements of all arrays in the type of the reference."""
-        whole = dict(arrays)
-        if self.element_b.per_byte > 1:
-            whole["b"] = unpack_int4(arrays["b"])
-        return {name: array.astype(self._wide) for name, array in whole.items()}
-
     def reference(self, arrays: Mapping[str, Array]) -> Array:
         """The right answer for `arrays` (by operand name; `c` is read if beta != 0).
 
@@ -642,88 +603,25 @@ class Gemm:
         if self.unknown or self.unknown_factors:
             return self.of(arrays).reference(arrays)
         if self.groups is not None:
-            wide = np.int64 if self.accumulator.is_integer else self._wide
-            return self._by_group(arrays, arrays["c"].astype(wide), Gemm.reference)
-        if self.accumulator.is_integer:
-            return self._exact_reference(arrays)
-        wide = self._widened(arrays)
-        x = self.alpha * self._times(self._scaled(wide, "a"), self._scaled(wide, "b"))
-        if self.beta:
-            x = x + self.beta * wide["c"]
-        for step in self.steps:
-            x = _apply_step(step, x, wide)
-        return x
-
-    def _exact_reference(self, arrays: Mapping[str, Array]) -> Array:
-        """Sums of products of 8 bits are exact in float64 for any k that memory has room for."""
-        a, b = (arrays[name].astype(np.float64) for name in "ab")
-        x = _wrapped(self._times(self._op(a, self.trans_a), self._op(b, self.trans_b)))
-        x = _wrapped(x * int(self.alpha))
-        if self.beta:
-            x = _wrapped(x + arrays["c"].astype(np.int64) * int(self.beta))
-        for step in self.steps:
-            x = _wrapped(_apply_step(step, x, arrays))
-        return x
+            return self._by_group(arrays, arrays["c"].astype(wide_type(self)), reference)
+        return reference(self, arrays)
 
     def error_bound(
         self, arrays: Mapping[str, Array], depth: int | None = None, *, emulated: bool = False
     ) -> Array:
         """Elementwise a-priori bound of |computed - exact| for a correct implementation.
 
-        For the product it is gamma(depth) * |alpha| |op(A)| |op(B)|, Higham, Accuracy and Stability
-        of Numerical Algorithms, 2nd ed., section 3.5; `depth` is the number of roundings on the
-        longest path of the reduction, by default k plus one for each operation around it. Operands
-        that are rounded first add two roundings of theirs, and may underflow. Scales of blocks add
-        three roundings, and their product may underflow. Each epilogue step
-        magnifies the error by its largest slope and adds its own roundings. Where C is narrower
-        than the sum, it may be rounded before the epilogue and again after it. Of integers it is 0.
-
-        Tensor cores sum products of 8-bit floats in fewer bits than f32 has; `emulated` is the
-        bound of the evaluator and of the emulator, which do not.
+        `depth` is the number of roundings on the longest path of the reduction, by default k plus
+        one for each operation around it. Of integers the bound is 0. Tensor cores sum products of
+        8-bit floats in fewer bits than f32 has; `emulated` is the bound of the evaluator and of the
+        emulator, which do not. See `gemmir.right_answer`.
         """
         if self.unknown or self.unknown_factors:
             return self.of(arrays).error_bound(arrays, depth, emulated=emulated)
-        if self.accumulator.is_integer:
-            return np.zeros(self.operands[-1].shape)
-        if self.groups is not None:
-            return self._by_group(
-                arrays,
-                np.zeros(self.operands[-1].shape, self._wide),
-                lambda gemm, part: gemm.error_bound(part, depth, emulated=emulated),
-            )
-        roundings = (self.k if depth is None else depth) + self.roundings
-        gamma = self.product.gamma(roundings, emulated=emulated)
-        wide = self._widened(arrays)
-        op_a, op_b = self._scaled(wide, "a"), self._scaled(wide, "b")
-        magnitude = abs(self.alpha) * self._times(np.abs(op_a), np.abs(op_b))
-        x = self.alpha * self._times(op_a, op_b)
-        if self.beta:
-            magnitude = magnitude + abs(self.beta) * np.abs(wide["c"])
-            x = x + self.beta * wide["c"]
-        underflow = abs(self.alpha) * self._underflow(wide)
-        bound = self._stored(gamma * magnitude + underflow, x)
-        unit = self.product.ieee_unit
-        for step in self.steps:
-            y, slope, lost = _apply_step(step, x, wide), STEP_SLOPES.get(step), unit
-            if slope is None:
-                slope, lost = np.abs(_scale(wide)), self.accumulator.least_normal
-            slack = STEP_ROUNDINGS[step] * (lost * np.abs(x) + unit * np.abs(y))
-            bound, x = slope * bound + slack, y
-        if self.steps:
-            bound = self._stored(bound, x)
-        return bound + self.accumulator.least_normal * (self.k + 4)
-
-    def _underflow(self, wide: Mapping[str, Array]) -> Array:
-        """How far the sum may be off because factors, products of scales or blocks underflow."""
-        a, b = self._op(wide["a"], self.trans_a), self._op(wide["b"], self.trans_b)
-        found = self.product.underflow(a, b)
-        if self.scale_block is None and not self.has_weights:
-            return found
-        largest = np.abs(wide["scale_b"]).max()
-        if self.scale_block is not None:
-            largest = np.abs(wide["scale_a"]).max() * largest
-        least = self.accumulator.least_normal
-        return found * largest + least * (np.abs(a) @ np.abs(b) + self.k)
+        bound = partial(error_bound, depth=depth, emulated=emulated)
+        if self.accumulator.is_integer or self.groups is None:
+            return bound(self, arrays)
+        return self._by_group(arrays, np.zeros(self.operands[-1].shape, wide_type(self)), bound)
 
     def _by_group(
         self,
@@ -750,24 +648,6 @@ class Gemm:
         else:
             yield from (slice(begin, end) for begin, end in pairwise(arrays[OFFSETS].tolist()))
 
-    def _stored(self, bound: Array, x: Array) -> Array:
-        """The bound after a sum that is `x`, off by `bound`, is rounded to the type of C."""
-        if self.result is self.accumulator:
-            return bound
-        return bound + self.result.unit * (np.abs(x) + bound) + self.result.least
-
-    def _times(self, a: Array, b: Array) -> Array:
-        """a @ b in the shape of C, of which both may be one matrix for a whole batch."""
-        return np.broadcast_to(a @ b, self.operands[-1].shape)
-
-    @property
-    def _wide(self) -> type[np.floating[Any]]:
-        return np.longdouble if self.dtype == "f64" else np.float64
-
-    @staticmethod
-    def _op(x: Array, transposed: bool) -> Array:
-        return np.swapaxes(x, -1, -2) if transposed else x
-
 
 def _require_whole(name: str, value: float, dtype: str) -> None:
     """Raise `ProblemError` GEM0112 unless `value` is a 32-bit integer."""
@@ -780,32 +660,3 @@ def _require_whole(name: str, value: float, dtype: str) -> None:
         f"{name}={value} of a product of {dtype}, which is summed in i32",
         f"use a whole number of 32 bits, such as {round(nearest)}",
     )
-
-
-def _wrapped(x: Array) -> Array:
-    """The numbers that 32 bits hold of `x`, in 64."""
-    return x.astype(np.int64).astype(np.int32).astype(np.int64)
-
-
-def _scale(arrays: Mapping[str, Array]) -> Array:
-    """The product of the scales."""
-    return arrays["scale_a"] * arrays["scale_b"]
-
-
-def _apply_step(step: str, x: Array, arrays: Mapping[str, Array]) -> Array:
-    if step == "scale":
-        return x * _scale(arrays)
-    if step == "bias":
-        return x + arrays["bias"]
-    if step == "residual":
-        return x + arrays["residual"]
-    if step == "relu":
-        return np.maximum(x, 0)
-    if step == "gelu":
-        return x * _sigmoid(2 * GELU_SQRT_2_OVER_PI * (x + GELU_CUBIC * x**3))
-    return x * _sigmoid(x)
-
-
-def _sigmoid(x: Array) -> Array:
-    with np.errstate(over="ignore"):
-        return 1 / (1 + np.exp(-x))

@@ -21,8 +21,9 @@ from typing import Any, Final
 import numpy as np
 
 from gemmir.dtypes import ELEMENTS, PRODUCTS
+from gemmir.epilogue_steps import STEP_OPERANDS
 from gemmir.errors import CallError
-from gemmir.gemm import OFFSETS, STEP_OPERANDS, Gemm
+from gemmir.gemm import OFFSETS, Gemm
 from gemmir.jax_modules import jax, jnp
 
 Compile = Callable[[Gemm], Callable[..., Any]]

@@ -14,7 +14,8 @@ from typing import Final
 import hypothesis.strategies as st
 
 from gemmir.dtypes import PRODUCTS
-from gemmir.gemm import DTYPES, EXACT_STEPS, Gemm
+from gemmir.epilogue_steps import EXACT_STEPS
+from gemmir.gemm import DTYPES, Gemm
 from gemmir.machine import GpuMachine
 from gemmir.passes.split_k import slice_size
 from gemmir.schedule import Schedule

@@ -17,7 +17,8 @@ import numpy.typing as npt
 from hypothesis import settings
 
 from gemmir.dtypes import ELEMENTS
-from gemmir.gemm import COUNTS, EPILOGUE_STEPS, OFFSETS, STEP_OPERANDS, Gemm
+from gemmir.epilogue_steps import EPILOGUE_STEPS, STEP_OPERANDS
+from gemmir.gemm import COUNTS, OFFSETS, Gemm
 from gemmir.machine import CpuMachine
 from gemmir.machine.host import host_machine
 from gemmir.schedule import Schedule

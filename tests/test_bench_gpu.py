@@ -27,7 +27,7 @@ import gemmir
 from gemmir.arrays import make_operands
 from gemmir.backend import Signature
 from gemmir.backends.ptx.image import Image
-from gemmir.gemm import EPILOGUE_STEPS
+from gemmir.epilogue_steps import EPILOGUE_STEPS
 from tests.backends.ptx.conftest import by_bindings, no_driver_kept
 from tests.backends.ptx.fakes import FakeCuda, Status
 

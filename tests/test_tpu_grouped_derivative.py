@@ -13,7 +13,8 @@ import gemmir
 from gemmir import Gemm
 from gemmir.arrays import make_operands
 from gemmir.backend import signature_of
-from gemmir.gemm import OFFSETS, STEP_OPERANDS
+from gemmir.epilogue_steps import STEP_OPERANDS
+from gemmir.gemm import OFFSETS
 from gemmir.ir.build import build
 from gemmir.tpu_derivative import STEPS
 

@@ -15,8 +15,8 @@ import pytest
 import gemmir
 from gemmir import Gemm, tpu_kernel
 from gemmir.dtypes import ELEMENTS
+from gemmir.epilogue_steps import STEP_OPERANDS
 from gemmir.errors import CallError, GemmirError, MissingError
-from gemmir.gemm import STEP_OPERANDS
 from gemmir.tpu_derivative import STEPS
 from gemmir.tpu_kernel import TpuKernel
 

@@ -14,8 +14,9 @@ from hypothesis import example, given
 from gemmir.arrays import make_operands
 from gemmir.backend import signature_of
 from gemmir.dtypes import PRODUCTS
+from gemmir.epilogue_steps import EXACT_STEPS
 from gemmir.evaluate import EvaluationError, evaluate
-from gemmir.gemm import EXACT_STEPS, OFFSETS, Gemm
+from gemmir.gemm import OFFSETS, Gemm
 from gemmir.ir.build import build
 from gemmir.ir.context import parse_module
 from gemmir.ir.dialect import Visit, VisitsOp, most_visits

@@ -13,7 +13,8 @@ from typing import Final
 import hypothesis.strategies as st
 
 from gemmir.dtypes import PRODUCTS
-from gemmir.gemm import DTYPES, EXACT_STEPS, Gemm
+from gemmir.epilogue_steps import EXACT_STEPS
+from gemmir.gemm import DTYPES, Gemm
 from gemmir.machine import TpuMachine
 from gemmir.schedule import Schedule
 from tests.strategies import problems

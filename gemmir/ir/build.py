@@ -56,15 +56,8 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Attribute, Block, Operation, Region, SSAValue
 from xdsl.rewriter import InsertPoint
 
-from gemmir.gemm import (
-    COUNTS,
-    GELU_CUBIC,
-    GELU_SQRT_2_OVER_PI,
-    OFFSETS,
-    STEP_OPERANDS,
-    Gemm,
-    Operand,
-)
+from gemmir.epilogue_steps import GELU_CUBIC, GELU_SQRT_2_OVER_PI, STEP_OPERANDS
+from gemmir.gemm import COUNTS, OFFSETS, Gemm, Operand
 from gemmir.ir.attributes import PrecisionAttr
 from gemmir.ir.dialect import (
     EpilogueOp,

@@ -17,8 +17,9 @@ from xdsl.dialects.builtin import (
 from xdsl.ir import Region, SSAValue
 from xdsl.utils.exceptions import VerifyException
 
+from gemmir.epilogue_steps import EPILOGUE_STEPS, STEP_OPERANDS
 from gemmir.errors import ParseError
-from gemmir.gemm import EPILOGUE_STEPS, STEP_OPERANDS, Gemm
+from gemmir.gemm import Gemm
 from gemmir.ir.arguments import size_arguments
 from gemmir.ir.build import epilogue_body, packed_strides
 from gemmir.ir.dialect import (

@@ -14,7 +14,8 @@ from typing import Any, cast
 from gemmir import jax_modules
 from gemmir.compiler import compile
 from gemmir.dtypes import ELEMENTS
-from gemmir.gemm import STEP_OPERANDS, Gemm
+from gemmir.epilogue_steps import STEP_OPERANDS
+from gemmir.gemm import Gemm
 from gemmir.sharded.plan import Collective, Lying
 from gemmir.sharded.problem import Problem
 from gemmir.sharded.ring import Array, over_chunks, place, sum_pieces

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import example, given, settings
 from xdsl.dialects.builtin import ModuleOp
 
+from gemmir.epilogue_steps import EPILOGUE_STEPS, STEP_OPERANDS
 from gemmir.errors import ParseError
 from gemmir.evaluate import evaluate
-from gemmir.gemm import EPILOGUE_STEPS, STEP_OPERANDS, Gemm
+from gemmir.gemm import Gemm
 from gemmir.ir.build import build
 from gemmir.ir.context import parse_module
 from gemmir.ir.import_mlir import problem_of

@@ -9,7 +9,8 @@ import numpy as np
 
 from gemmir.bench.entrant import Array, Entrant, Settings, UnableError, matrices_only, require
 from gemmir.bench.peers.openblas import load, numpy_openblas
-from gemmir.gemm import GELU_CUBIC, GELU_SQRT_2_OVER_PI, Gemm
+from gemmir.epilogue_steps import GELU_CUBIC, GELU_SQRT_2_OVER_PI
+from gemmir.gemm import Gemm
 
 DTYPES = ("f32", "f64")
 

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from gemmir.bench.report import spelled
 from gemmir.dtypes import ELEMENTS
+from gemmir.epilogue_steps import EPILOGUE_STEPS
 from gemmir.errors import ProblemError
-from gemmir.gemm import EPILOGUE_STEPS, Gemm
+from gemmir.gemm import Gemm
 from gemmir.machine import GpuMachine, machine_for
 from gemmir.search.reports.bench_file import spelled_value
 from gemmir.search.reports.limits import recorded_gflops

@@ -21,7 +21,8 @@ from gemmir.arrays import Operand, Operands, guarded_bytes
 from gemmir.backend import Argument
 from gemmir.bench.operands import arguments_of, make
 from gemmir.bench.race import expected_of
-from gemmir.gemm import COUNTS, EXACT_STEPS, OFFSETS, Gemm
+from gemmir.epilogue_steps import EXACT_STEPS
+from gemmir.gemm import COUNTS, OFFSETS, Gemm
 from gemmir.kernel import DTYPES
 from gemmir.reference import Reference
 
