@@ -129,8 +129,7 @@ def test_bf16_is_rounded_without_calls() -> None:
 
 def test_a_last_column_of_bf16_is_stored_alone() -> None:
     """LLVM 22 stores 32 bits of a truncated vector whose mask is known to have one lane."""
-    weights = {"dtype_b": "i8", "weight_group": 2}
-    gemm = Gemm(m=5, n=17, k=4, dtype="bf16", out="bf16", **weights)
+    gemm = Gemm(m=5, n=17, k=4, dtype="bf16", out="bf16", dtype_b="i8", weight_group=2)
     assert "trunc <" not in gemmir.lower(gemm, target="cpu:x86-64-v4").artifact.text
     check(gemm, target="cpu:x86-64-v4", shrink=False).require_ok()
 
