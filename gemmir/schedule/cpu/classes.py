@@ -13,7 +13,6 @@ has a B of small integers that have scales, and so have blocks of elements that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Final
 
 from gemmir.gemm import Gemm
@@ -38,25 +37,17 @@ from gemmir.schedule.cpu.narrow import NARROW, asks_for_a, is_narrow
 from gemmir.schedule.cpu.outer import OUTER, is_outer
 from gemmir.schedule.cpu.packed import PACKED, PACKED_BOTH, has_n_x_k
 from gemmir.schedule.cpu.scaled import SCALED
-from gemmir.schedule.cpu.schedule_class import ScheduleClass
+from gemmir.schedule.cpu.schedule_class import Rules, ScheduleClass, first_of, otherwise
 from gemmir.schedule.cpu.sliced import SLICED, is_sliced
 from gemmir.schedule.cpu.streamed import STREAMED, is_streamed, outruns_others
 from gemmir.schedule.cpu.transposed import TRANSPOSED, is_transposed
-from gemmir.schedule.cpu.weights import class_of_weights
+from gemmir.schedule.cpu.weights import EVEN_WEIGHTS, UNEVEN_WEIGHTS
 
 
 def is_empty(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether there is nothing to compute but the epilogue or beta C."""
     return 0 in (gemm.m, gemm.n, gemm.k)
 
-
-def otherwise(gemm: Gemm, machine: CpuMachine) -> bool:
-    """In any case."""
-    return True
-
-
-Rules = Sequence[tuple[ScheduleClass, Callable[[Gemm, CpuMachine], bool]]]
-"""Classes, and when a problem is of one: the first that holds."""
 
 PLAIN: Final[Rules] = (
     (DIRECT, is_empty),
@@ -101,17 +92,13 @@ def class_of(gemm: Gemm, machine: CpuMachine, *, even: bool) -> ScheduleClass:
     if not even and 0 in (gemm.n, gemm.k):
         return CLIPPED
     if gemm.has_weights:
-        return class_of_weights(gemm, machine, even=even)
+        return first_of(EVEN_WEIGHTS if even else UNEVEN_WEIGHTS, gemm, machine)
     if is_mixed(gemm):
         packed = IN_TILES if has_tiles(gemm, machine) else IN_PANELS
-        return _first_of(MIXED, gemm, machine) if even else packed
+        return first_of(MIXED, gemm, machine) if even else packed
     return plain_class_of(gemm, machine) if even else PACKED_BOTH
 
 
 def plain_class_of(gemm: Gemm, machine: CpuMachine) -> ScheduleClass:
     """The class of a product of one type on one core."""
-    return _first_of(PLAIN, gemm, machine)
-
-
-def _first_of(rules: Rules, gemm: Gemm, machine: CpuMachine) -> ScheduleClass:
-    return next(found for found, holds in rules if holds(gemm, machine))
+    return first_of(PLAIN, gemm, machine)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from gemmir.gemm import Gemm
@@ -69,3 +69,17 @@ class ScheduleClass:
     name: str
     loops: Callable[[Gemm, CpuMachine], Iterator[str]]
     microkernel: Callable[[Gemm, CpuMachine], Microkernel] = usual_microkernel
+
+
+Rules = Sequence[tuple[ScheduleClass, Callable[[Gemm, CpuMachine], bool]]]
+"""Classes, and when a problem is of one: the first that holds."""
+
+
+def first_of(rules: Rules, gemm: Gemm, machine: CpuMachine) -> ScheduleClass:
+    """The class of `gemm` by `rules`, the last of which holds in any case."""
+    return next(found for found, holds in rules if holds(gemm, machine))
+
+
+def otherwise(gemm: Gemm, machine: CpuMachine) -> bool:
+    """In any case."""
+    return True

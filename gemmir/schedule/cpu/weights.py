@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Final
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
@@ -28,7 +29,7 @@ from gemmir.schedule.cpu.model import (
     lanes_of_sum,
     round_up,
 )
-from gemmir.schedule.cpu.schedule_class import Microkernel, ScheduleClass
+from gemmir.schedule.cpu.schedule_class import Microkernel, Rules, ScheduleClass, otherwise
 from gemmir.schedule.cpu.tiles import FMA_LATENCY_CYCLES, MANY_REGISTERS, PACKED_ROWS, most_rows
 
 FEW_ROWS = 64
@@ -92,29 +93,22 @@ WEIGHT_STEPS_PER_ITERATION = 2
 loses in code)."""
 
 
-def class_of_weights(gemm: Gemm, machine: CpuMachine, *, even: bool) -> ScheduleClass:
-    """The class of a B of weights; `even` says that every core has as much as `gemm`."""
-    if _are_along_k(gemm, machine):
-        loops = partial(_along_k, even=even)
-        return ScheduleClass(name="weights along k", loops=loops, microkernel=_microkernel_along_k)
-    if _are_dealt(gemm, machine, even=even):
-        return ScheduleClass(name="weights dealt", loops=_dealt, microkernel=_microkernel_of_dealt)
-    across = gemm.trans_b and (min(gemm.n, gemm.k) > 1 or gemm.element_b.per_byte > 1)
-    few = not across and gemm.m <= FEW_ROWS
-    if has_narrow_c(gemm) and _slice(gemm) < gemm.k and (few or not _fits_panels(gemm, machine)):
-        loops = partial(_in_running_sums, even=even)
-        return ScheduleClass(name="weights in running sums", loops=loops, microkernel=_microkernel)
-    if few:
-        loops = partial(_in_registers, even=even)
-        return ScheduleClass(name="weights in registers", loops=loops, microkernel=_microkernel)
-    loops = _dequantised if even and _reads_a(gemm, machine) else _packed_both
-    return ScheduleClass(name="weights in panels", loops=loops, microkernel=_microkernel)
-
-
 def _are_along_k(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether few rows of A go by a B that is stored n x k, in vectors along k."""
     in_rows = is_n_x_k(gemm) and not gemm.trans_a
     return in_rows and _slice(gemm) <= gemm.k and gemm.m <= _thin_rows(gemm, machine)
+
+
+def _are_read_in_place(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether rows of B are vectors of n, and so few rows of A meet them that panels do not pay."""
+    across = gemm.trans_b and (min(gemm.n, gemm.k) > 1 or gemm.element_b.per_byte > 1)
+    return not across and gemm.m <= FEW_ROWS
+
+
+def _are_in_running_sums(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether C is narrower than sums of slices, and panels of all of k pay less or do not fit."""
+    is_cut = has_narrow_c(gemm) and _slice(gemm) < gemm.k
+    return is_cut and (_are_read_in_place(gemm, machine) or not _fits_panels(gemm, machine))
 
 
 def _microkernel_along_k(gemm: Gemm, machine: CpuMachine) -> Microkernel:
@@ -141,13 +135,13 @@ def _thin_rows(gemm: Gemm, machine: CpuMachine) -> int:
     return min(ROWS_PER_VECTOR * vectors, most)
 
 
-def _are_dealt(gemm: Gemm, machine: CpuMachine, *, even: bool) -> bool:
+def _are_dealt(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether a row of 64 weights of 4 bits is dealt to 8 vectors: one row of A, vectors of 8.
 
     Most weights then take a shuffle of bytes to become floats, and not a shift and a mask: on Zen 5
     with AVX2 one row by 4096 x 4096 takes 0.85 of the time. More rows leave no registers.
     """
-    is_row = gemm.m == 1 and even and gemm.n >= DEALT_LANES * DEALT_LANES
+    is_row = gemm.m == 1 and gemm.n >= DEALT_LANES * DEALT_LANES
     in_place = not gemm.trans_b and gemm.element is gemm.accumulator
     lanes = lanes_of_sum(gemm, machine)
     return is_row and in_place and lanes == DEALT_LANES and gemm.element_b.per_byte > 1
@@ -329,3 +323,46 @@ def _depth(gemm: Gemm, most: int) -> int:
     size = _slice(gemm, most)
     count = max(most // size, 1) if size == gemm.scale_depth else 1
     return min(count * size, round_up(gemm.k, 2))
+
+
+def _class_along_k(*, even: bool) -> ScheduleClass:
+    loops = partial(_along_k, even=even)
+    return ScheduleClass(name="weights along k", loops=loops, microkernel=_microkernel_along_k)
+
+
+def _class_in_running_sums(*, even: bool) -> ScheduleClass:
+    loops = partial(_in_running_sums, even=even)
+    return ScheduleClass(name="weights in running sums", loops=loops, microkernel=_microkernel)
+
+
+def _class_in_registers(*, even: bool) -> ScheduleClass:
+    loops = partial(_in_registers, even=even)
+    return ScheduleClass(name="weights in registers", loops=loops, microkernel=_microkernel)
+
+
+DEALT = ScheduleClass(name="weights dealt", loops=_dealt, microkernel=_microkernel_of_dealt)
+
+
+IN_BLOCKS = ScheduleClass(name="weights in blocks", loops=_dequantised, microkernel=_microkernel)
+
+
+IN_PANELS = ScheduleClass(name="weights in panels", loops=_packed_both, microkernel=_microkernel)
+
+
+EVEN_WEIGHTS: Final[Rules] = (
+    (_class_along_k(even=True), _are_along_k),
+    (DEALT, _are_dealt),
+    (_class_in_running_sums(even=True), _are_in_running_sums),
+    (_class_in_registers(even=True), _are_read_in_place),
+    (IN_BLOCKS, _reads_a),
+    (IN_PANELS, otherwise),
+)
+"""Weights where every core has as much as another."""
+
+UNEVEN_WEIGHTS: Final[Rules] = (
+    (_class_along_k(even=False), _are_along_k),
+    (_class_in_running_sums(even=False), _are_in_running_sums),
+    (_class_in_registers(even=False), _are_read_in_place),
+    (IN_PANELS, otherwise),
+)
+"""Weights where some cores have fewer rows or columns than others."""
