@@ -140,22 +140,9 @@ def plan(
             f"prefetch: what is read of {operand} is in panels, which stay in their cache",
             f"leave prefetch of {operand} out",
         )
-    tile = None
-    if ahead > 0:
-        end, step = constant_of(around[0].ub), constant_of(around[0].step)
-        assert step is not None
-        size = upper_bound(sizes_of(window)[dim])
-        if end is None or size is None or size > end:
-            raise ScheduleError(
-                "GEM1312",
-                f"prefetch: the loop over {loop} ends where is known at run time only",
-                "tile with edges=peel, or by a size that divides",
-            )
-        begin = constant_of(around[0].lb) or 0
-        last = begin + (end - begin - 1) // step * step
-        if last < begin + ahead * step:
-            return None
-        tile = Ahead(distance=ahead * step, size=size, last=min(last, end - size))
+    tile = _tile_ahead(loop, around[0], window, dim, ahead) if ahead > 0 else None
+    if ahead > 0 and tile is None:
+        return None
     made = PrefetchPlan(
         loop=around[0],
         window=window,
@@ -164,6 +151,29 @@ def plan(
         into=None if operand == "c" and to == Space.L1 else Space(to),
     )
     return _shared_out(gemm, made, during) if during else made
+
+
+def _tile_ahead(
+    name: str, loop: scf.ForOp, window: memref.SubviewOp, dim: int, ahead: int
+) -> Ahead | None:
+    """What is read of `window` so many iterations later; None where there are not so many.
+
+    `ScheduleError` GEM1312 where the tiles have sizes that are known at run time only.
+    """
+    end, step = constant_of(loop.ub), constant_of(loop.step)
+    assert step is not None
+    size = upper_bound(sizes_of(window)[dim])
+    if end is None or size is None or size > end:
+        raise ScheduleError(
+            "GEM1312",
+            f"prefetch: the loop over {name} ends where is known at run time only",
+            "tile with edges=peel, or by a size that divides",
+        )
+    begin = constant_of(loop.lb) or 0
+    last = begin + (end - begin - 1) // step * step
+    if last < begin + ahead * step:
+        return None
+    return Ahead(distance=ahead * step, size=size, last=min(last, end - size))
 
 
 def _shared_out(gemm: GemmOp, plan: PrefetchPlan, during: Sequence[str]) -> PrefetchPlan | None:
