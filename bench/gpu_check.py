@@ -17,12 +17,13 @@ from typing import Any, Final, cast
 import numpy as np
 
 from gemmir.arrays import GUARD, Operands, make_operands
-from gemmir.backend import Loaded, Signature
+from gemmir.backend import Loaded
 from gemmir.backends.ptx.driver import Memory, as_bytes
 from gemmir.backends.ptx.load import Program, load
 from gemmir.epilogue_steps import GELU_CUBIC, GELU_SQRT_2_OVER_PI, STEP_ROUNDINGS, STEP_SLOPES
 from gemmir.gemm import Gemm
 from gemmir.kernel import DTYPES
+from gemmir.signature import Signature
 
 RUNS: Final = 3
 """How often a kernel is run on the same operands: a race seldom gives the same bits again."""

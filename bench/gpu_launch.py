@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from gpu_check import loaded
 
-from gemmir.backend import Argument
 from gemmir.gemm import Gemm
 from gemmir.gpu_kernel import GpuKernel
+from gemmir.signature import Argument
 
 CALLS: Final = 200
 """Calls in a row: few enough that the GPU's queue, of 1024 launches, does not fill."""

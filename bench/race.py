@@ -19,10 +19,10 @@ from typing import Any, Final
 from gpu_check import WHOLE, Expected, compared, expected, is_exact, is_wrong, program_of
 from gpu_peers import peers_of
 
-from gemmir.backend import Argument
 from gemmir.backends.ptx.load import Program
 from gemmir.errors import DeviceError
 from gemmir.gemm import Gemm, Operand
+from gemmir.signature import Argument
 
 LEAST_ROUNDS: Final = 10
 """Timings of each contestant, however long they take."""

@@ -15,11 +15,11 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from gemmir.backend import Argument, Signature
 from gemmir.dtypes import FOREIGN, restrided, spelled
 from gemmir.errors import CallError, ParseError
 from gemmir.gemm import COUNTS, OFFSETS
 from gemmir.kernel import DTYPES
+from gemmir.signature import Argument, Signature
 
 Array = npt.NDArray[Any]
 

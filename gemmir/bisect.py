@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from gemmir.arrays import make_operands
-from gemmir.backend import signature_of
 from gemmir.check import (
     EMULATED,
     INTERPRETED,
@@ -43,6 +42,7 @@ from gemmir.machine import HOST
 from gemmir.passes.tile import Tile
 from gemmir.reference import Reference, reference_of, reference_of_gemm, says_all
 from gemmir.schedule import Schedule
+from gemmir.signature import signature_of
 
 EASY_FLOPS: Final = 500_000
 """Problems of fewer operations are tried as they are: a stage of them takes a second or so."""

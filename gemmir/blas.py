@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from gemmir.backend import Signature
 from gemmir.backends.cpu import pool
 from gemmir.backends.cpu.assemble import assemble, shared_library
 from gemmir.backends.cpu.blas import LETTERS, TRANSPOSES, exported_names, heap, interface
@@ -20,6 +19,7 @@ from gemmir.gemm import Gemm
 from gemmir.ir.build import build
 from gemmir.machine import HOST, CpuMachine, machine_for
 from gemmir.schedule.cpu.any_size import unpacked
+from gemmir.signature import Signature
 from gemmir.sizes import ANY
 
 SPARE: Final = "_spare"

@@ -22,9 +22,9 @@ from typing import Final
 
 import xdsl
 
-from gemmir.backend import Signature
 from gemmir.llvm import versions
 from gemmir.machine.host import feature_string, host_cpu
+from gemmir.signature import Signature
 
 MAGIC: Final = b"gemmir-o"
 FORMAT: Final = 1

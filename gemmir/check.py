@@ -25,7 +25,7 @@ import numpy as np
 from xdsl.dialects.builtin import ModuleOp
 
 from gemmir.arrays import Operands, make_operands
-from gemmir.backend import Signature, backend_for, signature_of
+from gemmir.backend import backend_for
 from gemmir.compiler import Job, prepare
 from gemmir.errors import (
     BackendError,
@@ -50,6 +50,7 @@ from gemmir.passes.version import Version
 from gemmir.reference import Element, Reference, reference_of, reference_of_gemm, says_all
 from gemmir.runtime_kernel import RuntimeKernel
 from gemmir.schedule import Schedule
+from gemmir.signature import Signature, signature_of
 from gemmir.sizes import Unknown
 
 MACHINE_CODE: Final = "machine-code"

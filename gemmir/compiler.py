@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from xdsl.dialects.builtin import ModuleOp
 
-from gemmir.backend import Artifact, Loaded, Signature, backend_for
+from gemmir.backend import Artifact, Loaded, backend_for
 from gemmir.cache import ObjectCache, cache_key, default_path
 from gemmir.errors import CallError, ParseError, ScheduleError
 from gemmir.gemm import Gemm
@@ -34,6 +34,7 @@ from gemmir.schedule import Schedule, check_fits
 from gemmir.schedule.cpu.prepacked import prepacked_passes
 from gemmir.schedule.default import default_text, require_one_thread
 from gemmir.schedule.prepacked import prepacked_text
+from gemmir.signature import Signature
 from gemmir.threads import checked, planned, running
 
 KERNELS_KEPT: Final = 1024

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from gemmir.backend import Artifact, KernelLaunch
+from gemmir.backend import Artifact
 from gemmir.backends.ptx.assemble import Resources, cubin
 from gemmir.backends.ptx.occupancy import Occupancy, occupancy
 from gemmir.backends.ptx.sass import PRODUCTS, SassLoop, disassemble, main_loop
 from gemmir.errors import BackendError, MissingError
+from gemmir.launch import KernelLaunch
 from gemmir.machine import GpuMachine
 
 OTHERS_SHOWN: Final = 6

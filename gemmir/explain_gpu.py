@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from xdsl.passes import ModulePass
 
-from gemmir.backend import Launch
 from gemmir.backends.ptx.wgmma import PRODUCTS
 from gemmir.explain_code import MachineCode, code_lines, machine_code
 from gemmir.gemm import Gemm
 from gemmir.ir.warp_products import MMA_SHAPES
+from gemmir.launch import Launch
 from gemmir.machine import GpuMachine
 from gemmir.passes.promote import Promote
 from gemmir.passes.split_k import SplitK, slice_size

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from gemmir.backend import Loaded, Signature
+from gemmir.backend import Loaded
 from gemmir.backends.ptx.driver import LEGACY_STREAM, Driver, Gpu, Memory, runs
 from gemmir.backends.ptx.load import Program
 from gemmir.device_arrays import (
@@ -31,6 +31,7 @@ from gemmir.errors import CallError, MissingError
 from gemmir.kernel import BoundCall, Kernel, Slot
 from gemmir.machine import GpuMachine, targets
 from gemmir.measure import LEAST_ROUNDS, Timing, timing_of
+from gemmir.signature import Signature
 
 Array = npt.NDArray[Any]
 

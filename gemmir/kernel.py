@@ -15,10 +15,11 @@ from typing import Any, Final, Protocol, cast, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from gemmir.backend import Argument, Loaded, Signature
+from gemmir.backend import Loaded
 from gemmir.dtypes import ELEMENTS, spelled
 from gemmir.errors import CallError
 from gemmir.packed import Packed, Packing, packed_among, unpacked
+from gemmir.signature import Argument, Signature
 
 Array = npt.NDArray[Any]
 

@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from gemmir.backend import Signature
 from gemmir.errors import CallError
+from gemmir.signature import Signature
 
 ALIGNMENT: Final = 4096
 """Packed operands begin on a page, as the buffers of kernels do."""

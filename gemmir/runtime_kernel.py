@@ -12,9 +12,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Final, SupportsIndex, TypeAlias
 
-from gemmir.backend import Argument, Loaded, Signature
+from gemmir.backend import Loaded
 from gemmir.errors import CallError
 from gemmir.kernel import BoundCall, Kernel, as_array, in_order
+from gemmir.signature import Argument, Signature
 from gemmir.sizes import DisagreementError, Layout, Unknown, sizes_of
 
 SHAPES_KEPT: Final = 256

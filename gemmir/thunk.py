@@ -25,12 +25,13 @@ from typing import Any, Final, cast
 import numpy as np
 import numpy.typing as npt
 
-from gemmir.backend import Loaded, Signature
+from gemmir.backend import Loaded
 from gemmir.backends.cpu import thunk
 from gemmir.cache import ObjectCache, cache_key, default_path
 from gemmir.errors import GemmirError
 from gemmir.kernel import BoundCall, Kernel, Slot
 from gemmir.llvm import Library
+from gemmir.signature import Signature
 
 Array = npt.NDArray[Any]
 Words = npt.NDArray[np.int64]

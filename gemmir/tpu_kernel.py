@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 
-from gemmir.backend import Loaded, Signature
+from gemmir.backend import Loaded
 from gemmir.errors import CallError, MissingError
 from gemmir.gemm import Gemm
 from gemmir.jax_modules import is_traced, jax, pallas_tpu
@@ -22,6 +22,7 @@ from gemmir.kernel import BoundCall, Kernel, Slot
 from gemmir.machine import TpuMachine
 from gemmir.machine.tpu import tpu_of
 from gemmir.measure import LEAST_ROUNDS, Timing, timing_of
+from gemmir.signature import Signature
 from gemmir.tpu_derivative import differentiable
 
 TPU: Final = "tpu"

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from gemmir.arrays import ALIGNMENT, INTEGER_BITS, load_array, make_operands
-from gemmir.backend import Signature, signature_of
 from gemmir.dtypes import ELEMENTS
 from gemmir.errors import CallError, ParseError
 from gemmir.gemm import Gemm
 from gemmir.ir.build import build
+from gemmir.signature import Signature, signature_of
 
 
 def signature(gemm: Gemm) -> Signature:

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from gemmir.backend import Argument, Signature, signature_of
 from gemmir.errors import BackendError
 from gemmir.ir.context import parse_module
+from gemmir.signature import Argument, Signature, signature_of
 
 
 def read(name: str) -> str:

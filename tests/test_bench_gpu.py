@@ -25,9 +25,9 @@ from typer.testing import CliRunner
 
 import gemmir
 from gemmir.arrays import make_operands
-from gemmir.backend import Signature
 from gemmir.backends.ptx.image import Image
 from gemmir.epilogue_steps import EPILOGUE_STEPS
+from gemmir.signature import Signature
 from tests.backends.ptx.conftest import by_bindings, no_driver_kept
 from tests.backends.ptx.fakes import FakeCuda, Status
 

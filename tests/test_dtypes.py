@@ -16,7 +16,7 @@ import pytest
 import gemmir
 from gemmir import Gemm
 from gemmir.arrays import make_operands
-from gemmir.backend import backend_for, signature_of
+from gemmir.backend import backend_for
 from gemmir.backends.ptx.run import run_ptx
 from gemmir.check import check
 from gemmir.dtypes import BY_MLIR, ELEMENTS, PRODUCTS, TF32_UNIT, restrided
@@ -31,6 +31,7 @@ from gemmir.ir.problem import problem_of
 from gemmir.ir.warp_products import MMA_SHAPES
 from gemmir.machine import GpuMachine, machine_for
 from gemmir.reference import reference_of, reference_of_gemm
+from gemmir.signature import signature_of
 
 MIXED = tuple(name for name, product in PRODUCTS.items() if product.is_mixed)
 FLOATS = tuple(name for name in MIXED if not PRODUCTS[name].element.is_integer)

@@ -16,7 +16,6 @@ from xdsl.dialects.builtin import DYNAMIC_INDEX
 
 import gemmir
 from gemmir.arrays import Operands, make_operands
-from gemmir.backend import signature_of
 from gemmir.backends.cpu.assemble import header
 from gemmir.check import check
 from gemmir.errors import CallError, ProblemError, ScheduleError
@@ -28,6 +27,7 @@ from gemmir.ir.loops import gemms
 from gemmir.ir.problem import problem_of
 from gemmir.lowering import run_passes
 from gemmir.schedule import Schedule
+from gemmir.signature import signature_of
 from tests.strategies import epilogues, examples
 
 Array = npt.NDArray[Any]

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gemmir.backend import Access, Argument, Loaded, Signature
+from gemmir.backend import Loaded
 from gemmir.errors import CallError
 from gemmir.kernel import AllocationError, Array, Kernel
+from gemmir.signature import Access, Argument, Signature
 
 SHAPE = (3, 4)
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from gemmir.backend import KernelLaunch, Launch, TensorMap
 from gemmir.explain_gpu import launch_lines
+from gemmir.launch import KernelLaunch, Launch, TensorMap
 
 MAP = TensorMap(
     argument=1,

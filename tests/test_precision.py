@@ -16,7 +16,6 @@ from hypothesis.extra.numpy import arrays
 import gemmir
 from gemmir import Gemm
 from gemmir.arrays import make_operands
-from gemmir.backend import signature_of
 from gemmir.dtypes import BF16_UNIT, BF16X3_UNIT, BF16X3_WEIGHT, PRODUCTS, Precision
 from gemmir.errors import ScheduleError
 from gemmir.evaluate import evaluate
@@ -25,6 +24,7 @@ from gemmir.evaluate.products import multiply, rounded_to_bf16
 from gemmir.ir.attributes import PrecisionAttr
 from gemmir.ir.build import build
 from gemmir.reference import reference_of_gemm
+from gemmir.signature import signature_of
 
 Array = npt.NDArray[Any]
 

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gemmir
-from gemmir.backend import Signature
 from gemmir.backends.cpu.assemble import header, shared_library
 from gemmir.compiler import Gemm, compile
 from gemmir.dtypes import ELEMENTS
@@ -22,6 +21,7 @@ from gemmir.machine import CpuMachine, machine_for
 from gemmir.schedule import Schedule, check_fits
 from gemmir.schedule.cpu.prepacked import prepacked_passes
 from gemmir.schedule.prepacked import prepacked_text
+from gemmir.signature import Signature
 
 OWN = (
     "promote{operand=b to=l3 layout=panel:16},prepack{operand=b},tile{loops=m,n sizes=4,16},"

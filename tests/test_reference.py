@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from gemmir.arrays import make_operands
-from gemmir.backend import signature_of
 from gemmir.errors import ParseError
 from gemmir.gemm import Gemm
 from gemmir.ir.build import build
 from gemmir.ir.context import parse_module
 from gemmir.reference import Element, reference_of, reference_of_gemm, says_all
+from gemmir.signature import signature_of
 
 PROBLEMS = (
     Gemm(m=5, n=6, k=7),

@@ -17,7 +17,6 @@ from hypothesis import example, given
 import gemmir
 from gemmir import ANY, Gemm, runtime_kernel
 from gemmir.arrays import strided
-from gemmir.backend import Signature, signature_of
 from gemmir.backends.cpu.assemble import header
 from gemmir.check import check
 from gemmir.errors import BackendError, CallError, ProblemError, ScheduleError
@@ -29,6 +28,7 @@ from gemmir.kernel import Kernel
 from gemmir.lowering import run_passes
 from gemmir.runtime_kernel import RuntimeKernel
 from gemmir.schedule import Schedule
+from gemmir.signature import Signature, signature_of
 from gemmir.sizes import Unknown
 from tests.strategies import arrays_for, examples, surroundings
 

@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 
 import gemmir
 from gemmir import thunk
-from gemmir.backend import Argument, Artifact, Loaded, Signature
+from gemmir.backend import Artifact, Loaded
 from gemmir.backends.cpu.assemble import assemble
 from gemmir.backends.cpu.load import load
 from gemmir.compiler import Gemm, compile
 from gemmir.errors import CallError
 from gemmir.kernel import AllocationError, Array, BoundCall, Kernel
 from gemmir.machine.host import host_cpu
+from gemmir.signature import Argument, Signature
 from gemmir.thunk import NativeBoundCall, NativeKernel, Plans, lie_of, place_of, with_thunk
 
 M, N, K = 3, 5, 2

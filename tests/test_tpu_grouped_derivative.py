@@ -12,10 +12,10 @@ import pytest
 import gemmir
 from gemmir import Gemm
 from gemmir.arrays import make_operands
-from gemmir.backend import signature_of
 from gemmir.epilogue_steps import STEP_OPERANDS
 from gemmir.gemm import OFFSETS
 from gemmir.ir.build import build
+from gemmir.signature import signature_of
 from gemmir.tpu_derivative import STEPS
 
 jax: Any = import_module("jax")  # its types are not complete

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import example, given
 
 from gemmir.arrays import make_operands
-from gemmir.backend import signature_of
 from gemmir.dtypes import PRODUCTS
 from gemmir.epilogue_steps import EXACT_STEPS
 from gemmir.evaluate import EvaluationError, evaluate
@@ -23,6 +22,7 @@ from gemmir.ir.dialect import Visit, VisitsOp, most_visits
 from gemmir.lowering import run_passes
 from gemmir.reference import reference_of_gemm
 from gemmir.schedule import Schedule
+from gemmir.signature import signature_of
 from tests.strategies import epilogues, examples
 
 Array = npt.NDArray[Any]

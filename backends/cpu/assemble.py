@@ -15,12 +15,13 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Final
 
-from gemmir.backend import Argument, Artifact, Pack, Signature, threads_variable
+from gemmir.backend import Artifact, threads_variable
 from gemmir.backends.cpu import openmp
 from gemmir.backends.cpu.elf import elf_architecture
 from gemmir.errors import BackendError, MissingError
 from gemmir.llvm import LOCK, Module, TargetMachine, binding_for_all
 from gemmir.machine.host import architecture, feature_string, host_cpu, triple_for
+from gemmir.signature import Argument, Pack, Signature
 from gemmir.sizes import Unknown
 
 COMPILERS: Final = ("cc", "gcc", "clang")

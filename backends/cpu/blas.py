@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from string import Template
 from typing import Final
 
-from gemmir.backend import Artifact, Signature
+from gemmir.backend import Artifact
 from gemmir.backends.cpu import pool
 from gemmir.backends.cpu.blas_text import COMMON, CORE, ENTRIES, ERRORS
+from gemmir.signature import Signature
 
 LETTERS: Final = {"f32": "s", "f64": "d"}
 """The letter of BLAS for an element type."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from xdsl.dialects.builtin import ModuleOp
 
-from gemmir.backend import Artifact, signature_of
+from gemmir.backend import Artifact
 from gemmir.backends.llvm.emit import emit_module
 from gemmir.machine import CpuMachine, Machine
+from gemmir.signature import signature_of
 
 
 def emit(module: ModuleOp, machine: Machine) -> Artifact:

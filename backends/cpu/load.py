@@ -15,13 +15,14 @@ from dataclasses import replace
 from functools import cache
 from typing import Final
 
-from gemmir.backend import Loaded, Signature, threads_variable, tiles_constant
+from gemmir.backend import Loaded, threads_variable, tiles_constant
 from gemmir.backends.cpu import openmp, pool
 from gemmir.backends.cpu.elf import ELF_MACHINES, elf_machine
 from gemmir.backends.cpu.permission import ask_for_tiles
 from gemmir.errors import BackendError
 from gemmir.llvm import LOCK, Jit, Library, TargetMachine, binding
 from gemmir.machine.host import architecture, feature_string, host_cpu
+from gemmir.signature import Signature
 
 _numbers: Final[Iterator[int]] = itertools.count()
 

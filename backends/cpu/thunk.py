@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
-from gemmir.backend import Artifact, Signature
+from gemmir.backend import Artifact
 from gemmir.backends.cpu.load import link
 from gemmir.llvm import Library
 from gemmir.machine.host import host_cpu
+from gemmir.signature import Signature
 
 TEXT: Final = Path(__file__).with_suffix(".ll")
 """The functions, but for the one that calls a kernel."""

@@ -9,9 +9,10 @@ from __future__ import annotations
 from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp
 
-from gemmir.backend import Artifact, signature_of
+from gemmir.backend import Artifact
 from gemmir.backends.pallas.function import FunctionText
 from gemmir.machine import Machine, TpuMachine
+from gemmir.signature import signature_of
 
 
 def emit(module: ModuleOp, machine: Machine) -> Artifact:

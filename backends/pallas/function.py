@@ -18,7 +18,6 @@ from xdsl.ir.affine import (
     AffineSymExpr,
 )
 
-from gemmir.backend import Argument, Signature
 from gemmir.backends.pallas.arithmetic import ARITHMETIC
 from gemmir.backends.pallas.arrays import Operand, operand_of, require_dense
 from gemmir.backends.pallas.cost import Cost, cost_of, in_vmem_before, visiting, vmem_limit
@@ -34,6 +33,7 @@ from gemmir.errors import BackendError
 from gemmir.ir.dialect import VisitsOp, memref_type, product_name
 from gemmir.ir.pallas import BlockAttr, CallOp, DotOp
 from gemmir.machine import TpuMachine
+from gemmir.signature import Argument, Signature
 
 TABLE: Final[Table] = {**ARITHMETIC, **MEMORY, **STRUCTURE, **VISITS}
 

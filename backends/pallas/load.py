@@ -12,9 +12,10 @@ import types
 from typing import Any
 
 from gemmir import jax_modules
-from gemmir.backend import Loaded, Signature
+from gemmir.backend import Loaded
 from gemmir.backends.pallas.names import python_name
 from gemmir.errors import BackendError
+from gemmir.signature import Signature
 
 
 def load(object_bytes: bytes, signature: Signature) -> Loaded:

@@ -8,12 +8,12 @@ from typing import Final
 from xdsl.dialects import vector
 from xdsl.ir import OpResult, SSAValue
 
-from gemmir.backend import Argument
 from gemmir.backends.pallas.arrays import Operand
 from gemmir.backends.pallas.emitter import vectors
 from gemmir.backends.pallas.types import jax_type
 from gemmir.ir.dialect import memref_type
 from gemmir.ir.pallas import PARALLEL, CallOp, DotOp
+from gemmir.signature import Argument
 
 _USES: Final = {"read": "", "write": "the result", "readwrite": "read, and the result"}
 

@@ -10,7 +10,7 @@ from xdsl.dialects import func
 from xdsl.dialects.builtin import ModuleOp
 from xdsl.ir import SSAValue
 
-from gemmir.backend import Artifact, KernelLaunch, Launch, TensorMap, signature_of
+from gemmir.backend import Artifact
 from gemmir.backends.llvm.emit import EMITTERS
 from gemmir.backends.llvm.emitter import Emitter, Pointer, Table
 from gemmir.backends.llvm.text import FunctionText
@@ -30,9 +30,11 @@ from gemmir.backends.ptx.wgmma import WGMMA
 from gemmir.errors import BackendError
 from gemmir.ir.dialect import memref_type
 from gemmir.ir.warpgroup import CreateDescriptorOp
+from gemmir.launch import KernelLaunch, Launch, TensorMap
 from gemmir.llvm import LOCK, TargetMachine, binding_for_all
 from gemmir.machine import Machine
 from gemmir.machine.gpu import GpuMachine
+from gemmir.signature import signature_of
 
 TABLE: Table = {
     **EMITTERS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from gemmir.backend import Launch
+from gemmir.launch import Launch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TypeAlias
 
-from gemmir.backend import KernelLaunch, Loaded, Signature
+from gemmir.backend import Loaded
 from gemmir.backends.ptx.driver import (
     LEGACY_STREAM,
     PER_THREAD_STREAM,
@@ -23,6 +23,8 @@ from gemmir.backends.ptx.driver import (
 )
 from gemmir.backends.ptx.image import Image
 from gemmir.errors import DeviceError
+from gemmir.launch import KernelLaunch
+from gemmir.signature import Signature
 
 Kernels: TypeAlias = Sequence[tuple[object, KernelLaunch]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from gemmir.backend import KernelLaunch
+from gemmir.launch import KernelLaunch
 from gemmir.machine.gpu import GpuMachine
 
 PARTS: Final = 4

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gemmir.backend import Argument, Artifact
+from gemmir.backend import Artifact
 from gemmir.backends.ptx.emulator import Report, emulate
 from gemmir.dtypes import restrided
+from gemmir.signature import Argument
 
 Array = npt.NDArray[Any]
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from xdsl.dialects import func, memref
 from xdsl.ir import Operation, SSAValue
 
-from gemmir.backend import TensorMap
 from gemmir.backends.llvm.emitter import Emitter, Table
 from gemmir.backends.ptx.barriers import barrier_at
 from gemmir.backends.ptx.shared import item_bytes
@@ -26,6 +25,7 @@ from gemmir.ir.warpgroup import (
     WarpgroupMmaOp,
     box_of,
 )
+from gemmir.launch import TensorMap
 
 PARAMETER = 'ptr byval([128 x i8]) align 64 "nvvm.grid_constant"'
 """A tensor map is read where the parameters are: it is never copied."""

@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gemmir.arrays import Operands, load_array, make_operands
-from gemmir.backend import Argument, Signature
 from gemmir.gemm import Gemm
 from gemmir.int4 import unpack_int4
+from gemmir.signature import Argument, Signature
 
 
 def make(gemm: Gemm, seed: int) -> Operands:

@@ -265,7 +265,7 @@ def _lowering(lowered: Lowered) -> dict[str, Any]:
 
 
 def _print_summary(summary: Mapping[str, Any]) -> None:
-    from gemmir.backend import KernelLaunch
+    from gemmir.launch import KernelLaunch
 
     arguments = ", ".join(
         f"{a['name']}: {'x'.join(map(str, (*a['shape'], a['dtype'])))}"

@@ -12,7 +12,6 @@ from xdsl.dialects.builtin import DYNAMIC_INDEX, ModuleOp
 
 import gemmir
 from gemmir.arrays import make_operands
-from gemmir.backend import signature_of
 from gemmir.errors import ScheduleError
 from gemmir.evaluate import evaluate
 from gemmir.gemm import Gemm
@@ -22,6 +21,7 @@ from gemmir.ir.index import constant_of
 from gemmir.ir.loops import gemms
 from gemmir.lowering import run_passes
 from gemmir.passes.split_k import plan
+from gemmir.signature import signature_of
 
 After = Callable[[Gemm, str], ModuleOp]
 

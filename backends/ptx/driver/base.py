@@ -15,8 +15,8 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gemmir.backend import KernelLaunch
 from gemmir.errors import DeviceError, DeviceMemoryError
+from gemmir.launch import KernelLaunch
 
 Bytes = npt.NDArray[np.uint8]
 

@@ -10,7 +10,6 @@ from importlib import import_module
 from types import TracebackType
 from typing import Any, Final
 
-from gemmir.backend import KernelLaunch
 from gemmir.backends.ptx.driver import graphs, libcuda
 from gemmir.backends.ptx.driver.base import (
     LEGACY_STREAM,
@@ -22,6 +21,7 @@ from gemmir.backends.ptx.driver.base import (
     refused_code,
 )
 from gemmir.backends.ptx.driver.parameters import Parameters
+from gemmir.launch import KernelLaunch
 
 MODULE: Final = "cuda.bindings.driver"
 

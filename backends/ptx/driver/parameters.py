@@ -6,9 +6,9 @@ import ctypes
 from collections.abc import Sequence
 from typing import Final
 
-from gemmir.backend import KernelLaunch
 from gemmir.backends.ptx.driver.tensor_maps import MAP_ALIGNMENT, MAP_BYTES, encode
 from gemmir.errors import DeviceError
+from gemmir.launch import KernelLaunch
 
 POINTER_BYTES: Final = 8
 

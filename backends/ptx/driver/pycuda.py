@@ -15,7 +15,6 @@ from functools import partial
 from importlib import import_module
 from typing import Any, Final
 
-from gemmir.backend import KernelLaunch
 from gemmir.backends.ptx.driver import libcuda
 from gemmir.backends.ptx.driver.base import (
     LEGACY_STREAM,
@@ -27,6 +26,7 @@ from gemmir.backends.ptx.driver.base import (
 )
 from gemmir.backends.ptx.driver.parameters import Parameters
 from gemmir.errors import DeviceError
+from gemmir.launch import KernelLaunch
 
 MODULE: Final = "pycuda.driver"
 

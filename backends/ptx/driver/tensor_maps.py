@@ -11,10 +11,10 @@ import ctypes
 from collections.abc import Sequence
 from typing import Final
 
-from gemmir.backend import TensorMap
 from gemmir.backends.ptx.driver import libcuda
 from gemmir.dtypes import Precision
 from gemmir.errors import DeviceError
+from gemmir.launch import TensorMap
 
 MAP_BYTES: Final = 128
 MAP_ALIGNMENT: Final = 64

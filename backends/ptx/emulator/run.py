@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gemmir.backend import TensorMap
 from gemmir.backends.ptx.emulator.clocks import WARP, Clocks
 from gemmir.backends.ptx.emulator.cluster import Cluster
 from gemmir.backends.ptx.emulator.faults import FaultError, PtxFault
@@ -23,6 +22,7 @@ from gemmir.backends.ptx.emulator.schedule import run_blocks
 from gemmir.backends.ptx.emulator.state import Block, Machine
 from gemmir.backends.ptx.emulator.tensors import Tensor, addresses_of, tensor_of
 from gemmir.backends.ptx.emulator.values import WIDTHS, Array
+from gemmir.launch import TensorMap
 
 Triple: TypeAlias = tuple[int, int, int]
 

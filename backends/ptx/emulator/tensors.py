@@ -13,9 +13,9 @@ from typing import Final
 
 import numpy as np
 
-from gemmir.backend import TensorMap
 from gemmir.backends.ptx.emulator.faults import FaultError
 from gemmir.backends.ptx.emulator.values import Array
+from gemmir.launch import TensorMap
 
 MAPS: Final = 1 << 46
 """Where the tensor maps of a kernel seem to lie, above all memory."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from gemmir.arrays import GUARD, Operands, guarded_bytes
-from gemmir.backend import Argument
 from gemmir.backends.ptx.driver import LEGACY_STREAM, Driver, Memory, as_bytes
 from gemmir.kernel import DTYPES
+from gemmir.signature import Argument
 
 L2_TIMES: Final = 4
 """So many times the L2 lies between two launches on one place. A cache that replaces lines at

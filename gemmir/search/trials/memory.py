@@ -18,13 +18,13 @@ from typing import Any, Final
 import numpy as np
 
 from gemmir.arrays import Operand, Operands, guarded_bytes
-from gemmir.backend import Argument
 from gemmir.bench.operands import arguments_of, make
 from gemmir.bench.race import expected_of
 from gemmir.epilogue_steps import EXACT_STEPS
 from gemmir.gemm import COUNTS, OFFSETS, Gemm
 from gemmir.kernel import DTYPES
 from gemmir.reference import Reference
+from gemmir.signature import Argument
 
 CASES: Final = ("whole", "random")
 """The last one is left in the arrays that are timed."""

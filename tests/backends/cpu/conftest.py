@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gemmir.backend import Access, Argument, Artifact, Signature
+from gemmir.backend import Artifact
 from gemmir.machine.host import host_machine
+from gemmir.signature import Access, Argument, Signature
 
 BODY = """
 entry:

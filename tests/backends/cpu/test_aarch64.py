@@ -18,9 +18,9 @@ import pytest
 
 import gemmir
 from gemmir import Gemm
-from gemmir.backend import Argument, Signature
 from gemmir.backends.cpu.assemble import header
 from gemmir.blas import blas_library
+from gemmir.signature import Argument, Signature
 from tests.strategies import arrays_for, furthest
 
 Array = npt.NDArray[Any]

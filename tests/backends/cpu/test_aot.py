@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gemmir.backend import Argument, Artifact, Signature
+from gemmir.backend import Artifact
 from gemmir.backends.cpu.assemble import (
     assemble,
     assembly,
@@ -21,6 +21,7 @@ from gemmir.backends.cpu.assemble import (
 )
 from gemmir.errors import BackendError, MissingError
 from gemmir.machine.host import host_cpu, triple_for
+from gemmir.signature import Argument, Signature
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 

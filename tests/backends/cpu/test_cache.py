@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import gemmir.cache
-from gemmir.backend import Artifact, Signature
+from gemmir.backend import Artifact
 from gemmir.backends.cpu.assemble import assemble
 from gemmir.backends.cpu.load import load
 from gemmir.cache import (
@@ -29,6 +29,7 @@ from gemmir.cache import (
     fingerprint,
     python_files,
 )
+from gemmir.signature import Signature
 
 KEY = cache_key("some module", "some cpu")
 
@@ -103,7 +104,7 @@ def test_a_damaged_entry_is_written_anew(
 HAMMER = """
 import sys
 from pathlib import Path
-from gemmir.backend import Signature
+from gemmir.signature import Signature
 from gemmir.cache import ObjectCache, cache_key
 
 cache, seed = ObjectCache(Path(sys.argv[1])), int(sys.argv[2])

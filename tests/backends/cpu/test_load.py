@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gemmir.backend import Artifact, Loaded, Signature, backend_for, backend_kinds
+from gemmir.backend import Artifact, Loaded, backend_for, backend_kinds
 from gemmir.backends.cpu import openmp
 from gemmir.backends.cpu.assemble import assemble
 from gemmir.backends.cpu.load import load
 from gemmir.errors import BackendError, MissingError
+from gemmir.signature import Signature
 
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
 

@@ -9,9 +9,10 @@ import numpy.typing as npt
 import pytest
 
 import gemmir
-from gemmir.backend import Artifact, Signature
+from gemmir.backend import Artifact
 from gemmir.backends.cpu.assemble import assemble
 from gemmir.backends.cpu.load import load
+from gemmir.signature import Signature
 
 Array = npt.NDArray[Any]
 

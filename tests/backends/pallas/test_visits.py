@@ -16,7 +16,7 @@ from jax.experimental.pallas import tpu as pltpu
 import gemmir
 from gemmir import Gemm
 from gemmir.arrays import make_operands
-from gemmir.backend import Artifact, signature_of
+from gemmir.backend import Artifact
 from gemmir.backends.pallas.export import stablehlo
 from gemmir.backends.pallas.profile.ahead_of_time import compile_for
 from gemmir.backends.pallas.profile.program import Array as ProgramArray
@@ -32,6 +32,7 @@ from gemmir.ir.context import parse_module
 from gemmir.ir.dialect import VisitsOp
 from gemmir.machine import TpuMachine, machine_for
 from gemmir.reference import reference_of_gemm
+from gemmir.signature import signature_of
 from tests.backends.pallas.profile.programs import needs_libtpu
 from tests.strategies import examples
 from tests.test_visits import offsets_of, visited, visits_of

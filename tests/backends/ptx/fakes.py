@@ -22,9 +22,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gemmir import dlpack
-from gemmir.backend import TensorMap
 from gemmir.backends.ptx.driver.tensor_maps import MAP_ALIGNMENT, MAP_BYTES
 from gemmir.backends.ptx.emulator import emulate
+from gemmir.launch import TensorMap
 
 Array = npt.NDArray[Any]
 

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from gemmir.backend import Artifact, KernelLaunch, Launch, Signature
+from gemmir.backend import Artifact
 from gemmir.backends.ptx import assemble as assembling
 from gemmir.backends.ptx.assemble import assemble, cubin, find_tool
 from gemmir.backends.ptx.image import Image
 from gemmir.errors import BackendError, MissingError
+from gemmir.launch import KernelLaunch, Launch
+from gemmir.signature import Signature
 from tests.backends.ptx.conftest import tool
 
 ARTIFACT = Artifact(

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from gemmir import Gemm, lower
-from gemmir.backend import KernelLaunch
 from gemmir.backends.ptx.assemble import find_ptxas, resources_by_kernel
 from gemmir.backends.ptx.occupancy import occupancy
 from gemmir.backends.ptx.sass import find_nvdisasm
 from gemmir.explain import facts
+from gemmir.launch import KernelLaunch
 from gemmir.machine.gpu import SM_75, SM_80, SM_90A, GpuMachine
 from tests.backends.ptx.conftest import tool
 

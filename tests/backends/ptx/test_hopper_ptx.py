@@ -14,13 +14,14 @@ from xdsl.dialects.builtin import IndexType, IntegerAttr, i32
 from xdsl.ir import Block
 
 from gemmir import Gemm
-from gemmir.backend import Artifact, TensorMap
+from gemmir.backend import Artifact
 from gemmir.backends.ptx.assemble import assemble
 from gemmir.backends.ptx.shared import STATIC_BYTES, SharedMemory
 from gemmir.backends.ptx.spread import OF_GROUP, OF_WARP
 from gemmir.backends.ptx.wgmma import PRODUCTS
 from gemmir.backends.ptx.windows import Sum, sum_of
 from gemmir.errors import BackendError
+from gemmir.launch import TensorMap
 from tests.backends.ptx.conftest import tool
 from tests.backends.ptx.hopper import (
     LARGE,

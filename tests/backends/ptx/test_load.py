@@ -9,7 +9,6 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from gemmir.backend import Argument, KernelLaunch, Launch, Signature
 from gemmir.backends.ptx.driver import (
     LEGACY_STREAM,
     PER_THREAD_STREAM,
@@ -22,6 +21,8 @@ from gemmir.backends.ptx.driver import (
 from gemmir.backends.ptx.image import Image
 from gemmir.backends.ptx.load import Program, load
 from gemmir.errors import DeviceError, DeviceMemoryError, MissingError
+from gemmir.launch import KernelLaunch, Launch
+from gemmir.signature import Argument, Signature
 from tests.backends.ptx.conftest import Install, hide, show
 from tests.backends.ptx.fakes import FakeCuda, Status, bindings_module
 

@@ -10,12 +10,12 @@ import pytest
 
 import gemmir
 from gemmir.arrays import make_operands
-from gemmir.backend import KernelLaunch, Launch, TensorMap
 from gemmir.backends.ptx.driver import Memory, libcuda
 from gemmir.backends.ptx.image import Image
 from gemmir.backends.ptx.load import Program
 from gemmir.cache import ObjectCache
 from gemmir.errors import DeviceError
+from gemmir.launch import KernelLaunch, Launch, TensorMap
 from gemmir.reference import reference_of_gemm
 from tests.backends.ptx.conftest import Install
 from tests.backends.ptx.fakes import FakeCuda, Status, encoded

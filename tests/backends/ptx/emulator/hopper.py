@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from gemmir.backend import TensorMap
 from gemmir.backends.ptx.emulator import Report, emulate
+from gemmir.launch import TensorMap
 from tests.backends.ptx.emulator.ptx import REGISTERS
 
 HEAD = ".version 8.6\n.target sm_90a\n.address_size 64\n"

@@ -8,8 +8,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from gemmir.backend import TensorMap
 from gemmir.backends.ptx.emulator import PtxFault
+from gemmir.launch import TensorMap
 from tests.backends.ptx.emulator.hopper import INIT, load, matrix_map, only, run, store, wait
 from tests.backends.ptx.emulator.ptx import Array
 
