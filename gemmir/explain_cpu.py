@@ -60,7 +60,7 @@ class Reduction:
     an accumulator for each, which takes every so many products, or groups of `neighbours`, and
     whose halves are added. `depth` is the most roundings that a product goes through; `bound_depth`
     is what the error bound allows for. Matrix tiles take `at_once` products, the sum of which is
-    added to the accumulator.
+    added to the accumulator. Slices are added to C, or in registers to a `running` sum.
     """
 
     block: int
@@ -68,6 +68,7 @@ class Reduction:
     lanes: int = 1
     neighbours: int = 1
     at_once: int = 1
+    running: bool = False
     depth: int
     bound_depth: int
 
@@ -189,7 +190,7 @@ def _follow(lowered: Lowered) -> tuple[tuple[Step, ...], Walk | None]:
             others[-1][p.loop] -= min(p.at, others[-1][p.loop])
             parts.append(walk)
         if isinstance(p, Otherwise) and others:
-            walk = replace(walk, tile=others.pop(), blocking=Blocking())
+            walk = replace(walk, tile=others.pop(), blocking=Blocking(), sums=0)
         steps.append(Step(text=pass_text(p), meaning=meaning(p, walk)))
     return tuple(steps), parts[0] if parts else walk
 
@@ -211,6 +212,7 @@ def _reduction(walk: Walk) -> Reduction:
         blocks=blocks,
         lanes=walk.lanes,
         neighbours=walk.neighbours,
+        running=walk.sums > 1,
         depth=ceil_div(block, walk.lanes) + walk.lanes.bit_length() - 1 + max(blocks - 1, 0),
         bound_depth=k + walk.problem.roundings,
     )
@@ -386,7 +388,8 @@ def _reduction_lines(found: Reduction, of: str, *, has_versions: bool) -> Iterat
             f"reduction  each element of {of}: {found.blocks} blocks of k, each up to "
             f"{found.block} fused multiply-adds"
         )
-        yield "           into one accumulator in the order of k, and added to c in that order"
+        to = "a running sum" if found.running else "c"
+        yield f"           into one accumulator in the order of k, and added to {to} in that order"
     yield (
         f"           a product goes through at most {found.depth} roundings; the error bound "
         f"allows {found.bound_depth}, any order"

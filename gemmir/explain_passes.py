@@ -70,7 +70,10 @@ class Registers:
 
 @dataclass
 class Walk:
-    """The problem as the passes so far have cut it."""
+    """The problem as the passes so far have cut it.
+
+    Of each element of C `sums` are in registers: that of a slice of k, and a running one.
+    """
 
     problem: Gemm
     machine: CpuMachine
@@ -78,6 +81,7 @@ class Walk:
     tile: dict[str, int]
     blocking: Blocking = field(default_factory=Blocking)
     carries: bool = False
+    sums: int = 0
     registers: Registers | None = None
     lanes: int = 1
     neighbours: int = 1
@@ -133,9 +137,10 @@ def _accumulators(walk: Walk) -> str:
     if walk.at_once > 1:
         return _sums_in_tiles(walk, rows, columns)
     vectors = max(ceil_div(columns, walk.width), 1)
+    walk.sums += 1
     walk.blocking = replace(walk.blocking, mr=rows, nr=columns, kc=walk.tile["k"])
     walk.registers = Registers(
-        accumulators=rows * vectors,
+        accumulators=walk.sums * rows * vectors,
         row=1 if 1 < rows < vectors else vectors,
         broadcast=rows if 1 < rows < vectors else 1,
         available=walk.machine.vector_registers,
@@ -144,6 +149,7 @@ def _accumulators(walk: Walk) -> str:
         f"{rows} x {columns} sums in {rows} x {vectors} registers, which all of "
         f"k={walk.tile['k']} goes through"
         + (", from what the slice before has left in c" if walk.carries else "")
+        + (", beside those that they are added to" if walk.sums > 1 else "")
     )
 
 
@@ -188,7 +194,8 @@ def _(p: Vectorize, walk: Walk) -> str:
         return f"vectors of {p.width}"
     if p.along is not None:
         rows, columns = walk.blocking.mr or 0, walk.blocking.nr or 0
-        found = replace(found, accumulators=rows * columns, row=columns, broadcast=rows)
+        sums = walk.sums * rows * columns
+        found = replace(found, accumulators=sums, row=columns, broadcast=rows)
         walk.registers, walk.lanes = found, p.width or 1
         return (
             f"vectors of {p.width} along k; {found.accumulators} + {found.broadcast} + "

@@ -207,3 +207,12 @@ def test_matrix_tiles_are_explained() -> None:
     text = explain(lower(gemm, "cpu:sapphirerapids"))
     assert "32 x 32 sums in 2 x 2 matrix tiles" in text
     assert "inner loop 4 products of tiles, 4 tile loads, 0 spills" in text
+
+
+def test_running_sums_take_registers_too() -> None:
+    gemm = Gemm(m=4, n=16, k=64, dtype="bf16", out="bf16", dtype_b="i8", weight_group=32)
+    found = explanation(lower(gemm, TARGET))
+    assert found.registers is not None and found.reduction is not None
+    assert found.registers.accumulators == 2 * 2 * 2  # of two rows by two vectors
+    assert found.reduction.running
+    assert "added to a running sum in that order" in explain(lower(gemm, TARGET))
