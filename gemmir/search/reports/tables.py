@@ -73,6 +73,13 @@ class Table:
             for row in self.rows
         ]
 
+    @property
+    def is_numeric(self) -> list[bool]:
+        """Of each column whether it holds numbers."""
+        return [
+            any(_is_number(row[place]) for row in self.rows) for place in range(len(self.columns))
+        ]
+
 
 def cell(value: Value, column: Column) -> Cell:
     """`value` as `column` writes it."""
@@ -104,3 +111,7 @@ def columns(*names: str | tuple[str, str]) -> tuple[Column, ...]:
 def words(rows: Sequence[tuple[str, str]], caption: str) -> Table:
     """A table of two columns of text."""
     return Table(caption=caption, columns=columns("what", "value"), rows=tuple(rows))
+
+
+def _is_number(value: Value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
