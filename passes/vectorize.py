@@ -118,7 +118,13 @@ from gemmir.ir.team_copies import plan_share, vectorize_share
 from gemmir.ir.tile_products import multiply_tiles, plan_tiles
 from gemmir.ir.transfers import Tile, computed, read, splat
 from gemmir.ir.views import chain, extents, offsets_of, subview, total_offsets
-from gemmir.ir.warp_products import MMA_SHAPES, listed, mma_shape, multiply_of_warp
+from gemmir.ir.warp_products import (
+    MMA_SHAPES,
+    mma_shape,
+    multiply_of_warp,
+    refuse_shape,
+    require_one_type,
+)
 from gemmir.ir.warpgroup import (
     COLUMN_STEP,
     WARPGROUP_ROWS,
@@ -153,10 +159,7 @@ def plan_gemm(
     if with_ == MMA:
         m, n, k = mma_shape(gemm, shape)
         return replace(_of_one_accumulator(gemm, accumulator, (m, n)), mma=(m, n, k))
-    if shape is not None:
-        raise ScheduleError(
-            "GEM0378", f"vectorize: shape={listed(shape)} and with={with_}", "leave shape out"
-        )
+    refuse_shape(shape, with_)
     if with_ == FMA:
         _require_fma(gemm)
     rows, columns = memref_type(accumulator).get_shape()
@@ -215,18 +218,6 @@ def _in_registers(gemm: GemmOp) -> SSAValue:
             "put promote{operand=c to=registers} before vectorize",
         )
     return accumulator
-
-
-def _require_one_type(products: Sequence[GemmOp], with_: str) -> None:
-    """`ScheduleError` GEM0375 where A and B differ, which units of blocks do not multiply."""
-    for gemm in products:
-        a, b = (memref_type(v).element_type for v in (gemm.a, gemm.b))
-        if a != b:
-            raise ScheduleError(
-                "GEM0375",
-                f"vectorize: with={with_} has no instruction for {a} by {b}",
-                "use a CPU, or give B the type of A",
-            )
 
 
 def _require_whole_bytes(gemm: GemmOp, width: int, along: str | None) -> None:
@@ -528,7 +519,7 @@ class Vectorize(ModulePass):
                 "use along=k with=fma or with=dot, or leave along out",
             )
         if self.with_ in (MMA, WGMMA, MXU):
-            _require_one_type(products, self.with_)
+            require_one_type(products, self.with_)
         if self.with_ in (WGMMA, MXU):
             self._refuse_lanes()
         if self.with_ == MXU:

@@ -52,9 +52,28 @@ PAIRED_DOUBLES = 2
 """Products of f64 along k that are fed together: two elements of a lane are one 128-bit load."""
 
 
-def listed(shape: Sequence[int]) -> str:
-    """A shape as a schedule spells it."""
+def _listed(shape: Sequence[int]) -> str:
     return ",".join(map(str, shape))
+
+
+def require_one_type(products: Sequence[GemmOp], with_: str) -> None:
+    """`ScheduleError` GEM0375 where A and B differ, which units of blocks do not multiply."""
+    for gemm in products:
+        a, b = (memref_type(v).element_type for v in (gemm.a, gemm.b))
+        if a != b:
+            raise ScheduleError(
+                "GEM0375",
+                f"vectorize: with={with_} has no instruction for {a} by {b}",
+                "use a CPU, or give B the type of A",
+            )
+
+
+def refuse_shape(shape: Sequence[int] | None, with_: str) -> None:
+    """`ScheduleError` GEM0378 where a `shape` is given to a unit whose instructions have one."""
+    if shape is not None:
+        raise ScheduleError(
+            "GEM0378", f"vectorize: shape={_listed(shape)} and with={with_}", "leave shape out"
+        )
 
 
 def mma_shape(gemm: GemmOp, wanted: tuple[int, ...] | None) -> tuple[int, int, int]:
@@ -70,8 +89,8 @@ def mma_shape(gemm: GemmOp, wanted: tuple[int, ...] | None) -> tuple[int, int, i
     if wanted is not None and wanted not in known:
         raise ScheduleError(
             "GEM0378",
-            f"vectorize: shape={listed(wanted)} is no instruction for {element}",
-            f"use shape={' or shape='.join(map(listed, known))}",
+            f"vectorize: shape={_listed(wanted)} is no instruction for {element}",
+            f"use shape={' or shape='.join(map(_listed, known))}",
         )
     units = [o.over.data for o in enclosing_ops(gemm) if isinstance(o, ForallOp)]
     if WARPS not in units or THREADS in units:
