@@ -27,14 +27,13 @@ from xdsl.context import Context
 from xdsl.dialects import arith, builtin, memref, scf
 from xdsl.dialects.builtin import MemRefType
 from xdsl.ir import Block, Operation, SSAValue
-from xdsl.passes import ModulePass
-from xdsl.utils.arg_spec import ArgSpec
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import SWIZZLE_ROWS, PanelAttr, SwizzleAttr
 from gemmir.ir.dialect import BarrierOp, PackOp, is_shared, memref_type, static_strides
 from gemmir.ir.grid import make_call, plan_grid
 from gemmir.ir.index import Extent, as_index, before, constant_of
+from gemmir.ir.keyword_pass import KeywordPass
 from gemmir.ir.loops import carry, conditional, dimension_of, require_gemms
 from gemmir.ir.nvgpu import AsyncCreateGroupOp, AsyncWaitOp
 from gemmir.ir.roles import specialize
@@ -261,7 +260,7 @@ def _erase_unused(body: Block) -> None:
 
 
 @dataclass(frozen=True)
-class Pipeline(ModulePass):
+class Pipeline(KeywordPass):
     """Overlap the copies of `loop` with its products, `stages` slices deep, by copies `with`.
 
     With `tma` and `specialize` one warp copies and warpgroups multiply (`gemmir.ir.specialize`);
@@ -276,18 +275,6 @@ class Pipeline(ModulePass):
     with_: str = "cp.async"
     specialize: bool = False
     pingpong: bool = False
-
-    @classmethod
-    def from_spec(cls, spec: ArgSpec) -> Pipeline:
-        """`with` is a word of Python: the text form has it, the field is `with_`."""
-        renamed = {"with_" if k == "with" else k: v for k, v in spec.parameters.items()}
-        return super().from_spec(ArgSpec(spec.name, renamed))
-
-    def spec(self, *, include_default: bool = False) -> ArgSpec:
-        """The text form of this pass."""
-        made = super().spec(include_default=include_default)
-        renamed = {"with" if k == "with_" else k: v for k, v in made.parameters.items()}
-        return ArgSpec(made.name, renamed)
 
     def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
         products = require_gemms("pipeline", op, takes_scales=self.with_ != DMA)

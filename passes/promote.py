@@ -65,9 +65,7 @@ from xdsl.dialects.builtin import (
     i32,
 )
 from xdsl.ir import Block, Operation, Region, SSAValue
-from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
-from xdsl.utils.arg_spec import ArgSpec
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.attributes import (
@@ -99,6 +97,7 @@ from gemmir.ir.index import (
     erase_condition,
     upper_bound,
 )
+from gemmir.ir.keyword_pass import KeywordPass
 from gemmir.ir.layouts import (
     panel_size,
     panel_width,
@@ -564,7 +563,7 @@ def _write_back_sum(builder: Builder, acc: SSAValue, c: SSAValue, gemm: GemmOp) 
 
 
 @dataclass(frozen=True)
-class Promote(ModulePass):
+class Promote(KeywordPass):
     """Promote `operand` (a, b or c) `to` a memory space.
 
     a and b go to a cache level or to the shared memory of a block with `layout=panel:WIDTH`, to
@@ -583,18 +582,6 @@ class Promote(ModulePass):
     prefetch: bool = False
     carry: bool = False
     as_: str | None = None
-
-    @classmethod
-    def from_spec(cls, spec: ArgSpec) -> Promote:
-        """`as` is a word of Python: the text form has it, the field is `as_`."""
-        renamed = {"as_" if k == "as" else k: v for k, v in spec.parameters.items()}
-        return super().from_spec(ArgSpec(spec.name, renamed))
-
-    def spec(self, *, include_default: bool = False) -> ArgSpec:
-        """The text form of this pass."""
-        made = super().spec(include_default=include_default)
-        renamed = {"as" if k == "as_" else k: v for k, v in made.parameters.items()}
-        return ArgSpec(made.name, renamed)
 
     def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
         if self.operand not in ("a", "b", "c"):

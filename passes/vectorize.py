@@ -65,9 +65,7 @@ from xdsl.dialects.builtin import (
     f16,
 )
 from xdsl.ir import Block, Operation, Region, SSAValue
-from xdsl.passes import ModulePass
 from xdsl.rewriter import InsertPoint
-from xdsl.utils.arg_spec import ArgSpec
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.accumulators import GemmPlan
@@ -103,6 +101,7 @@ from gemmir.ir.index import (
     erase_condition,
     round_up,
 )
+from gemmir.ir.keyword_pass import KeywordPass
 from gemmir.ir.lane_products import (
     ALONG_K,
     dot_factors,
@@ -477,7 +476,7 @@ def _brought_down(gemm: GemmOp, sums: list[SSAValue]) -> list[SSAValue]:
 
 
 @dataclass(frozen=True)
-class Vectorize(ModulePass):
+class Vectorize(KeywordPass):
     """Lower the GEMM, its copies and its epilogues to the unit `with`, `width` lanes wide.
 
     `shape` is m, n and k of the instruction of the tensor cores, where there are several. A
@@ -493,18 +492,6 @@ class Vectorize(ModulePass):
     shape: tuple[int, ...] | None = None
     along: str | None = None
     dealt: bool = False
-
-    @classmethod
-    def from_spec(cls, spec: ArgSpec) -> Vectorize:
-        """`with` is a word of Python: the text form has it, the field is `with_`."""
-        renamed = {"with_" if k == "with" else k: v for k, v in spec.parameters.items()}
-        return super().from_spec(ArgSpec(spec.name, renamed))
-
-    def spec(self, *, include_default: bool = False) -> ArgSpec:
-        """The text form of this pass."""
-        made = super().spec(include_default=include_default)
-        renamed = {"with" if k == "with_" else k: v for k, v in made.parameters.items()}
-        return ArgSpec(made.name, renamed)
 
     def apply(self, ctx: Context, op: builtin.ModuleOp) -> None:
         products = require_gemms("vectorize", op, takes_factors=True)
