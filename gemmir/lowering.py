@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from xdsl.dialects import func, memref, scf
 from xdsl.dialects.builtin import ModuleOp, StringAttr
@@ -61,6 +61,18 @@ class Stages(Mapping[str, Stage]):
 
     def __len__(self) -> int:
         return len(self._by_name)
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """What each stage is, without its text, as plain values for JSON."""
+        return [
+            {
+                "name": stage.name,
+                "level": stage.level,
+                "lines": stage.text.count("\n"),
+                "milliseconds": stage.seconds * 1e3,
+            }
+            for stage in self.values()
+        ]
 
 
 def level_of(module: ModuleOp) -> str:

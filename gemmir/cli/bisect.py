@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +10,7 @@ import typer
 
 from gemmir.cli.check import replacement
 from gemmir.cli.options import Json, ProblemOptions
-from gemmir.cli.output import note, put, put_json, write_file
+from gemmir.cli.output import note, progress, put, put_json, write_file
 
 if TYPE_CHECKING:
     from gemmir.bisect import Outcome
@@ -55,7 +53,7 @@ def bisect(
     is_stage = problem.file is not None and bool(problem.given)
     gemm = problem.gemm() if is_stage else None
     job = problem.job(both=True)
-    with _progress() as watch:
+    with progress() as watch:
         outcome = search(job, gemm=gemm, replace=texts, seed=seed, shrink=shrink, watch=watch)
     path = None
     if outcome.found is not None:
@@ -68,19 +66,6 @@ def bisect(
         write_file(path, outcome.found.script.encode())
         note(f"wrote {path}: {shlex.join(['python', str(path)])} shows it again")
     outcome.require_ok()
-
-
-@contextmanager
-def _progress() -> Generator[Callable[[str], None]]:
-    """The stage that runs, in one line on standard error, where that is a terminal."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda words: None
-        return
-    with console.status("") as status:
-        yield lambda words: status.update(words)
 
 
 def _plain(outcome: Outcome, path: Path | None) -> dict[str, object]:

@@ -252,15 +252,7 @@ def _lowering(lowered: Lowered) -> dict[str, Any]:
         "target": lowered.target,
         "cpu": lowered.artifact.cpu,
         "schedule": list(lowered.schedule.steps),
-        "stages": [
-            {
-                "name": stage.name,
-                "level": stage.level,
-                "lines": stage.text.count("\n"),
-                "milliseconds": stage.seconds * 1e3,
-            }
-            for stage in lowered.stages.values()
-        ],
+        "stages": lowered.stages.to_list(),
     }
 
 

@@ -86,18 +86,7 @@ def _values(found: Demo) -> dict[str, Any]:
 
 
 def _lowering(lowered: Lowered) -> dict[str, Any]:
-    return {
-        "schedule": list(lowered.schedule.steps),
-        "stages": [
-            {
-                "name": stage.name,
-                "level": stage.level,
-                "lines": stage.text.count("\n"),
-                "milliseconds": stage.seconds * 1e3,
-            }
-            for stage in lowered.stages.values()
-        ],
-    }
+    return {"schedule": list(lowered.schedule.steps), "stages": lowered.stages.to_list()}
 
 
 def _timing(timing: Timing, flops: int) -> dict[str, Any]:

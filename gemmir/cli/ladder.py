@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -11,7 +10,7 @@ import typer
 
 from gemmir.cli.compile import KINDS, OF_MACHINE
 from gemmir.cli.options import Json, ProblemOptions
-from gemmir.cli.output import note, put, put_json, put_table, write_file
+from gemmir.cli.output import note, progress, put, put_json, put_table, write_file
 
 if TYPE_CHECKING:
     from gemmir.gemm import Gemm
@@ -89,7 +88,7 @@ def ladder(
         made = climb(gemm, problem.target, threads)
         put(_emitted(gemm, problem.target, made.rung_called(rung), emit))
         return
-    with _progress() as watch:
+    with progress() as watch:
         found = climb_all(
             gemm,
             problem.target,
@@ -160,19 +159,6 @@ def _emitted(gemm: Gemm, target: str, rung: Rung, kind: str) -> str:
     if kind not in legal:
         raise typer.BadParameter(f"--emit {kind}: the kinds are {', '.join((SCHEDULE, *legal))}")
     return KINDS[kind].make(lowered).decode()
-
-
-@contextmanager
-def _progress() -> Generator[Callable[[str], None]]:
-    """What is being done, in one line on standard error, where that is a terminal."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda words: None
-        return
-    with console.status("") as status:
-        yield lambda words: status.update(words)
 
 
 def _write(found: Ladder, folder: Path) -> None:
