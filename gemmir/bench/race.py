@@ -14,7 +14,6 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 import numpy as np
@@ -22,6 +21,7 @@ import numpy as np
 from gemmir.arrays import Operands
 from gemmir.bench.contestants import ANY_M, GEMMIR, MATMUL, PEAK, Contestant, Kind
 from gemmir.bench.operands import make, write
+from gemmir.closing import Closing
 from gemmir.dtypes import ELEMENTS
 from gemmir.errors import MissingError
 from gemmir.gemm import Gemm
@@ -186,7 +186,7 @@ class Process:
         return f"its process ended with status {status}" + (f": {words[-1]}" if words else "")
 
 
-class Field:
+class Field(Closing):
     """Everybody who takes part, each in a process that lives as long as this.
 
     `unable` says who cannot, and why; `about` what the others are.
@@ -211,15 +211,8 @@ class Field:
             else:
                 self.about[name] = answer["about"]
 
-    def __enter__(self) -> Field:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End all processes."""
         for process in self._processes.values():
             process.end()
 

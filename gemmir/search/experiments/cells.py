@@ -11,10 +11,10 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from types import TracebackType
 from typing import Any, Final, Protocol
 
 from gemmir.bench.contestants import Contestant, contestants
+from gemmir.closing import Closing
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine, machine_for
 from gemmir.search.experiments.plan import Point, Settings
@@ -51,7 +51,7 @@ class _Found:
     about: dict[str, Any] | None = None
 
 
-class Bench:
+class Bench(Closing):
     """Measures on `cpus`; the arrays and the right result of a problem stay until another comes."""
 
     def __init__(self, settings: Settings, cpus: Sequence[int]) -> None:
@@ -60,17 +60,6 @@ class Bench:
         self._gemm: Gemm | None = None
         self._trials: dict[str, Trials] = {}
         self._templates: Templates = {}
-
-    def __enter__(self) -> Bench:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End all processes."""

@@ -10,9 +10,9 @@ import signal
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from types import TracebackType
 from typing import Any
 
+from gemmir.closing import Closing
 from gemmir.errors import MissingError
 from gemmir.gemm import Gemm
 from gemmir.search.trials.memory import new_file
@@ -23,7 +23,7 @@ from gemmir.search.trials.template import STATIC
 from gemmir.search.trials.trials import AGAIN, KilledError, Limits, require_known
 
 
-class StaticTrials:
+class StaticTrials(Closing):
     """Trials of one problem on one target; with `profile` libtpu says the seconds.
 
     `seed` is that of the operands of the smaller problem that is computed.
@@ -45,15 +45,8 @@ class StaticTrials:
         self._file = new_file(1)
         self._template = Template(NO_CACHE)
 
-    def __enter__(self) -> StaticTrials:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End the process that others are made from."""
         self._template.close()
 
     def run(self, schedule: str) -> Outcome:

@@ -14,13 +14,13 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from types import TracebackType
 from typing import Any, Final
 
 import numpy as np
 
 from gemmir.bench.contestants import GEMMIR, Contestant
 from gemmir.bench.worker import LEAST_SECONDS, WARM_SECONDS
+from gemmir.closing import Closing
 from gemmir.errors import ParseError
 from gemmir.gemm import Gemm
 from gemmir.machine import HOST, CpuMachine, machine_for
@@ -61,7 +61,7 @@ Templates = dict[frozenset[tuple[str, str]], Template]
 """The processes that trials are forks of, by their environments."""
 
 
-class Trials:
+class Trials(Closing):
     """Trials of one problem, each in a process of its own; `close` ends all of them.
 
     They run on CPUs of this computer, or on a GPU of it. With `templates` of somebody else, who
@@ -92,17 +92,6 @@ class Trials:
         self._is_measured = self._roofline is None
         self._template(self.place.environment)
         self._memory = Memory(gemm, seed)
-
-    def __enter__(self) -> Trials:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End all processes, but for those of somebody else."""
@@ -249,7 +238,7 @@ class KilledError(Exception):
     """Somebody else has killed the process of a trial."""
 
 
-class Entry:
+class Entry(Closing):
     """One contestant in its process, which goes on until it is closed."""
 
     def __init__(self, trials: Trials, contestant: Contestant) -> None:
@@ -262,17 +251,6 @@ class Entry:
         self._about: Mapping[str, Any] = {}
         self._error: float | None = None
         self._has_begun = False
-
-    def __enter__(self) -> Entry:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the process."""

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from gemmir.closing import Closing
 from gemmir.search.trials import Outcome, Sample, Trials
 from gemmir.search.trials.trials import AGAIN, Entry, KilledError
 
@@ -54,7 +55,7 @@ class Objective(Protocol):
         ...
 
 
-class MeasuredSeconds:
+class MeasuredSeconds(Closing):
     """Seconds of a call that a clock tells: of a CPU of this computer, or by events of its GPU."""
 
     unit = "s"
@@ -65,15 +66,8 @@ class MeasuredSeconds:
         self.name = trials.place.clock
         self.device = trials.place.device
 
-    def __enter__(self) -> MeasuredSeconds:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End all processes."""
         self._trials.close()
 
     def trial(self, schedule: str, enough: float | None) -> Outcome:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Final, Literal, get_args
 
 import numpy as np
 
+from gemmir.closing import Closing
 from gemmir.errors import ParseError
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine, GpuMachine, Machine, TpuMachine, machine_for
@@ -25,7 +25,7 @@ BY_MODEL: Final = "predicted time, by the static cost model"
 BY_LIBTPU: Final = "time by libtpu's static profile"
 
 
-class StaticSeconds:
+class StaticSeconds(Closing):
     """Seconds of a call that nobody has measured: the same each time that they are asked for."""
 
     unit = "s"
@@ -37,17 +37,9 @@ class StaticSeconds:
         self._known: dict[str, Outcome] = {}
         self.name = BY_LIBTPU if trials.profile else BY_MODEL
 
-    def __enter__(self) -> StaticSeconds:
-        self._trials.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._trials.__exit__(kind, error, traceback)
+    def close(self) -> None:
+        """End all processes."""
+        self._trials.close()
 
     def trial(self, schedule: str, enough: float | None) -> Outcome:
         """In a process of its own, once."""

@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
+from gemmir.closing import Closing
 from gemmir.errors import OutputError, ParseError
 from gemmir.search.trials import Outcome
 from gemmir.search.tuning.libraries import optuna, sqlalchemy_event
@@ -56,7 +56,7 @@ class Row:
         return None if self.outcome is None else self.outcome.value
 
 
-class Study:
+class Study(Closing):
     """The rows of a tune in a file, which no other process has open.
 
     `plan` says what is tuned and how. A file that is there is gone on with if `resume` says so, and
@@ -115,15 +115,8 @@ class Study:
                     f"go on with what it was begun with ({name}), or name another file",
                 )
 
-    def __enter__(self) -> Study:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Let others write to the file."""
         self._storage.engine.dispose()
         self._lock.release()
 
