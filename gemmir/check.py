@@ -217,6 +217,7 @@ def find_stage(schedule: Schedule, wanted: str) -> str:
 
 
 def replacements(schedule: Schedule, replace: Mapping[str, str]) -> dict[str, str]:
+    """The IR in `replace`, by the whole names of the stages; `ParseError` GEM0207 as above."""
     return {find_stage(schedule, wanted): text for wanted, text in replace.items()}
 
 

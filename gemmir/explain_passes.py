@@ -90,6 +90,7 @@ class Walk:
 
     @property
     def item_bytes(self) -> int:
+        """Bytes of an element of A."""
         return self.problem.element.item_bytes
 
     def size(self, *dimensions: str) -> int:

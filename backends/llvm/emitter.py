@@ -201,6 +201,7 @@ def shape_of(t: Attribute) -> tuple[int, int]:
 
 
 def element_of(t: Attribute) -> Attribute:
+    """The type of an element of a vector, or of a number."""
     return t.element_type if isinstance(t, VectorType) else t
 
 

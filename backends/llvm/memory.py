@@ -95,6 +95,7 @@ def _dealloc(e: Emitter, op: memref.DeallocOp) -> None:
 
 
 def subview(e: Emitter, op: memref.SubviewOp) -> None:
+    """The address of a window; nothing is loaded."""
     source = e.pointer(op.source)
     t = memref_type(op.source)
     offsets = [e.extent(o) for o in offsets_of(op)]
@@ -218,6 +219,7 @@ def access_of(
 
 
 def difference(e: Emitter, x: str, y: str) -> str:
+    """x - y of i64, a literal where both are."""
     if is_literal(x) and is_literal(y):
         return str(int(x) - int(y))
     return x if y == "0" else e.text.value(f"sub nsw i64 {x}, {y}")
@@ -252,6 +254,7 @@ def _lane_flags(e: Emitter, limit: str, lanes: int) -> str:
 
 
 def transfer_read(e: Emitter, op: vector.TransferReadOp) -> None:
+    """Loads of the lines of a vector, with masks where it is past an edge."""
     t = op.result.type
     assert isinstance(t, VectorType)
     if depth_of(op.source) > 1:
@@ -337,6 +340,7 @@ def _gather(e: Emitter, access: Access, address: str, mask: str | None, padding:
 
 
 def transfer_write(e: Emitter, op: vector.TransferWriteOp) -> None:
+    """Stores of the lines of a vector, with masks where it is past an edge."""
     t = op.vector.type
     assert isinstance(t, VectorType)
     if depth_of(op.source) > 1:
@@ -351,6 +355,7 @@ def transfer_write(e: Emitter, op: vector.TransferWriteOp) -> None:
 
 
 def store_line(e: Emitter, access: Access, line: int, value: str) -> None:
+    """Store one line of an access: whole, with a mask, or lane by lane where these lie apart."""
     text = e.text
     scalar = scalar_type(access.element)
     address = text.nth(access.address, scalar, line, access.line_stride)

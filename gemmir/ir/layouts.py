@@ -33,6 +33,7 @@ def panel_size(operand: str, layout: str | None) -> tuple[int, int, int]:
 
 
 def panel_width(operand: str, layout: str | None) -> int:
+    """Rows of A or columns of B in a panel, from `panel:WIDTH`; `ScheduleError` GEM0331 if not."""
     kind, _, digits = (layout or "").partition(":")
     if kind != "panel" or not digits.isdigit() or int(digits) < 1:
         raise ScheduleError(
@@ -56,6 +57,7 @@ def shared_layout(operand: str, layout: str | None) -> tuple[str, int]:
 
 
 def require_swizzle(kind: str) -> None:
+    """`ScheduleError` GEM1286 where C would go through shared memory in panels."""
     if kind != "swizzle":
         raise ScheduleError(
             "GEM1286", "promote: operand=c to=shared in panels", "use layout=swizzle:128"

@@ -116,6 +116,8 @@ def _maps(dims: int, *results: tuple[int, ...]) -> tuple[AffineMap, ...]:
 
 @irdl_op_definition
 class MatmulOp(StructuredOp):
+    """C += A B."""
+
     name = "linalg.matmul"
     DEFAULT_MAPS: ClassVar = _maps(3, (0, 2), (2, 1), (0, 1))
     ITERATORS: ClassVar = (PARALLEL, PARALLEL, REDUCTION)
@@ -123,6 +125,8 @@ class MatmulOp(StructuredOp):
 
 @irdl_op_definition
 class MatmulTransposeAOp(StructuredOp):
+    """C += A^T B, A stored k x m."""
+
     name = "linalg.matmul_transpose_a"
     DEFAULT_MAPS: ClassVar = _maps(3, (2, 0), (2, 1), (0, 1))
     ITERATORS: ClassVar = MatmulOp.ITERATORS
@@ -130,6 +134,8 @@ class MatmulTransposeAOp(StructuredOp):
 
 @irdl_op_definition
 class MatmulTransposeBOp(StructuredOp):
+    """C += A B^T, B stored n x k."""
+
     name = "linalg.matmul_transpose_b"
     DEFAULT_MAPS: ClassVar = _maps(3, (0, 2), (1, 2), (0, 1))
     ITERATORS: ClassVar = MatmulOp.ITERATORS
@@ -137,6 +143,8 @@ class MatmulTransposeBOp(StructuredOp):
 
 @irdl_op_definition
 class BatchMatmulOp(StructuredOp):
+    """C += A B for each of a batch."""
+
     name = "linalg.batch_matmul"
     DEFAULT_MAPS: ClassVar = _maps(4, (0, 1, 3), (0, 3, 2), (0, 1, 2))
     ITERATORS: ClassVar = (PARALLEL, PARALLEL, PARALLEL, REDUCTION)
@@ -144,6 +152,8 @@ class BatchMatmulOp(StructuredOp):
 
 @irdl_op_definition
 class BatchMatmulTransposeAOp(StructuredOp):
+    """C += A^T B for each of a batch, A stored k x m."""
+
     name = "linalg.batch_matmul_transpose_a"
     DEFAULT_MAPS: ClassVar = _maps(4, (0, 3, 1), (0, 3, 2), (0, 1, 2))
     ITERATORS: ClassVar = BatchMatmulOp.ITERATORS
@@ -151,6 +161,8 @@ class BatchMatmulTransposeAOp(StructuredOp):
 
 @irdl_op_definition
 class BatchMatmulTransposeBOp(StructuredOp):
+    """C += A B^T for each of a batch, B stored n x k."""
+
     name = "linalg.batch_matmul_transpose_b"
     DEFAULT_MAPS: ClassVar = _maps(4, (0, 1, 3), (0, 2, 3), (0, 1, 2))
     ITERATORS: ClassVar = BatchMatmulOp.ITERATORS
