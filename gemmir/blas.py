@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from gemmir.backends.cpu import pool
-from gemmir.backends.cpu.assemble import assemble, shared_library
+from gemmir.backends.cpu.assemble import assemble, compiler_for, shared_library
 from gemmir.backends.cpu.blas import LETTERS, TRANSPOSES, exported_names, heap, interface
 from gemmir.compiler import Lowered, lower_text
 from gemmir.errors import BackendError
 from gemmir.gemm import Gemm
 from gemmir.ir.build import build
 from gemmir.machine import HOST, CpuMachine, machine_for
+from gemmir.machine.host import architecture
 from gemmir.schedule.cpu.any_size import unpacked
 from gemmir.signature import Signature
 from gemmir.sizes import ANY
@@ -49,6 +50,7 @@ def blas_library(target: str = HOST) -> BlasLibrary:
             f"a BLAS library is for programs on a CPU, and {target} is none",
             "use cpu, or the name of a CPU that gemmir targets lists",
         )
+    compiler_for(architecture(machine.llvm_triple))  # or else there is no use in compiling all
     products = {symbol(dtype, t): _product(dtype, t, target) for dtype, t in _all()}
     spare = {symbol(dtype, t) + SPARE: _spare(dtype, t, target, machine) for dtype, t in _all()}
     front = interface(

@@ -103,7 +103,8 @@ def shared_library(
     architecture it takes a cross compiler. Raises `MissingError` GEM0603 without a compiler, and
     `BackendError` GEM0402 where it cannot link.
     """
-    compiler = _compiler(objects[0])
+    own = architecture(host_cpu().triple)
+    compiler = compiler_for(elf_architecture(objects[0]) or own)
     with tempfile.TemporaryDirectory(prefix="gemmir-") as folder:
         result, script = Path(folder, "kernel.so"), Path(folder, "kernel.map")
         sources = [Path(folder, f"kernel{number}.o") for number in range(len(objects))]
@@ -123,9 +124,9 @@ def _version_script(exported: Sequence[str]) -> str:
     return f"{{ global: {' '.join(f'{name};' for name in exported)} local: *; }};\n"
 
 
-def _compiler(object_bytes: bytes) -> str:
+def compiler_for(wanted: str) -> str:
+    """The C compiler on PATH that links for an architecture; `MissingError` GEM0603 if none."""
     own = architecture(host_cpu().triple)
-    wanted = elf_architecture(object_bytes) or own
     names = COMPILERS if wanted == own else CROSS_COMPILERS[wanted]
     compiler = next(filter(None, map(shutil.which, names)), None)
     if compiler is None:

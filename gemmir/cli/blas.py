@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gemmir.cli.options import Json
-from gemmir.cli.output import note, put, put_json, write_file
+from gemmir.cli.output import check_writable, note, put, put_json, write_file
 
 if TYPE_CHECKING:
     from gemmir.blas import BlasLibrary
@@ -34,6 +34,7 @@ def blas(
     """
     from gemmir.blas import blas_library
 
+    check_writable(output)
     library = blas_library(target)
     write_file(output, library.data)
     note(f"wrote {output}, {len(library.data)} bytes")

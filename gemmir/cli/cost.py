@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from gemmir.cli.options import Json
-from gemmir.cli.output import note, put_json, put_table, write_file
+from gemmir.cli.output import check_writable, note, put_json, put_table, write_file
 from gemmir.errors import ParseError
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def measure(
 
     if not isinstance(machine_for(target), CpuMachine):
         raise typer.BadParameter(f"--target {target}: only what runs on this CPU is measured")
+    check_writable(output)
     found = read_suite(suite)
     wanted = list(problems(found.only(class_) if class_ else found))
     cpus = race.cpus_for(1, cpu)

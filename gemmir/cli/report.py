@@ -12,7 +12,7 @@ import typer
 
 from gemmir.cli.crash import reproducible
 from gemmir.cli.options import Json, ProblemOptions
-from gemmir.cli.output import note, put, put_json, write_file
+from gemmir.cli.output import check_writable, note, put, put_json, write_file
 
 if TYPE_CHECKING:
     from gemmir.search.reports.page import Page
@@ -84,6 +84,7 @@ def report(
     if not (texts or problem.given):
         _refuse_of_problem({"--no-check": not check, "--check-flops": check_flops, "--seed": seed})
     _refuse_to_overwrite(output, results, texts)
+    check_writable(output)
     sources = _sources(results, run)
     target, schedule, threads = problem.target, problem.schedule, problem.threads
     given = [

@@ -10,7 +10,7 @@ import typer
 
 from gemmir.cli.crash import reproducible
 from gemmir.cli.options import Json, ProblemOptions
-from gemmir.cli.output import note, put, put_json, write_file
+from gemmir.cli.output import check_writable, note, put, put_json, write_file
 
 if TYPE_CHECKING:
     from gemmir.arrays import Operands
@@ -55,6 +55,8 @@ def run(
         raise typer.BadParameter(f"--interpret with --target {problem.target}: name a tpu target")
     if interpret:
         stay_on_cpu()
+    if output is not None:
+        check_writable(output)
     job = problem.job()
     with reproducible(job):
         found, operands, compared = _measure(job, given, seed, seconds, interpret=interpret)

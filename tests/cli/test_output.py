@@ -91,3 +91,30 @@ def test_a_file_that_could_not_be_written_is_refused_before(tmp_path: Path) -> N
         with pytest.raises(OutputError, match="cannot be written"):
             check_writable(path)
     assert os.listdir(tmp_path) == ["old"]
+
+
+SMALL = ("--m", "8", "--n", "8", "--k", "8")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("blas",),
+        ("report", *SMALL),
+        ("run", *SMALL),
+        ("cost", "measure", "--suite", "suite.toml"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_where_nothing_can_be_written_nothing_is_computed(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    for name in ("gemmir.compiler.build", "gemmir.blas.build", "gemmir.bench.race.cpus_for"):
+        monkeypatch.setattr(name, never)
+    (tmp_path / "suite.toml").write_text("")
+    result = cli(*command, "-o", "no/x")
+    assert (result.status, result.out) == (1, "")
+    assert result.err.startswith("error GEM0701: no/x cannot be written: No such file")
