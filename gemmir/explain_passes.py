@@ -22,6 +22,7 @@ from gemmir.passes.interchange import Interchange
 from gemmir.passes.otherwise import Otherwise
 from gemmir.passes.parallelize import Parallelize
 from gemmir.passes.part import Part
+from gemmir.passes.peel import Peel
 from gemmir.passes.persist import Persist
 from gemmir.passes.pipeline import Pipeline
 from gemmir.passes.prefetch import Prefetch
@@ -230,6 +231,11 @@ def _(p: Unroll, walk: Walk) -> str:
 def _(p: WidenReads, walk: Walk) -> str:
     rows = "the last row" if p.rows == 1 else f"the last {p.rows} rows"
     return f"of {rows} of a tile {p.width} elements of a are read at once, and come from registers"
+
+
+@meaning.register
+def _(p: Peel, walk: Walk) -> str:
+    return f"sums begin with the products of the first iteration over {p.loop}, not with zeros"
 
 
 @meaning.register

@@ -351,14 +351,14 @@ def _outer_product(e: Emitter, op: OuterProductOp) -> None:
     if op.depth > 1:
         _dot_products(e, op, run)
         return
-    add_product = _multiply_add(e, op.result.type)
+    adds = [_add_product(e, p) for p in run]
     rows = [e.rows(p.rhs)[0] for p in run]
     sums = [e.rows(p.acc) for p in run]
     made: list[Rows] = [[] for _ in run]
     for number, element in enumerate(e.rows(op.lhs)):
         x = _splat(e, element, op.result.type)
-        for row, total, result in zip(rows, sums, made, strict=True):
-            result.append(add_product(x, row, total[number]))
+        for add, row, total, result in zip(adds, rows, sums, made, strict=True):
+            result.append(add(x, row, total[number]))
     for product, result in zip(run, made, strict=True):
         e.values[product.result] = result
 
@@ -373,6 +373,18 @@ def _dot_products(e: Emitter, op: OuterProductOp, run: Sequence[OuterProductOp])
             result.append(add(word, total[number]))
     for product, result in zip(run, made, strict=True):
         e.values[product.result] = result
+
+
+def _add_product(e: Emitter, op: OuterProductOp) -> Callable[[str, str, str], str]:
+    """x * y + z on rows of the result; only x * y where z is minus zero, which changes no number.
+
+    LLVM leaves a multiply-add there, and keeps the constant in a register.
+    """
+    total, element = e.values[op.acc], element_of(op.acc.type)
+    if isinstance(total, Splat) and total.literal == _literal(-0.0, element):
+        t = e.row_type(op.result.type)
+        return lambda x, y, z: e.text.value(f"fmul {t} {x}, {y}")
+    return _multiply_add(e, op.result.type)
 
 
 def _multiply_add(e: Emitter, of: Attribute) -> Callable[[str, str, str], str]:

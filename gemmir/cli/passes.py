@@ -22,6 +22,7 @@ EXAMPLES: Final = {
     "otherwise": ("otherwise",),
     "parallelize": ("parallelize{loop=m over=cores}",),
     "part": ("part{loop=n at=96}",),
+    "peel": ("peel{loop=k}",),
     "persist": ("persist{blocks=132}",),
     "pipeline": (
         "pipeline{loop=k stages=3 with=cp.async}",

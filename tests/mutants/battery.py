@@ -152,6 +152,11 @@ CASES: Final = (
         "widen-reads{rows=2}",
     ),
     Case(
+        gemm=Gemm(m=7, n=10, k=9, alpha=2, beta=1),
+        schedule=f"tile{{loops=m,n sizes=4,8 edges=peel}},{C},{V},unroll{{loop=k factor=4}},"
+        "peel{loop=k}",
+    ),
+    Case(
         gemm=Gemm(m=7, n=11, k=13, beta=2, ldc=12, epilogue="bias+relu"),
         schedule=f"part{{loop=n at=8}},tile{{loops=m,n sizes=3,8 edges=peel}},{C},fuse-epilogue,"
         f"{V},otherwise,promote{{operand=b to=l2 layout=panel:1}},"

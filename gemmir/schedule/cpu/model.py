@@ -77,6 +77,14 @@ def has_masks(machine: CpuMachine) -> bool:
     return "avx512vl" in machine.llvm_features
 
 
+def has_half_pipes(machine: CpuMachine) -> bool:
+    """Whether a vector of a cache line is multiplied in two halves, one multiply-add a cycle.
+
+    So it is on Zen 4, where two vectors of half a line take as long as one of a line.
+    """
+    return machine.vector_bytes >= CACHE_LINE_BYTES and machine.fma_per_cycle == 1
+
+
 def broadcasts_from_memory(machine: CpuMachine) -> bool:
     """Whether a multiply-add takes an element of A from memory, or each row of A a register.
 

@@ -17,7 +17,8 @@ class Microkernel:
 
     Lanes go along n, or along k where `along` says so. The `unit` takes `depth` elements of k at
     once, of an A of bytes that `is_unsigned`. Columns of B are dealt to vectors where `is_dealt`.
-    Of `wide_rows` rows of A several elements are read at a time, where k is unrolled.
+    Of `wide_rows` rows of A several elements are read at a time, where k is unrolled. Sums begin
+    with a product, where the loop over k `is_peeled`.
     """
 
     steps: int = K_STEPS_PER_ITERATION
@@ -27,6 +28,7 @@ class Microkernel:
     is_unsigned: bool = False
     is_dealt: bool = False
     wide_rows: int = 0
+    is_peeled: bool = False
 
     def passes(self, gemm: Gemm, machine: CpuMachine, *, fuse: bool, expand: bool) -> Iterator[str]:
         """The passes behind loops and copies, as text; `fuse` and `expand` are of the epilogue."""
@@ -43,6 +45,8 @@ class Microkernel:
             if self.wide_rows > 0:
                 width = WIDE_BYTES // item_bytes(gemm)
                 yield f"widen-reads{{rows={self.wide_rows} width={width}}}"
+        if self.is_peeled:
+            yield "peel{loop=k}"
         if expand:
             yield "expand-math"
 

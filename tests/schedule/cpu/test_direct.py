@@ -58,6 +58,9 @@ def test_rows_of_one_vector(gemm: Gemm, tile: str) -> None:
     [
         ("znver5", Gemm(m=300, n=8, k=8, dtype="f64"), 3),  # beside 24 sums
         ("znver5", Gemm(m=16, n=16, k=16), 3),
+        ("znver4", Gemm(m=16, n=16, k=16), 0),  # half a load for an element of A
+        ("znver4", Gemm(m=8, n=8, k=8), 1),  # a shuffle takes a pipe that multiplies
+        ("znver4", Gemm(m=16, n=8, k=32), 2),
         ("znver3", Gemm(m=8, n=8, k=8), 3),
         ("znver3", Gemm(m=300, n=8, k=16), 0),  # beside 12 sums in 16 registers
     ],
@@ -65,3 +68,21 @@ def test_rows_of_one_vector(gemm: Gemm, tile: str) -> None:
 def test_wide_reads_have_registers(name: str, gemm: Gemm, rows: int) -> None:
     text = str(default_schedule(gemm, cpu(name), 1))
     assert (f"widen-reads{{rows={rows}" in text) if rows else ("widen-reads" not in text)
+
+
+@pytest.mark.parametrize(
+    ("name", "gemm", "holds"),
+    [
+        ("znver4", Gemm(m=24, n=24, k=24), True),
+        ("znver4", Gemm(m=16, n=16, k=16, dtype="f64", beta=1.0), True),
+        ("znver4", Gemm(m=100, n=100, k=100), True),  # the first of two parts
+        ("znver4", Gemm(m=192, n=192, k=192), False),  # k is long
+        ("znver4", Gemm(m=16, n=16, k=0), False),
+        ("znver5", Gemm(m=24, n=24, k=24), False),
+        ("znver3", Gemm(m=24, n=24, k=24), False),
+    ],
+)
+def test_sums_begin_with_products_where_stores_delay_additions(
+    name: str, gemm: Gemm, holds: bool
+) -> None:
+    assert ("peel{loop=k}" in str(default_schedule(gemm, cpu(name), 1))) == holds
