@@ -21,6 +21,7 @@ from gemmir.schedule.cpu.tiles import (
     RegisterTile,
     direct_tile,
     has_even_rows,
+    lanes_of_direct,
     streaming_tile,
 )
 from gemmir.schedule.cpu.wide_reads import wide_rows_of_slices
@@ -171,7 +172,10 @@ def _is_fetched(gemm: Gemm, machine: CpuMachine, tile: RegisterTile) -> bool:
 def deep_microkernel(gemm: Gemm, machine: CpuMachine) -> Microkernel:
     """The usual one, which may read several elements of some rows of A at a time."""
     tile = deep_tile(gemm, machine)
-    return Microkernel(wide_rows=wide_rows_of_slices(gemm, machine, tile))
+    return Microkernel(
+        wide_rows=wide_rows_of_slices(gemm, machine, tile),
+        lanes=lanes_of_direct(gemm, machine, tile),
+    )
 
 
 DEEP = ScheduleClass(name="deep", loops=_loops, microkernel=deep_microkernel)

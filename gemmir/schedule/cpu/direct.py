@@ -19,7 +19,13 @@ from gemmir.schedule.cpu.model import (
     rows_in_l2,
 )
 from gemmir.schedule.cpu.schedule_class import Microkernel, ScheduleClass
-from gemmir.schedule.cpu.tiles import RegisterTile, cuts_columns, direct_tile, packed_tile
+from gemmir.schedule.cpu.tiles import (
+    RegisterTile,
+    cuts_columns,
+    direct_tile,
+    lanes_of_direct,
+    packed_tile,
+)
 from gemmir.schedule.cpu.wide_reads import direct_steps, wide_rows
 
 NEAR_L2 = 4
@@ -130,6 +136,7 @@ def _microkernel(gemm: Gemm, machine: CpuMachine) -> Microkernel:
         steps=direct_steps(gemm, machine),
         wide_rows=wide_rows(gemm, machine),
         is_peeled=_is_peeled(gemm, machine),
+        lanes=lanes_of_direct(gemm, machine, direct_tile(gemm, machine, gemm.k)),
     )
 
 

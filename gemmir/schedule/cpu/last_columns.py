@@ -23,6 +23,7 @@ from gemmir.schedule.cpu.model import (
     round_up,
 )
 from gemmir.schedule.cpu.schedule_class import ScheduleClass, microkernel_along_k
+from gemmir.schedule.cpu.tiles import fills_half
 
 LANE_SUM_PRODUCTS = 3
 """Multiply-adds that take as long as to add the lanes of an element of C, where those of several
@@ -42,6 +43,10 @@ which 9 cubed in f64 would take 1.8 times as long apart, and for 14 of 15 with A
 COPY_CYCLES, COPY_CYCLES_FAR = 1 / 2, 1
 """For an element of B in last columns, and where L1 does not hold them: on Zen 4 7 x 22 x 2151 in
 f32 is 1.24 times as fast whole, and 20 rows are 1.1 times as fast in parts."""
+
+HALVES_LOSS = 0.05
+"""Of the time of whole vectors, where all are halved for the last: on Zen 4 52 and 68 cubed in f32
+are 1.01 to 1.15 times as fast with last columns apart, and 20 and 36 cubed are not."""
 
 MOST_ROWS = 8
 """Rows of a tile of last columns: 8 x 1, 8 x 2, 4 x 3 and 4 x 4 were the fastest on Zen 5."""
@@ -64,7 +69,8 @@ def last_columns(gemm: Gemm, machine: CpuMachine) -> int:
     if not plain or gemm.n < lanes or lanes_used(gemm, machine) != lanes or not columns:
         return 0
     products = columns * (-(-gemm.k // lanes) + LANE_SUM_PRODUCTS)
-    saved_cycles = gemm.m * (gemm.k - products) / machine.fma_per_cycle
+    whole = 0.5 + HALVES_LOSS * (gemm.n // lanes) if fills_half(gemm, machine) else 1
+    saved_cycles = gemm.m * (whole * gemm.k - products) / machine.fma_per_cycle
     copied = columns * gemm.k
     fits = copied * item_bytes(gemm) <= machine.l1_bytes
     copy_cycles = copied * (COPY_CYCLES if fits else COPY_CYCLES_FAR)

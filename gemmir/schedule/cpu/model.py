@@ -85,6 +85,12 @@ def has_half_pipes(machine: CpuMachine) -> bool:
     return machine.vector_bytes >= CACHE_LINE_BYTES and machine.fma_per_cycle == 1
 
 
+def multiply_adds_per_cycle(machine: CpuMachine, vector_bytes: int) -> int:
+    """How many multiply-adds of such vectors a core begins in a cycle."""
+    is_half = has_half_pipes(machine) and 2 * vector_bytes <= machine.vector_bytes
+    return machine.fma_per_cycle * (2 if is_half else 1)
+
+
 def broadcasts_from_memory(machine: CpuMachine) -> bool:
     """Whether a multiply-add takes an element of A from memory, or each row of A a register.
 

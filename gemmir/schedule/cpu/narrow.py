@@ -9,6 +9,7 @@ of C, and slices are as short as requests that come together allow (`_in_l1`).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
@@ -155,7 +156,9 @@ def _in_l1(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
 
 
 def _microkernel(gemm: Gemm, machine: CpuMachine) -> Microkernel:
-    return Microkernel() if asks_for_a(gemm, machine) else deep_microkernel(gemm, machine)
+    if asks_for_a(gemm, machine):
+        return Microkernel()
+    return replace(deep_microkernel(gemm, machine), lanes=None)
 
 
 NARROW = ScheduleClass(name="narrow", loops=_loops, microkernel=_microkernel)

@@ -18,7 +18,8 @@ class Microkernel:
     Lanes go along n, or along k where `along` says so. The `unit` takes `depth` elements of k at
     once, of an A of bytes that `is_unsigned`. Columns of B are dealt to vectors where `is_dealt`.
     Of `wide_rows` rows of A several elements are read at a time, where k is unrolled. Sums begin
-    with a product, where the loop over k `is_peeled`.
+    with a product, where the loop over k `is_peeled`. A vector has `lanes`, by default those of the
+    machine, or fewer where a row of C is shorter.
     """
 
     steps: int = K_STEPS_PER_ITERATION
@@ -29,6 +30,7 @@ class Microkernel:
     is_dealt: bool = False
     wide_rows: int = 0
     is_peeled: bool = False
+    lanes: int | None = None
 
     def passes(self, gemm: Gemm, machine: CpuMachine, *, fuse: bool, expand: bool) -> Iterator[str]:
         """The passes behind loops and copies, as text; `fuse` and `expand` are of the epilogue."""
@@ -53,7 +55,7 @@ class Microkernel:
     def _lanes(self, gemm: Gemm, machine: CpuMachine) -> int:
         if self.along != "n":
             return machine.lanes(gemm.accumulator.item_bytes)
-        return (lanes_of_sum if gemm.has_weights else lanes_used)(gemm, machine)
+        return self.lanes or (lanes_of_sum if gemm.has_weights else lanes_used)(gemm, machine)
 
 
 def usual_microkernel(gemm: Gemm, machine: CpuMachine) -> Microkernel:

@@ -13,9 +13,11 @@ from gemmir.schedule.cpu.model import (
     broadcasts_from_memory,
     bytes_of,
     bytes_of_row,
+    has_half_pipes,
     has_masks,
     item_bytes,
     lanes_used,
+    multiply_adds_per_cycle,
     round_up,
     rows_in_l1,
 )
@@ -74,6 +76,14 @@ On Zen 5 1 to 4 rows by 64 and 256 columns and k of f32 and f64 are 1.02 to 1.7 
 128 as fast or up to 1.03 times, and 5 and 6 rows up to 1.04 times."""
 
 
+HALF_VECTORS = 5
+"""Vectors of half a line that a tile is wide, with 32 registers: 40 cubed in f32 is 1.08 times as
+fast by 5 x 40 as by 8 x 24 on Zen 4."""
+
+HALVES_GAIN = 1.04
+"""By how much vectors of half a line have to be faster by the model: they are twice as many."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RegisterTile:
     """An accumulator tile of `rows` by `vectors` vectors of `lanes` elements."""
@@ -87,13 +97,14 @@ class RegisterTile:
         """Elements of a row."""
         return self.vectors * self.lanes
 
-    def cycles_per_k(self, machine: CpuMachine, loads_of_b: int = 1) -> float:
+    def cycles_per_k(self, per_cycle: int, loads_of_b: int) -> float:
         """Cycles for one step of k: multiply-adds, loads, or the latency of one sum.
 
         The longest decides, and those that are nearly as long delay it, as a norm of high degree
-        has it. A vector of B takes `loads_of_b`, 2 where it lies in two lines.
+        has it. There are `per_cycle` multiply-adds a cycle. A vector of B takes `loads_of_b`, 2
+        where it lies in two lines.
         """
-        products = self.rows * self.vectors / machine.fma_per_cycle
+        products = self.rows * self.vectors / per_cycle
         loads = (self.rows + self.vectors * loads_of_b) / LOADS_PER_CYCLE
         parts = (products, loads, FMA_LATENCY_CYCLES)
         return sum(part**OVERLAP for part in parts) ** (1 / OVERLAP)
@@ -148,32 +159,69 @@ def streaming_tile(gemm: Gemm, machine: CpuMachine) -> RegisterTile:
 
 
 def direct_tile(gemm: Gemm, machine: CpuMachine, kc: int) -> RegisterTile:
-    """The tile that takes the fewest cycles for `kc` steps of k, with the tiles at the edges."""
-    return _fastest(gemm, machine, kc, cut=cuts_columns(gemm, machine))[1]
+    """The tile that takes the fewest cycles for `kc` steps of k, with the tiles at the edges.
+
+    Its vectors have half the lanes where that takes less time.
+    """
+    return _of_best_lanes(gemm, machine, kc)[1]
 
 
 def direct_cycles(gemm: Gemm, machine: CpuMachine) -> float:
-    """What a product with such tiles takes where A and B lie near."""
-    return _fastest(gemm, machine, gemm.k, cut=cuts_columns(gemm, machine))[0]
+    """What a product with such tiles takes where A and B lie near.
+
+    Whoever has a larger A is not direct, and has whole vectors: on Zen 4 4096 x 24 x 500 in f32 is
+    1.2 times as fast with lanes along k, which are weighed against these.
+    """
+    if bytes_of(gemm, "a") > machine.l2_bytes:
+        return _fastest(gemm, machine, gemm.k, cut=cuts_columns(gemm, machine))[0]
+    return _of_best_lanes(gemm, machine, gemm.k)[0]
 
 
-def _fastest(gemm: Gemm, machine: CpuMachine, kc: int, *, cut: bool) -> tuple[float, RegisterTile]:
+def lanes_of_direct(gemm: Gemm, machine: CpuMachine, tile: RegisterTile) -> int | None:
+    """Lanes of the vectors of a direct `tile`, None for as many as others have."""
+    return tile.lanes if fills_half(gemm, machine) else None
+
+
+def fills_half(gemm: Gemm, machine: CpuMachine) -> bool:
+    """Whether last columns fill half of a vector at most, and vectors of half of one are as fast.
+
+    Then a row of those has a whole vector less to multiply.
+    """
+    lanes = machine.lanes(item_bytes(gemm))
+    return has_half_pipes(machine) and gemm.n > lanes and 0 < gemm.n % lanes <= lanes // 2
+
+
+def _of_best_lanes(gemm: Gemm, machine: CpuMachine, kc: int) -> tuple[float, RegisterTile]:
+    whole = _fastest(gemm, machine, kc, cut=cuts_columns(gemm, machine))
+    if not fills_half(gemm, machine):
+        return whole
+    halves = _fastest(gemm, machine, kc, cut=True, lanes=lanes_used(gemm, machine) // 2)
+    return halves if HALVES_GAIN * halves[0] < whole[0] else whole
+
+
+def _fastest(
+    gemm: Gemm, machine: CpuMachine, kc: int, *, cut: bool, lanes: int | None = None
+) -> tuple[float, RegisterTile]:
     """The tile with the fewest cycles, and those, where last columns are `cut` or not."""
-    lanes = lanes_used(gemm, machine)
+    is_half = lanes is not None
+    lanes = lanes or lanes_used(gemm, machine)
     columns = max(gemm.n, 1)
     widest = -(-columns // lanes) if cut else columns // lanes
-    loads_of_b = lines_of_vector(gemm, machine)
+    loads_of_b = lines_of_vector(gemm, machine, lanes)
+    per_cycle = multiply_adds_per_cycle(machine, lanes * item_bytes(gemm))
     has_slow_masks = cut and columns % lanes != 0 and not has_masks(machine)
     masked = MASKED_ROW_CYCLES * gemm.m if has_slow_masks else 0
 
     def cycles(tile: RegisterTile) -> float:
         return masked + sum(
-            count * (kc * part.cycles_per_k(machine, loads_of_b) + TILE_OVERHEAD_CYCLES)
+            count * (kc * part.cycles_per_k(per_cycle, loads_of_b) + TILE_OVERHEAD_CYCLES)
             for part, count in _parts(gemm, tile, cut=cut, even=has_even_rows(machine))
         )
 
     most = most_vectors(machine)
-    if has_masks(machine) and gemm.m <= FEW_ROWS:
+    if is_half:
+        most = HALF_VECTORS
+    elif has_masks(machine) and gemm.m <= FEW_ROWS:
         most = FEW_ROWS_VECTORS
     elif has_masks(machine) and _leaves_one(-(-columns // lanes)):
         most = WIDE_VECTORS
@@ -197,9 +245,9 @@ def rows_apart(gemm: Gemm, machine: CpuMachine) -> int:
     return -(-rows_in_l1(bytes_of_row(gemm, "a"), machine) * 2 // 3)
 
 
-def lines_of_vector(gemm: Gemm, machine: CpuMachine) -> int:
+def lines_of_vector(gemm: Gemm, machine: CpuMachine, lanes: int) -> int:
     """How many cache lines a vector of B lies in, and one of C: 2 where a line ends inside it."""
-    whole = min(lanes_used(gemm, machine) * item_bytes(gemm), CACHE_LINE_BYTES)
+    whole = min(lanes * item_bytes(gemm), CACHE_LINE_BYTES)
     is_cut = bytes_of_row(gemm, "b") % whole != 0
     return 2 if is_cut and machine.vector_bytes >= CACHE_LINE_BYTES else 1
 

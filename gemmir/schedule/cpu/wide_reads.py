@@ -98,6 +98,6 @@ def _rows_wanted(gemm: Gemm, machine: CpuMachine, tile: RegisterTile) -> float:
     has_room = machine.vector_registers >= MANY_REGISTERS or gemm.k <= MOST_K_STEPS
     if tile.vectors > 1 or not (is_adjacent and has_room and has_shuffles_beside(machine)):
         return 0
-    lines = lines_of_vector(gemm, machine)
+    lines = lines_of_vector(gemm, machine, tile.lanes)
     moved = tile.rows + lines + tile.rows * lines / gemm.k
     return (moved - LOADS_KEPT_UP * tile.rows) / (1 - 1 / width)

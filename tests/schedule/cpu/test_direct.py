@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from gemmir import Gemm
@@ -86,3 +88,33 @@ def test_sums_begin_with_products_where_stores_delay_additions(
     name: str, gemm: Gemm, holds: bool
 ) -> None:
     assert ("peel{loop=k}" in str(default_schedule(gemm, cpu(name), 1))) == holds
+
+
+@pytest.mark.parametrize(
+    ("name", "gemm", "begin", "width"),
+    [
+        ("znver4", Gemm(m=24, n=24, k=24), "tile{loops=m,n sizes=8,24}", 8),
+        ("znver4", Gemm(m=40, n=40, k=40), "tile{loops=m,n sizes=4,40}", 8),
+        ("znver4", Gemm(m=12, n=12, k=12, dtype="f64"), "tile{loops=m,n sizes=6,12}", 4),
+        ("znver4", Gemm(m=24, n=24, k=8192), "tile{loops=k", 8),  # slices of a long k
+        ("znver4", Gemm(m=24, n=30, k=30), "tile{loops=m,n sizes=12,30}", 16),  # 14 more
+        ("znver4", Gemm(m=32, n=32, k=32), "tile{loops=m,n sizes=11,32 edges=peel}", 16),
+        ("znver4", Gemm(m=68, n=68, k=68), "part{loop=n at=64}", 16),
+        ("znver4", Gemm(m=4096, n=24, k=500), "promote{operand=b to=l2 layout=panel:1}", 16),
+        ("znver5", Gemm(m=24, n=24, k=24), "tile{loops=m,n sizes=12,24}", 16),
+    ],
+)
+def test_vectors_are_half_where_last_columns_are(
+    name: str, gemm: Gemm, begin: str, width: int
+) -> None:
+    """Two of them take as long as a whole one on Zen 4."""
+    text = str(default_schedule(gemm, cpu(name), 1))
+    assert text.startswith(begin)
+    assert re.findall(r"vectorize\{with=fma width=(\d+)", text)[0] == str(width)
+
+
+def test_narrow_products_have_whole_vectors_everywhere() -> None:
+    """Those whose A is streamed have tiles of their own, by however many columns."""
+    text = str(default_schedule(Gemm(m=4096, n=40, k=1024), cpu("znver4"), 1))
+    assert "tile{loops=n sizes=48}" in text
+    assert "width=16" in text
