@@ -47,7 +47,7 @@ ROWS_FOR_A_WIDE_ONE = 8
 """With pipes of half a line, and vectors as long. A shuffle takes a pipe that multiplies: on Zen 4
 8 cubed in f32 is 1.1 to 1.18 times as fast with 1 row as with 3, 16 x 8 x 32 1.03 to 1.06 with 2.
 Whole lines gain nothing: a multiply-add takes one cycle, and its element of A half of one of the
-loads; without, 13 cubed is 1.06 times as fast, and 4 x 16 x 16 1.08."""
+loads; without, 13 cubed is 1.06 times as fast, 4 x 16 x 16 1.08, and 16 x 16 x 16384 1.05."""
 
 
 def direct_steps(gemm: Gemm, machine: CpuMachine) -> int:
@@ -71,10 +71,7 @@ def wide_rows(gemm: Gemm, machine: CpuMachine) -> int:
         return 0
     spare = machine.vector_registers - tile.rows - FEWEST_SPARE
     most = min(tile.rows // 2, spare // REGISTERS_OF_WIDE_ROW)
-    if has_half_pipes(machine):
-        is_whole = tile.lanes * item_bytes(gemm) >= CACHE_LINE_BYTES
-        most = 0 if is_whole else min(most, max(tile.rows // ROWS_FOR_A_WIDE_ONE, 1))
-    return min(round(_rows_wanted(gemm, machine, tile)), most)
+    return min(round(_rows_wanted(gemm, machine, tile)), most, _most_beside(gemm, machine, tile))
 
 
 def wide_rows_of_slices(gemm: Gemm, machine: CpuMachine, tile: RegisterTile) -> int:
@@ -83,7 +80,16 @@ def wide_rows_of_slices(gemm: Gemm, machine: CpuMachine, tile: RegisterTile) -> 
     On Zen 5 one of 8 rows makes 16 x 16 x 16384 and four others 1.02 to 1.05 times as fast, two
     1.00 to 1.03, and three 0.98 to 1.01.
     """
-    return min(int(_rows_wanted(gemm, machine, tile)), tile.rows // 2)
+    most = min(tile.rows // 2, _most_beside(gemm, machine, tile))
+    return min(int(_rows_wanted(gemm, machine, tile)), most)
+
+
+def _most_beside(gemm: Gemm, machine: CpuMachine, tile: RegisterTile) -> int:
+    """Of how many rows elements are shuffled beside multiply-adds."""
+    if not has_half_pipes(machine):
+        return tile.rows
+    is_whole = tile.lanes * item_bytes(gemm) >= CACHE_LINE_BYTES
+    return 0 if is_whole else max(tile.rows // ROWS_FOR_A_WIDE_ONE, 1)
 
 
 def _rows_wanted(gemm: Gemm, machine: CpuMachine, tile: RegisterTile) -> float:

@@ -63,6 +63,7 @@ def test_rows_of_one_vector(gemm: Gemm, tile: str) -> None:
         ("znver4", Gemm(m=16, n=16, k=16), 0),  # half a load for an element of A
         ("znver4", Gemm(m=8, n=8, k=8), 1),  # a shuffle takes a pipe that multiplies
         ("znver4", Gemm(m=16, n=8, k=32), 2),
+        ("znver4", Gemm(m=16, n=16, k=16384), 0),
         ("znver3", Gemm(m=8, n=8, k=8), 3),
         ("znver3", Gemm(m=300, n=8, k=16), 0),  # beside 12 sums in 16 registers
     ],
@@ -118,3 +119,8 @@ def test_narrow_products_have_whole_vectors_everywhere() -> None:
     text = str(default_schedule(Gemm(m=4096, n=40, k=1024), cpu("znver4"), 1))
     assert "tile{loops=n sizes=48}" in text
     assert "width=16" in text
+
+
+def test_rows_that_are_pages_apart_take_all_ways_where_multiply_adds_take_long() -> None:
+    gemm = Gemm(m=32, n=32, k=4096)
+    assert "m,n sizes=8,32}" in str(default_schedule(gemm, cpu("znver4"), 1))
