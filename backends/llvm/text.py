@@ -114,10 +114,31 @@ def _divisor(word: str, x: int, y: int) -> int:
     return math.gcd(x, y) if word in ("add", "urem") else 1
 
 
+TURNED_BYTES = 16
+"""Elements are interleaved within so many bytes by one instruction: of x86-64 in vectors of any
+length, and of AArch64, whose vectors have no more."""
+
+
 def transposed(text: FunctionText, scalar: str, lines: list[str], lanes: int) -> list[str]:
-    """From lines of `lanes` lanes, `lanes` lines with one lane for each of the given ones."""
+    """From lines of `lanes` lanes, `lanes` lines with one lane for each of the given ones.
+
+    Squares of as many lines as lanes are turned by shuffles of two lines each, which LLVM would not
+    find: it takes one for two or three elements of each line that is asked for.
+    """
     if lanes == 1:
         return [_joined(text, scalar, lines)]
+    if len(lines) == 1 or lanes & (lanes - 1):
+        return _picked(text, scalar, lines, lanes)
+    blocks = [lines[at : at + lanes] for at in range(0, len(lines), lanes)]
+    squares = [_turned(text, scalar, block, lanes) for block in blocks]
+    return [
+        _side_by_side(text, scalar, list(parts), lanes, len(lines))
+        for parts in zip(*squares, strict=True)
+    ]
+
+
+def _picked(text: FunctionText, scalar: str, lines: list[str], lanes: int) -> list[str]:
+    """The same, element by element."""
     columns: list[str] = []
     for lane in range(lanes):
         found = [
@@ -125,6 +146,88 @@ def transposed(text: FunctionText, scalar: str, lines: list[str], lanes: int) ->
         ]
         columns.append(_joined(text, scalar, found))
     return columns
+
+
+def _turned(text: FunctionText, scalar: str, lines: list[str], lanes: int) -> list[str]:
+    """The same for as many lines as lanes, or fewer: what is missing is left open.
+
+    Within pieces of 16 bytes, elements of two lines are interleaved, then pairs of elements, until
+    a piece has one lane of each of several lines; then pieces are brought together.
+    """
+    piece = min(TURNED_BYTES // ELEMENT_BYTES[scalar], lanes)
+    turned = [*lines, *["poison"] * (lanes - len(lines))]
+    width = 1
+    while width < piece:
+        low, high = _interleaving(lanes, piece, width)
+        made: list[str] = []
+        for group in range(0, lanes, 2 * width):
+            for x, y in zip(
+                turned[group : group + width],
+                turned[group + width : group + 2 * width],
+                strict=True,
+            ):
+                made += [_shuffled(text, scalar, lanes, x, y, mask) for mask in (low, high)]
+        turned, width = made, 2 * width
+    groups = [_gathered(text, scalar, lanes, piece, turned[at::piece]) for at in range(piece)]
+    return [line for column in zip(*groups, strict=True) for line in column]
+
+
+def _interleaving(lanes: int, piece: int, width: int) -> tuple[list[int], list[int]]:
+    """Of each piece of two lines the lower runs of `width` elements in turns, and the upper."""
+    masks: list[list[int]] = []
+    for half in (0, piece // 2):
+        runs = (
+            (start + half + run, line)
+            for start in range(0, lanes, piece)
+            for run in range(0, piece // 2, width)
+            for line in (0, lanes)
+        )
+        masks.append([line + first + i for first, line in runs for i in range(width)])
+    return masks[0], masks[1]
+
+
+def _gathered(
+    text: FunctionText, scalar: str, lanes: int, piece: int, lines: list[str]
+) -> list[str]:
+    """From as many lines as pieces in each, lines of the first, the second, … piece of all."""
+    if len(lines) == 1:
+        return lines
+    starts = range(0, 2 * lanes, piece)
+    even, odd = (
+        [start + i for start in starts[first::2] for i in range(piece)] for first in (0, 1)
+    )
+    halves = [
+        [
+            _shuffled(text, scalar, lanes, x, y, mask)
+            for x, y in zip(lines[::2], lines[1::2], strict=True)
+        ]
+        for mask in (even, odd)
+    ]
+    found = [_gathered(text, scalar, lanes, piece, half) for half in halves]
+    return [line for pair in zip(*found, strict=True) for line in pair]
+
+
+def _side_by_side(text: FunctionText, scalar: str, parts: list[str], lanes: int, count: int) -> str:
+    """The first `count` elements of all parts, one behind the other."""
+    while len(parts) > 1:
+        parts = [*parts, *["poison"] * (len(parts) % 2)]
+        whole = list(range(2 * lanes))
+        parts = [
+            _shuffled(text, scalar, lanes, x, y, whole)
+            for x, y in zip(parts[::2], parts[1::2], strict=True)
+        ]
+        lanes *= 2
+    if lanes == count:
+        return parts[0]
+    return _shuffled(text, scalar, lanes, parts[0], "poison", list(range(count)))
+
+
+def _shuffled(text: FunctionText, scalar: str, lanes: int, x: str, y: str, mask: list[int]) -> str:
+    """Lanes of `x`, and of `y` behind them."""
+    if x == y == "poison":
+        return x
+    row, picked = f"<{lanes} x {scalar}>", ", ".join(f"i32 {lane}" for lane in mask)
+    return text.value(f"shufflevector {row} {x}, {row} {y}, <{len(mask)} x i32> <{picked}>")
 
 
 def _joined(text: FunctionText, scalar: str, elements: list[str]) -> str:
