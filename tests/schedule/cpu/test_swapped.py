@@ -12,6 +12,7 @@ from gemmir.machine import machine_for
 from gemmir.schedule.default import default_schedule
 
 ZEN5 = "cpu:znver5"
+ZEN4 = "cpu:znver4"
 ZEN3 = "cpu:znver3"
 
 
@@ -42,6 +43,10 @@ def stored(m: int, n: int, k: int, **others: Any) -> Gemm:
         (ZEN5, stored(64, 64, 16, trans_b=True), False),  # copies of A and B are the lesser cost
         (ZEN5, stored(384, 24, 16, trans_b=True), True),  # but for empty lanes
         (ZEN5, stored(200, 5, 3000, trans_b=True), True),
+        (ZEN4, stored(66, 76, 25, trans_b=True), True),  # 20 columns would fill a panel of 48
+        (ZEN4, stored(64, 96, 16, trans_b=True), False),  # whole panels
+        (ZEN3, stored(199, 67, 36, trans_b=True), True),
+        (ZEN3, stored(173, 124, 179, dtype="f64", trans_b=True), False),  # not near
         (ZEN3, stored(200, 11, 64), True),  # half of the second vector of a row is empty
         (ZEN3, stored(200, 15, 64), False),
         (ZEN3, stored(96, 16, 96), False),
