@@ -20,10 +20,12 @@ from dataclasses import dataclass
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu.any_size import LARGE, End
+from gemmir.schedule.cpu.classes import plain_class_of
 from gemmir.schedule.cpu.copied import copied_any, filled_any, fills_blocks, most_filled_rows
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
     K_STEPS_PER_ITERATION,
+    ROOMY_L1_BYTES,
     balanced,
     broadcasts_from_memory,
     bytes_of,
@@ -36,6 +38,7 @@ from gemmir.schedule.cpu.model import (
 from gemmir.schedule.cpu.packed import asks_in_sums, packed_both, slice_of
 from gemmir.schedule.cpu.schedule_class import Microkernel
 from gemmir.schedule.cpu.sliced import SLICE_STEPS
+from gemmir.schedule.cpu.streamed import STREAMED, asks_for_slices
 from gemmir.schedule.cpu.tiles import (
     PACKED_ROWS,
     RegisterTile,
@@ -76,10 +79,15 @@ rows 1.1 to 1.3 times."""
 FEW_VECTORS = 4
 """Columns of a single tile of 6 to 8 rows, in vectors, where the registers hold so many."""
 
+EXACT_SLICES = (*range(9, 17), 24, 32)
+"""Rows with a version of their own where streams ask for the next rows of B: they hold C in panels,
+which have to be of known size. On Zen 4 9, 16 and 32 rows by 4096 x 4096 take 2, 1.8 and 1.25 times
+as long where B is read in place, and 1.9, 1.5 and 1.2 times by blocks that the first rows fill."""
+
 LEAST_FEW_ROWS = 6
 """So many rows are such a tile where B is in L3: 6, 7 and 8 rows of 3072 x 768 take 0.81 to 0.92 of
 the time of streaming B so. From memory they take longer: 8 rows of 4096 x 4096 1.3 times as long
-(measured on Zen 5)."""
+(measured on Zen 5). On Zen 4 they take up to 1.08 times as long in f32, and in bf16 0.86 times."""
 
 FEW_TILES = 4
 """Tiles across of which a slice of k is computed before the next: C stays near until then. Half and
@@ -130,7 +138,7 @@ class AnyRows:
     def _some_rows(self, gemm: Gemm) -> Iterator[tuple[int, int, Iterator[str]]]:
         """Loops and copies of some rows, up to how many, and unrolling of k."""
         fills, collides = self._fills(gemm), self._has_conflicts(gemm)
-        if collides and self._has_full_lines(gemm):
+        if collides and self._has_full_lines(gemm) and not (fills and self._waits(gemm)):
             most = UNFILLED_ROWS if fills else UNPACKED_ROWS
             yield most, SLICE_STEPS, self._unpacked(gemm, "even")
         if fills:
@@ -175,6 +183,7 @@ class AnyRows:
         """All passes for so many rows: those of the problem, or wide tiles where B is in L3."""
         is_near = bytes_of(whole, "b") <= self.machine.l3_bytes // 2
         is_read = self._has_conflicts(whole) and self._has_full_lines(whole)
+        is_read &= self.machine.l1_bytes >= ROOMY_L1_BYTES or whole.element is not whole.accumulator
         if rows < LEAST_FEW_ROWS or not is_near or not is_read or self.threads > 1:
             yield from self.static(self.gemm.at(m=rows))
             return
@@ -188,8 +197,17 @@ class AnyRows:
         """
         if bytes_of(gemm, "b") <= self.machine.l2_bytes // 2:
             return (1,)
-        is_streamed = has_even_rows(self.machine) and self._is_copied(self._share(gemm))
-        return (*range(1, EXACT_ROWS + 1), *(EVEN_STREAMS if is_streamed else ()))
+        few, share = range(1, EXACT_ROWS + 1), self._share(gemm)
+        if self._waits(share):
+            return (*few, *EXACT_SLICES)
+        is_streamed = has_even_rows(self.machine) and self._is_copied(share)
+        return (*few, *(EVEN_STREAMS if is_streamed else ()))
+
+    def _waits(self, gemm: Gemm) -> bool:
+        """Whether so many rows are streams that ask for the next rows of B."""
+        if gemm.element is not gemm.accumulator or not asks_for_slices(gemm, self.machine):
+            return False
+        return plain_class_of(gemm.at(m=EXACT_SLICES[-1]), self.machine) is STREAMED
 
     def _is_copied(self, gemm: Gemm) -> bool:
         """Whether many rows meet blocks of B that are copied into L1."""

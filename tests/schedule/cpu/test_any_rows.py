@@ -51,6 +51,39 @@ def test_versions_of_more_than_a_few_rows(
         assert part in text.replace(" carry=true", "")
 
 
+@pytest.mark.parametrize(
+    ("name", "n", "k", "last"),
+    [
+        ("znver4", 4096, 4096, [*range(9, 17), 24, 32]),
+        ("znver4", 3072, 768, []),  # B is in L3
+        ("znver4", 1000, 16384, []),  # short rows are sliced
+        ("znver5", 4096, 4096, []),  # L1 has room for requests
+        ("neoverse-n1", 4096, 4096, []),
+    ],
+)
+def test_streams_that_ask_for_the_next_rows_have_versions(
+    name: str, n: int, k: int, last: list[int]
+) -> None:
+    text = str(default_schedule(Gemm(m=gemmir.ANY, n=n, k=k), cpu(name), 1))
+    exact = [int(rows) for rows in re.findall(r"version\{loops=m sizes=(\d+)\}", text)]
+    assert exact == [*range(1, 9), *last]
+
+
+def test_rows_between_streams_fill_blocks() -> None:
+    found = versions(Gemm(m=gemmir.ANY, n=4096, k=4096), "znver4")
+    assert [most for most, _ in found] == [192, None]
+    assert FILLED in found[0][1] and ASKING in found[1][1]
+
+
+@pytest.mark.parametrize(("name", "streams"), [("znver4", True), ("znver5", False)])
+def test_some_rows_by_a_b_in_l3(name: str, streams: bool) -> None:
+    """Those of a roomy L1 have wide tiles, others what they have where their number is known."""
+    text = str(default_schedule(Gemm(m=gemmir.ANY, n=3072, k=768), cpu(name), 1))
+    version = text.partition("version{loops=m sizes=8},")[2].partition(",otherwise")[0]
+    known = str(default_schedule(Gemm(m=8, n=3072, k=768), cpu(name), 1))
+    assert (version.replace(" carry=true", "") == known) == streams
+
+
 def test_a_b_stored_n_x_k_is_packed_for_all_rows_and_c_asked_for() -> None:
     ((most, text),) = versions(Gemm(m=gemmir.ANY, n=3072, k=768, trans_b=True), "znver5")
     assert most is None and ASKING in text and "fuse-pack" not in text
