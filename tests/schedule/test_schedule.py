@@ -106,11 +106,12 @@ def test_every_pass_is_in_the_text_of_some_schedule() -> None:
     any_rows = default_schedule(Gemm(m=ANY, n=64, k=64), cpu)
     packed = prepacked_text(default_schedule(Gemm(m=300, n=304, k=300), cpu), 304)
     bytes_ = default_schedule(Gemm(m=300, n=300, k=300, dtype="i8"), machine_for("cpu:znver4"))
-    one_vector = default_schedule(Gemm(m=16, n=16, k=16), machine_for("cpu:znver4"))
+    small = Gemm(m=16, n=16, k=16)
+    peeled, one_vector = (default_schedule(small, machine_for(f"cpu:znver{n}")) for n in (4, 5))
     parts = default_schedule(Gemm(m=100, n=100, k=100), cpu)
     packs = Schedule.parse(packed)
     fused = default_schedule(Gemm(m=128, n=1024, k=1024), machine_for("cpu:znver4"))
-    chosen = (any_rows, packs, bytes_, one_vector, parts, fused)
+    chosen = (any_rows, packs, bytes_, peeled, one_vector, parts, fused)
     steps = [step for schedule in chosen for step in schedule.steps]
     seen = {step.split("{")[0] for step in steps}
 
