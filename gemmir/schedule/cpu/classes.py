@@ -40,6 +40,7 @@ from gemmir.schedule.cpu.scaled import SCALED
 from gemmir.schedule.cpu.schedule_class import Rules, ScheduleClass, first_of, otherwise
 from gemmir.schedule.cpu.sliced import SLICED, is_sliced
 from gemmir.schedule.cpu.streamed import STREAMED, is_streamed, outruns_others
+from gemmir.schedule.cpu.streamed_panels import STREAMED_PANELS, goes_in_panels
 from gemmir.schedule.cpu.transposed import TRANSPOSED, is_transposed
 from gemmir.schedule.cpu.weights import EVEN_WEIGHTS, UNEVEN_WEIGHTS
 
@@ -75,6 +76,7 @@ MIXED: Final[Rules] = (
     (WIDENED, is_empty),
     (IN_TILES, fits_tiles),
     (STORED, is_stored),
+    (STREAMED_PANELS, goes_in_panels),
     (WIDENED, has_few_rows),
     (IN_PANELS, fits_panels),
     (WIDENED, otherwise),

@@ -56,9 +56,10 @@ def test_each_row_of_plain_products_decides() -> None:
         (0, "znver5", Gemm(m=0, n=4, k=32, dtype="f16")),
         (1, "sapphirerapids", Gemm(m=64, n=64, k=64, dtype="bf16")),
         (2, "znver5", Gemm(m=1, n=8, k=64, trans_b=True, dtype="f16")),
-        (3, "znver5", Gemm(m=2, n=64, k=64, dtype="f16")),
-        (4, "znver5", Gemm(m=64, n=64, k=64, dtype="f16")),
-        (5, "znver5", Gemm(m=32, n=48, k=1000000, dtype="bf16", out="bf16")),
+        (3, "znver5", Gemm(m=16, n=4096, k=4096, dtype="f16")),
+        (4, "znver5", Gemm(m=2, n=64, k=64, dtype="f16")),
+        (5, "znver5", Gemm(m=64, n=64, k=64, dtype="f16")),
+        (6, "znver5", Gemm(m=32, n=48, k=1000000, dtype="bf16", out="bf16")),
     ],
     ids=str,
 )
