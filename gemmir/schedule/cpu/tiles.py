@@ -167,13 +167,7 @@ def direct_tile(gemm: Gemm, machine: CpuMachine, kc: int) -> RegisterTile:
 
 
 def direct_cycles(gemm: Gemm, machine: CpuMachine) -> float:
-    """What a product with such tiles takes where A and B lie near.
-
-    Whoever has a larger A is not direct, and has whole vectors: on Zen 4 4096 x 24 x 500 in f32 is
-    1.2 times as fast with lanes along k, which are weighed against these.
-    """
-    if bytes_of(gemm, "a") > machine.l2_bytes:
-        return _fastest(gemm, machine, gemm.k, cut=cuts_columns(gemm, machine))[0]
+    """What a product with such tiles takes where A and B lie near."""
     return _of_best_lanes(gemm, machine, gemm.k)[0]
 
 
