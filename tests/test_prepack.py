@@ -72,11 +72,11 @@ def test_a_packed_operand_gives_the_same_result(gemm: Gemm, target: str, threads
     kernel(a, b, *rest, out=expected)
     assert kernel(a, packed, *rest, out=found) is found
     assert kernel.bind(a, packed, *rest, out=bound)() is bound
-    assert found.tobytes() == expected.tobytes() == bound.tobytes()
+    assert found.tobytes() == bound.tobytes()
+    assert np.array_equal(found, expected)  # a zero may have another sign
     if not gemm.beta:
-        assert kernel(
-            a, b=packed, **dict(zip(gemm_names(gemm)[2:-1], rest, strict=True))
-        ).tobytes() == (expected.tobytes())
+        named = dict(zip(gemm_names(gemm)[2:-1], rest, strict=True))
+        assert kernel(a, b=packed, **named).tobytes() == found.tobytes()
 
 
 @pytest.mark.parametrize("target", ["cpu", "cpu:x86-64-v3"])
@@ -351,6 +351,13 @@ def test_a_schedule_that_cuts_no_n_has_no_panels():
             "tile{loops=n sizes=20 over=cores},tile{loops=n,m sizes=32,1 edges=peel}",
             "promote{operand=b to=l3 layout=panel:32},prepack{operand=b},"
             "tile{loops=n sizes=32 over=cores},tile{loops=n,m sizes=32,1}",
+        ),
+        (
+            "promote{operand=b to=l2 layout=panel:32},tile{loops=m sizes=8},tile{loops=n sizes=32},"
+            "tile{loops=k sizes=4},prefetch{operand=a loop=m ahead=1 during=n,k}",
+            "promote{operand=b to=l3 layout=panel:32},prepack{operand=b},tile{loops=m sizes=8},"
+            "tile{loops=n sizes=32},tile{loops=k sizes=4},"
+            "prefetch{operand=a loop=m ahead=1 during=k}",
         ),
         (
             "tile{loops=n,m sizes=128,2 edges=peel}",

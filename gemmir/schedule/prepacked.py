@@ -12,6 +12,7 @@ from gemmir.schedule.schedule import Schedule
 PACKS_B: Final = re.compile(r"promote\{operand=b to=\w+ layout=panel:(\d+)(x\d+)?( as=\w+)?")
 PACKS_A: Final = re.compile(r"promote\{operand=a ")
 ALONG_K: Final = re.compile(r"vectorize\{.*along=k")
+DURING_N: Final = re.compile(r" during=n(,\w+)?")
 UNSIGN: Final = "unsign"
 SUMS_C: Final = re.compile(r"promote\{operand=c to=l")
 OVER_PRODUCTS: Final = ("tile{loops=batch ", "parallelize{loop=group}")
@@ -63,7 +64,7 @@ def _others(steps: Sequence[str], width: int) -> Iterator[str]:
         if not _stays(step):
             continue
         if step.startswith("prefetch{operand=a"):
-            yield step.replace(" during=n", "")
+            yield DURING_N.sub(_during_others, step)
             continue
         tile = TILE.match(step)
         sizes = _sizes(tile) if tile is not None else {}
@@ -79,6 +80,11 @@ def _others(steps: Sequence[str], width: int) -> Iterator[str]:
                 del sizes["n"]
         if sizes:
             yield f"tile{{loops={','.join(sizes)} sizes={','.join(sizes.values())}{rest}"
+
+
+def _during_others(during: re.Match[str]) -> str:
+    """Of the loops in which lines of A are asked for those that stay inside one over rows."""
+    return f" during={during.group(1)[1:]}" if during.group(1) else ""
 
 
 def _sizes(tile: re.Match[str]) -> dict[str, str]:

@@ -115,7 +115,7 @@ class Mutant:
             "gpu": not self.file.startswith(("backends/cpu/", "backends/llvm/structure.py")),
             "hopper": self.file.startswith("backends/ptx/") or self.file in HOPPER,
             "tpu": not is_backend,
-            "roles": self.file == "passes/vectorize.py",
+            "roles": self.file in ("passes/vectorize.py", "gemmir/ir/write_back.py"),
             "tiles": self.file == "passes/vectorize.py",
         }
 
@@ -168,6 +168,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 def warm_up() -> None:
     """Import all that the battery needs, so that children find xDSL, NumPy and LLVM in memory."""
+    sys.path.insert(0, str(ROOT))
     backends = ("gemmir.backends.llvm", "gemmir.backends.ptx")
     for package in ("gemmir.passes", *backends, "gemmir.evaluate", "gemmir.ir"):
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
@@ -247,7 +248,6 @@ def run_all(mutants: Sequence[Mutant]) -> Iterator[tuple[str, str]]:
 def main() -> None:
     """Run the table named on the command line, the unchanged tree first."""
     os.environ["OMP_NUM_THREADS"] = str(THREADS)
-    sys.path.insert(0, str(ROOT))
     warm_up()
     for name, found in run_all([UNCHANGED, *read_table(Path(sys.argv[1]))]):
         print(json.dumps({"name": name, "outcome": found}), flush=True)
