@@ -13,7 +13,7 @@ from itertools import product
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu.deep import is_deep
-from gemmir.schedule.cpu.edges import peel
+from gemmir.schedule.cpu.edges import peel, peel_loop
 from gemmir.schedule.cpu.last_columns import last_columns
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
@@ -46,7 +46,13 @@ least (measured on Zen 5: with 8 and 12 prefetchers reach less, and with 2)."""
 ASKED_PRODUCTS = 3
 """Vector multiply-adds for a line of A from memory, from which on its lines are asked for one by
 one: with fewer the prefetchers of so many rows bring as much. On Zen 5 4096 x n x 2560 in f32 is
-1.0 to 1.36 times as fast so by 3 to 12 columns with AVX-512, and 1.3 to 2 by 2 to 7 with AVX2."""
+1.0 to 1.36 times as fast so by 3 to 12 columns with AVX-512, and 1.3 to 2 by 2 to 7 with AVX2.
+Requests to L2, where L1 has no room, gain with any: on Zen 4 4096 x 1 x 4096 in f32 is 1.18 times
+as fast with AVX-512, 4096 x 2 x 4096 1.22 to 1.27."""
+
+ASKED_STREAMS = 8
+"""Rows that are streamed at most where their lines are asked for to L2: on Zen 4 4096 x 1 x 4096 is
+1.18 times as fast by 8 rows as by 5 without requests, by 4 1.08, and by 2 or one as fast."""
 
 ASKING_TILES = 2
 """Tiles in a row of tiles that share these requests. By three some lines are asked for twice, and
@@ -140,7 +146,7 @@ def thin_tile(gemm: Gemm, machine: CpuMachine) -> tuple[int, int]:
     """Rows and columns of the tile that takes the fewest cycles by the model."""
     least, most = 1, NEAR_ROWS
     if _is_large(gemm, machine):
-        least, most = min(FEWEST_STREAMS, gemm.m), STREAMS
+        least, most = min(FEWEST_STREAMS, gemm.m), _most_streams(gemm, machine)
     elif gemm.n <= FEWEST_COLUMNS and _waits_for_lines(gemm, machine):
         most = FEWEST_ROWS
     widest = range(_least_columns(gemm, machine), gemm.n + 1)
@@ -155,20 +161,36 @@ def _least_columns(gemm: Gemm, machine: CpuMachine) -> int:
 
 
 def _asks_for_lines(gemm: Gemm, machine: CpuMachine) -> bool:
-    """Whether the next rows of A are asked for line by line, while these are multiplied.
+    """Whether the next rows of the long side are asked for line by line, beside the products.
 
     They come from memory, have whole lines, and there are products enough to wait for them. With
     AVX2 on Zen 5 100000 x 4 x 64 in f32 takes 1.5 times as long so, and with a k of 128 0.75 times.
     """
     item = item_bytes(gemm)
     line = CACHE_LINE_BYTES // item
-    is_far = bytes_of(gemm, "a") > machine.l3_bytes // 2
-    is_whole = gemm.k % line == 0 and gemm.leading("a") % line == 0
+    operand, thin = ("a", gemm.n) if gemm.m >= gemm.n else ("b", gemm.m)
+    is_far = bytes_of(gemm, operand) > machine.l3_bytes // 2
+    is_whole = gemm.k % line == 0 and gemm.leading(operand) % line == 0
     is_long = gemm.k * item >= LEAST_ASKED_BYTES
-    products = gemm.n * CACHE_LINE_BYTES // machine.vector_bytes
-    columns = gemm.n // (ASKING_TILES + 1) + 1
+    return is_far and is_whole and is_long and _pays_to_ask(gemm, machine, thin)
+
+
+def _pays_to_ask(gemm: Gemm, machine: CpuMachine, thin: int) -> bool:
+    """Whether few tiles share each request, and have products enough or ask to L2."""
+    to_l2 = space_of_next_rows(machine) == "l2"
+    if gemm.m < gemm.n:
+        rows, _ = _tile_of_few_rows(gemm, machine, ASKED_STREAMS)
+        return to_l2 and -(-gemm.m // rows) <= ASKING_TILES
+    products = thin * CACHE_LINE_BYTES // machine.vector_bytes
+    columns = thin // (ASKING_TILES + 1) + 1
     fits = (FEWEST_STREAMS + 1) * (columns + 1) - 1 <= machine.vector_registers
-    return is_far and is_whole and is_long and products >= ASKED_PRODUCTS and fits
+    return fits and (to_l2 or products >= ASKED_PRODUCTS)
+
+
+def _most_streams(gemm: Gemm, machine: CpuMachine) -> int:
+    """How many rows of the long side go by at once at most, where they come from afar."""
+    to_l2 = space_of_next_rows(machine) == "l2"
+    return ASKED_STREAMS if to_l2 and _asks_for_lines(gemm, machine) else STREAMS
 
 
 def _waits_for_lines(gemm: Gemm, machine: CpuMachine) -> bool:
@@ -215,12 +237,15 @@ def _loads_of_vector(operand_bytes: int, machine: CpuMachine) -> float:
     return max(FAR_LOADS * lines, 1) if operand_bytes > machine.l1_bytes * 3 // 4 else 1
 
 
-def tile_of_few_rows(gemm: Gemm, machine: CpuMachine) -> tuple[int, int]:
-    """Of few rows: the best ratio of products to loads that the registers hold."""
+def _tile_of_few_rows(gemm: Gemm, machine: CpuMachine, most: int) -> tuple[int, int]:
+    """Of few rows: the best ratio of products to loads that the registers hold.
+
+    At most `most` rows of B are streamed.
+    """
     room = machine.vector_registers - 2
     fitting = [
         (s, t)
-        for s in range(1, STREAMS + 1)
+        for s in range(1, most + 1)
         for t in range(1, gemm.m + 1)
         if s <= gemm.n and s * t + s + t <= room
     ]
@@ -229,19 +254,22 @@ def tile_of_few_rows(gemm: Gemm, machine: CpuMachine) -> tuple[int, int]:
 
 
 def _microkernel(gemm: Gemm, machine: CpuMachine) -> Microkernel:
-    is_asked = gemm.m >= gemm.n and _asks_for_lines(gemm, machine)
+    is_asked = _asks_for_lines(gemm, machine)
     steps = LANE_STEPS if _is_large(gemm, machine) and not is_asked else 1
     return Microkernel(steps=steps, along="k")
 
 
 def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     """The long side goes by once, and tiles of the thin one are taken in turn."""
-    rows, columns = (thin_tile if gemm.m >= gemm.n else tile_of_few_rows)(gemm, machine)
+    if gemm.m >= gemm.n:
+        rows, columns = thin_tile(gemm, machine)
+    else:
+        rows, columns = _tile_of_few_rows(gemm, machine, _most_streams(gemm, machine))
     is_packed = not gemm.trans_b and gemm.leading("b") > 1
     if is_packed:
         fits = bytes_of(gemm, "b") <= machine.l2_bytes // 2
         yield f"promote{{operand=b to={'l2' if fits else 'l3'} layout=panel:1}}"
-    if gemm.m >= gemm.n and _asks_for_lines(gemm, machine):
+    if _asks_for_lines(gemm, machine):
         yield from _asked(gemm, rows, columns, space_of_next_rows(machine))
         return
     order = f"m,n sizes={rows},{columns}" if gemm.m > gemm.n else f"n,m sizes={columns},{rows}"
@@ -250,13 +278,15 @@ def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
 
 
 def _asked(gemm: Gemm, rows: int, columns: int, space: str) -> Iterator[str]:
-    """Tiles that ask for a line of each of the next rows of A, when they read one of these."""
-    yield f"tile{{loops=m sizes={rows}{peel(gemm, rows, gemm.n)}}}"
-    yield f"tile{{loops=n sizes={columns}{peel(gemm, gemm.m, columns)}}}"
+    """Tiles that ask for a line of each of the next long rows, when they read one of these."""
+    loops = [("m", gemm.m, rows, "a"), ("n", gemm.n, columns, "b")]
+    (long, _, _, operand), (thin, extent, size, _) = loops if gemm.m >= gemm.n else loops[::-1]
+    for loop, of, by, _ in loops if gemm.m >= gemm.n else loops[::-1]:
+        yield f"tile{{loops={loop} sizes={by}{peel_loop(of, by)}}}"
     yield "promote{operand=c to=registers}"
     yield f"tile{{loops=k sizes={CACHE_LINE_BYTES // item_bytes(gemm)}}}"
-    during = "n,k" if gemm.n > columns else "k"
-    yield f"prefetch{{operand=a loop=m ahead=1 to={space} during={during}}}"
+    during = f"{thin},k" if extent > size else "k"
+    yield f"prefetch{{operand={operand} loop={long} ahead=1 to={space} during={during}}}"
 
 
 ALONG_K = ScheduleClass(name="lanes along k", loops=_loops, microkernel=_microkernel)

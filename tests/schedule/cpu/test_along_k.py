@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from gemmir import Gemm
+from gemmir.check import check
 from gemmir.schedule.cpu.along_k import is_along_k
 from gemmir.schedule.default import default_schedule
 from tests.schedule.cpus import cpu
@@ -85,3 +88,36 @@ def test_lines_from_memory_are_asked_for(
     space = "" if name == "znver5" else "to=l2 "
     asked = f"prefetch{{operand=a loop=m ahead=1 {space}during={during}}}"
     assert f"tile{{loops=k sizes=16}},{asked}" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "m", "n", "begins", "asked"),
+    [
+        ("znver4", 4096, 1, "tile{loops=m sizes=8},tile{loops=n sizes=1},", "a loop=m"),
+        ("znver4", 1, 4096, "tile{loops=n sizes=8},tile{loops=m sizes=1},", "b loop=n"),
+        ("znver4", 4, 4096, "tile{loops=n sizes=5 edges=peel},tile{loops=m sizes=4},", "b loop=n"),
+        ("znver3", 1, 4096, "tile{loops=n sizes=6 edges=peel},tile{loops=m sizes=1},", "b loop=n"),
+        ("znver4", 16, 4096, "tile{loops=n,m sizes=5,4 edges=peel},", ""),  # four tiles of rows
+        ("znver5", 4096, 1, "tile{loops=m,n sizes=5,1 edges=peel},", ""),
+        ("znver5", 1, 4096, "tile{loops=n,m sizes=5,1 edges=peel},", ""),
+    ],
+)
+def test_the_long_side_is_asked_for_to_l2(
+    name: str, m: int, n: int, begins: str, asked: str
+) -> None:
+    """Where L1 has no room for the next rows, by however few products."""
+    gemm = Gemm(m=m, n=n, k=4096, trans_b=m < n)
+    text = str(default_schedule(gemm, cpu(name), 1))
+    assert text.startswith(begins)
+    assert (f"prefetch{{operand={asked} ahead=1 to=l2 during=k}}" in text) == bool(asked)
+    assert ("prefetch" in text) == bool(asked)
+
+
+@pytest.mark.parametrize(("m", "n"), [(37, 1), (41, 2), (1, 43), (3, 40), (4, 37)])
+def test_rows_that_are_asked_for_are_right(m: int, n: int) -> None:
+    """Whole numbers, whose sums are exact: last tiles ask for no rows behind the last."""
+    machine = replace(cpu("x86-64-v3"), l1_bytes=4096, l2_bytes=4096, l3_bytes=8192)
+    gemm = Gemm(m=m, n=n, k=128, trans_b=m < n)
+    schedule = default_schedule(gemm, machine, 1)
+    assert "prefetch{" in str(schedule)
+    check(gemm, target="cpu:x86-64-v3", schedule=schedule, shrink=False).require_ok()
