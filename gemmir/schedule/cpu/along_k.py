@@ -168,21 +168,21 @@ def _asks_for_lines(gemm: Gemm, machine: CpuMachine) -> bool:
     """
     item = item_bytes(gemm)
     line = CACHE_LINE_BYTES // item
-    operand, thin = ("a", gemm.n) if gemm.m >= gemm.n else ("b", gemm.m)
+    operand = "a" if gemm.m >= gemm.n else "b"
     is_far = bytes_of(gemm, operand) > machine.l3_bytes // 2
     is_whole = gemm.k % line == 0 and gemm.leading(operand) % line == 0
     is_long = gemm.k * item >= LEAST_ASKED_BYTES
-    return is_far and is_whole and is_long and _pays_to_ask(gemm, machine, thin)
+    return is_far and is_whole and is_long and _pays_to_ask(gemm, machine)
 
 
-def _pays_to_ask(gemm: Gemm, machine: CpuMachine, thin: int) -> bool:
+def _pays_to_ask(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether few tiles share each request, and have products enough or ask to L2."""
     to_l2 = space_of_next_rows(machine) == "l2"
     if gemm.m < gemm.n:
         rows, _ = _tile_of_few_rows(gemm, machine, ASKED_STREAMS)
         return to_l2 and -(-gemm.m // rows) <= ASKING_TILES
-    products = thin * CACHE_LINE_BYTES // machine.vector_bytes
-    columns = thin // (ASKING_TILES + 1) + 1
+    products = gemm.n * CACHE_LINE_BYTES // machine.vector_bytes
+    columns = gemm.n // (ASKING_TILES + 1) + 1
     fits = (FEWEST_STREAMS + 1) * (columns + 1) - 1 <= machine.vector_registers
     return fits and (to_l2 or products >= ASKED_PRODUCTS)
 
@@ -280,8 +280,10 @@ def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
 def _asked(gemm: Gemm, rows: int, columns: int, space: str) -> Iterator[str]:
     """Tiles that ask for a line of each of the next long rows, when they read one of these."""
     loops = [("m", gemm.m, rows, "a"), ("n", gemm.n, columns, "b")]
-    (long, _, _, operand), (thin, extent, size, _) = loops if gemm.m >= gemm.n else loops[::-1]
-    for loop, of, by, _ in loops if gemm.m >= gemm.n else loops[::-1]:
+    if gemm.m < gemm.n:
+        loops.reverse()
+    (long, _, _, operand), (thin, extent, size, _) = loops
+    for loop, of, by, _ in loops:
         yield f"tile{{loops={loop} sizes={by}{peel_loop(of, by)}}}"
     yield "promote{operand=c to=registers}"
     yield f"tile{{loops=k sizes={CACHE_LINE_BYTES // item_bytes(gemm)}}}"
