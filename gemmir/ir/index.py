@@ -142,6 +142,20 @@ def equals(builder: Builder, anchor: Operation, value: SSAValue, constant: int) 
     return builder.insert(arith.CmpiOp(value, as_index(anchor, constant), "eq")).result
 
 
+def total(builder: Builder, anchor: Operation, x: Extent, y: Extent) -> Extent:
+    """x + y, which is static where both are."""
+    if isinstance(x, int) and isinstance(y, int):
+        return x + y
+    return builder.insert(arith.AddiOp(as_index(anchor, x), as_index(anchor, y))).result
+
+
+def difference(builder: Builder, anchor: Operation, x: Extent, y: Extent) -> Extent:
+    """x - y, which is static where both are."""
+    if isinstance(x, int) and isinstance(y, int):
+        return x - y
+    return builder.insert(arith.SubiOp(as_index(anchor, x), as_index(anchor, y))).result
+
+
 def round_down(builder: Builder, anchor: Operation, extent: Extent, step: int) -> Extent:
     """The largest multiple of `step` that is at most `extent`."""
     if isinstance(extent, int):
