@@ -124,12 +124,7 @@ from gemmir.ir.warp_products import (
     refuse_shape,
     require_one_type,
 )
-from gemmir.ir.warpgroup import (
-    COLUMN_STEP,
-    WARPGROUP_ROWS,
-    WarpgroupWaitOp,
-    column_step,
-)
+from gemmir.ir.warpgroup import COLUMN_STEP, WARPGROUP_ROWS, WarpgroupWaitOp, column_step
 from gemmir.ir.warpgroup_products import begin_product, finished, require_warpgroup
 from gemmir.ir.whole_blocks import plan_blocks, vectorize_blocks
 from gemmir.ir.write_back import vectorize_epilogue, vectorize_write_back

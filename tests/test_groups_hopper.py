@@ -19,7 +19,7 @@ from gemmir.evaluate import evaluate
 from gemmir.gemm import COUNTS, OFFSETS, Gemm
 from gemmir.ir.build import build
 from gemmir.ir.groups import most_row_tiles
-from gemmir.ir.warpgroup import TmaStoreOp
+from gemmir.ir.tma import TmaStoreOp
 from gemmir.lowering import run_passes
 from gemmir.machine.gpu import SM_90A
 from gemmir.schedule import Schedule

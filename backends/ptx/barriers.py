@@ -17,15 +17,8 @@ from gemmir.backends.ptx.threads import (
 )
 from gemmir.backends.ptx.windows import Sum, Window, pointer, sum_of
 from gemmir.ir.dialect import memref_type
-from gemmir.ir.warpgroup import (
-    ArriveExpectOp,
-    ArriveOp,
-    ClusterBarrierOp,
-    CreateBarriersOp,
-    ProxyFenceOp,
-    WaitOp,
-    WarpgroupBarrierOp,
-)
+from gemmir.ir.tma import ArriveExpectOp, ArriveOp, CreateBarriersOp, ProxyFenceOp, WaitOp
+from gemmir.ir.warpgroup import ClusterBarrierOp, WarpgroupBarrierOp
 
 
 def _create(e: Emitter, op: CreateBarriersOp) -> None:

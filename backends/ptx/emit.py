@@ -29,7 +29,7 @@ from gemmir.backends.ptx.transfers import TRANSFERS
 from gemmir.backends.ptx.wgmma import WGMMA
 from gemmir.errors import BackendError
 from gemmir.ir.dialect import memref_type
-from gemmir.ir.warpgroup import CreateDescriptorOp
+from gemmir.ir.tma import CreateDescriptorOp
 from gemmir.launch import KernelLaunch, Launch, TensorMap
 from gemmir.llvm import LOCK, TargetMachine, binding_for_all
 from gemmir.machine import Machine

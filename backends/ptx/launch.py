@@ -28,12 +28,7 @@ from gemmir.ir.dialect import (
     enclosing_ops,
 )
 from gemmir.ir.index import constant_of
-from gemmir.ir.warpgroup import (
-    MOST_REGISTERS,
-    REGISTER_STEP,
-    WARPS_OF_GROUP,
-    WarpSpecializeOp,
-)
+from gemmir.ir.warpgroup import MOST_REGISTERS, REGISTER_STEP, WARPS_OF_GROUP, WarpSpecializeOp
 
 LANES = 32
 """The threads of a warp."""

@@ -16,7 +16,7 @@ from xdsl.ir import Operation
 from gemmir.errors import BackendError
 from gemmir.ir.attributes import SWIZZLE_ROWS, PanelAttr, SwizzleAttr
 from gemmir.ir.dialect import Number, is_shared, memref_type
-from gemmir.ir.warpgroup import CreateBarriersOp
+from gemmir.ir.tma import CreateBarriersOp
 from gemmir.machine.gpu import GpuMachine
 
 STATIC_BYTES: Final = 48 * 1024

@@ -16,15 +16,9 @@ from gemmir.dtypes import BY_MLIR
 from gemmir.errors import BackendError
 from gemmir.ir.attributes import SwizzleAttr
 from gemmir.ir.dialect import memref_type, static_strides
+from gemmir.ir.tma import CreateDescriptorOp, TmaLoadOp, TmaStoreOp, TmaStoreWaitOp, box_of
 from gemmir.ir.views import chain
-from gemmir.ir.warpgroup import (
-    CreateDescriptorOp,
-    TmaLoadOp,
-    TmaStoreOp,
-    TmaStoreWaitOp,
-    WarpgroupMmaOp,
-    box_of,
-)
+from gemmir.ir.warpgroup import WarpgroupMmaOp
 from gemmir.launch import TensorMap
 
 PARAMETER = 'ptr byval([128 x i8]) align 64 "nvvm.grid_constant"'

@@ -30,7 +30,8 @@ from gemmir.ir.dialect import (
     memref_type,
 )
 from gemmir.ir.nvgpu import AsyncCopyOp, LdMatrixOp, MmaSyncOp
-from gemmir.ir.warpgroup import TmaLoadOp, TmaStoreOp, WarpgroupMmaOp, WarpSpecializeOp
+from gemmir.ir.tma import TmaLoadOp, TmaStoreOp
+from gemmir.ir.warpgroup import WarpgroupMmaOp, WarpSpecializeOp
 from gemmir.machine import GpuMachine
 from gemmir.schedule.hopper_model import (
     BEGIN_SECONDS,

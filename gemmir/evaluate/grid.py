@@ -18,7 +18,8 @@ from gemmir.evaluate.fibers import Fiber, Threads
 from gemmir.evaluate.frame import Frame, Meanings, Step
 from gemmir.evaluate.scf import iterations
 from gemmir.ir.dialect import BLOCKS, CLUSTERS, ForallOp
-from gemmir.ir.warpgroup import ArriveOp, ClusterBarrierOp, TmaLoadOp
+from gemmir.ir.tma import ArriveOp, TmaLoadOp
+from gemmir.ir.warpgroup import ClusterBarrierOp
 
 
 def _is_over(op: Operation, units: str) -> bool:

@@ -26,8 +26,7 @@ from gemmir.evaluate.shared import begin_read, begin_write
 from gemmir.evaluate.sums import Sum
 from gemmir.evaluate.values import Array, Element, dtype_of
 from gemmir.evaluate.view import View
-from gemmir.ir.warpgroup import (
-    WARPS_OF_GROUP,
+from gemmir.ir.tma import (
     ArriveExpectOp,
     ArriveOp,
     CreateBarriersOp,
@@ -37,12 +36,15 @@ from gemmir.ir.warpgroup import (
     TmaStoreOp,
     TmaStoreWaitOp,
     WaitOp,
+    box_of,
+)
+from gemmir.ir.warpgroup import (
+    WARPS_OF_GROUP,
     WarpgroupBarrierOp,
     WarpgroupMmaOp,
     WarpgroupSliceOp,
     WarpgroupWaitOp,
     WarpSpecializeOp,
-    box_of,
 )
 
 

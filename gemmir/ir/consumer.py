@@ -24,15 +24,9 @@ from gemmir.ir.dialect import (
 from gemmir.ir.index import as_index, before, constant_of
 from gemmir.ir.loops import TILES, conditional, dimension_of, trips
 from gemmir.ir.role import Role
+from gemmir.ir.tma import ArriveOp, ProxyFenceOp, TmaStoreOp, TmaStoreWaitOp, WaitOp
 from gemmir.ir.views import offsets_of, sizes_of, subview
-from gemmir.ir.warpgroup import (
-    ArriveOp,
-    ProxyFenceOp,
-    TmaStoreOp,
-    TmaStoreWaitOp,
-    WaitOp,
-    WarpgroupBarrierOp,
-)
+from gemmir.ir.warpgroup import WarpgroupBarrierOp
 
 
 @dataclass(frozen=True, kw_only=True)

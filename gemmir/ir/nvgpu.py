@@ -54,7 +54,8 @@ from gemmir.ir.dialect import (
     memref_type,
     require_product,
 )
-from gemmir.ir.warpgroup import WARPGROUP_OPS, TensorMapType
+from gemmir.ir.tma import TMA_OPS, TensorMapType
+from gemmir.ir.warpgroup import WARPGROUP_OPS
 
 _MemRef = base(MemRefType)
 _Vector = base(VectorType)
@@ -295,6 +296,7 @@ NVGPU = Dialect(
         AsyncWaitOp,
         LdMatrixOp,
         MmaSyncOp,
+        *TMA_OPS,
         *WARPGROUP_OPS,
     ],
     [TensorMapType],

@@ -14,8 +14,8 @@ from gemmir.ir.index import Extent, as_index, constant_of
 from gemmir.ir.loops import trips
 from gemmir.ir.role import Role, is_arithmetic
 from gemmir.ir.specialize import SpecializePlan
+from gemmir.ir.tma import ArriveExpectOp, TmaLoadOp, WaitOp
 from gemmir.ir.views import subview
-from gemmir.ir.warpgroup import ArriveExpectOp, TmaLoadOp, WaitOp
 
 
 @dataclass

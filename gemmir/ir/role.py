@@ -18,8 +18,8 @@ from gemmir.ir.dialect import ForallOp, YieldOp, memref_type
 from gemmir.ir.index import Extent, as_index, at_end, constant_of, entry_constant
 from gemmir.ir.loops import DIMENSION
 from gemmir.ir.specialize import SpecializePlan
+from gemmir.ir.tma import CreateDescriptorOp
 from gemmir.ir.views import chain, offsets_of, subview
-from gemmir.ir.warpgroup import CreateDescriptorOp
 
 
 @dataclass

@@ -19,15 +19,9 @@ from gemmir.ir.dialect import BarrierOp, Number, UnpackOp, YieldOp, memref_type,
 from gemmir.ir.index import at_end, before
 from gemmir.ir.producer import Producer
 from gemmir.ir.specialize import Load, SpecializePlan
+from gemmir.ir.tma import CreateBarriersOp, CreateDescriptorOp
 from gemmir.ir.views import chain
-from gemmir.ir.warpgroup import (
-    WARPGROUP_ROWS,
-    WARPS_OF_GROUP,
-    ClusterBarrierOp,
-    CreateBarriersOp,
-    CreateDescriptorOp,
-    WarpSpecializeOp,
-)
+from gemmir.ir.warpgroup import WARPGROUP_ROWS, WARPS_OF_GROUP, ClusterBarrierOp, WarpSpecializeOp
 
 
 def specialize(plan: SpecializePlan) -> None:

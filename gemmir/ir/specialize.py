@@ -53,11 +53,10 @@ from gemmir.ir.index import (
     upper_bound,
 )
 from gemmir.ir.loops import TILES, dimension_of, trips
+from gemmir.ir.tma import MOST_BOX, MOST_CLUSTER
 from gemmir.ir.views import chain, offsets_of
 from gemmir.ir.warpgroup import (
     LEAST_REGISTERS,
-    MOST_BOX,
-    MOST_CLUSTER,
     MOST_REGISTERS,
     REGISTER_STEP,
     WARPGROUP_ROWS,

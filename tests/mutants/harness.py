@@ -53,6 +53,7 @@ TILES: Final = (
 
 HOPPER: Final = (
     "passes/pipeline.py",
+    "gemmir/ir/tma.py",
     "gemmir/ir/warpgroup.py",
 )
 """Files outside the backend that schedules for warpgroups use more of than others do."""

@@ -7,7 +7,7 @@ import pytest
 from gemmir import Gemm
 from gemmir.check import check
 from gemmir.ir.build import build
-from gemmir.ir.warpgroup import ArriveExpectOp, TmaLoadOp, box_of
+from gemmir.ir.tma import ArriveExpectOp, TmaLoadOp, box_of
 from gemmir.lowering import run_passes
 from gemmir.schedule import Schedule
 
