@@ -243,6 +243,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app(given, prog_name="gemmir")
     except SystemExit as leaving:
+        if isinstance(leaving.__context__, BrokenPipeError):
+            return _unread(leaving.__context__)
         return leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except GemmirError as error:
         return _explained(error)
@@ -253,6 +255,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return report_crash(error, given, INTERNAL_ERROR)
     return 0
+
+
+def _unread(broken: BrokenPipeError) -> int:
+    """The status where the reader of a help has gone: 0, or that of the error that was told."""
+    from gemmir.cli.output import silence
+
+    for stream in (sys.stdout, sys.stderr):
+        silence(stream)
+    return getattr(broken.__context__, "exit_code", 0)
 
 
 def _explained(error: GemmirError) -> int:

@@ -30,10 +30,10 @@ def put(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
-        _silence(sys.stdout)
+        silence(sys.stdout)
         raise typer.Exit(0) from None
     except OSError as error:
-        _silence(sys.stdout)
+        silence(sys.stdout)
         raise _refused("standard output", error) from error
 
 
@@ -158,7 +158,7 @@ def _refused(where: str, error: OSError) -> OutputError:
     )
 
 
-def _silence(stream: io.TextIOBase | Any) -> None:
+def silence(stream: io.TextIOBase | Any) -> None:
     """Send what is still buffered nowhere, so that the end of the process does not complain."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

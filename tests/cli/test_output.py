@@ -1,12 +1,16 @@
 """Where output goes, and what happens where it cannot."""
 
+import io
 import json
 import os
 import stat
+import sys
 from pathlib import Path
+from typing import Final
 
 import pytest
 
+from gemmir.cli import EXAMPLES, GROUPS, main
 from gemmir.cli.output import check_writable, put_json, write_file
 from gemmir.errors import OutputError
 from tests.cli.conftest import Cli
@@ -118,3 +122,57 @@ def test_where_nothing_can_be_written_nothing_is_computed(
     result = cli(*command, "-o", "no/x")
     assert (result.status, result.out) == (1, "")
     assert result.err.startswith("error GEM0701: no/x cannot be written: No such file")
+
+
+MLIR: Final = """
+func.func @product(%a: memref<2x3xf32>, %b: memref<3x4xf32>, %c: memref<2x4xf32>) {
+  linalg.matmul ins(%a, %b : memref<2x3xf32>, memref<3x4xf32>) outs(%c : memref<2x4xf32>)
+  func.return
+}
+"""
+
+COMMANDS: Final = (
+    ("--help",),
+    ("--version",),
+    *((function.__name__, "--help") for function in EXAMPLES),
+    *((name, "--help") for name in GROUPS),
+    *((n, f.__name__, "--help") for n, group in GROUPS.items() for f in group.examples),
+    ("passes",),
+    ("targets",),
+    ("compile", *SMALL),
+    ("compile", *SMALL, "--emit", "asm"),
+    ("opt", "--to", "tiled", "x.mlir"),
+    ("check", *SMALL),
+    ("run", *SMALL),
+    ("explain", *SMALL, "--edits", "0"),
+    ("bench", *SMALL, "--quick", "--against", "numpy"),
+    ("space", "list", *SMALL, "--limit", "1"),
+    ("experiment", "init"),
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_no_command_minds_that_nobody_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.mlir").write_text(MLIR)
+    reading, writing = os.pipe()
+    os.close(reading)
+    said = io.StringIO()
+    with open(writing, "w") as nobody:
+        monkeypatch.setattr(sys, "stdout", nobody)
+        monkeypatch.setattr(sys, "stderr", said)
+        status = main(command)
+    assert status == 0, said.getvalue()
+    assert "error" not in said.getvalue().lower()
+
+
+@pytest.mark.parametrize("command", ["--help", "tune --help", "--version"])
+def test_a_process_ends_quietly_where_nobody_reads(shell: Cli, command: str) -> None:
+    result = shell(f"gemmir {command} | true")
+    assert (result.status, result.err) == (0, "")
+
+
+def test_an_error_that_nobody_reads_is_still_one(shell: Cli) -> None:
+    assert shell("gemmir compile --nosuch 2>&1 | true").status == 2
