@@ -20,7 +20,7 @@ demo: $(VENV)/.installed  ## one layer on the CPU beside NumPy, and as PTX and P
 	$(BIN)/gemmir demo
 
 test: $(VENV)/.installed  ## run all tests
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadscope --no-loadscope-reorder
 
 check: $(VENV)/.installed  ## lint, format check, types, architecture
 	$(BIN)/ruff check .

@@ -3,11 +3,13 @@
 import ctypes
 import json
 import shutil
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from gemmir.backends.cpu.assemble import COMPILERS
+from gemmir.blas import BlasLibrary, blas_library
 from tests.cli.conftest import Cli
 
 needs_compiler = pytest.mark.skipif(
@@ -15,8 +17,25 @@ needs_compiler = pytest.mark.skipif(
 )
 
 
+compiled = cache(blas_library)
+"""It takes seconds to compile, which is done once for all tests of this process."""
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The targets that a library is asked for; that for the host is what comes."""
+    targets: list[str] = []
+
+    def library(target: str) -> BlasLibrary:
+        targets.append(target)
+        return compiled("cpu")
+
+    monkeypatch.setattr("gemmir.blas.blas_library", library)
+    return targets
+
+
 @needs_compiler
-def test_the_library_is_written_and_described(cli: Cli, tmp_path: Path) -> None:
+def test_the_library_is_written_and_described(cli: Cli, tmp_path: Path, asked: list[str]) -> None:
     result = cli("blas", "-o", "libmine.so", "--json")
     assert result.status == 0, result.err
     said = json.loads(result.out)
@@ -29,13 +48,16 @@ def test_the_library_is_written_and_described(cli: Cli, tmp_path: Path) -> None:
     assert all(hasattr(library, name) for name in said["symbols"])
     assert not hasattr(library, "gemmir_sgemm_nn")
     assert result.err == f"wrote libmine.so, {said['bytes']} bytes\n"
+    assert asked == ["cpu"]
 
 
 @needs_compiler
-def test_without_json_the_symbols_are_named(cli: Cli) -> None:
+def test_without_json_the_symbols_are_named(cli: Cli, asked: list[str]) -> None:
     result = cli("blas", "--target", "cpu:x86-64-v3", "-o", "x.so")
     assert result.status == 0, result.err
-    assert result.out.startswith("x.so for cpu:x86-64-v3 (x86-64-v3): sgemm_ cblas_sgemm dgemm_")
+    name = compiled("cpu").machine.llvm_cpu
+    assert result.out.startswith(f"x.so for cpu:x86-64-v3 ({name}): sgemm_ cblas_sgemm dgemm_")
+    assert asked == ["cpu:x86-64-v3"]
 
 
 @pytest.mark.parametrize(
