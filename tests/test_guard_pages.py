@@ -209,6 +209,9 @@ SCHEDULES: Final = {
     "layout=panel:3},promote{operand=c to=registers},vectorize{with=fma width=8}",
     "sliced": "tile{loops=k,n,m sizes=4,8,2},interchange{order=m,k,n},promote{operand=c "
     "to=registers},vectorize{with=fma width=2}",
+    "along k": "promote{operand=a to=l2 layout=panel:1},promote{operand=b to=l2 layout=panel:1},"
+    "tile{loops=m,n sizes=3,2 edges=peel},promote{operand=c to=registers},"
+    "vectorize{with=fma width=8 along=k}",
     "whole": "tile{loops=n,m sizes=8,4},promote{operand=c to=registers},vectorize{with=fma "
     "width=8},unroll{loop=k factor=2}",
 }

@@ -118,6 +118,9 @@ TURNED_BYTES = 16
 """Elements are interleaved within so many bytes by one instruction: of x86-64 in vectors of any
 length, and of AArch64, whose vectors have no more."""
 
+MOST_NARROW = 4
+"""Elements in so many bytes at most, where lines that have no more are put side by side."""
+
 
 def transposed(text: FunctionText, scalar: str, lines: list[str], lanes: int) -> list[str]:
     """From lines of `lanes` lanes, `lanes` lines with one lane for each of the given ones.
@@ -129,11 +132,36 @@ def transposed(text: FunctionText, scalar: str, lines: list[str], lanes: int) ->
         return [_joined(text, scalar, lines)]
     if len(lines) == 1 or lanes & (lanes - 1):
         return _picked(text, scalar, lines, lanes)
+    piece = TURNED_BYTES // ELEMENT_BYTES[scalar]
+    if lanes <= piece <= MOST_NARROW and len(lines) % (2 * piece) == 0:
+        return _turned_in_pairs(text, scalar, lines, lanes, piece)
     blocks = [lines[at : at + lanes] for at in range(0, len(lines), lanes)]
     squares = [_turned(text, scalar, block, lanes) for block in blocks]
     return [
         _side_by_side(text, scalar, list(parts), lanes, len(lines))
         for parts in zip(*squares, strict=True)
+    ]
+
+
+def _turned_in_pairs(
+    text: FunctionText, scalar: str, lines: list[str], lanes: int, piece: int
+) -> list[str]:
+    """The same of lines that are no longer than a piece: each is put beside another one first.
+
+    An instruction then turns two squares.
+    """
+    whole = list(range(2 * piece))
+    filled = [*range(lanes), *[-1] * (piece - lanes)]
+    if lanes < piece:
+        lines = [_shuffled(text, scalar, lanes, line, "poison", filled) for line in lines]
+    parts: list[list[str]] = []
+    for at in range(0, len(lines), 2 * piece):
+        pairs = zip(lines[at : at + piece], lines[at + piece : at + 2 * piece], strict=True)
+        wide = [_shuffled(text, scalar, piece, x, y, whole) for x, y in pairs]
+        parts.append(_interleaved(text, scalar, 2 * piece, piece, wide)[:lanes])
+    return [
+        _side_by_side(text, scalar, list(columns), 2 * piece, len(lines))
+        for columns in zip(*parts, strict=True)
     ]
 
 
@@ -155,12 +183,21 @@ def _turned(text: FunctionText, scalar: str, lines: list[str], lanes: int) -> li
     a piece has one lane of each of several lines; then pieces are brought together.
     """
     piece = min(TURNED_BYTES // ELEMENT_BYTES[scalar], lanes)
-    turned = [*lines, *["poison"] * (lanes - len(lines))]
-    width = 1
+    filled = [*lines, *["poison"] * (lanes - len(lines))]
+    turned = _interleaved(text, scalar, lanes, piece, filled)
+    groups = [_gathered(text, scalar, lanes, piece, turned[at::piece]) for at in range(piece)]
+    return [line for column in zip(*groups, strict=True) for line in column]
+
+
+def _interleaved(
+    text: FunctionText, scalar: str, lanes: int, piece: int, lines: list[str]
+) -> list[str]:
+    """Of each `piece` lines, as many with one lane of each of them in a piece."""
+    turned, width = lines, 1
     while width < piece:
         low, high = _interleaving(lanes, piece, width)
         made: list[str] = []
-        for group in range(0, lanes, 2 * width):
+        for group in range(0, len(turned), 2 * width):
             for x, y in zip(
                 turned[group : group + width],
                 turned[group + width : group + 2 * width],
@@ -168,8 +205,7 @@ def _turned(text: FunctionText, scalar: str, lines: list[str], lanes: int) -> li
             ):
                 made += [_shuffled(text, scalar, lanes, x, y, mask) for mask in (low, high)]
         turned, width = made, 2 * width
-    groups = [_gathered(text, scalar, lanes, piece, turned[at::piece]) for at in range(piece)]
-    return [line for column in zip(*groups, strict=True) for line in column]
+    return turned
 
 
 def _interleaving(lanes: int, piece: int, width: int) -> tuple[list[int], list[int]]:
@@ -223,10 +259,11 @@ def _side_by_side(text: FunctionText, scalar: str, parts: list[str], lanes: int,
 
 
 def _shuffled(text: FunctionText, scalar: str, lanes: int, x: str, y: str, mask: list[int]) -> str:
-    """Lanes of `x`, and of `y` behind them."""
+    """Lanes of `x`, and of `y` behind them; -1 for one that is left open."""
     if x == y == "poison":
         return x
-    row, picked = f"<{lanes} x {scalar}>", ", ".join(f"i32 {lane}" for lane in mask)
+    row = f"<{lanes} x {scalar}>"
+    picked = ", ".join("i32 poison" if lane < 0 else f"i32 {lane}" for lane in mask)
     return text.value(f"shufflevector {row} {x}, {row} {y}, <{len(mask)} x i32> <{picked}>")
 
 

@@ -9,6 +9,13 @@ Elements are converted, and multiplied by their scales, on the way. A last panel
 filled up with zeros, vector by vector, and so is a last group of neighbours along k. A few rows of
 a window into one panel are copied without a loop. Copies into shared memory are those of
 `gemmir.ir.team_copies`.
+
+Panels of one element, whose source is adjacent across them, are filled by squares, which are turned
+in registers: the elements of a row go into a panel each.
+
+    gemmir.pack %b into %panels   ->   scf.for %k … step 8
+      (k x 4, panels of 1)                 %x = vector.transfer_read %b[%k, 0] : vector<8x4xf32>
+                                           vector.transfer_write %x, %panels[%k, 0]
 """
 
 from __future__ import annotations
@@ -36,6 +43,13 @@ COPY_BLOCK = 8
 """Elements that a transposing copy takes at once from each row of its source: half a cache line
 of f32, so that rows are read by vectors."""
 
+SQUARE_BYTES = 32
+"""A side of a square that is turned in registers. By vectors of 32 bytes Zen 4 makes two shuffles a
+cycle, and one of 64."""
+
+SQUARE_ELEMENT_BYTES = 4
+"""Squares of narrower elements would take more vectors than there are registers."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class PackPlan:
@@ -44,6 +58,7 @@ class PackPlan:
     Of what remains across, `rest` are copied at a time, the last of them filled up with zeros, and
     so is what is behind up to a whole `step`. A
     clipped panel is copied by `lanes` elements along `dim`: each vector has a mask of its own.
+    With `are_turned` panels have one element, and `width` is how many of them are filled at once.
     """
 
     dim: int
@@ -53,6 +68,7 @@ class PackPlan:
     rest: int
     step: int
     panels_inside: bool
+    are_turned: bool = False
 
 
 def plan_pack(pack: PackOp, lanes: int) -> PackPlan:
@@ -65,6 +81,8 @@ def plan_pack(pack: PackOp, lanes: int) -> PackPlan:
     dim, width = layout.dim.data, layout.width.data
     source = memref_type(pack.source)
     rows_run_across = strides_of(source)[1 - dim] == 1
+    if _are_turned(pack, layout):
+        return _plan_squares(pack, layout)
     depth = COPY_BLOCK if pack.depth is None else pack.depth.value.data
     is_plain = source.element_type == memref_type(pack.target).element_type
     block = math.gcd(COPY_BLOCK, depth) if rows_run_across or is_plain else 1
@@ -83,6 +101,36 @@ def plan_pack(pack: PackOp, lanes: int) -> PackPlan:
         rest=rest,
         step=layout.step.data,
         panels_inside=not rows_run_across,
+    )
+
+
+def _are_turned(pack: PackOp, layout: PanelAttr) -> bool:
+    """Whether panels of one element are filled from rows that go across several of them."""
+    source, target = memref_type(pack.source), memref_type(pack.target)
+    dim, element = layout.dim.data, source.element_type
+    is_copy = element == target.element_type and pack.scales is None and not _is_window(pack)
+    is_single = layout.width.data == layout.depth.data == layout.step.data == 1
+    are_several = strides_of(source)[dim] == 1 and extents(pack.source)[dim] != 1
+    is_wide = element.size >= SQUARE_ELEMENT_BYTES
+    return is_copy and is_single and are_several and is_wide
+
+
+def _plan_squares(pack: PackOp, layout: PanelAttr) -> PackPlan:
+    """Squares, or narrower where there are few panels; what remains of rows is one block."""
+    dim, element = layout.dim.data, memref_type(pack.source).element_type
+    along, across = extents(pack.source)[dim], extents(pack.source)[1 - dim]
+    side = SQUARE_BYTES // element.size
+    width = min(side, 2 ** (along - 1).bit_length()) if isinstance(along, int) else side
+    rest = across % side if isinstance(across, int) else 1
+    return PackPlan(
+        dim=dim,
+        width=width,
+        lanes=width,
+        block=side,
+        rest=rest,
+        step=1,
+        panels_inside=True,
+        are_turned=True,
     )
 
 
@@ -129,15 +177,16 @@ def _strips(
 ) -> Iterator[Strip]:
     """Open a loop over the whole steps of `extent` and one over the rest, where there are any.
 
-    The rest ends at a multiple of `filled`. One whole step alone needs no loop.
+    The rest ends at a multiple of `filled`. One step alone needs no loop.
     """
-    if extent == step and step % filled == 0:
-        yield Strip(start=as_index(anchor, 0), body=builder, is_whole=True)
-        return
     end = round_down(builder, anchor, extent, step)
     last = round_up(builder, anchor, extent, filled)
     for begin, stop, by, is_whole in ((0, end, step, True), (end, last, rest_step, False)):
-        if begin != stop:
+        if begin == stop:
+            continue
+        if isinstance(begin, int) and isinstance(stop, int) and stop - begin <= by:
+            yield Strip(start=as_index(anchor, begin), body=builder, is_whole=is_whole)
+        else:
             bounds = (as_index(anchor, begin), as_index(anchor, stop), as_index(anchor, by))
             start, body = open_loop(builder, dimension, bounds)
             yield Strip(start=start, body=body, is_whole=is_whole)
@@ -150,6 +199,10 @@ def _is_window(pack: PackOp) -> bool:
 
 def _copy_block(builder: Builder, pack: PackOp, plan: PackPlan, panel: Strip, block: Strip) -> None:
     """Copy one block of one panel, a clipped one by vectors."""
+    if plan.are_turned:
+        whole = subview(builder, pack.target, (0, 0), extents(pack.target), one_panel=True)
+        _copy_vector(builder, pack, plan, (panel, block), (whole, panel.start))
+        return
     target = pack.target if _is_window(pack) else _one_panel(builder, pack, plan, panel)
     step = plan.width if panel.is_whole else plan.lanes
     for first in range(0, plan.width, step):
@@ -165,14 +218,15 @@ def _copy_vector(
     pack: PackOp,
     plan: PackPlan,
     at: tuple[Strip, Strip],
-    to: tuple[SSAValue, int],
+    to: tuple[SSAValue, Extent],
 ) -> None:
     """Copy `plan.width` elements of a panel of each of a block, to a place of a target."""
     (panel, block), (target, first) = at, to
     size = plan.block if block.is_whole else plan.rest
     begin: tuple[Extent, Extent] = (panel.start, block.start)
     place: tuple[Extent, Extent] = (first, block.start)
-    shape, full = (plan.width, size), (panel.is_whole, block.is_whole or size == 1)
+    shape = (plan.width, size)
+    full = (panel.is_whole, block.is_whole or size == 1 or plan.are_turned)
     if plan.dim == 1:
         begin, place = (begin[1], begin[0]), (place[1], place[0])
         shape, full = (shape[1], shape[0]), (full[1], full[0])
@@ -180,7 +234,7 @@ def _copy_vector(
     value = converted(builder, value, memref_type(target).element_type)
     if pack.scales is not None:
         value = _multiplied_by_scales(builder, pack, value, pack.scales, (block, panel))
-    write(builder, pack, value, target, place, (True, True))
+    write(builder, pack, value, target, place, full if plan.are_turned else (True, True))
 
 
 def _one_panel(builder: Builder, pack: PackOp, plan: PackPlan, panel: Strip) -> SSAValue:

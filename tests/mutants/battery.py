@@ -111,7 +111,7 @@ CASES: Final = (
         f"{C},tile{{loops=k sizes=1}},prefetch{{operand=b loop=k ahead=1 during=m,n,k}},{V}",
     ),
     Case(
-        gemm=Gemm(m=7, n=5, k=22, alpha=2, beta=3, ldc=8, epilogue="bias"),
+        gemm=Gemm(m=7, n=11, k=22, alpha=2, beta=3, ldc=13, epilogue="bias"),
         schedule="promote{operand=b to=l2 layout=panel:1},tile{loops=m,n sizes=3,2},"
         f"{C},vectorize{{with=fma width=4 along=k}},unroll{{loop=k factor=2}}",
     ),

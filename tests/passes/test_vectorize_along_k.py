@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from xdsl.dialects.builtin import ModuleOp
+from xdsl.dialects import vector
+from xdsl.dialects.builtin import ModuleOp, VectorType
 
 import gemmir
 from gemmir.check import check
@@ -16,6 +17,7 @@ from gemmir.errors import ScheduleError
 from gemmir.gemm import Gemm
 from gemmir.ir.attributes import PanelAttr
 from gemmir.ir.dialect import LaneSumOp, PackOp, PairProductOp, memref_type
+from gemmir.ir.views import chain
 from tests.strategies import examples
 
 After = Callable[[Gemm, str], ModuleOp]
@@ -28,7 +30,7 @@ def thin(draw: st.DrawFn) -> tuple[Gemm, str]:
     """Problems of any layout, what is not adjacent along k copied, and k in slices or not."""
     gemm = Gemm(
         m=draw(st.integers(1, 9)),
-        n=draw(st.integers(1, 9)),
+        n=draw(st.integers(1, 13)),
         k=draw(st.integers(1, 70)),
         dtype=draw(st.sampled_from(["f32", "f64"])),
         alpha=draw(st.sampled_from([1.0, -0.5])),
@@ -133,6 +135,26 @@ def test_lanes_are_added_once_behind_all_slices(after: After) -> None:
     (op,) = [op for op in module.walk() if isinstance(op, LaneSumOp)]
     parent = op.parent_op()
     assert parent is not None and parent.name == "func.func"
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "dtype", "shapes"),
+    [
+        (4, 304, "f32", [(8, 4)]),
+        (3, 300, "f32", [(8, 4), (4, 4)]),
+        (11, 16, "f32", [(8, 8), (8, 8)]),
+        (5, 9, "f64", [(4, 4), (4, 4), (1, 4), (1, 4)]),
+    ],
+)
+def test_columns_are_copied_by_squares(
+    after: After, n: int, k: int, dtype: str, shapes: list[tuple[int, int]]
+) -> None:
+    gemm = Gemm(m=2, n=n, k=k, dtype=dtype)
+    copy = "promote{operand=b to=l2 layout=panel:1}"
+    module = after(gemm, f"{copy},{C},vectorize{{with=fma width=8 along=k}}")
+    writes = [op for op in module.walk() if isinstance(op, vector.TransferWriteOp)]
+    copies = [op.vector.type for op in writes if chain(op.source)[0].name_hint == "b_packed"]
+    assert [t.get_shape() for t in copies if isinstance(t, VectorType)] == shapes
 
 
 def test_columns_that_would_lie_a_page_apart_get_a_line_between_them(after: After) -> None:

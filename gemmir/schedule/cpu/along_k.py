@@ -74,7 +74,9 @@ to 12 columns, 48 and 200 rows and k of 8 to 512, in f32 and f64, with AVX2 and 
 What the model chooses, these tiles or lanes along n, is 2.3 % slower than the best on average."""
 
 COLUMN_CYCLES = 1.0
-"""For an element of B that is copied into a column that lies along k."""
+"""For an element of B that is copied into a column that lies along k. By squares it takes 0.2 on
+Zen 4, and the sum over lanes more than the model says: of 68 products of 2 to 20 columns those of
+the faster kind are found with 1.0 as often as with 0.7, and less often with 0.3."""
 
 CALL_CYCLES = 30
 """For the room that the copy needs."""

@@ -28,7 +28,8 @@ def run(text: FunctionText, values: dict[str, list[Any]]) -> None:
             name, lanes, x, _, y, mask = found.groups()
             open_lanes = [None] * int(lanes)
             both = [*values.get(x, open_lanes), *values.get(y, open_lanes)]
-            values[name] = [both[int(lane)] for lane in re.findall(r"i32 (\d+)", mask)]
+            lanes_of = re.findall(r"i32 (\d+|poison)", mask)
+            values[name] = [None if x == "poison" else both[int(x)] for x in lanes_of]
             continue
         found = ELEMENT.search(line)
         assert found, line
@@ -68,6 +69,23 @@ def test_a_square_takes_its_lines_once_a_step(lanes: int, steps: int) -> None:
     text = FunctionText()
     transposed(text, "float", [f"%line{number}" for number in range(lanes)], lanes)
     assert len(text.lines) == lanes * steps
+
+
+@pytest.mark.parametrize(("scalar", "lanes", "shuffles"), [("float", 4, 8), ("double", 2, 2)])
+def test_an_instruction_turns_two_squares_of_short_lines(
+    scalar: str, lanes: int, shuffles: int
+) -> None:
+    text = FunctionText()
+    transposed(text, scalar, [f"%line{number}" for number in range(2 * lanes)], lanes)
+    assert len(text.lines) == lanes + shuffles, "lines side by side, and shuffles of those"
+
+
+def test_a_few_columns_of_b_are_turned_two_squares_at_once() -> None:
+    lowered = gemmir.lower(Gemm(m=24, n=4, k=304), "cpu:znver4")
+    code = assembly(lowered.artifact)
+    assert "layout=panel:1}" in str(lowered.schedule)
+    assert len(re.findall(r"\tvunpck[lh]p[sd]\t.*%ymm", code)) == 8, "for 8 rows of 4"
+    assert "vmovss" not in code.split("vfmadd")[0]
 
 
 def test_a_panel_of_a_transposed_b_is_turned_within_sixteen_bytes() -> None:
