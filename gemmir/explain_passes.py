@@ -254,7 +254,8 @@ def _(p: Prefetch, walk: Walk) -> str:
     share = f", a share in each iteration over {during}" if p.during else ""
     if p.ahead == 0:
         return f"the tile of {p.operand} that will be written comes to {p.to}{share}"
-    return f"what is read of {p.operand} {p.ahead} tiles of {p.loop} later comes to {p.to}{share}"
+    later = "1 tile" if p.ahead == 1 else f"{p.ahead} tiles"
+    return f"what is read of {p.operand} {later} of {p.loop} later comes to {p.to}{share}"
 
 
 @meaning.register

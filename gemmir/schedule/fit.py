@@ -312,8 +312,8 @@ def _check_warpgroups(walk: _Walk) -> None:
         fitting = (most - ADDRESS_REGISTERS) * THREADS_OF_GROUP
         raise ScheduleError(
             "GEM0312",
-            f"vectorize: a {rows} x {columns} tile takes {needed} registers of each thread, and of "
-            f"{walk.warpgroups} warpgroups a thread has {most}, {ADDRESS_REGISTERS} of them for "
+            f"vectorize: a tile of {rows} x {columns} takes {needed} registers of each thread, and "
+            f"of {walk.warpgroups} warpgroups a thread has {most}, {ADDRESS_REGISTERS} of them for "
             "what is beside it",
             f"use tiles of at most {fitting} elements over warpgroups",
         )
@@ -449,7 +449,7 @@ def _check_vectors(walk: _Walk, p: Vectorize) -> None:
         )
         raise ScheduleError(
             "GEM0312",
-            f"vectorize: a {rows} x {columns} tile needs "
+            f"vectorize: a tile of {rows} x {columns} needs "
             f"{f'{walk.sums}*' if walk.sums > 1 else ''}{rows}*{vectors} + {held} + 1 = "
             f"{needed} vector registers and {walk.machine.name} has {registers}",
             f"tile m by at most {fitting}" if fitting > 0 else "tile n smaller",
@@ -462,7 +462,7 @@ def _check_lanes(walk: _Walk, machine: CpuMachine, rows: int, columns: int) -> N
     if needed > machine.vector_registers:
         raise ScheduleError(
             "GEM0312",
-            f"vectorize: along=k of a {rows} x {columns} tile needs "
+            f"vectorize: along=k of a tile of {rows} x {columns} needs "
             f"{f'{walk.sums}*' if walk.sums > 1 else ''}{rows}*{columns} + {rows} + {columns} = "
             f"{needed} vector registers and {machine.name} has {machine.vector_registers}",
             "tile m or n smaller",
@@ -487,7 +487,7 @@ def _check_thread_registers(
     if needed > machine.registers_per_thread:
         raise ScheduleError(
             "GEM0312",
-            f"vectorize: a {rows} x {columns} tile needs about {needed} registers and a thread of "
-            f"{machine.name} has {machine.registers_per_thread}",
+            f"vectorize: a tile of {rows} x {columns} needs about {needed} registers and a thread "
+            f"of {machine.name} has {machine.registers_per_thread}",
             f"tile over {'threads' if unit == 'fma' else 'warps'} by less",
         )

@@ -173,7 +173,8 @@ WRONG = (
         Gemm(m=512, n=512, k=64, dtype="bf16"),
         "tile{loops=m,n sizes=256,256 over=blocks},tile{loops=m sizes=128 over=warpgroups},"
         f"{SUM}{WGMMA}",
-        "a 128 x 256 tile takes 256 registers of each thread, and of 2 warpgroups a thread has 232",
+        "a tile of 128 x 256 takes 256 registers of each thread, and of 2 warpgroups a thread "
+        "has 232",
         "at most 24576 elements",
         HOPPER,
     ),

@@ -82,7 +82,7 @@ def test_the_numbers_and_the_nearest_choice_are_named() -> None:
     with pytest.raises(ScheduleError) as found:
         check_fits(kernel(8, 16, 8), GEMM, ZNVER3)
     assert found.value.message.endswith(
-        "a 8 x 16 tile needs 8*2 + 2 + 1 = 19 vector registers and znver3 has 16"
+        "a tile of 8 x 16 needs 8*2 + 2 + 1 = 19 vector registers and znver3 has 16"
     )
     assert found.value.hint == "tile m by at most 6"
     check_fits(kernel(6, 16, 8), GEMM, ZNVER3)
