@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -452,37 +453,30 @@ TPU_CASES: Final = (
 
 
 def run(
+    groups: Collection[str] | None = None,
     *,
     stages: bool = True,
-    cpu: bool = True,
-    gpu: bool = True,
-    hopper: bool = True,
-    tpu: bool = True,
-    roles: bool = True,
-    tiles: bool = True,
+    first: str = "",
+    begin: Callable[[str], None] = lambda name: None,
 ) -> None:
-    """Run every case; raises at the first that is wrong, with its number and its stage.
+    """Run the cases of some groups, of all by default; raises at the first that is wrong.
 
-    Without `stages` only the machine code is run, which is enough where the IR is known to be
-    right; `cpu`, `gpu`, `hopper` and `tpu` say for which machines, and `tiles` for CPUs with matrix
-    tiles, whose instructions are emulated. Of a TPU, and of the `roles` of warpgroups, there is the
-    IR only.
+    A case is called by its group and its number there, such as "gpu 2". That called `first` is run
+    before the others; `begin` is told of each. Without `stages` only machine code and PTX are run,
+    which is enough where the IR is known to be right.
     """
-    for number, case in enumerate((*CASES, *RUNTIME_CASES) if cpu else ()):
-        check(case, f"case {number}", stages=stages)
-    for number, case in enumerate(TILE_CASES if tiles else ()):
-        check(case, f"case {number} of tiles", TILED, stages=stages)
-    for number, case in enumerate(GPU_CASES if gpu else ()):
-        check_gpu(case, f"case {number} for a GPU", "cuda:sm_80", stages=stages)
-    for number, case in enumerate(HOPPER_CASES if hopper else ()):
-        check_gpu(case, f"case {number} for warpgroups", "cuda:sm_90a", stages=stages)
-    for number, case in enumerate(TPU_CASES if tpu else ()):
-        lowered(case, f"case {number} for a TPU", stages=True)
-    for number, case in enumerate(ROLE_CASES if roles else ()):
-        lowered(case, f"case {number} of roles", stages=True)
+    named = [
+        (f"{group} {number}", case, check)
+        for group, (cases, check) in GROUPS.items()
+        for number, case in enumerate(cases)
+        if groups is None or group in groups
+    ]
+    for name, case, check in sorted(named, key=lambda entry: entry[0] != first):
+        begin(name)
+        check(case, name, stages)
 
 
-def check_gpu(case: Case, where: str, target: str, *, stages: bool) -> None:
+def check_gpu(case: Case, where: str, stages: bool, target: str = "cuda:sm_80") -> None:
     """Every stage of `case` in the evaluator, its last text read again, and its PTX."""
     module, exact, bound = lowered(case, where, stages=stages)
     artifact = emit_ptx(module, machine_for(target))
@@ -513,7 +507,7 @@ def lowered(case: Case, where: str, *, stages: bool) -> tuple[ModuleOp, Array, A
     return module, exact, bound
 
 
-def check(case: Case, where: str, machine: Machine | None = None, *, stages: bool) -> None:
+def check(case: Case, where: str, stages: bool, machine: Machine | None = None) -> None:
     """Every stage of `case` in the evaluator, its last text read again, and its machine code.
 
     It is for `machine`, whose matrix tiles are emulated, or for this one.
@@ -626,3 +620,21 @@ def require_gaps(operand: Operand, array: Array, where: str) -> None:
 def require(condition: bool, message: str) -> None:
     if not condition:
         raise AssertionError(message)
+
+
+def check_ir(case: Case, where: str, stages: bool) -> None:
+    """Every stage of `case`, of which there is no code here that can be run."""
+    lowered(case, where, stages=stages)
+
+
+GROUPS: Final[Mapping[str, tuple[Sequence[Case], Callable[[Case, str, bool], None]]]] = {
+    "cpu": ((*CASES, *RUNTIME_CASES), check),
+    "tiles": (TILE_CASES, partial(check, machine=TILED)),
+    "gpu": (GPU_CASES, check_gpu),
+    "hopper": (HOPPER_CASES, partial(check_gpu, target="cuda:sm_90a")),
+    "tpu": (TPU_CASES, check_ir),
+    "roles": (ROLE_CASES, check_ir),
+}
+"""Cases for a CPU, for one with matrix tiles, whose instructions are emulated, for GPUs in the
+emulator, for one with warpgroups, for a TPU, and for the roles of warpgroups; of the last two there
+is the IR only."""

@@ -1,15 +1,17 @@
 """Apply one wrong edit at a time, in memory, and see whether the battery notices.
 
-    python harness.py TABLE.toml        a line of JSON for each mutant: name and outcome
+    python harness.py TABLE.toml        a line of JSON for each mutant: name, outcome, case
 
 The process imports everything once and forks for each mutant. The child forgets gemmir, imports it
 again with one source replaced, and runs the battery: an error, a crash and no end in 40 seconds of
-CPU time all mean that the mutant is caught. Nothing is written to disk.
+CPU time all mean that the mutant is caught. The case of the battery that a mutant names is run
+first: it is what catches it, and saves all others. Nothing is written to disk.
 """
 
 from __future__ import annotations
 
 import faulthandler
+import gc
 import importlib
 import importlib.abc
 import importlib.machinery
@@ -81,13 +83,17 @@ MESSAGE_BYTES: Final = 400
 
 @dataclass(frozen=True, kw_only=True)
 class Mutant:
-    """A wrong edit: `old` becomes `new` in `file`; `why` says what mistake that is."""
+    """A wrong edit: `old` becomes `new` in `file`; `why` says what mistake that is.
+
+    `case` is the case of the battery that notices it.
+    """
 
     name: str
     file: str
     old: str
     new: str
     why: str
+    case: str = ""
 
     @property
     def module(self) -> str:
@@ -96,22 +102,18 @@ class Mutant:
         return name if name.startswith("gemmir.") else f"gemmir.{name}"
 
     @property
-    def reach(self) -> dict[str, bool]:
-        """What an edit of the file can make wrong: the IR, and the code of which machines.
+    def groups(self) -> tuple[str, ...] | None:
+        """The groups of cases that an edit of the file can make wrong; None, which is all, of none.
 
-        Without an edit everything is run.
+        They are those of the machines whose code or IR it is in.
         """
-        is_backend = self.file.startswith("backends/")
         if not self.old:
-            return {}
-        if self.file in TPU_ONLY:
-            return dict.fromkeys(("cpu", "gpu", "hopper", "roles", "tiles"), False)
-        if self.file in ROLES:
-            return dict.fromkeys(("cpu", "gpu", "hopper", "tiles", "tpu"), False)
-        if self.file in TILES:
-            return dict.fromkeys(("cpu", "gpu", "hopper", "roles", "tpu"), False)
-        return {
-            "stages": not is_backend,
+            return None
+        for files, group in ((TPU_ONLY, "tpu"), (ROLES, "roles"), (TILES, "tiles")):
+            if self.file in files:
+                return (group,)
+        is_backend = self.file.startswith("backends/")
+        reached = {
             "cpu": not self.file.startswith("backends/ptx/"),
             "gpu": not self.file.startswith(("backends/cpu/", "backends/llvm/structure.py")),
             "hopper": self.file.startswith("backends/ptx/") or self.file in HOPPER,
@@ -119,6 +121,12 @@ class Mutant:
             "roles": self.file in ("passes/vectorize.py", "gemmir/ir/write_back.py"),
             "tiles": self.file == "passes/vectorize.py",
         }
+        return tuple(group for group, is_reached in reached.items() if is_reached)
+
+    @property
+    def has_stages(self) -> bool:
+        """Whether an edit of the file can make the IR wrong, and not code alone."""
+        return self.file in TILES or not self.file.startswith("backends/")
 
     def source(self) -> str:
         """The whole file with the edit; `ValueError` unless `old` is in it exactly once."""
@@ -175,6 +183,8 @@ def warm_up() -> None:
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
             importlib.import_module(f"{package}.{module.name}")
     runpy.run_path(str(BATTERY))
+    gc.collect()
+    gc.freeze()  # children do not look through it for garbage
 
 
 def replace_source(mutant: Mutant, source: str) -> None:
@@ -184,7 +194,10 @@ def replace_source(mutant: Mutant, source: str) -> None:
 
 
 def run_child(mutant: Mutant, source: str | None, report: int) -> NoReturn:
-    """In the child: run the battery on the mutated tree and exit; the first error to `report`."""
+    """In the child: run the battery on the mutated tree and exit.
+
+    To `report` go the name of each case, a line each, and then the first error.
+    """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(3 * SECONDS)
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS + 1))
@@ -196,8 +209,13 @@ def run_child(mutant: Mutant, source: str | None, report: int) -> NoReturn:
         del sys.modules[name]
     if source is not None:
         replace_source(mutant, source)
+
+    def begin(case: str) -> None:
+        os.write(report, f"{case}\n".encode())
+
     try:
-        runpy.run_path(str(BATTERY))["run"](**mutant.reach)
+        run = runpy.run_path(str(BATTERY))["run"]
+        run(mutant.groups, stages=mutant.has_stages, first=mutant.case, begin=begin)
     except BaseException as error:
         message = " ".join(f"{type(error).__name__}: {error}".split())
         os.write(report, message.encode()[:MESSAGE_BYTES])
@@ -225,8 +243,8 @@ def outcome(status: int, message: str) -> str:
     return "survived" if os.WEXITSTATUS(status) == 0 else message
 
 
-def run_all(mutants: Sequence[Mutant]) -> Iterator[tuple[str, str]]:
-    """Name and outcome of each mutant, as they end."""
+def run_all(mutants: Sequence[Mutant]) -> Iterator[dict[str, str]]:
+    """Name and outcome of each mutant as they end, and the case at which it was caught."""
     waiting = list(mutants)
     running: dict[int, tuple[Mutant, int]] = {}
     while waiting or running:
@@ -235,23 +253,25 @@ def run_all(mutants: Sequence[Mutant]) -> Iterator[tuple[str, str]]:
             try:
                 child, reading = start(mutant)
             except ValueError as error:
-                yield mutant.name, f"stale: {error}"
+                yield {"name": mutant.name, "outcome": f"stale: {error}", "case": ""}
                 continue
             running[child] = (mutant, reading)
         if running:
             child, status = os.wait()
             mutant, reading = running.pop(child)
             with os.fdopen(reading, "rb") as pipe:
-                message = pipe.read().decode(errors="replace")
-            yield mutant.name, outcome(status, message)
+                *cases, message = pipe.read().decode(errors="replace").split("\n")
+            what = outcome(status, message)
+            last = "" if what == "survived" or not cases else cases[-1]
+            yield {"name": mutant.name, "outcome": what, "case": last}
 
 
 def main() -> None:
     """Run the table named on the command line, the unchanged tree first."""
     os.environ["OMP_NUM_THREADS"] = str(THREADS)
     warm_up()
-    for name, found in run_all([UNCHANGED, *read_table(Path(sys.argv[1]))]):
-        print(json.dumps({"name": name, "outcome": found}), flush=True)
+    for found in run_all([UNCHANGED, *read_table(Path(sys.argv[1]))]):
+        print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":
