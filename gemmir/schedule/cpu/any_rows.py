@@ -35,7 +35,7 @@ from gemmir.schedule.cpu.model import (
     rows_in_l1,
     with_size,
 )
-from gemmir.schedule.cpu.packed import asks_in_sums, packed_both, slice_of
+from gemmir.schedule.cpu.packed import asks_in_sums, block_of, packed_both, slice_of
 from gemmir.schedule.cpu.schedule_class import Microkernel
 from gemmir.schedule.cpu.sliced import SLICE_STEPS
 from gemmir.schedule.cpu.streamed import STREAMED, asks_for_slices
@@ -322,12 +322,12 @@ class AnyRows:
     def _asking(self, gemm: Gemm) -> Iterator[str]:
         """Such blocks for many rows: a tile asks for what it writes, a line in each iteration."""
         columns, kc = packed_tile(gemm, self.machine).columns, slice_of(gemm, self.machine)
-        block = balanced(gemm.n, self.machine.l2_bytes // 2 // (kc * item_bytes(gemm)), columns)
+        block, level = block_of(gemm, self.machine, kc, columns)
         if block < gemm.n:
             yield f"tile{{loops=n sizes={block} edges=peel}}"
         if kc < gemm.k:
             yield f"tile{{loops=k sizes={kc}}}"
-        yield f"promote{{operand=b to=l2 layout=panel:{columns}}}"
+        yield f"promote{{operand=b to={level} layout=panel:{columns}}}"
         yield f"tile{{loops=m sizes={PACKED_ROWS} edges=exact}}"
         yield f"tile{{loops=n sizes={columns}}}"
         yield f"{ANCHOR}}}"

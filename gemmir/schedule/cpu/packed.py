@@ -1,4 +1,4 @@
-"""Packed schedules for CPUs: blocks of B in L2, and A where it lies or in panels in L3.
+"""Packed schedules for CPUs: blocks of B in L2 or L3, and A where it lies or in panels in L3.
 
 *Packed* copies B alone. A panel of rows of A meets all of a block of B, so that A comes from memory
 once a block, and the next panel is asked for meanwhile. With many registers that is a line in each
@@ -20,10 +20,12 @@ from gemmir.schedule.cpu.edges import last_rows, peel_loop
 from gemmir.schedule.cpu.model import (
     K_SLICE_BYTES,
     K_STEPS_PER_ITERATION,
+    L1_WAY_BYTES,
     balanced,
     broadcasts_from_memory,
     bytes_of,
     equal_slice,
+    has_half_pipes,
     has_lines,
     is_n_x_k,
     item_bytes,
@@ -57,6 +59,11 @@ LEAST_SLICE = 5 / 8
 k by 200 is 1.5 % faster than by 252, k by 100 of f64 3 % faster than by 128, and of 640 cubed k by
 160 is 2 % faster than by 216."""
 
+L3_SHARE = 1 / 8
+"""Of L3: a block of B that streams by from there, as large for each of 8 cores. On Zen 4, whose L3
+has 32 MiB, f64 2048 cubed is 1.6 % slower by blocks of 8 MiB than of 4 MiB, and 1.7 % by 2 MiB in
+f32."""
+
 FUSED_ROWS = 512
 """Up to this many rows the first tile fills the panels of B. A line of B takes 5 to 12 cycles to be
 copied, and half a cycle for each row to be multiplied: on Zen 5 with AVX-512 512 x 3072 x 768 is
@@ -74,7 +81,7 @@ def has_n_x_k(gemm: Gemm, machine: CpuMachine) -> bool:
 
 
 def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
-    """Blocks of B in L2, each multiplied by all rows of A where they lie."""
+    """Blocks of B in L2 or L3, each multiplied by all rows of A where they lie."""
     down = gemm.trans_a and min(gemm.m, gemm.k) > 1
     if down or not broadcasts_from_memory(machine):
         yield from packed_both(gemm, machine)
@@ -82,6 +89,7 @@ def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
     item, kc = item_bytes(gemm), slice_of(gemm, machine)
     tile, pairs = packed_tile(gemm, machine), packed_tile(gemm, machine, FUSED_VECTORS)
     few = PACKED_ROWS < gemm.m <= FUSED_ROWS and has_lines(gemm, machine)
+    few &= not streams_from_l3(machine)
     is_even = round_up(gemm.n, pairs.columns) == round_up(gemm.n, tile.columns)
     fused = few and is_even and asks_in_sums(gemm, machine, kc)
     tile = pairs if fused else tile
@@ -90,12 +98,12 @@ def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
         yield from _panel_by_panel(gemm, machine, kc)
         return
     columns = min(tile.columns, gemm.n)
-    nc = balanced(gemm.n, max(machine.l2_bytes // 2 // (kc * item), 1), columns)
+    nc, level = block_of(gemm, machine, kc, columns)
     if nc < gemm.n:
         yield f"tile{{loops=n sizes={nc}{peel_loop(gemm.n, nc)}}}"
     if kc < gemm.k:
         yield f"tile{{loops=k sizes={kc}}}"
-    yield f"promote{{operand=b to=l2 layout=panel:{columns}}}"
+    yield f"promote{{operand=b to={level} layout=panel:{columns}}}"
     yield f"tile{{loops=m sizes={tile.rows}{peel_loop(gemm.m, tile.rows)}}}"
     yield f"tile{{loops=n sizes={columns}}}"
     several = gemm.m >= 2 * tile.rows
@@ -115,12 +123,38 @@ def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
         yield "fuse-pack{operand=b}"
 
 
+def streams_from_l3(machine: CpuMachine) -> bool:
+    """Whether panels of B stream by from L3 as fast as they are multiplied.
+
+    8 rows take 8 cycles for a line where a core multiplies one in a cycle. On Zen 4 a line takes
+    2.4 cycles from L3 beside multiply-adds, and 2 from L2 (measured). Zen 5 multiplies two lines in
+    a cycle; cores with shorter vectors were not measured.
+    """
+    return has_half_pipes(machine)
+
+
+def block_of(gemm: Gemm, machine: CpuMachine, kc: int, columns: int) -> tuple[int, str]:
+    """Columns of a block of B in whole panels of `columns`, and the cache in which it lies."""
+    row_bytes = kc * item_bytes(gemm)
+    nc = balanced(gemm.n, max(_room(machine) // row_bytes, 1), columns)
+    return nc, "l3" if row_bytes * round_up(nc, columns) > machine.l2_bytes else "l2"
+
+
+def _room(machine: CpuMachine) -> int:
+    """Bytes of a block of B."""
+    from_l3 = streams_from_l3(machine)
+    return int(machine.l3_bytes * L3_SHARE) if from_l3 else machine.l2_bytes // 2
+
+
 def slice_of(gemm: Gemm, machine: CpuMachine) -> int:
     """Elements of k at a time: equal slices of whole iterations, where a core asks for lines.
 
-    Then they are longer where all columns of B still fit into L2, and the rows of A that meet them
-    into L1: on Zen 5 with AVX-512 16384 x 128 x 1000 is 3 % faster without slices, 1024 x 128 x
-    1024 1 %, and none is slower.
+    Where B lies in L2 they are longer if all columns of it still fit, and the rows of A that meet
+    them into L1: on Zen 5 with AVX-512 16384 x 128 x 1000 is 3 % faster without slices, 1024 x 128
+    x 1024 1 %, and none is slower. Where it streams by from L3 a row of A is shorter than a way of
+    L1, and slices are so short that blocks have whole rows of B, but not shorter than usual, or
+    twice that by many rows: on Zen 4 3000 cubed is 0.4 to 0.8 % faster by k of 500 than of 1000,
+    and 200 and 300 x 3072 x 768 2 to 4 % by 384 than by 768.
     """
     item = item_bytes(gemm)
     usual = K_SLICE_BYTES // item
@@ -130,6 +164,10 @@ def slice_of(gemm: Gemm, machine: CpuMachine) -> int:
     all_columns = machine.l2_bytes // 2 // (gemm.n * item)
     most_of_a = int(A_IN_L1 * machine.l1_bytes) // (PACKED_ROWS * item)
     most = max(usual * (2 if is_far else 1), min(all_columns, most_of_a))
+    if streams_from_l3(machine):
+        whole_rows = _room(machine) // (gemm.n * item)
+        least = usual * (2 if gemm.m > FUSED_ROWS else 1)
+        most = min((L1_WAY_BYTES - 1) // item, max(whole_rows, least))
     if gemm.k <= most:
         return gemm.k
     equal = equal_slice(gemm.k, most, LEAST_SLICE * usual / most)

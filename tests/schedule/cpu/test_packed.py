@@ -53,3 +53,43 @@ def test_a_last_block_may_be_one_panel() -> None:
     assert text.startswith("tile{loops=n sizes=336 edges=peel}") and "panel:48" in text
     assert "prefetch{operand=c loop=n ahead=0 during=k}" in text
     gemmir.lower(gemm, "cpu:znver5")
+
+
+@pytest.mark.parametrize(
+    ("gemm", "nc", "kc", "level"),
+    [
+        (Gemm(m=1024, n=1024, k=1024), None, 512, "l3"),  # a row of A would take all of a way
+        (Gemm(m=1000, n=1000, k=1000), None, None, "l3"),
+        (Gemm(m=1000, n=1000, k=1000, dtype="f64"), None, 500, "l3"),
+        (Gemm(m=2048, n=2048, k=2048, dtype="f64"), None, 256, "l3"),
+        (Gemm(m=3000, n=3000, k=3000), 1504, 500, "l3"),  # blocks of an eighth of L3
+        (Gemm(m=300, n=3000, k=3000), None, 300, "l3"),  # few rows: whole rows of B
+        (Gemm(m=300, n=8192, k=4096), 4096, 256, "l3"),
+        (Gemm(m=2000, n=128, k=1000), None, None, "l2"),
+        (Gemm(m=1536, n=1536, k=1536, trans_b=True), None, 512, "l3"),
+    ],
+    ids=str,
+)
+def test_blocks_of_b_lie_in_l3_where_a_core_multiplies_one_line_a_cycle(
+    gemm: Gemm, nc: int | None, kc: int | None, level: str
+) -> None:
+    text = str(default_schedule(gemm, machine_for("cpu:znver4"), 1))
+    before, after = text.split("promote{operand=b to=", 1)
+    cuts = dict(re.findall(r"tile\{loops=(\w) sizes=(\d+)", before))
+    expected = {name: str(size) for name, size in (("n", nc), ("k", kc)) if size is not None}
+    assert cuts == expected and after.startswith(level)
+
+
+def test_blocks_in_l3_are_copied_before_they_are_multiplied() -> None:
+    gemm = Gemm(m=512, n=3072, k=768)
+    fused = {
+        name: "fuse-pack" in str(default_schedule(gemm, machine_for(f"cpu:{name}"), 1))
+        for name in ("znver4", "znver5")
+    }
+    assert fused == {"znver4": False, "znver5": True}
+
+
+def test_any_number_of_rows_meets_such_blocks() -> None:
+    gemm = Gemm(m=gemmir.ANY, n=1000, k=1000)
+    text = str(default_schedule(gemm, machine_for("cpu:znver4"), 1))
+    assert text.split(",otherwise,")[-1].startswith("promote{operand=b to=l3 layout=panel:48}")
