@@ -213,6 +213,8 @@ def _(p: Vectorize, walk: Walk) -> str:
     what = "row of b, element of a" if found.broadcast == 1 else "vector of b, elements of a"
     if p.dealt and walk.problem.element_b.per_byte > 1:
         what = "halves of the bytes of a row of b and a vector of it, element of a"
+        if p.width == 1 << walk.problem.element_b.bits:
+            what = "words of a row of b, those shifted and the float of each number, element of a"
         found = replace(found, row=3, broadcast=1)
         walk.registers = found
     dealt = ", dealt" if p.dealt else ""

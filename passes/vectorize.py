@@ -68,7 +68,7 @@ from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.rewriter import InsertPoint
 
 from gemmir.errors import ScheduleError
-from gemmir.ir.accumulators import GemmPlan
+from gemmir.ir.accumulators import GemmPlan, dealt_to
 from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr
 from gemmir.ir.carried_sums import carried_from
 from gemmir.ir.column_sums import vectorize_row_sums, vectorize_sums
@@ -283,7 +283,7 @@ def _can_deal(gemm: GemmOp, width: int) -> bool:
     """Whether a tile has whole blocks of columns, neighbours in B, whose sums begin at zero."""
     accumulator = chain(gemm.c)[0]
     columns, b = memref_type(accumulator).get_shape()[1], memref_type(gemm.b)
-    whole = columns % (width * width) == 0 and b.get_shape()[1] == columns
+    whole = columns % (width * dealt_to(width)) == 0 and b.get_shape()[1] == columns
     adjacent = not isinstance(b.layout, PanelAttr) and strides_of(b)[1] == 1
     return whole and adjacent and carried_from(accumulator) is None
 
@@ -428,21 +428,24 @@ def _dealt_row(
     made: list[SSAValue] = []
     for start in range(0, plan.columns, plan.block):
         row = read(builder, gemm, b, (k, start), (1, plan.block), (True, True))
-        parts = builder.insert(DealOp([row], plan.width)).outputs
+        parts = builder.insert(DealOp([row], plan.share)).outputs
         summed, exponent = gemm.summed, _exponent(gemm)
         made += [converted(builder, part, summed, exponent=exponent) for part in parts]
     return made
 
 
 def _in_order(plan: GemmPlan, sums: list[SSAValue]) -> list[SSAValue]:
-    """Sums of dealt columns, dealt once more: each vector has neighbours again."""
+    """Sums of dealt columns, dealt once more: each vector has neighbours again.
+
+    It has as many lanes as there were vectors, and there are as many as lanes were.
+    """
     if not plan.dealt:
         return sums
     last = max((value.owner for value in sums), key=_place_of)
     assert isinstance(last, Operation)
     builder, made = Builder(InsertPoint.after(last)), list[SSAValue]()
-    for first in range(0, len(sums), plan.width):
-        made += builder.insert(DealOp(sums[first : first + plan.width], plan.width)).outputs
+    for first in range(0, len(sums), plan.share):
+        made += builder.insert(DealOp(sums[first : first + plan.share], plan.width)).outputs
     return made
 
 
@@ -477,7 +480,8 @@ class Vectorize(KeywordPass):
     `shape` is m, n and k of the instruction of the tensor cores, where there are several. A
     warpgroup, wgmma, and the matrix unit of a TPU, mxu, take whole tiles and have neither. With
     along=k the lanes of fma and dot are products along k, added at the end. With `dealt` vectors
-    of fma have every width-th of width * width columns, and are put in order behind the sum.
+    of fma have every width-th of width * width columns, or every 8th where they are longer than
+    that, and are put in order behind the sum.
     """
 
     name = "gemmir-vectorize"
@@ -530,11 +534,12 @@ class Vectorize(KeywordPass):
             return []
         found = [gemm for gemm in products if _can_deal(gemm, width)]
         if self.with_ != FMA or self.along is not None or not found:
+            block = width * dealt_to(width)
             raise ScheduleError(
                 "GEM1385",
                 f"vectorize: dealt=true with={self.with_} width={width}, and no tile of C has "
-                f"blocks of {width * width} neighbours in B whose sums begin at zero",
-                f"use with=fma, tile n by {width * width}, and leave along and carry out",
+                f"blocks of {block} neighbours in B whose sums begin at zero",
+                f"use with=fma, tile n by {block}, and leave along and carry out",
             )
         return found
 
@@ -555,6 +560,7 @@ class Vectorize(KeywordPass):
             _require_whole_bytes(gemm, width, self.along)
         if self.along is None:
             sums = vectorize_gemm(gemm, plan)
+            plan = replace(plan, width=plan.share) if plan.dealt else plan
         else:
             plan, sums = _lanes_along_k(gemm, plan, width)
         first = gemm.first

@@ -145,7 +145,7 @@ def test_arrays_of_a_call() -> None:
 @pytest.mark.parametrize("m", [1, 5, 70])
 def test_every_weight_has_its_place(m: int, trans_b: bool, target: str) -> None:
     """Of whole numbers and scales that are powers of two every sum is exact."""
-    gemm = Gemm(m=m, n=64, k=128, dtype_b="i4", weight_group=32, trans_b=trans_b)
+    gemm = Gemm(m=m, n=144, k=128, dtype_b="i4", weight_group=32, trans_b=trans_b)
     arrays, generator = arrays_for(gemm), np.random.default_rng(0)
     for name, most in (("a", 8), ("b", 256)):
         arrays[name][...] = generator.integers(0, most, arrays[name].shape)

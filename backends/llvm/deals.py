@@ -2,19 +2,21 @@
 
 Vectors of numbers are exchanged in rounds: two of them a block apart swap blocks of lanes, of one
 lane first, then of two, and so on. Vectors of 4 bits come from one line of memory, of which each
-word of 32 bits has one element for each result: the two halves of all bytes are taken apart once,
-and a shuffle of bytes then brings a half to the top of its word, with zeros below. That is one
-shuffle, and no shift and no mask, for most of 8 vectors.
+word of 32 bits has one element for each result. Where a vector holds a table of all 16 numbers, a
+word is shifted until the element is its lowest. Otherwise the two halves of all bytes are taken
+apart once, and a shuffle of bytes then brings a half to the top of its word, with zeros below. That
+is one shuffle, and no shift and no mask, for most of 8 vectors.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from xdsl.dialects.builtin import i8, i32
 
 from gemmir.backends.llvm.emitter import Emitter, Rows, Table, element_of, set_rows, shape_of
-from gemmir.backends.llvm.nibbles import BITS, HIGHEST, WORD_LANES, is_nibble
+from gemmir.backends.llvm.nibbles import BITS, HIGHEST, WORD_LANES, has_table, is_nibble
 from gemmir.backends.llvm.text import lanes_type, scalar_type, splat_literal
 from gemmir.errors import BackendError
 from gemmir.ir.dialect import DealOp
@@ -38,27 +40,40 @@ def _dealt(e: Emitter, op: DealOp) -> list[Rows]:
     made: list[Rows] = [[] for _ in op.outputs]
     for lines in zip(*given, strict=True):
         scalar = scalar_type(e.stored(element_of(op.inputs[0].type)))
-        is_square = lanes == count == len(lines) and lanes & (lanes - 1) == 0
-        how = _exchanged if is_square else _one_by_one
+        are_powers = all(size & (size - 1) == 0 for size in (lanes, len(lines)))
+        are_few = are_powers and len(lines) <= lanes == count
+        how = _exchanged if are_few else _one_by_one
         for rows, line in zip(made, how(e, scalar, list(lines), lanes, count), strict=True):
             rows.append(line)
     return made
 
 
 def _exchanged(e: Emitter, scalar: str, lines: Rows, lanes: int, count: int) -> Rows:
-    """As many vectors as each has lanes: lane j of vector i becomes lane i of vector j."""
-    wide, block = f"<{lanes} x {scalar}>", 1
-    while block < lanes:
+    """Vectors of `count` lanes: lane j of vector i becomes lane i of vector j."""
+    wide, block, length = f"<{lanes} x {scalar}>", 1, len(lines)
+    while block < length:
         low = [lane if not lane & block else lanes + lane - block for lane in range(lanes)]
         high = [lane + block if not lane & block else lanes + lane for lane in range(lanes)]
-        masks = [f"<{lanes} x i32> <{', '.join(f'i32 {n}' for n in x)}>" for x in (low, high)]
-        for first in (n for n in range(count) if not n & block):
+        for first in (n for n in range(length) if not n & block):
             pair = f"{wide} {lines[first]}, {wide} {lines[first + block]}"
             lines[first], lines[first + block] = (
-                e.text.value(f"shufflevector {pair}, {mask}") for mask in masks
+                e.text.value(f"shufflevector {pair}, {_mask(places)}") for places in (low, high)
             )
         block *= 2
-    return lines
+    if length == count:
+        return lines
+    return [
+        e.text.value(
+            f"shufflevector {wide} {line}, {wide} poison, {_mask(range(first, first + length))}"
+        )
+        for first in range(0, lanes, length)
+        for line in lines
+    ]
+
+
+def _mask(places: Sequence[int]) -> str:
+    """The lanes that a shuffle takes."""
+    return f"<{len(places)} x i32> <{', '.join(f'i32 {place}' for place in places)}>"
 
 
 def _one_by_one(e: Emitter, scalar: str, lines: Rows, lanes: int, count: int) -> Rows:
@@ -86,10 +101,22 @@ def _dealt_nibbles(e: Emitter, op: DealOp) -> list[Rows]:
             f"deal one to {WORD_LANES}",
         )
     made: list[Rows] = [[] for _ in op.outputs]
+    of_line = _lowest if has_table(e, lanes // count) else _tops
     for line in e.rows(op.inputs[0]):
-        for number, row in enumerate(_tops(e, line, lanes)):
+        for number, row in enumerate(of_line(e, line, lanes)):
             made[number].append(row)
     return made
+
+
+def _lowest(e: Emitter, line: str, lanes: int) -> Rows:
+    """For each element of a word, words with that in their lowest bits, below anything."""
+    wide = lanes_type(i32, lanes // WORD_LANES)
+    words = e.text.value(f"bitcast {lanes_type(i8, lanes // 2)} {line} to {wide}")
+    distances = [
+        splat_literal(str(BITS * place), "i32", lanes // WORD_LANES)
+        for place in range(1, WORD_LANES)
+    ]
+    return [words, *(e.text.value(f"lshr {wide} {words}, {count}") for count in distances)]
 
 
 def _tops(e: Emitter, line: str, lanes: int) -> Rows:

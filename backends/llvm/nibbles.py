@@ -9,7 +9,10 @@ float of it is made from the shifted word, or where an exponent of 28 is asked f
 highest bits alone: that saves one of two shifts, and x86 makes any operation on bits twice as often
 in a cycle as a shift.
 
-What is dealt to several vectors (`deals.py`) stays bytes until then, and has zeros below then.
+What is dealt to several vectors (`deals.py`) stays bytes until then. Where a register holds all 16
+numbers as floats (`has_table`) a dealt element is the four lowest bits of its word, and `vpermps`,
+which reads no others, looks it up: a shift and a lookup make 16 floats. Elsewhere it has zeros
+below.
 """
 
 from __future__ import annotations
@@ -19,13 +22,19 @@ from collections.abc import Sequence
 from typing import Final
 
 from xdsl.dialects import vector
-from xdsl.dialects.builtin import IntegerType, VectorType, i8, i32
+from xdsl.dialects.builtin import IntegerType, VectorType, f32, i8, i32
 from xdsl.ir import Attribute
 
 from gemmir.backends.llvm.arithmetic import ARITHMETIC, widened
 from gemmir.backends.llvm.emitter import Emitter, Rows, Table, element_of, set_rows, shape_of
 from gemmir.backends.llvm.memory import Access, access_of, load_line, transfer_read
-from gemmir.backends.llvm.text import Stride, is_literal, lanes_type, splat_literal
+from gemmir.backends.llvm.text import (
+    Stride,
+    float_literal,
+    is_literal,
+    lanes_type,
+    splat_literal,
+)
 from gemmir.errors import BackendError
 from gemmir.ir.dialect import DealOp, ExtendOp
 
@@ -39,8 +48,16 @@ TOP: Final = 28
 HIGHEST: Final = -1 << TOP
 """The four highest bits of a word."""
 
+TABLE_LANES: Final = 16
+"""Lanes of a vector of 512 bits: one for each number of 4 bits, as `vpermps` looks them up."""
+
 MULTISHIFT_LANES: Final = 16
 """Lanes of i32 in a vector of 512 bits, which `vpmultishiftqb` fills."""
+
+
+def has_table(e: Emitter, lanes: int) -> bool:
+    """Whether numbers that are dealt to vectors of so many lanes are looked up in a register."""
+    return lanes == TABLE_LANES and e.has("avx512f")
 
 
 def is_nibble(t: Attribute) -> bool:
@@ -186,22 +203,37 @@ def _extend(e: Emitter, op: ExtendOp) -> None:
     if not is_nibble(op.input.type):
         ARITHMETIC[op.name](e, op)
         return
-    lanes = shape_of(op.input.type)[1]
+    made, lanes, rows = op.result.type, shape_of(op.input.type)[1], e.rows(op.input)
     wide, exponent = lanes_type(i32, lanes), 0 if op.exponent is None else op.exponent.value.data
-    if exponent == TOP and isinstance(op.input.owner, DealOp):
-        rows, exponent = e.rows(op.input), 0
+    is_dealt = isinstance(op.input.owner, DealOp)
+    is_lowest = is_dealt and has_table(e, lanes)
+    if is_lowest and element_of(made) == f32:
+        set_rows(e, op.result, [_look_up(e, row, exponent) for row in rows])
+        return
+    if is_lowest:
+        rows = [_shifted(e, row, wide, [0] * lanes) for row in rows]
+    if exponent == TOP and is_dealt:
+        exponent = 0
     elif exponent == TOP:
         mask = splat_literal(str(HIGHEST), "i32", lanes)
-        rows, exponent = [e.text.value(f"and {wide} {row}, {mask}") for row in e.rows(op.input)], 0
+        rows, exponent = [e.text.value(f"and {wide} {row}, {mask}") for row in rows], 0
     else:
         top = splat_literal(str(TOP), "i32", lanes)
-        rows = [e.text.value(f"ashr {wide} {row}, {top}") for row in e.rows(op.input)]
-    made = op.result.type
+        rows = [e.text.value(f"ashr {wide} {row}, {top}") for row in rows]
     if isinstance(element_of(made), IntegerType):
         target = e.row_type(made)
         set_rows(e, op.result, [e.text.value(f"trunc {wide} {row} to {target}") for row in rows])
     else:
         set_rows(e, op.result, widened(e, rows, wide, made, exponent))
+
+
+def _look_up(e: Emitter, words: str, exponent: int) -> str:
+    """Floats of what the lowest bits of words are, times a power of two: of a table of all."""
+    name = "@llvm.x86.avx512.permvar.sf.512"
+    e.text.declare(f"<16 x float> {name}(<16 x float>, <16 x i32>)")
+    numbers = [*range(TABLE_LANES // 2), *range(-TABLE_LANES // 2, 0)]
+    table = ", ".join(f"float {float_literal(n * 2.0**exponent, f32)}" for n in numbers)
+    return e.text.value(f"call <16 x float> {name}(<16 x float> <{table}>, <16 x i32> {words})")
 
 
 NIBBLES: Table = {ExtendOp.name: _extend, vector.TransferReadOp.name: _read}

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from xdsl.ir import SSAValue
 
 from gemmir.ir.attributes import PrecisionAttr
 from gemmir.ir.index import Extent
+
+MOST_DEALT: Final = 8
+"""Elements of 4 bits in a word: to so many vectors a row is dealt at most."""
+
+
+def dealt_to(width: int) -> int:
+    """To how many vectors of `width` lanes a row is dealt, so that few deals put sums in order."""
+    return min(width, MOST_DEALT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +40,14 @@ class GemmPlan:
     dealt: bool = False
 
     @property
+    def share(self) -> int:
+        """To how many vectors a block of columns is dealt."""
+        return dealt_to(self.width)
+
+    @property
     def block(self) -> int:
-        """Columns that are dealt to as many vectors as each has lanes."""
-        return self.width * self.width
+        """Columns that are dealt together."""
+        return self.width * self.share
 
     @property
     def starts(self) -> range:

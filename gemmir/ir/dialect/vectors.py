@@ -151,8 +151,8 @@ class ColumnOp(IRDLOperation):
 class DealOp(IRDLOperation):
     """The lanes of some vectors, one after the other, dealt to the results in turn.
 
-    Of n results number i has lanes i, n + i, 2 n + i and so on, in each row. Where there are as
-    many vectors as each has lanes, a second deal puts all lanes back.
+    Of n results number i has lanes i, n + i, 2 n + i and so on, in each row. A second deal, to as
+    many as each of them has lanes, puts all lanes back.
     """
 
     name = "gemmir.deal"

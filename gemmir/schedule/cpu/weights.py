@@ -24,10 +24,12 @@ from gemmir.schedule.cpu.model import (
     L1_WAY_BYTES,
     balanced,
     broadcasts_from_memory,
+    has_half_pipes,
     has_narrow_c,
     is_n_x_k,
     lanes_of_sum,
     round_up,
+    space_of_next_rows,
 )
 from gemmir.schedule.cpu.schedule_class import Microkernel, Rules, ScheduleClass, otherwise
 from gemmir.schedule.cpu.tiles import FMA_LATENCY_CYCLES, MANY_REGISTERS, PACKED_ROWS, most_rows
@@ -84,9 +86,20 @@ as 8 x 32 and 6 x 16 (measured on Zen 5 at 128 and 512 rows)."""
 DEALT_LANES = 8
 """Elements of 4 bits in a word, and lanes of the vectors to which those of words are dealt."""
 
+TABLE_LANES = 16
+"""Lanes of a vector that holds a float for each number of 4 bits."""
+
+STEPS_OF_LOOKUPS = 4
+"""Unrolling of the k loop where weights are looked up (on Zen 4 2 is up to 4 % slower)."""
+
 ASKING_STEPS = 8
 """Rows of B between two requests for some of the next tile. On Zen 5 one row by 4096 x 11008 takes
 0.4 of the time so by 4 bits with AVX-512, and 0.6 by 4 and 8 bits with AVX2; 16 rows are slower."""
+
+ASKING_ROWS = 2
+"""Up to so many rows have requests with 16 registers: tiles of more are so narrow that a line is
+asked for several times (AVX2 code on Zen 4: 2 rows 1.5 to 2 times as fast, 4 to 16 rows 0.95 to
+1.0)."""
 
 WEIGHT_STEPS_PER_ITERATION = 2
 """Unrolling of the k loop (measured on Zen 5: 4 is 3 % slower, for what it gains in control it
@@ -122,7 +135,8 @@ def _microkernel(gemm: Gemm, machine: CpuMachine) -> Microkernel:
 
 
 def _microkernel_of_dealt(gemm: Gemm, machine: CpuMachine) -> Microkernel:
-    return Microkernel(steps=1, is_dealt=True)
+    is_looked_up = lanes_of_sum(gemm, machine) == TABLE_LANES
+    return Microkernel(steps=STEPS_OF_LOOKUPS if is_looked_up else 1, is_dealt=True)
 
 
 def _thin_rows(gemm: Gemm, machine: CpuMachine) -> int:
@@ -136,38 +150,58 @@ def _thin_rows(gemm: Gemm, machine: CpuMachine) -> int:
 
 
 def _are_dealt(gemm: Gemm, machine: CpuMachine) -> bool:
-    """Whether a row of 64 weights of 4 bits is dealt to 8 vectors: one row of A, vectors of 8.
+    """Whether a row of weights of 4 bits is dealt to 8 vectors, each with an element of a word.
 
-    Most weights then take a shuffle of bytes to become floats, and not a shift and a mask: on Zen 5
-    with AVX2 one row by 4096 x 4096 takes 0.85 of the time. More rows leave no registers.
+    In vectors of 8 most weights then take a shuffle of bytes to become floats, and not a shift and
+    a mask: on Zen 5 with AVX2 one row by 4096 x 4096 takes 0.85 of the time. More rows leave no
+    registers. In vectors of 16 they take a shift and a lookup, instead of a shift, a mask and a
+    conversion, which fill all pipes of Zen 4: there one row takes 0.75 of the time, and two take
+    0.85. From three rows on multiply-adds take longer than either. On Zen 5 a lookup takes longer.
     """
-    is_row = gemm.m == 1 and gemm.n >= DEALT_LANES * DEALT_LANES
-    in_place = not gemm.trans_b and gemm.element is gemm.accumulator
     lanes = lanes_of_sum(gemm, machine)
-    return is_row and in_place and lanes == DEALT_LANES and gemm.element_b.per_byte > 1
+    most_rows = {DEALT_LANES: 1, TABLE_LANES: 2 if has_half_pipes(machine) else 0}
+    are_few = gemm.m <= most_rows.get(lanes, 0) and gemm.n >= DEALT_LANES * lanes
+    in_place = not gemm.trans_b and gemm.element is gemm.accumulator
+    return are_few and in_place and gemm.element_b.per_byte > 1
 
 
 def _dealt(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
-    """Slices of k that have one scale, and in them 64 columns at a time.
+    """Slices of k that have one scale, and in them as many columns as are dealt together, or two.
 
     Rows of 32 bytes are no stream that a prefetcher follows.
     """
-    columns = DEALT_LANES * DEALT_LANES
+    block = DEALT_LANES * lanes_of_sum(gemm, machine)
+    fits = machine.vector_registers >= MANY_REGISTERS and gemm.m == 1
+    columns = 2 * block if fits and gemm.n >= 2 * block else block
     yield f"tile{{loops=k sizes={_slice(gemm)}}}"
-    yield f"tile{{loops=n,m sizes={columns},1{peel(gemm, 1, columns)}}}"
+    yield f"tile{{loops=n,m sizes={columns},{gemm.m}{peel(gemm, gemm.m, columns)}}}"
     yield "promote{operand=c to=registers}"
     yield from _asked_for(gemm, machine, columns, _slice(gemm))
 
 
 def _asked_for(gemm: Gemm, machine: CpuMachine, columns: int, depth: int) -> Iterator[str]:
-    """Requests for the next tile of a B that others may push out of L3, during a slice of `depth`.
+    """Requests for later tiles of B, during a slice of `depth`.
 
-    On Zen 5 one row by 4096 x 4096 of 4 bits, 8 MiB, is 6 % slower so where nothing else uses L3,
-    and 1.5 times as fast in turns with programs that read 64 MiB.
+    Where L1 has no room to spare, they bring into L2 what is not there, two tiles ahead, so that
+    the line that a tile shares with the next one has come too where rows begin within a line. On
+    Zen 4 1 to 16 rows by 4096 x 4096 are 1.4 to 2.5 times as fast so by 8 bits; by 4 bits 4 to 32
+    rows 1.05 to 1.3 times, and 2 rows by 11008 x 4096 2.3 times as one tile ahead.
+
+    Elsewhere they are for a B that others may push out of L3. On Zen 5 one row by 4096 x 4096 of 4
+    bits, 8 MiB, is 6 % slower so where nothing else uses L3, and 1.5 times as fast in turns with
+    programs that read 64 MiB.
     """
-    is_far = gemm.n * gemm.k // gemm.element_b.per_byte >= machine.l3_bytes // 4
-    fits = gemm.n >= 2 * columns and depth > ASKING_STEPS and depth % ASKING_STEPS == 0
-    if gemm.m == 1 and is_far and fits:
+    space = space_of_next_rows(machine)
+    ahead = 2 if space == "l2" else 1
+    size = gemm.n * gemm.k // gemm.element_b.per_byte
+    fits = gemm.n >= (ahead + 1) * columns and depth > ASKING_STEPS and depth % ASKING_STEPS == 0
+    if not fits:
+        return
+    are_few = gemm.m <= ASKING_ROWS or machine.vector_registers >= MANY_REGISTERS
+    if space == "l2" and are_few and size > machine.l2_bytes:
+        yield f"tile{{loops=k sizes={ASKING_STEPS}}}"
+        yield f"prefetch{{operand=b loop=n ahead={ahead} to=l2 during=m,k}}"
+    elif space == "l1" and gemm.m == 1 and size >= machine.l3_bytes // 4:
         yield f"tile{{loops=k sizes={ASKING_STEPS}}}"
         yield "prefetch{operand=b loop=n ahead=1 to=l1 during=k}"
 
