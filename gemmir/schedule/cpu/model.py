@@ -85,6 +85,16 @@ def has_half_pipes(machine: CpuMachine) -> bool:
     return machine.vector_bytes >= CACHE_LINE_BYTES and machine.fma_per_cycle == 1
 
 
+def streams_from_l3(machine: CpuMachine) -> bool:
+    """Whether panels of B stream by from L3 as fast as they are multiplied.
+
+    8 rows take 8 cycles for a line where a core multiplies one in a cycle. On Zen 4 a line takes
+    2.4 cycles from L3 beside multiply-adds, and 2 from L2 (measured). Zen 5 multiplies two lines in
+    a cycle; cores with shorter vectors were not measured.
+    """
+    return has_half_pipes(machine)
+
+
 def multiply_adds_per_cycle(machine: CpuMachine, vector_bytes: int) -> int:
     """How many multiply-adds of such vectors a core begins in a cycle."""
     is_half = has_half_pipes(machine) and 2 * vector_bytes <= machine.vector_bytes

@@ -25,12 +25,12 @@ from gemmir.schedule.cpu.model import (
     broadcasts_from_memory,
     bytes_of,
     equal_slice,
-    has_half_pipes,
     has_lines,
     is_n_x_k,
     item_bytes,
     lanes_used,
     round_up,
+    streams_from_l3,
 )
 from gemmir.schedule.cpu.schedule_class import ScheduleClass
 from gemmir.schedule.cpu.tiles import (
@@ -121,16 +121,6 @@ def _loops(gemm: Gemm, machine: CpuMachine) -> Iterator[str]:
         yield "prefetch{operand=c loop=n ahead=0 during=k}"
     if fused:
         yield "fuse-pack{operand=b}"
-
-
-def streams_from_l3(machine: CpuMachine) -> bool:
-    """Whether panels of B stream by from L3 as fast as they are multiplied.
-
-    8 rows take 8 cycles for a line where a core multiplies one in a cycle. On Zen 4 a line takes
-    2.4 cycles from L3 beside multiply-adds, and 2 from L2 (measured). Zen 5 multiplies two lines in
-    a cycle; cores with shorter vectors were not measured.
-    """
-    return has_half_pipes(machine)
 
 
 def block_of(gemm: Gemm, machine: CpuMachine, kc: int, columns: int) -> tuple[int, str]:

@@ -35,6 +35,8 @@ ASK = "prefetch{operand=b loop=k ahead=1 to=l2 during=m,n}"
         ("znver4", 64, 4096, 4096, True),
         ("znver4", 192, 4096, 4096, True),  # the first rows fill blocks
         ("znver4", 193, 768, 3072, False),
+        ("znver4", 193, 4096, 4096, False),  # panels stream by from L3
+        ("znver4", 256, 3072, 768, False),
         ("znver5", 32, 3072, 768, False),
         ("znver5", 33, 3072, 768, True),
         ("znver5", 33, 4096, 4096, True),
