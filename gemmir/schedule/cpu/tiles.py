@@ -9,6 +9,7 @@ from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu.model import (
     CACHE_LINE_BYTES,
+    ROOMY_L1_BYTES,
     balanced,
     broadcasts_from_memory,
     bytes_of,
@@ -76,6 +77,13 @@ On Zen 5 1 to 4 rows by 64 and 256 columns and k of f32 and f64 are 1.02 to 1.7 
 128 as fast or up to 1.03 times, and 5 and 6 rows up to 1.04 times."""
 
 
+LINE_CYCLES = 2
+"""Of a line that comes from L2 to an L1 that is not roomy. Fitted to 120 products of up to 135 rows
+and columns with A as it is or stored k x m, in f32 and f64 on Zen 4, which have as many columns as
+vectors of half a line or whole ones are better for: those that are chosen are 0.4 % slower than the
+better ones on average, and were 1.5 % without. 25 x 117 x 96 with such an A is 1.08 times as fast,
+115 x 119 x 250 1.15 and 26 x 59 x 100 in f64 1.24."""
+
 HALF_VECTORS = 5
 """Vectors of half a line that a tile is wide, with 32 registers: 40 cubed in f32 is 1.08 times as
 fast by 5 x 40 as by 8 x 24 on Zen 4."""
@@ -97,16 +105,16 @@ class RegisterTile:
         """Elements of a row."""
         return self.vectors * self.lanes
 
-    def cycles_per_k(self, per_cycle: int, loads_of_b: int) -> float:
+    def cycles_per_k(self, per_cycle: int, loads_of_b: int, lines: float = 0) -> float:
         """Cycles for one step of k: multiply-adds, loads, or the latency of one sum.
 
         The longest decides, and those that are nearly as long delay it, as a norm of high degree
         has it. There are `per_cycle` multiply-adds a cycle. A vector of B takes `loads_of_b`, 2
-        where it lies in two lines.
+        where it lies in two lines. So many `lines` come from L2.
         """
         products = self.rows * self.vectors / per_cycle
         loads = (self.rows + self.vectors * loads_of_b) / LOADS_PER_CYCLE
-        parts = (products, loads, FMA_LATENCY_CYCLES)
+        parts = (products, loads, FMA_LATENCY_CYCLES, LINE_CYCLES * lines)
         return sum(part**OVERLAP for part in parts) ** (1 / OVERLAP)
 
 
@@ -207,8 +215,9 @@ def _fastest(
     masked = MASKED_ROW_CYCLES * gemm.m if has_slow_masks else 0
 
     def cycles(tile: RegisterTile) -> float:
+        lines = _lines_from_l2(gemm, machine, tile, kc)
         return masked + sum(
-            count * (kc * part.cycles_per_k(per_cycle, loads_of_b) + TILE_OVERHEAD_CYCLES)
+            count * (kc * part.cycles_per_k(per_cycle, loads_of_b, lines) + TILE_OVERHEAD_CYCLES)
             for part, count in _parts(gemm, tile, cut=cut, even=has_even_rows(machine))
         )
 
@@ -226,6 +235,33 @@ def _fastest(
         if t.rows <= tallest and t.vectors <= max(widest, 1)
     )
     return min(((cycles(tile), tile) for tile in fitting), key=lambda found: found[0])
+
+
+def _lines_from_l2(gemm: Gemm, machine: CpuMachine, tile: RegisterTile, kc: int) -> float:
+    """Lines of A and B that a step of k takes from L2, on average, where they are multiplied whole.
+
+    Those of A are of each step where it is stored k x m, and else of as many as they have elements.
+    """
+    room = machine.l1_bytes * 3 // 4
+    is_between = room < bytes_of(gemm, "ab") <= machine.l2_bytes // 2
+    if machine.l1_bytes >= ROOMY_L1_BYTES or not is_between:
+        return 0
+    item = item_bytes(gemm)
+    of_a, of_b = (
+        -(-size * item // CACHE_LINE_BYTES) + (bytes_of_row(gemm, name) % CACHE_LINE_BYTES != 0)
+        for size, name in ((tile.rows, "a"), (tile.columns, "b"))
+    )
+    if not gemm.trans_a:
+        of_a = tile.rows * item / CACHE_LINE_BYTES
+    if bytes_of(gemm, "b") <= machine.l1_bytes // 2:
+        return of_a / max(-(-gemm.n // tile.columns), 1)
+    block = kc * of_b * CACHE_LINE_BYTES
+    down = max(-(-gemm.m // tile.rows), 1)
+    if bytes_of(gemm, "a") + block <= room:
+        return of_b / down
+    if tile.rows * kc * item + block <= room:
+        return of_a + of_b / down
+    return of_a + of_b
 
 
 def rows_apart(gemm: Gemm, machine: CpuMachine) -> int:

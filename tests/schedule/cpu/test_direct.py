@@ -101,6 +101,8 @@ def test_sums_begin_with_products_where_stores_delay_additions(
         ("znver4", Gemm(m=24, n=30, k=30), "tile{loops=m,n sizes=12,30}", 16),  # 14 more
         ("znver4", Gemm(m=32, n=32, k=32), "tile{loops=m,n sizes=11,32 edges=peel}", 16),
         ("znver4", Gemm(m=68, n=68, k=68), "part{loop=n at=64}", 16),
+        ("znver4", Gemm(m=22, n=120, k=40, trans_a=True), "tile{loops=n,m sizes=24,8", 8),
+        ("znver4", Gemm(m=22, n=120, k=250, trans_a=True), "tile{loops=m,n sizes=11,32", 16),
         ("znver4", Gemm(m=4096, n=20, k=300), "promote{operand=b to=l2 layout=panel:1}", 16),
         ("znver5", Gemm(m=24, n=24, k=24), "tile{loops=m,n sizes=12,24}", 16),
     ],
