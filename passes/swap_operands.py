@@ -25,7 +25,9 @@ from xdsl.passes import ModulePass
 from gemmir.errors import ScheduleError
 from gemmir.ir.build import view_before
 from gemmir.ir.dialect import EpilogueOp, GemmOp, memref_type, static_strides, strides_of
+from gemmir.ir.index import before
 from gemmir.ir.loops import require_gemms
+from gemmir.ir.views import offsets_of, sizes_of, subview
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +72,16 @@ def swap(plan: SwapPlan) -> None:
 
 
 def _transposed(gemm: GemmOp, value: SSAValue) -> SSAValue:
-    """The last two dimensions of `value` exchanged, as a view of the array that it is a view of."""
+    """The last two dimensions of `value` exchanged, as a view of the array that it is a view of.
+
+    Of a window it is the same window of the transpose.
+    """
+    if isinstance(value.owner, memref.SubviewOp):
+        window = value.owner
+        whole = _transposed(gemm, window.source)
+        (*batch, rows, columns), (*apart, down, across) = offsets_of(window), sizes_of(window)
+        begin, size = (*batch, columns, rows), (*apart, across, down)
+        return subview(before(gemm), whole, begin, size)
     root = value
     while isinstance(root.owner, memref.ReinterpretCastOp):
         root = root.owner.source
@@ -82,11 +93,16 @@ def _transposed(gemm: GemmOp, value: SSAValue) -> SSAValue:
 
 
 def _erase_unused(values: Sequence[SSAValue]) -> None:
-    """Drop the views that nothing reads any more."""
+    """Drop the views that nothing reads any more, and what only they were made from."""
     for value in dict.fromkeys(values):
-        if isinstance(value.owner, memref.ReinterpretCastOp) and not value.uses:
-            value.owner.detach()
-            value.owner.erase()
+        view = value.owner
+        while (
+            isinstance(view, memref.ReinterpretCastOp | memref.SubviewOp) and not view.result.uses
+        ):
+            source = view.source.owner
+            view.detach()
+            view.erase()
+            view = source
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from gemmir.passes.pipeline import TMA, Pipeline
 from gemmir.passes.prepack import Prepack
 from gemmir.passes.promote import CACHES, PACKED_TYPES, Promote
 from gemmir.passes.split_k import SplitK, slice_size
+from gemmir.passes.swap_operands import SwapOperands
 from gemmir.passes.tile import Tile
 from gemmir.passes.unsign import Unsign
 from gemmir.passes.vectorize import AMX, DOT, MMA, WGMMA, Vectorize
@@ -147,6 +148,8 @@ def _follow(walk: _Walk, p: ModulePass) -> None:
             walk.block = dict(walk.tile)
             walk.blocks_per_sm = p.per_sm or 1
         _check_unit(walk, "tile", p.over)
+    elif isinstance(p, SwapOperands):
+        walk.tile["m"], walk.tile["n"] = walk.tile["n"], walk.tile["m"]
     elif isinstance(p, Promote) and p.operand == "c" and p.to in CACHES:
         _check_sum(walk, p)
     elif isinstance(p, Promote) and p.operand == "c":

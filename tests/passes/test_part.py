@@ -113,7 +113,6 @@ def test_default_schedules_compute_few_last_columns_along_k() -> None:
         Gemm(m=100, n=96, k=100),
         Gemm(m=100, n=111, k=100),
         Gemm(m=100, n=100, k=10),
-        Gemm(m=100, n=100, k=100, trans_a=True),
         Gemm(m=100, n=100, k=100, batch=2),
         Gemm(m=100, n=4, k=100),
         Gemm(m=ANY, n=100, k=100),

@@ -79,6 +79,21 @@ def test_strides_are_exchanged_and_there_is_one_view_of_each() -> None:
     assert len(views) == 4
 
 
+@pytest.mark.parametrize("loop", ["m", "n"])
+def test_a_part_is_a_window_of_the_transpose(after: After, loop: str) -> None:
+    gemm = Gemm(m=7, n=9, k=5, trans_a=True, ldb=11, ldc=10)
+    first = "tile{loops=n,m sizes=8,3},promote{operand=c to=registers},vectorize{with=fma width=8}"
+    module = after(gemm, f"part{{loop={loop} at=4}},{first},otherwise,{SWAP}")
+    (product,) = gemms(module)
+    windows = [value.owner for value in (product.a, product.b, product.c)]
+    found = [w for w in windows if isinstance(w, memref.SubviewOp)]
+    assert len(found) == 2, "of C, and of A or B"
+    for window in found:
+        assert window.static_offsets.get_values() == ((0, 4) if loop == "m" else (4, 0))
+    views = [op for op in module.walk() if isinstance(op, memref.SubviewOp)]
+    assert all(view.result.uses for view in views)
+
+
 def test_rows_that_are_few_become_columns_of_a_kernel() -> None:
     gemm = Gemm(m=3, n=40, k=64, dtype="bf16", trans_b=True, epilogue="bias")
     schedule = (

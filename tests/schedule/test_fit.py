@@ -78,6 +78,13 @@ def test_sums_a_row_of_b_and_one_element_of_a_are_in_registers(machine: CpuMachi
         assert refusal(ragged, machine) == ""
 
 
+def test_the_transpose_of_c_has_its_rows_and_columns_exchanged() -> None:
+    tiles = "tile{loops=m sizes=4},promote{operand=c to=registers},vectorize{with=fma width=8}"
+    few = Gemm(m=4, n=128, k=64)
+    assert refusal(Schedule.parse(tiles), X86_64_V3, few) == "GEM0312"
+    assert refusal(Schedule.parse(f"swap-operands,{tiles}"), X86_64_V3, few) == ""
+
+
 def test_the_numbers_and_the_nearest_choice_are_named() -> None:
     with pytest.raises(ScheduleError) as found:
         check_fits(kernel(8, 16, 8), GEMM, ZNVER3)

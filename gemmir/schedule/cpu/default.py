@@ -64,6 +64,8 @@ def cpu_passes(
         yield f"part{{loop=n at={first.gemm.n}}}"
         yield from passes_of(first.of, first.gemm, first.gemm)
         yield "otherwise"
+        if last.is_swapped:
+            yield "swap-operands"
         yield from passes_of(last.of, last.gemm, last.gemm)
         return
     by_lanes = is_swapped and not is_column(gemm)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
@@ -20,14 +20,16 @@ from gemmir.schedule.cpu.model import lanes_used, with_size
 from gemmir.schedule.cpu.outer import OUTER
 from gemmir.schedule.cpu.packed import PACKED
 from gemmir.schedule.cpu.schedule_class import ScheduleClass
+from gemmir.schedule.cpu.swapped import SWAPPED, swapped, swapped_columns
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Some columns of C, and the class of their schedule."""
+    """Some columns of C, and the class of their schedule; `is_swapped` if of the transpose."""
 
     gemm: Gemm
     of: ScheduleClass
+    is_swapped: bool = False
 
 
 def parts_of(gemm: Gemm, machine: CpuMachine) -> tuple[Part, Part] | None:
@@ -38,6 +40,9 @@ def parts_of(gemm: Gemm, machine: CpuMachine) -> tuple[Part, Part] | None:
     found, last = plain_class_of(gemm, machine), last_columns(gemm, machine)
     if found is DIRECT and last:
         return _cut(gemm, last, DIRECT, LAST_COLUMNS)
+    if found is DIRECT and (last := swapped_columns(gemm, machine)):
+        first, apart = _cut(gemm, last, DIRECT, SWAPPED)
+        return first, replace(apart, gemm=swapped(apart.gemm), is_swapped=True)
     if found not in (PACKED, OUTER):
         return None
     if last and found is PACKED and _saves_a_panel(gemm, machine, last):

@@ -13,7 +13,16 @@ from dataclasses import replace
 from gemmir.gemm import Gemm
 from gemmir.machine import CpuMachine
 from gemmir.schedule.cpu.direct import DIRECT, in_place
-from gemmir.schedule.cpu.model import bytes_of, has_masks, item_bytes, lanes_used, round_up
+from gemmir.schedule.cpu.last_columns import CALL_CYCLES
+from gemmir.schedule.cpu.model import (
+    broadcasts_from_memory,
+    bytes_of,
+    has_masks,
+    item_bytes,
+    lanes_used,
+    round_up,
+    with_size,
+)
 from gemmir.schedule.cpu.schedule_class import ScheduleClass
 from gemmir.schedule.cpu.tiles import direct_cycles, direct_tile, packed_tile
 from gemmir.schedule.cpu.transposed import COPIED_CYCLES
@@ -39,14 +48,11 @@ transposed."""
 
 def is_faster_swapped(gemm: Gemm, machine: CpuMachine) -> bool:
     """Whether the transpose of C takes less time where what is read lies near."""
-    plain = not gemm.epilogue and gemm.beta == 0 and gemm.groups is None
-    one_type = gemm.element is gemm.accumulator is gemm.result and gemm.dtype_b is None
-    if not gemm.trans_a or not plain or not one_type or gemm.scale_block is not None:
-        return False
-    if gemm.m <= 1 or 0 in (gemm.n, gemm.k):
+    if not _can_be_swapped(gemm):
         return False
     if not gemm.trans_b or gemm.n == 1:
-        return LEAST_GAIN * swapped_cycles(gemm, machine) < direct_cycles(gemm, machine)
+        _, others = _best_cut(gemm, machine)
+        return LEAST_GAIN * swapped_cycles(gemm, machine) < others
     lanes = lanes_used(gemm, machine)
     rows, columns = gemm.m, round_up(gemm.n, lanes)
     copies = COPIED_CYCLES * (rows + columns) * gemm.k
@@ -55,6 +61,46 @@ def is_faster_swapped(gemm: Gemm, machine: CpuMachine) -> bool:
         rows, columns = round_up(rows, tile.rows), round_up(gemm.n, tile.columns)
     products = rows * columns // lanes * gemm.k / machine.fma_per_cycle
     return swapped_cycles(gemm, machine) < products + copies
+
+
+def _can_be_swapped(gemm: Gemm) -> bool:
+    """Whether A is stored k x m, and nothing but products is asked for."""
+    plain = not gemm.epilogue and gemm.beta == 0 and gemm.groups is None
+    one_type = gemm.element is gemm.accumulator is gemm.result and gemm.dtype_b is None
+    if not gemm.trans_a or not plain or not one_type or gemm.scale_block is not None:
+        return False
+    return gemm.m > 1 and 0 not in (gemm.n, gemm.k)
+
+
+def swapped_columns(gemm: Gemm, machine: CpuMachine) -> int:
+    """How many last columns of a direct product are computed as the transpose, 0 where none.
+
+    Where whole vectors leave a few columns, lanes go along m for those, and none is wasted.
+    """
+    is_one = gemm.batch is None and not gemm.trans_b and gemm.leading("a") > 1
+    if not is_one or not _can_be_swapped(gemm):
+        return 0
+    columns, cycles = _best_cut(gemm, machine)
+    return columns if LEAST_GAIN * cycles < direct_cycles(gemm, machine) else 0
+
+
+def _best_cut(gemm: Gemm, machine: CpuMachine) -> tuple[int, float]:
+    """How many last columns to compute so, behind whole vectors or halves, and what all takes."""
+    lanes = machine.lanes(item_bytes(gemm))
+    found = [(0, direct_cycles(gemm, machine))]
+    plain = gemm.batch is None and not gemm.trans_b and broadcasts_from_memory(machine)
+    if plain and gemm.n > lanes:
+        cuts = {gemm.n % lanes, gemm.n % (lanes // 2)} - {0}
+        found += [(last, _cycles_of_parts(gemm, machine, last)) for last in cuts]
+    return min(found, key=lambda cut: cut[1])
+
+
+def _cycles_of_parts(gemm: Gemm, machine: CpuMachine, last: int) -> float:
+    """What it takes if `last` columns are computed as the transpose, which are stored apart."""
+    first, apart = (with_size(gemm, {"n": n}) for n in (gemm.n - last, last))
+    products = direct_cycles(first, machine) + direct_cycles(swapped(apart), machine)
+    stored = max(STORED_CYCLES * last, 1) * gemm.m
+    return products + stored + CALL_CYCLES[has_masks(machine)]
 
 
 def swapped_cycles(gemm: Gemm, machine: CpuMachine) -> float:

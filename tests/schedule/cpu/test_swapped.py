@@ -14,6 +14,7 @@ from gemmir.schedule.default import default_schedule
 ZEN5 = "cpu:znver5"
 ZEN4 = "cpu:znver4"
 ZEN3 = "cpu:znver3"
+NEON = "cpu:neoverse-n1"
 
 
 def steps_of(target: str, gemm: Gemm, threads: int = 1) -> tuple[str, ...]:
@@ -56,6 +57,31 @@ def test_when(target: str, gemm: Gemm, holds: bool) -> None:
     assert (steps_of(target, gemm)[0] == "swap-operands") == holds
 
 
+@pytest.mark.parametrize(
+    ("target", "gemm", "at"),
+    [
+        (ZEN4, stored(61, 81, 79), 80),  # of which one more takes a vector for each row
+        (ZEN4, stored(61, 80, 79), None),
+        (ZEN4, stored(26, 59, 100, dtype="f64"), 56),
+        (ZEN4, stored(85, 41, 5, dtype="f64"), 40),
+        (ZEN4, stored(22, 120, 40), None),  # all have half the lanes
+        (ZEN5, stored(100, 100, 100), 96),
+        (ZEN5, stored(100, 111, 100), None),
+        (ZEN3, stored(92, 20, 166), 16),
+        (ZEN5, stored(100, 100, 100, beta=1.0), None),
+        (ZEN5, stored(100, 100, 100, epilogue="bias"), None),
+        (ZEN5, stored(100, 100, 100, batch=2), None),
+        (NEON, stored(100, 100, 100), None),
+    ],
+)
+def test_last_columns_are_of_the_transpose(target: str, gemm: Gemm, at: int | None) -> None:
+    steps = steps_of(target, gemm)
+    assert (steps[0] == f"part{{loop=n at={at}}}") == (at is not None)
+    if at is not None:
+        assert steps[steps.index("otherwise") + 1] == "swap-operands"
+        assert default_schedule(gemm, machine_for(target), 2).steps[0] != steps[0]
+
+
 def test_several_cores_do_not() -> None:
     assert "swap-operands" not in steps_of(ZEN5, stored(960, 2, 32), threads=2)
 
@@ -89,6 +115,7 @@ def test_one_column_of_wider_arrays_is_not(apart: str) -> None:
         stored(41, 5, 17, batch=3, dtype="f64"),
         stored(41, 5, 17, batch=2, batch_stride_b=200, lda=50, ldc=7),
         stored(33, 7, 18, trans_b=True, batch=2),
+        stored(25, 19, 95, lda=27, ldb=21, ldc=20),
     ],
 )
 @pytest.mark.parametrize("target", [ZEN5, ZEN3])
