@@ -16,6 +16,7 @@ from xdsl.ir import Block, Operation, SSAValue
 from gemmir.evaluate.fault import FaultError, error_in
 from gemmir.evaluate.fibers import Fibers
 from gemmir.evaluate.sums import require_finished
+from gemmir.evaluate.turns import Turn
 from gemmir.evaluate.view import Buffer
 from gemmir.ir.dialect import YieldOp
 
@@ -46,12 +47,14 @@ Plan: TypeAlias = "tuple[tuple[Visit, ...], tuple[SSAValue, ...]]"
 class Frame:
     """One run of a function: who runs in it, and who made the heap buffers still in use.
 
-    With `watched` shared memory is watched: there are fibers that may disturb each other.
+    With `watched` there are fibers that may disturb each other in shared memory; otherwise a block
+    is a team of threads, of which one has its `turn`.
     """
 
     def __init__(self, meanings: Meanings, *, watched: bool = False) -> None:
         self.heap: dict[Buffer, Operation] = {}
         self.fibers = Fibers()
+        self.turn = Turn()
         self.watched = watched
         self._meanings = meanings
         self._plans: dict[Block, Plan] = {}

@@ -16,6 +16,7 @@ from xdsl.ir import Attribute, SSAValue
 from gemmir.evaluate.fault import FaultError
 from gemmir.evaluate.frame import Frame, Meanings, Step
 from gemmir.evaluate.shared import watch
+from gemmir.evaluate.turns import SharedTouches
 from gemmir.evaluate.values import Element, dtype_of, never_written
 from gemmir.evaluate.view import (
     Buffer,
@@ -89,13 +90,16 @@ def _alloc(frame: Frame, op: memref.AllocOp) -> Step:
 def _alloca(frame: Frame, op: memref.AllocaOp) -> Step:
     of = memref_of(op.memref)
     sizes_of = _fill(of.get_shape())
-    if not frame.watched or of.memory_space != SpaceAttr(Space.SHARED):
+    if of.memory_space != SpaceAttr(Space.SHARED):
         return lambda *dynamic: (new_view(of, sizes_of(dynamic), on_heap=False),)
 
     def shared(*dynamic: int) -> tuple[View]:
         view = new_view(of, sizes_of(dynamic), on_heap=False)
-        watch(view, frame.fibers)
-        frame.fibers.current.block.made[op] = view
+        if frame.watched:
+            watch(view, frame.fibers)
+            frame.fibers.current.block.made[op] = view
+        else:
+            view.buffer.watch = SharedTouches(frame.turn, view.buffer.data.size)
         return (view,)
 
     return shared

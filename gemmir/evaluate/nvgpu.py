@@ -14,6 +14,7 @@ from xdsl.dialects.builtin import IntegerAttr, VectorType
 from gemmir.evaluate.fault import FaultError
 from gemmir.evaluate.frame import Frame, Meanings, Step
 from gemmir.evaluate.products import multiply
+from gemmir.evaluate.turns import BLOCK
 from gemmir.evaluate.values import Array, dtype_of, never_written
 from gemmir.evaluate.view import View
 from gemmir.ir.nvgpu import (
@@ -51,9 +52,16 @@ def _mma_sync(frame: Frame, op: MmaSyncOp) -> Step:
 
 def begin_copy(frame: Frame, target: View, land: Callable[[], None]) -> None:
     """Let `land` happen when a wait asks for it; what is in `target` is lost now."""
-    dtype = target.buffer.data.dtype
+    dtype, turn = target.buffer.data.dtype, frame.turn
     target.fill_from(np.full(target.sizes, never_written(dtype), dtype))
-    frame.fibers.current.begun.append(land)
+    thread = turn.thread
+
+    def land_of_thread() -> None:
+        turn.thread = thread
+        land()
+        turn.thread = BLOCK
+
+    frame.fibers.current.begun.append(land_of_thread)
 
 
 def _async_copy(frame: Frame, op: AsyncCopyOp) -> Step:

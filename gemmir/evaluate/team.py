@@ -1,13 +1,13 @@
 """The threads of a block, run together: every op for all of them before the next op.
 
-So a barrier has nothing to do but to be reached by all; what a missing barrier breaks shows only
-where threads drift apart, in the emulator of the machine. A copy into shared memory is made once.
+So a barrier has nothing to do but to be reached by all, and numbers are right without it: who
+touches shared memory is watched (`gemmir.evaluate.turns`). A copy into it is made once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 from xdsl.dialects import scf
 from xdsl.ir import Block, Operation, SSAValue
@@ -15,11 +15,20 @@ from xdsl.ir import Block, Operation, SSAValue
 from gemmir.evaluate.fault import FaultError, error_in
 from gemmir.evaluate.frame import Frame, Visit
 from gemmir.evaluate.scf import iterations
+from gemmir.evaluate.turns import BLOCK
 from gemmir.ir.dialect import INSIDE_BLOCK, BarrierOp, ForallOp, PackOp, is_shared
 from gemmir.ir.nvgpu import AsyncCreateGroupOp, AsyncWaitOp
 
-Thread: TypeAlias = dict[SSAValue, Any]
-"""The values that belong to one thread; all others are those of the block."""
+NESTED: Final = 1 << 32
+"""What lies between the numbers of warps and those of the threads inside them."""
+
+
+class Thread(dict[SSAValue, Any]):
+    """The values that belong to one thread, or warp; all others are those of the block."""
+
+    def __init__(self, values: Mapping[SSAValue, Any], number: int) -> None:
+        super().__init__(values)
+        self.number = number
 
 
 class Team:
@@ -46,9 +55,12 @@ class Team:
 
     def each(self, visit: Visit, threads: list[Thread]) -> None:
         """An op that every thread runs for itself."""
+        turn = self._frame.turn
         for thread in threads:
+            turn.thread = thread.number
             found = visit.step(*self._values(thread, visit.operands))
             thread.update(zip(visit.results, found, strict=True))
+        turn.thread = BLOCK
 
     def _require_all(self, op: Operation, threads: list[Thread]) -> None:
         if len(threads) != len(self._threads):
@@ -57,8 +69,9 @@ class Team:
             )
 
     def barrier(self, visit: Visit, threads: list[Thread]) -> None:
-        """All threads are here, or it is an error."""
+        """All threads are here, or it is an error; what they touched is over."""
         self.once(visit, threads)
+        self._frame.turn.barriers += 1
 
     def once(self, visit: Visit, threads: list[Thread]) -> None:
         """An op that all threads come to and that counts once for the block."""
@@ -78,9 +91,9 @@ class Team:
         self._require_all(visit.op, threads)
         body = visit.op.body.block
         lb, ub, step = self._values(threads[0], visit.operands)
-        inner = [
-            {**thread, body.args[0]: i} for thread in threads for i in iterations(lb, ub, step)
-        ]
+        first = (threads[0].number // NESTED + 1) * NESTED
+        values = [{**t, body.args[0]: i} for t in threads for i in iterations(lb, ub, step)]
+        inner = [Thread(own, number) for number, own in enumerate(values, first)]
         if inner:
             Team(self._frame, inner).run(body, inner)
 
@@ -130,7 +143,7 @@ _TOGETHER: Final[Mapping[type[Operation], Callable[[Team, Visit, list[Thread]], 
 def run_team(frame: Frame, op: ForallOp, lb: int, ub: int, step: int) -> None:
     """Run the outermost loop over the warps or threads of a block."""
     body = op.body.block
-    threads: list[Thread] = [{body.args[0]: i} for i in iterations(lb, ub, step)]
+    threads = [Thread({body.args[0]: i}, n) for n, i in enumerate(iterations(lb, ub, step))]
     if threads:
         Team(frame, threads).run(body, threads)
 

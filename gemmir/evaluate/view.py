@@ -158,10 +158,7 @@ class StridedView(View):
         return StridedView(self.buffer, shape, self._offset(starts), self.strides)
 
     def places(self, starts: Sequence[int], shape: tuple[int, ...]) -> Array:
-        found: Array = np.array(self._offset(starts))
-        for extent, stride in zip(shape, self.strides, strict=True):
-            found = found[..., None] + np.arange(extent) * stride
-        return found
+        return self._offset(starts) + _strided_places(shape, self.strides)
 
     def _elements(self, data: Array, starts: Sequence[int], shape: tuple[int, ...]) -> Array:
         if 0 in shape:
@@ -177,6 +174,15 @@ class StridedView(View):
 
     def _set(self, starts: Sequence[int], shape: tuple[int, ...], elements: Array) -> None:
         self._elements(self.buffer.writable(), starts, shape)[...] = elements
+
+
+@lru_cache(maxsize=64)
+def _strided_places(shape: tuple[int, ...], strides: tuple[int, ...]) -> Array:
+    """Which elements of the buffer those of a window are, counted from the first of them."""
+    found: Array = np.array(0)
+    for extent, stride in zip(shape, strides, strict=True):
+        found = found[..., None] + np.arange(extent) * stride
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
