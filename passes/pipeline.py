@@ -11,7 +11,8 @@
 A buffer becomes `stages` of them, one behind the other, used in turn: the loop carries their
 numbers and passes them on by one. One barrier an iteration is
 enough: behind it all threads see what each has copied, and all are done with the stage that was
-multiplied in the iteration before, which is the one that is copied into next.
+multiplied in the iteration before, which is the one that is copied into next. Where a block comes
+to the loop again, for its next tile, one before the first copies is needed, too.
 
 On a TPU, `with=dma`, the loops over a grid and a loop over k inside them become the steps of one
 `pallas.call` (`gemmir.ir.grid`), whose blocks are copied into two buffers in turn.
@@ -34,7 +35,7 @@ from gemmir.ir.dialect import BarrierOp, PackOp, is_shared, memref_type, static_
 from gemmir.ir.grid import make_call, plan_grid
 from gemmir.ir.index import Extent, as_index, before, constant_of
 from gemmir.ir.keyword_pass import KeywordPass
-from gemmir.ir.loops import carry, conditional, dimension_of, require_gemms
+from gemmir.ir.loops import carry, conditional, dimension_of, is_repeated, require_gemms
 from gemmir.ir.nvgpu import AsyncCreateGroupOp, AsyncWaitOp
 from gemmir.ir.roles import specialize
 from gemmir.ir.specialize import plan_specialize
@@ -150,6 +151,8 @@ def pipeline(plan: PipelinePlan) -> None:
             builder.insert(PackOp(source, target, asynchronous=True))
 
     start = before(loop)
+    if is_repeated(loop):
+        start.insert(BarrierOp())
     for number in range(ahead):
         _copy_ahead(start, loop, plan, number, copy)
         start.insert(AsyncCreateGroupOp())

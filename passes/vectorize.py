@@ -69,13 +69,15 @@ from xdsl.rewriter import InsertPoint
 
 from gemmir.errors import ScheduleError
 from gemmir.ir.accumulators import GemmPlan, dealt_to
-from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr
+from gemmir.ir.attributes import PanelAttr, Space, SpaceAttr, SwizzleAttr
 from gemmir.ir.carried_sums import carried_from
 from gemmir.ir.column_sums import vectorize_row_sums, vectorize_sums
 from gemmir.ir.conversions import converted
 from gemmir.ir.dialect import (
     CORES,
     THREADS,
+    WARPGROUPS,
+    WARPS,
     ColumnSumOp,
     DealOp,
     EpilogueOp,
@@ -156,6 +158,7 @@ def plan_gemm(
     refuse_shape(shape, with_)
     if with_ == FMA:
         _require_fma(gemm)
+    _require_unswizzled(gemm, with_)
     rows, columns = memref_type(accumulator).get_shape()
     return GemmPlan(
         accumulator=accumulator,
@@ -187,6 +190,17 @@ def _of_one_accumulator(gemm: GemmOp, accumulator: SSAValue, steps: tuple[int, i
         k=extents(gemm.a)[1],
         precision=gemm.precision,
     )
+
+
+def _require_unswizzled(gemm: GemmOp, with_: str) -> None:
+    """`ScheduleError` GEM1387 where an operand lies as only matrices are loaded."""
+    for name, value in (("a", gemm.a), ("b", gemm.b)):
+        if isinstance(memref_type(value).layout, SwizzleAttr):
+            raise ScheduleError(
+                "GEM1387",
+                f"vectorize: with={with_} reads vectors of {name}, and it is swizzled",
+                f"promote {name} with layout=panel:WIDTH, or use with=mma",
+            )
 
 
 def _require_fma(gemm: GemmOp) -> None:
@@ -605,7 +619,20 @@ def _vectorize_other(op: Operation, width: int) -> None:
     elif isinstance(op, RowSumOp):
         vectorize_row_sums(op, width)
     elif isinstance(op, EpilogueOp):
+        _require_thread(op)
         vectorize_epilogue(op, width)
+
+
+def _require_thread(epilogue: EpilogueOp) -> None:
+    """`ScheduleError` GEM0389 where what was stored would be read again by other threads."""
+    units = [o.over.data for o in enclosing_ops(epilogue) if isinstance(o, ForallOp)]
+    if units and units[0] in (WARPS, WARPGROUPS):
+        raise ScheduleError(
+            "GEM0389",
+            f"vectorize: an epilogue reads elements of C that other threads of the {units[0]} "
+            "have stored",
+            "put fuse-epilogue behind promote{operand=c to=registers}",
+        )
 
 
 def add_slices(running: EpilogueOp, plan: GemmPlan, parts: Sequence[SSAValue]) -> list[SSAValue]:

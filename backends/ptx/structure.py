@@ -39,7 +39,11 @@ ALIGNMENT_BYTES = 16
 def _alloca(e: Emitter, op: memref.AllocaOp) -> None:
     """The address of a shared buffer; LLVM finds its address space again behind the cast."""
     if not is_shared(op.memref):
-        raise BackendError("GEM0421", f"{op.name} outside shared memory has no instruction here")
+        raise BackendError(
+            "GEM0421",
+            f"{op.name} outside shared memory has no instruction here",
+            "vectorize what is in registers, and promote A and B to=shared",
+        )
     kernel = kernel_of(op)
     number = shared_buffers(kernel).index(op)
     place = shared_memory(kernel, e.symbol).address(number)

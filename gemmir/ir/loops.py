@@ -16,7 +16,7 @@ from xdsl.ir import Block, Operation, Region, SSAValue
 from xdsl.rewriter import InsertPoint
 
 from gemmir.errors import ScheduleError
-from gemmir.ir.dialect import ForallOp, GemmOp, YieldOp, enclosing_ops
+from gemmir.ir.dialect import BLOCKS, ForallOp, GemmOp, YieldOp, enclosing_ops
 from gemmir.ir.index import INDEX, constant_of
 
 DIMENSION: Final = "gemmir.dim"
@@ -111,6 +111,16 @@ def runs_more_than_once(loop: Loop) -> bool:
     """Whether the bounds alone show that the loop has at least two iterations."""
     lb, ub, step = (constant_of(v) for v in (loop.lb, loop.ub, loop.step))
     return lb is not None and ub is not None and step is not None and lb + step < ub
+
+
+def is_repeated(op: Operation) -> bool:
+    """Whether a block of a GPU comes to `op` more than once, in loops inside those over blocks."""
+    for around in enclosing_ops(op):
+        if isinstance(around, scf.ForOp):
+            return True
+        if isinstance(around, ForallOp) and around.over.data == BLOCKS:
+            return False
+    return False
 
 
 def tiles_overlap(loop: Loop) -> bool:

@@ -38,12 +38,13 @@ from gemmir.ir.dialect import (
     Number,
     PackOp,
     enclosing_ops,
+    is_shared,
     memref_type,
     static_strides,
 )
 from gemmir.ir.index import Extent, before, constant_of, upper_bound
 from gemmir.ir.layouts import require_unpacked, shared_layout
-from gemmir.ir.loops import Loop, dimension_of
+from gemmir.ir.loops import dimension_of, is_repeated
 from gemmir.ir.views import chain, extents, subview, total_offsets
 
 PANEL_GAP_BYTES = 16
@@ -208,13 +209,13 @@ def _between_barriers(gemm: GemmOp) -> Builder:
     """Where to copy: after all threads have read the last tile, before any reads the next one."""
     block = gemm.parent_block()
     assert block is not None
-    packs = [o for o in block.ops if isinstance(o, PackOp)]
+    packs = [o for o in block.ops if isinstance(o, PackOp) and is_shared(o.target)]
     if packs:
         end = packs[-1].next_op
         assert isinstance(end, BarrierOp)
         return before(end)
     builder = before(gemm)
-    if any(isinstance(o, Loop) and dimension_of(o) == "k" for o in enclosing_ops(gemm)):
+    if is_repeated(gemm):
         builder.insert(BarrierOp())
     end = builder.insert(BarrierOp())
     return before(end)

@@ -108,7 +108,7 @@ def plan_share(pack: PackOp, width: int) -> SharePlan:
     target = memref_type(pack.target).get_shape()
     strides = static_strides(memref_type(pack.source))
     fast = 0 if strides[0] == 1 and strides[1] != 1 else 1
-    lanes = math.gcd(width, target[fast], _panel_width(pack.target, fast))
+    lanes = math.gcd(width, target[fast], _adjacent(pack.target, fast))
     across = target[fast] // lanes
     if pack.asynchronous is not None:
         lanes = _async_lanes(pack, fast, lanes)
@@ -129,12 +129,12 @@ def plan_share(pack: PackOp, width: int) -> SharePlan:
     )
 
 
-def _panel_width(buffer: SSAValue, dim: int) -> int:
-    """How many elements along `dim` a panel of `buffer` has, 0 where it is not cut into any."""
+def _adjacent(buffer: SSAValue, dim: int) -> int:
+    """How many elements along `dim` a panel or a chunk of `buffer` has, 0 where it has none."""
     layout = memref_type(buffer).layout
-    if isinstance(layout, PanelAttr) and layout.dim.data == dim:
-        return layout.width.data
-    return 0
+    if not isinstance(layout, PanelAttr | SwizzleAttr) or layout.dim.data != dim:
+        return 0
+    return layout.width.data if isinstance(layout, PanelAttr) else layout.chunk.data
 
 
 def _item_bytes(value: SSAValue) -> int:

@@ -22,6 +22,7 @@ from gemmir.ir.dialect import (
     ForallOp,
     GemmOp,
     enclosing_ops,
+    is_shared,
     memref_type,
     strides_of,
 )
@@ -97,6 +98,8 @@ def plan(
             f"tile: loops={','.join(loops)} of a gemmir.gemm whose C is in registers",
             "put tile before promote{operand=c to=registers}",
         )
+    if "k" in loops:
+        _require_unshared(gemm)
     found = _extents_by_dimension(gemm)
     _check_names(found, loops, sizes, edges, over)
     if least is not None:
@@ -234,6 +237,28 @@ def _check_unit(gemm: GemmOp, names: Sequence[str], over: str, edges: str) -> No
         )
 
 
+def _require_unshared(gemm: GemmOp) -> None:
+    """What lies in shared memory is one slice of k, read as a whole behind the copy."""
+    for name, value in (("a", gemm.a), ("b", gemm.b)):
+        if is_shared(value):
+            raise ScheduleError(
+                "GEM0384",
+                f"tile: k, and {name} is in shared memory in slices of it already",
+                f"put it before promote{{operand={name} to=shared …}}",
+            )
+
+
+def _require_wide_sum(gemm: GemmOp) -> None:
+    """A sum is rounded once: slices of k are not added in a type narrower than the sum."""
+    stored = memref_type(gemm.c).element_type
+    if stored != gemm.summed:
+        raise ScheduleError(
+            "GEM1388",
+            f"tile: slices of k would be added in {stored}, and round a sum of {gemm.summed} each",
+            "put promote{operand=c …} before it, or leave k whole",
+        )
+
+
 def _first_tile(gemm: GemmOp, loops: Sequence[Loop]) -> str:
     """How a tile comes to be the first."""
     if any(_is_taken(loop) for loop in loops):
@@ -260,6 +285,8 @@ def _check_loop(gemm: GemmOp, loop: LoopPlan, made: Sequence[LoopPlan], over: st
     if name == "k" and loop.extent == 0:
         raise ScheduleError("GEM0326", "tile: k=0 has no slices", "leave k out")
     if not loop.is_single:
+        if name == "k":
+            _require_wide_sum(gemm)
         _check_panels(gemm, loop)
         _check_scales(gemm, loop)
         _check_bytes(gemm, loop)

@@ -48,6 +48,20 @@ def test_each_iteration_waits_once_and_begins_the_copy_of_a_later_slice(after: A
     assert len(ops(module, BarrierOp)) == 1
 
 
+def test_a_block_that_comes_to_the_loop_again_waits_before_it_copies(after: After) -> None:
+    """Its threads may still read the last slice of the tile before."""
+    again = SHARED.replace(
+        "tile{loops=m,n sizes=16,8", "persist{blocks=2},tile{loops=m,n sizes=16,8"
+    )
+    module = after(bf16(96, 16, 64), f"{again}{THREE}")
+    (loop,) = (op for op in ops(module, scf.ForOp) if op.iter_args)
+    block = loop.parent_block()
+    assert block is not None
+    kinds = [BarrierOp, AsyncCreateGroupOp, scf.ForOp]
+    found = [type(op) for op in block.ops if type(op) in kinds]
+    assert found == [BarrierOp, AsyncCreateGroupOp, AsyncCreateGroupOp, scf.ForOp]
+
+
 @pytest.mark.parametrize("stages", [2, 3, 4])
 def test_a_buffer_has_its_stages_one_behind_the_other(after: After, stages: int) -> None:
     module = after(bf16(32, 16, 64), f"{SHARED}pipeline{{loop=k stages={stages}}}")

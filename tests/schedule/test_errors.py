@@ -504,6 +504,40 @@ WRONG = (
         GPU,
     ),
     Wrong(
+        "GEM0384",
+        HALF,
+        f"{SHARED}tile{{loops=k sizes=8}}",
+        "k, and a is in shared memory",
+        "before promote{operand=a",
+        GPU,
+    ),
+    Wrong(
+        "GEM1388",
+        Gemm(m=12, n=16, k=64, dtype="bf16", out="bf16"),
+        "tile{loops=k sizes=16}",
+        "added in bf16, and round a sum of f32 each",
+        "promote{operand=c …} before it, or leave k whole",
+    ),
+    Wrong(
+        "GEM0389",
+        Gemm(m=32, n=16, k=64, dtype="f16", epilogue="relu"),
+        f"{WARPS}fuse-epilogue,{SUM}tile{{loops=k sizes=16}},"
+        "promote{operand=a to=shared layout=swizzle:32},"
+        f"promote{{operand=b to=shared layout=swizzle:32}},{MMA}",
+        "that other threads of the warps have stored",
+        "put fuse-epilogue behind promote{operand=c",
+        GPU,
+    ),
+    Wrong(
+        "GEM1387",
+        MATRIX,
+        f"{BLOCKED}{SUM}promote{{operand=a to=shared layout=panel:8}},"
+        "promote{operand=b to=shared layout=swizzle:32},vectorize{with=fma width=4}",
+        "with=fma reads vectors of b, and it is swizzled",
+        "promote b with layout=panel:WIDTH, or use with=mma",
+        GPU,
+    ),
+    Wrong(
         "GEM0386",
         PRODUCTS,
         "tile{loops=group,m,n sizes=1,8,128 over=grid}",

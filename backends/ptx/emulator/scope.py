@@ -168,7 +168,11 @@ class Scope:
         return run
 
     def address(self, operand: str) -> Read:
-        """Reads `[register+number]` or `[symbol+number]` as addresses."""
+        """Reads `[register+number]` or `[symbol+number]` as addresses.
+
+        An address of 32 bits is a sum of 32 bits: LLVM's strength reduction has registers of less
+        than 0 and numbers that lead back.
+        """
         found = _ADDRESS.fullmatch(operand)
         if found is None:
             raise FaultError("GEM1001", f"{operand} is no address")
@@ -176,9 +180,11 @@ class Scope:
         if base not in self.slots:
             read = self.source(base, "s64")
             return lambda block, group: read(block, group) + offset
-        narrow = WIDTHS[self.kernel.registers[base]] == 4
-        read = self.source(base, "u32" if narrow else "s64")
-        return lambda block, group: read(block, group).astype(np.int64) + offset
+        if WIDTHS[self.kernel.registers[base]] == 4:
+            read, least = self.source(base, "u32"), np.uint32(offset % (1 << 32))
+            return lambda block, group: (read(block, group) + least).astype(np.int64)
+        read = self.source(base, "s64")
+        return lambda block, group: read(block, group) + offset
 
     def _register(self, name: str, kind: str, wider: bool) -> Read:
         slot, dtype = self._slot(name, kind, wider), TYPES[kind]

@@ -285,6 +285,26 @@ def test_global_memory_that_holds_nothing_yet_is_a_fault() -> None:
     launch(load, [given, room], threads=1, blank=blank)
 
 
+def test_an_address_of_32_bits_is_a_sum_of_32_bits() -> None:
+    """A register of less than 0 and a number that leads back, and the other way round."""
+    out = np.zeros(2, U32)
+    text = kernel(
+        """
+        mov.b32 %r0, tile;
+        st.shared.v2.b32 [tile+8], {7, 9};
+        sub.s32 %r1, %r0, 4096;
+        add.s32 %r2, %r0, 4096;
+        ld.shared.b32 %r3, [%r1+4104];
+        ld.shared.b32 %r4, [%r2+-4084];
+        st.global.v2.b32 [%d50], {%r3, %r4};
+        """,
+        1,
+        shared=TILE,
+    )
+    launch(text, [out], threads=1)
+    assert out.tolist() == [7, 9]
+
+
 def test_shared_memory_begins_anew_with_each_block() -> None:
     text = kernel(
         """
