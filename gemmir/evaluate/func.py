@@ -42,6 +42,7 @@ from gemmir.int4 import unpack_int4
 from gemmir.ir.arguments import layout_of
 from gemmir.ir.build import ELEMENT_TYPES
 from gemmir.ir.dialect import enclosing_ops
+from gemmir.ir.tma import TMA_OPS
 from gemmir.ir.warpgroup import WARPGROUP_OPS
 from gemmir.sizes import DisagreementError, Layout, sizes_of
 
@@ -60,7 +61,8 @@ def evaluate(module: ModuleOp, arrays: Sequence[Array], *, symbol: str | None = 
     """
     function = _function(module, symbol)
     views = _bind(function, arrays)
-    frame = Frame(MEANINGS, watched=any(isinstance(op, WARPGROUP_OPS) for op in function.walk()))
+    hopper = (*TMA_OPS, *WARPGROUP_OPS)
+    frame = Frame(MEANINGS, watched=any(isinstance(op, hopper) for op in function.walk()))
     with np.errstate(all="ignore"):
         frame.run(function.body.block, views)
         _end(frame, function)
